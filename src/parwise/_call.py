@@ -1,0 +1,281 @@
+"""A call, checked once: what is computed, over what, along which axis."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._input import Input
+from ._options import Settings
+from ._results import is_masked
+from ._split import block_bounds, block_length
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What `parallel_apply` was asked to compute.
+
+    Attributes
+    ----------
+    func : callable
+    inputs : tuple of Input
+        The mapped arrays.
+    args, kwargs : tuple and dict
+        Handed to every call of `func`.
+    vectorized : bool
+        True for a block function.
+    axis : tuple of int
+        The mapped axes as given, after checking: all non-negative, or all
+        negative.
+    grid : tuple of int
+        Lengths of the mapped axes.
+    bounds : list of (int, int), optional
+        The blocks of a block function; None for an element function.
+    out : tuple, optional
+        Arrays to fill.
+    settings : Settings
+    """
+
+    func: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    vectorized: bool
+    axis: tuple[int, ...]
+    grid: tuple[int, ...]
+    bounds: list[tuple[int, int]] | None
+    out: tuple[Any, ...] | None
+    settings: Settings
+
+    @property
+    def count(self) -> int:
+        """Elements along the mapped axes."""
+        return math.prod(self.grid)
+
+    def name(self, index: int, stop: int | None = None) -> str:
+        """How an error names an element, or the block ``index:stop``."""
+        axis = self.axis[0] if len(self.axis) == 1 else self.axis
+        where = f"along {'axis' if len(self.axis) == 1 else 'axes'} {axis}"
+        if self.vectorized:
+            return f"in block {index}:{stop} {where}"
+        return f"in element {self.public_index(index)} {where}"
+
+    def public_index(self, index: int) -> int | tuple[int, ...]:
+        """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
+        if len(self.grid) == 1:
+            return index
+        return tuple(int(i) for i in np.unravel_index(index, self.grid))
+
+
+def make_call(
+    func: Any,
+    arrays: tuple[Any, ...],
+    *,
+    axis: Any,
+    args: Any,
+    kwargs: Any,
+    vectorized: Any,
+    chunk: Any,
+    depth: Any,
+    boundary: Any,
+    out: Any,
+    rng: Any,
+    settings: Settings,
+) -> Call:
+    """Check every argument, before any work."""
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
+    if not arrays:
+        raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
+    if not isinstance(vectorized, bool):
+        raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
+    kwargs = _kwargs(kwargs)
+    _refuse_reserved(depth, boundary, rng, vectorized)
+    axes = _axes(axis, vectorized)
+    inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
+    grid = _common_grid(inputs, axes)
+    bounds = _bounds(chunk, grid[0], inputs, vectorized)
+    targets = _out(out, axes, grid, vectorized)
+    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, targets, settings)
+
+
+def _kwargs(kwargs: Any) -> dict[str, Any]:
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, got {type(kwargs).__name__}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise TypeError(f"kwargs must have names for keys, got {name!r}")
+    return dict(kwargs)
+
+
+def _refuse_reserved(depth: Any, boundary: Any, rng: Any, vectorized: bool) -> None:
+    if isinstance(depth, bool) or not isinstance(depth, numbers.Integral):
+        raise TypeError(f"depth must be an int, got {depth!r} of type {type(depth).__name__}")
+    if int(depth) < 0:
+        raise ValueError(f"depth must not be negative, got {depth}")
+    if not vectorized:
+        if depth:
+            raise ValueError(
+                f"depth={depth} is for block functions: an element has no neighbours; pass vectorized=True"
+            )
+        if boundary is not None:
+            raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")
+    if depth or boundary is not None:
+        raise NotImplementedError("depth and boundary are not there yet")
+    if rng is not None:
+        raise NotImplementedError("rng is not there yet")
+
+
+def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
+    """`axis` as a tuple of ints of one sign."""
+    given: tuple[Any, ...] = axis if isinstance(axis, tuple) else (axis,)
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, numbers.Integral):
+            raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+    if not given:
+        raise ValueError("axis must name at least one axis, got ()")
+    if vectorized and len(given) > 1:
+        raise ValueError(f"a block function is mapped along one axis, got axis={axis!r}; use an int")
+    if len({one < 0 for one in given}) > 1:
+        raise ValueError(f"axis must not mix signs, got {axis!r}; count all axes from the same end")
+    return tuple(int(one) for one in given)
+
+
+def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> Input:
+    array = checked_array(array, number)
+    ndim = len(array.shape)
+    for axis in axes:
+        if not -ndim <= axis < ndim:
+            raise ValueError(
+                f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
+                f"shape {tuple(array.shape)}"
+            )
+    normal = tuple(axis % ndim for axis in axes)
+    if len(set(normal)) < len(normal):
+        raise ValueError(f"axis names one axis twice: {axes!r}")
+    return Input(array, normal, vectorized)
+
+
+def checked_array(array: Any, number: int) -> Any:
+    """`array`, if it can be mapped over with the function seeing what a loop shows it."""
+    kind = type(array).__name__
+    if is_masked(type(array)):
+        raise TypeError(
+            f"array {number} is a MaskedArray, whose mask would be lost; pass a.filled(value), "
+            "or map a.data and np.ma.getmaskarray(a) together"
+        )
+    if isinstance(array, np.ndarray):
+        if type(array) not in (np.ndarray, np.memmap, np.recarray):
+            raise TypeError(
+                f"array {number} is of the ndarray subclass {kind}, which parwise cannot rebuild in a worker; "
+                "pass np.asarray(a)"
+            )
+        return array
+    if isinstance(array, np.generic) or np.isscalar(array):
+        raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
+    if hasattr(array, "loc"):  # indexed by label: pandas, xarray
+        raise TypeError(f"array {number} is a labelled {kind}; pass its values, as in x.to_numpy()")
+    if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
+        raise TypeError(
+            f"array {number} is a {kind}, not an array; pass np.asarray(x) "
+            "(its elements are then NumPy scalars or arrays)"
+        )
+    if not hasattr(array, "__getitem__"):
+        raise TypeError(f"array {number} is a {kind} that cannot be indexed; pass np.asarray(x)")
+    return array
+
+
+def _common_grid(inputs: tuple[Input, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    first = inputs[0].lengths
+    for number, one in enumerate(inputs):
+        if one.lengths != first:
+            along = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+            shapes = ", ".join(str(tuple(i.source.shape)) for i in inputs)
+            raise ValueError(
+                f"arrays differ in length along {along}: array 0 has {first}, array {number} has {one.lengths} "
+                f"(shapes {shapes}); what every call is to get whole goes in args"
+            )
+    return first
+
+
+def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], vectorized: bool) -> list[tuple[int, int]] | None:
+    """The blocks, or None for an element function."""
+    if not vectorized:
+        if chunk is not None:
+            raise ValueError(
+                f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
+                "(pass vectorized=True if func takes blocks)"
+            )
+        return None
+    if chunk is None:
+        return block_bounds(count, block_length(count, sum(one.row_bytes for one in inputs)))
+    if isinstance(chunk, bool) or not isinstance(chunk, numbers.Integral):
+        raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
+    length = int(chunk)
+    if length < 1:
+        raise ValueError(f"chunk must be at least 1, got {length}")
+    if length > max(1, count):
+        raise ValueError(
+            f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"
+        )
+    return block_bounds(count, length)
+
+
+def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...] | None:
+    if out is None:
+        return None
+    targets = out if isinstance(out, tuple) else (out,)
+    for target in targets:
+        if not all(hasattr(target, name) for name in ("shape", "dtype", "__setitem__")):
+            raise TypeError(
+                f"out must be an array (or a tuple of arrays for a tuple result), got {type(target).__name__}"
+            )
+        if isinstance(target, np.ndarray) and not target.flags.writeable:
+            raise ValueError("out is read-only; pass an array that can be written to")
+        if is_masked(type(target)):
+            raise TypeError("out is a MaskedArray, whose mask would not be set; pass out.data")
+        shape = tuple(target.shape)
+        if len(shape) < len(grid):
+            raise ValueError(f"out has shape {shape}, too few dimensions for {len(grid)} mapped axes of lengths {grid}")
+        places = result_places(axes, len(shape))
+        found = tuple(shape[place] for place in places)
+        if found != grid and not vectorized:
+            raise ValueError(
+                f"out has shape {shape}, with {found} along the mapped axes {places}; the result has {grid} there"
+            )
+    return targets
+
+
+def result_places(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Where the mapped axes stand in a result of `ndim` dimensions.
+
+    They keep their places; where the result has too few dimensions they are
+    the last (or, counted from the end, the first) ones, in their order.
+
+    Examples
+    --------
+    >>> result_places((1, 2), 3), result_places((1, 2), 2), result_places((-1,), 2)
+    ((1, 2), (0, 1), (1,))
+    """
+    places = [0] * len(axes)
+    order = sorted(range(len(axes)), key=lambda k: axes[k])
+    if axes[0] >= 0:
+        limit = ndim - 1
+        for k in reversed(order):
+            places[k] = limit = min(axes[k], limit)
+            limit -= 1
+    else:
+        limit = 0
+        for k in order:
+            places[k] = limit = max(ndim + axes[k], limit)
+            limit += 1
+    return tuple(places)

@@ -1,0 +1,378 @@
+"""The workers of one call: given tasks, heard, and missed when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ._blas import ThreadCounts, read_threads, workers_beside
+from ._channel import INLINE_BYTES, SLOTS, copy_in, lay
+from ._environment import read_numerics, read_surroundings
+from ._job import Job
+from ._kernel import Outcome
+from ._link import Held, Inbox, Link
+from ._parcel import unpack, unpack_error
+from ._payload import dump
+from ._pool import WorkerPool
+from ._results import Results, owned
+from ._segment import create_fd, map_anonymous
+from ._split import Task
+from ._verify import compare
+from .errors import WorkerDiedError
+
+# Up to so many tasks per worker, one more makes a difference.
+FEW_TASKS = 8
+
+_numbers = itertools.count(1)
+
+
+class Crew:
+    """Workers that compute the tasks of one job.
+
+    One thread at a time uses it. It is a context manager: left by an exception
+    it ends the workers, since their state is then unknown.
+
+    Parameters
+    ----------
+    job : Job
+    pool : WorkerPool
+        Whose `lock` the caller holds.
+    """
+
+    def __init__(self, job: Job, pool: WorkerPool) -> None:
+        self._job = job
+        self._pool = pool
+        self._links: list[Link] = []
+        self.started = False
+        # Elements that workers have computed.
+        self.computed = 0
+        # CPU seconds that feeding and collecting took.
+        self.feeding = 0.0
+        settings = job.call.settings
+        self._proof: Results | None = None
+        # Without the caller's own results there is nothing to compare with.
+        self._unproved = settings.verify is not False and not settings.isolate
+        self._prove_last = False
+        self._threads: ThreadCounts = 1
+        self._width = 0
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is not None and self._pool.dirty:
+            self._pool.abandon()
+        # After an interrupt the pool itself may be half changed: the next call
+        # starts it anew.
+        if error is None or isinstance(error, Exception):
+            self._pool.dirty = False
+
+    @property
+    def warm(self) -> bool:
+        """Whether workers of an earlier call are up, and have no part in this one yet."""
+        return not self.started and self._pool.running
+
+    @property
+    def serving(self) -> bool:
+        """Whether a worker is up and can take this call's tasks."""
+        return self.started and any(link.ready for link in self._links)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker has any of this call's elements."""
+        return not any(not held.proof for link in self._links for held in link.holds.values())
+
+    def rest(self) -> None:
+        """Give workers nothing more."""
+        self._width = 0
+
+    def wake(self) -> None:
+        """Make a `step` in another thread return."""
+        self._pool.wake()
+
+    def start(self) -> None:
+        """Bring up workers and send them the function; does not wait for them."""
+        job, settings = self._job, self._job.call.settings
+        payload = dump(read_surroundings(), (job.kernel, job.shared_layouts, read_numerics()))
+        # Any other number than the caller's may change bits, for elements that
+        # nobody has looked at yet.
+        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
+        self._call = next(self._pool.calls)
+        self._width = settings.workers
+        self._prove_last = len(job.call.bounds or range(job.call.count)) <= FEW_TASKS * self._width
+        self._links = list(self._pool.start(self._width))
+        # The table of buffers goes behind them: it may be too long for a message.
+        table = pickle.dumps(payload.index)
+        nbytes = payload.nbytes + len(table)
+        inline, fds = None, []
+        if nbytes <= INLINE_BYTES:
+            inline = payload.to_bytes() + table
+        else:
+            fds = [create_fd(nbytes)]
+        try:
+            if fds:
+                payload.write(fds[0])
+                os.pwrite(fds[0], table, payload.nbytes)
+            for link in self._links:
+                with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
+                    link.channel.send("load", self._call, payload.nbytes, nbytes, inline, fds=fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self.started = True
+        for link in list(self._links):
+            self._supply(link)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left that could change the result."""
+        job = self._job
+        held = (held for link in self._links for held in link.holds.values())
+        waiting = any(one.task.lo < job.limit and not (one.proof and job.limit <= 0) for one in held)
+        return not waiting and job.plan.empty and not self._proof_due
+
+    @property
+    def _proof_due(self) -> bool:
+        """Whether workers have computed something, and none has proved itself."""
+        return self._unproved and self.computed > 0 and self._job.limit == float("inf")
+
+    def step(self, timeout: float | None) -> None:
+        """Wait for news from the workers, take it, and give them more to do."""
+        events = self._pool.wait(timeout)
+        begun = time.thread_time()
+        for kind, link in events:
+            if link in self._links:
+                self._hear(link)
+                if kind == "death" and link in self._links:
+                    self._bury(link)
+        self._check_proof()
+        if self._proof_due and self._job.plan.empty:
+            self._prove_at_last()
+        self.feeding += time.thread_time() - begun
+
+    def _hear(self, link: Link) -> None:
+        """Take all that a worker has said."""
+        try:
+            while True:
+                (kind, *content), _ = link.channel.receive()
+                getattr(self, f"_on_{kind}")(link, *content)
+        except BlockingIOError:
+            self._supply(link)
+        except (EOFError, ConnectionError):
+            self._bury(link)
+
+    def _supply(self, link: Link) -> None:
+        """Give a worker what it has room for, unless it turns out to be dead."""
+        try:
+            self._push(link)
+            self._feed(link)
+        except ConnectionError:
+            self._bury(link)
+
+    # What workers say.
+
+    def _on_hello(self, link: Link) -> None:
+        link.ready = True
+
+    def _on_got(self, link: Link, slot: int) -> None:
+        link.free.append(slot)
+
+    def _on_done(self, link: Link, number: int, slot: int, head: bytes, sizes: list[int]) -> None:
+        offsets, _ = lay(sizes)
+        memory = link.slots.outputs[slot]
+        self._take(link, number, head, [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)])
+        link.free.append(slot)
+
+    def _on_large(self, link: Link, number: int, slot: int, head: bytes, sizes: list[int]) -> None:
+        link.inbox = Inbox(number, slot, head, [np.empty(size, np.uint8) for size in sizes])
+        self._take_inbox(link)
+
+    def _on_piece(self, link: Link, half: int, nbytes: int) -> None:
+        inbox = link.inbox
+        assert inbox is not None
+        inbox.take(link.slots.stream[half][:nbytes])
+        link.channel.send("ack", half)
+        self._take_inbox(link)
+
+    def _take_inbox(self, link: Link) -> None:
+        """Take results that came in pieces, if they are complete; empty ones have none."""
+        inbox = link.inbox
+        if inbox is not None and inbox.complete:
+            link.inbox = None
+            self._take(link, inbox.number, inbox.head, [buffer.data for buffer in inbox.buffers])
+            if inbox.slot >= 0:
+                link.free.append(inbox.slot)
+
+    def _on_broken(self, link: Link, call: int, packed: bytes) -> None:
+        if call == self._call:
+            error = unpack_error(packed)
+            error.add_note("while a worker process was loading the function and its arguments")
+            raise error
+
+    # What becomes of tasks.
+
+    def _take(self, link: Link, number: int, head: bytes, buffers: list[Any]) -> None:
+        """Take the outcome of a task, whose arrays lie in `buffers` for now."""
+        held = link.holds.pop(number)
+        if not head:  # too long for a message
+            head, *buffers = (bytes(buffers[0]), *buffers[1:])
+        outcome, warned = unpack(head, buffers)
+        if held.proof:
+            self._take_proof(held, outcome)
+            return
+        self._job.warn(warned)
+        self.computed += len(held.task)
+        if outcome.threaded:
+            self._make_room()
+        self._job.accept(held.task, outcome)
+
+    def _take_proof(self, held: Held, outcome: Outcome) -> None:
+        if outcome.results is None:
+            self._job.accept(held.task, outcome)
+        else:
+            self._proof = owned(outcome.results)
+        self._check_proof()
+
+    def _check_proof(self) -> None:
+        """Compare a worker's first results with the caller's, once both are there."""
+        if self._proof is not None and self._job.first is not None:
+            proof, self._proof = self._proof, None
+            compare(self._job.first, proof, self._job.call.settings.verify)
+
+    def _make_room(self) -> None:
+        """Give fewer workers work, as BLAS is seen to use threads in each.
+
+        OpenBLAS waits by spinning: with more threads than CPUs, 200 x 200
+        solves took fifteen times as long as in the plain loop.
+        """
+        if not isinstance(self._threads, int):
+            self._width = workers_beside(self._threads, self._width)
+
+    # What workers are given.
+
+    def _feed(self, link: Link) -> None:
+        """Give a worker what it has room for."""
+        if not (self.started and link.ready and link.outbox is None):
+            return
+        plan = self._job.plan
+        if self._unproved and link.free and not self._prove_last:
+            self._prove(link)
+        if self._links.index(link) >= self._width:
+            return
+        while link.outbox is None and link.free and len(link.holds) < (SLOTS if plan.queue_ahead else 1):
+            task = plan.take(workers=len(self._links))
+            if task is None:
+                break
+            self._give(link, task)
+
+    def _prove(self, link: Link) -> None:
+        """Have a worker compute the first task again, to compare what it gets.
+
+        Of many tasks this is the first; of a few, when a worker has no other,
+        since it costs as much as they do.
+        """
+        self._unproved = False
+        self._give(link, self._job.first_task, proof=True)
+
+    def _prove_at_last(self) -> None:
+        for link in self._links:
+            if not link.holds and link.outbox is None:
+                self._prove(link)
+                return
+
+    def _give(self, link: Link, task: Task, proof: bool = False) -> None:
+        """Copy a task's arguments to a slot and tell the worker."""
+        slot = -1
+        large: Any = None
+
+        def memory(nbytes: int) -> Any:
+            nonlocal slot, large
+            if nbytes > self._pool.slot_bytes or not link.free:
+                large = map_anonymous(nbytes)
+                return large
+            slot = link.free.popleft()
+            return link.slots.inputs[slot]
+
+        offsets, layouts = self._job.stage(task, memory)
+        number = next(_numbers)
+        message = ("task", number, task.lo, task.hi, slot, offsets, layouts, self._threads)
+        link.holds[number] = Held(task, proof)
+        if large is None:
+            link.channel.send(*message)
+        else:
+            link.outbox = self._pieces(link, memoryview(large), message)
+            self._push(link)
+
+    def _pieces(self, link: Link, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
+        """Send arguments too large for a slot through the slots; yields when none is free."""
+        link.channel.send("large", len(memory))
+        for at in range(0, len(memory), self._pool.slot_bytes):
+            while not link.free:
+                yield
+            slot = link.free.popleft()
+            piece = memory[at : at + self._pool.slot_bytes]
+            copy_in(link.slots.inputs[slot], 0, piece)
+            link.channel.send("piece", slot, len(piece))
+        link.channel.send(*message)
+
+    def _push(self, link: Link) -> None:
+        """Send the next pieces, if any are waiting."""
+        if link.outbox is not None and next(link.outbox, self) is self:
+            link.outbox = None
+
+    # When a worker dies.
+
+    def _bury(self, link: Link) -> None:
+        """A worker is gone: say so, naming what it was at."""
+        code = self._pool.exit_code(link)
+        held = list(link.holds.values())
+        index = link.at
+        self._pool.drop(link)
+        self._links.remove(link)
+        if index is None and held:
+            index = held[0].task.lo
+        for one in held:  # past its last element the worker was sending results
+            if index is not None and one.task.lo < index == one.task.hi:
+                index -= 1
+                break
+        error = _death(self._job, link.pid, code, index, held)
+        if index is None:
+            raise error
+        self._job.fail(index, error)
+        # Only what comes before can still matter: an exception there counts first.
+        self._job.plan.give_back(one.task for one in held if not one.proof and one.task.hi <= index)
+        if not self._links:
+            self._job.plan.cut(0)
+        for other in list(self._links):
+            self._supply(other)
+
+
+def _death(job: Job, pid: int, code: int | None, index: int | None, held: list[Held]) -> WorkerDiedError:
+    if code is None:
+        how = "in an unknown way"
+    elif code < 0:
+        how = f"by {signal.Signals(-code).name}"
+    else:
+        how = f"with exit code {code}"
+    if index is None:
+        where = "before it came to an element"
+    else:
+        where = job.call.name(index, next((one.task.hi for one in held if one.task.lo == index), None))
+    error = WorkerDiedError(
+        f"worker process {pid} ended {how} {where}; the next call starts a new worker. "
+        "With workers=1 the same element can be run in this process"
+    )
+    error.pid = pid
+    error.index = None if index is None else job.call.public_index(index)
+    error.signal = -code if code is not None and code < 0 else None
+    error.exitcode = code if code is not None and code >= 0 else None
+    return error

@@ -1,0 +1,175 @@
+"""One mapped array: where its elements or blocks lie, and how copies of them are made."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ._layout import ALIGNMENT, Layout, address_of, block_layout, element_layout
+from ._split import boxes
+
+
+class Input:
+    """An array that is mapped over, seen with its mapped axes in front.
+
+    Parameters
+    ----------
+    source : ndarray or array-like
+        What the user gave. Anything but an ndarray is read block by block.
+    axes : tuple of int
+        The mapped axes, non-negative.
+    vectorized : bool
+        Whether the function takes blocks, with `axes` in place, or elements.
+
+    Attributes
+    ----------
+    lengths : tuple of int
+        Lengths of the mapped axes.
+    like : Layout
+        How one element (or the whole array, for blocks) lies in the source.
+    step : int
+        Stride from an element to the next.
+    row : int or None
+        Elements after which the address no longer follows `step` modulo the
+        alignment, so that a copied run must end there.
+    """
+
+    def __init__(self, source: Any, axes: tuple[int, ...], vectorized: bool) -> None:
+        self.source = source
+        self.axes = axes
+        self.vectorized = vectorized
+        shape = tuple(int(n) for n in source.shape)
+        self.lengths = tuple(shape[axis] for axis in axes)
+        self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
+        self.row: int | None = None
+        self.step = 0
+        self.loaded = isinstance(source, np.ndarray)
+        if self.loaded:
+            self._describe_array(shape)
+        else:
+            self._describe_file(shape)
+        self.as_object = self.like.dtype.hasobject
+        # Indexing a 1-d array makes a scalar, which is a copy by itself; only
+        # a record is a view of the array.
+        self.scalars = not vectorized and not self.piece and self.like.dtype.kind != "V"
+
+    def _describe_array(self, shape: tuple[int, ...]) -> None:
+        source = self.source
+        kind, writeable = type(source).__name__, bool(source.flags.writeable)
+        if self.vectorized:
+            self.like = Layout(kind, source.dtype, writeable, shape, source.strides)
+            return
+        plain = source.view(np.ndarray) if kind != "ndarray" else source
+        lead = plain if self.axes == (0,) else np.moveaxis(plain, self.axes, range(len(self.axes)))
+        depth = len(self.axes)
+        steps, strides = lead.strides[:depth], lead.strides[depth:]
+        self.grid = self.lengths
+        self.step = steps[-1]
+        self.lead = self._merge(lead, steps, strides) if depth > 1 else lead
+        self.like = Layout(kind, source.dtype, writeable, self.piece, strides)
+
+    def _merge(self, lead: np.ndarray, steps: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+        """Make one axis of several mapped ones, or note where runs must end."""
+        live = [(n, step) for n, step in zip(self.lengths, steps, strict=True) if n > 1]
+        self.step = live[-1][1] if live else 0
+        gaps = [outer - inner * n for (_, outer), (n, inner) in pairwise(live)]
+        if not any(gaps):
+            self.grid = (math.prod(self.lengths),)
+            return np.lib.stride_tricks.as_strided(
+                lead, (*self.grid, *self.piece), (self.step, *strides), writeable=lead.flags.writeable
+            )
+        if any(gap % ALIGNMENT for gap in gaps):
+            self.row = live[-1][0]
+        return lead
+
+    def _describe_file(self, shape: tuple[int, ...]) -> None:
+        """What reading one element gives: fresh, contiguous, writable memory."""
+        dtype = self.source.dtype
+        if self.vectorized:
+            self.like = Layout("ndarray", dtype, True, shape, _contiguous(shape, dtype))
+            return
+        strides = _contiguous(self.piece, dtype)
+        self.like = Layout("ndarray", dtype, True, self.piece, strides)
+        self.step = math.prod(self.piece) * dtype.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one element, as the array counts them."""
+        return math.prod(self.piece) * int(self.like.dtype.itemsize)
+
+    def layout(self, count: int) -> Layout:
+        """Geometry of a copy of `count` elements, or of a block of that length."""
+        if not self.vectorized:
+            return element_layout(self.like, self.step, count)
+        axis = self.axes[0]
+        shape = (*self.like.shape[:axis], count, *self.like.shape[axis + 1 :])
+        strides = self.like.strides if self.loaded else _contiguous(shape, self.like.dtype)
+        return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
+
+    def address(self, lo: int) -> int:
+        """Where element `lo` (or a block from `lo` on) begins in the caller's memory."""
+        if not self.loaded:
+            return 0
+        if self.vectorized:
+            step = int(self.source.strides[self.axes[0]])
+            return address_of(self.source) + lo * step
+        index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
+        steps = self.lead.strides[: len(index)]
+        return address_of(self.lead) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
+
+    def copy_to(self, run: np.ndarray, lo: int, hi: int) -> None:
+        """Copy elements ``lo:hi`` (or that block) to `run`."""
+        if self.vectorized:
+            run[...] = self._block(lo, hi)
+        elif not self.loaded:
+            run[...] = self._read(lo, hi)
+        elif len(self.grid) == 1:
+            run[...] = self.lead[lo:hi]
+        else:
+            at = 0
+            for index, count in boxes(lo, hi, self.grid):
+                part = self.lead[index]
+                run[at : at + count].reshape(part.shape)[...] = part
+                at += count
+
+    def own(self, lo: int, hi: int) -> np.ndarray:
+        """A copy of ``lo:hi`` for arrays of Python objects, whose layout is free."""
+        if self.vectorized:
+            return np.array(self._block(lo, hi), order="K")
+        run = np.empty((hi - lo, *self.piece), self.like.dtype)
+        self.copy_to(run, lo, hi)
+        return run
+
+    def scalar_run(self, lo: int, hi: int) -> np.ndarray | None:
+        """The caller's own memory, where the function cannot write to it."""
+        if self.scalars and self.loaded and len(self.grid) == 1:
+            return self.lead[lo:hi]
+        return None
+
+    def _block(self, lo: int, hi: int) -> Any:
+        index = (slice(None),) * self.axes[0] + (slice(lo, hi),)
+        block = self.source[index]
+        return block if self.loaded else np.asarray(block)
+
+    def _read(self, lo: int, hi: int) -> np.ndarray:
+        """Elements ``lo:hi`` of a file, with the mapped axes in front."""
+        parts = []
+        for index, count in boxes(lo, hi, self.lengths):
+            full: list[slice] = [slice(None)] * len(self.source.shape)
+            for axis, part in zip(self.axes, index, strict=True):
+                full[axis] = part
+            block = np.moveaxis(np.asarray(self.source[tuple(full)]), self.axes, range(len(self.axes)))
+            parts.append(block.reshape(count, *self.piece))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _contiguous(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    strides = [0] * len(shape)
+    size = int(dtype.itemsize)
+    for d in reversed(range(len(shape))):
+        strides[d] = size
+        size *= max(1, shape[d])
+    return tuple(strides)

@@ -1,0 +1,193 @@
+"""A call at work: what its runners share, whoever computes a task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from ._assemble import Assembler
+from ._call import Call
+from ._channel import SLOT_BYTES
+from ._environment import WarningRecord, replay_warnings
+from ._input import Input
+from ._kernel import Kernel, Outcome
+from ._layout import ALIGNMENT, PAGE, Layout, place, private_memory
+from ._plan import Plan
+from ._results import Results, owned
+from ._split import Task
+
+#: Where inputs lie in a task's memory: offset, and size if they are pickled.
+Offsets = list[tuple[int, int]]
+
+
+class Job:
+    """One call from its first task to its result.
+
+    Parameters
+    ----------
+    call : Call
+    slot_bytes : int
+        Memory that the arguments of one task should fit in.
+
+    Attributes
+    ----------
+    first : Results or None
+        What the caller got for the first task, to compare workers with.
+    compared : bool
+        Whether that is needed.
+    limit : float
+        The lowest index that raised; nothing from there on matters.
+    """
+
+    def __init__(self, call: Call, slot_bytes: int = SLOT_BYTES) -> None:
+        self.call = call
+        self.kernel = Kernel(call.func, call.args, call.kwargs, call.vectorized)
+        capacity = 1 if call.vectorized else _capacity(call, slot_bytes)
+        self.plan = Plan(call, capacity)
+        self.assembler = Assembler(call)
+        self._capacity = capacity
+        self.first: Results | None = None
+        self.compared = call.settings.verify is not False and call.settings.executor not in ("threads", "serial")
+        self.compared &= call.settings.given_workers != 1
+        self.limit: float = float("inf")
+        self._error: BaseException | None = None
+        self._warned: list[WarningRecord] = []
+        self._lock = threading.Lock()
+        # Read now: a block of the plan is handed out only once.
+        self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
+
+    @cached_property
+    def _shared(self) -> list[Layout] | None:
+        # Elements lie alike in every task; how a block does depends on its length.
+        if self.call.vectorized:
+            return None
+        return [one.layout(self._capacity) for one in self.call.inputs]
+
+    @property
+    def shared_layouts(self) -> list[Layout]:
+        """Layouts that hold for all tasks."""
+        return self._shared or []
+
+    def layouts(self, task: Task) -> list[Layout]:
+        """How the copies of the arguments of `task` lie in memory."""
+        return self._shared or [one.layout(len(task)) for one in self.call.inputs]
+
+    def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
+        """Copy the arguments of `task` to memory that another process sees.
+
+        Parameters
+        ----------
+        task : Task
+        get_memory : callable
+            Gives memory of at least so many bytes, page-aligned.
+
+        Returns
+        -------
+        offsets : list of (int, int)
+        layouts : list of Layout or None
+            None if they are those of every task.
+        """
+        layouts = self.layouts(task)
+        inputs = self.call.inputs
+        pickled = {
+            k: cloudpickle.dumps(one.own(task.lo, task.hi), protocol=5) for k, one in enumerate(inputs) if one.as_object
+        }
+        plain = [k for k in range(len(inputs)) if k not in pickled]
+        starts, end = place([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
+        memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
+        offsets = [(0, 0)] * len(inputs)
+        for k, start in zip(plain, starts, strict=True):
+            offsets[k] = (start, 0)
+            count = None if self.call.vectorized else len(task)
+            inputs[k].copy_to(layouts[k].view(memory, start, count), task.lo, task.hi)
+        for k, data in pickled.items():
+            offsets[k] = (end, len(data))
+            memory[end : end + len(data)] = data
+            end += len(data)
+        return offsets, None if self._shared else layouts
+
+    def runs(self, task: Task) -> list[np.ndarray]:
+        """Private copies of the arguments of `task`, for a call in this process."""
+        return [self._private(k, one, task) for k, one in enumerate(self.call.inputs)]
+
+    def _private(self, k: int, one: Input, task: Task) -> np.ndarray:
+        run = one.scalar_run(task.lo, task.hi)
+        if run is not None:
+            return run
+        layout = self.layouts(task)[k]
+        if one.as_object:
+            return layout.dress(one.own(task.lo, task.hi))
+        (offset,), nbytes = place([layout], [one.address(task.lo)])
+        memory, start = private_memory(nbytes)
+        run = layout.view(memory, start + offset, None if self.call.vectorized else len(task))
+        one.copy_to(run, task.lo, task.hi)
+        return layout.dress(run)
+
+    def compute(self, task: Task) -> Outcome:
+        """Compute `task` here, in the calling thread."""
+
+        def memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+            return self.assembler.place(task.lo, count, dtype, shape)
+
+        return self.kernel.run(self.runs(task), task.lo, place=memory)
+
+    def compute_and_accept(self, task: Task) -> None:
+        """Compute `task` here and take its results."""
+        outcome = self.compute(task)
+        if task == self.first_task and outcome.results is not None:
+            # The function may use the memory of its result again.
+            self.first = owned(outcome.results) if self.compared else None
+        self.accept(task, outcome)
+
+    def accept(self, task: Task, outcome: Outcome) -> None:
+        """Take what became of a task."""
+        self.plan.measure(task, outcome.seconds)
+        if outcome.error is not None:
+            self.fail(outcome.index, outcome.error, task)
+        elif outcome.results is not None and task.lo < self.limit:
+            self.assembler.add(task, outcome.results)
+
+    def warn(self, records: list[WarningRecord]) -> None:
+        """Keep warnings of a worker until the end."""
+        self._warned.extend(records)
+
+    def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
+        """Note that element `index` raised; of several the lowest counts."""
+        with self._lock:
+            if index >= self.limit:
+                return
+            self.limit = index
+            self._error = error
+            if task is not None:
+                error.add_note(self.call.name(index, task.hi))
+        self.plan.cut(index)
+
+    def finish(self) -> Any:
+        """The result; or raise what the plain loop would have raised."""
+        if self._warned:
+            replay_warnings((r for r in self._warned if r.index <= self.limit), self.call.func)
+        if self._error is not None:
+            raise self._error
+        return self.assembler.finish()
+
+
+def _capacity(call: Call, slot_bytes: int) -> int:
+    """Elements whose arguments fit a slot, at least one."""
+    room = slot_bytes - PAGE * len(call.inputs)  # each keeps its offset within a page
+    capacity = max(1, min(call.count, room // sum(max(8, one.row_bytes) for one in call.inputs)))
+    if all(one.scalars for one in call.inputs):
+        # Never more than this apart; to ask for the layout would cost a small call 10 us.
+        apart = sum(ALIGNMENT + one.row_bytes for one in call.inputs)
+        return max(1, min(capacity, room // apart))
+    while capacity > 1:
+        layouts = [one.layout(capacity) for one in call.inputs]
+        taken = sum(layout.below + layout.above for layout in layouts)
+        if taken <= room:
+            break
+        capacity = max(1, min(capacity - 1, capacity * room // taken))
+    return capacity

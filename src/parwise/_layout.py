@@ -1,0 +1,189 @@
+"""How the function's argument lies in memory, and how to lay a copy alike.
+
+NumPy and BLAS choose their inner loops by flags, stride signs, contiguity and
+alignment, and those loops round differently: rows of a Fortran-ordered matrix,
+copied to contiguous memory, gave ``r @ r`` the loop's bits in only 30 % of
+cases. So a copy keeps everything that such a choice can look at, while it is as
+small as that allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+# Wide enough for every SIMD load there is (AVX-512) and a cache line.
+ALIGNMENT = 64
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Memory geometry of a run of pieces (elements, or one block).
+
+    Attributes
+    ----------
+    kind : {"ndarray", "memmap", "recarray"}
+        The type that the function sees. By name: as long as nothing has
+        imported `numpy.rec`, cloudpickle would send `numpy.recarray` as a copy.
+    dtype : numpy.dtype
+        Byte order included.
+    writeable : bool
+        Whether the function may write to its piece.
+    shape : tuple of int
+        Shape of the run; for elements the first axis counts them.
+    strides : tuple of int
+        Bytes, of the same signs and contiguity as in the caller's array.
+    """
+
+    kind: str
+    dtype: np.dtype[Any]
+    writeable: bool
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @cached_property
+    def below(self) -> int:
+        """Bytes in front of the first item, where strides are negative."""
+        return -self._reach(min)
+
+    @cached_property
+    def above(self) -> int:
+        """Bytes from the first item to the end."""
+        return self._reach(max) + self.dtype.itemsize
+
+    def _reach(self, pick: Any) -> int:
+        return sum(pick(0, stride * (n - 1)) for n, stride in zip(self.shape, self.strides, strict=True) if n)
+
+    def view(self, memory: Any, offset: int, count: int | None = None) -> np.ndarray:
+        """The run as an array over `memory`, whose first item is at byte `offset`.
+
+        `count`, if given, is the number of elements in use.
+        """
+        shape = self.shape if count is None else (count, *self.shape[1:])
+        return np.ndarray(shape, self.dtype, memory, offset, self.strides)
+
+    def dress(self, view: np.ndarray) -> np.ndarray:
+        """`view` as the function is to see it: its type, and read-only if it was."""
+        if self.kind != "ndarray":
+            memory, view = view.base, view.view(getattr(np, self.kind))
+            if isinstance(view, np.memmap):
+                # Without this, indexing it would give plain arrays.
+                view._mmap = memory  # type: ignore[attr-defined]
+        view.flags.writeable = self.writeable
+        return view
+
+
+def element_layout(like: Layout, step: int, capacity: int) -> Layout:
+    """Geometry of up to `capacity` elements that lie like one of them does.
+
+    Parameters
+    ----------
+    like : Layout
+        One element in the caller's array.
+    step : int
+        Stride of the mapped axis there.
+    capacity : int
+        Elements that the copy has room for.
+    """
+    pitch, strides = _pack(like, step, capacity)
+    return replace(like, shape=(capacity, *like.shape), strides=(pitch, *strides))
+
+
+def block_layout(like: Layout) -> Layout:
+    """Geometry of a copy of one block that lies like the block itself does."""
+    return replace(like, strides=_pack(like, None, 1)[1])
+
+
+def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int, ...]]:
+    """Shrink strides, keeping what the layout rule asks for.
+
+    Axes keep their order by stride. A stride that continued the axis inside it
+    without a gap still does; one that left a gap still leaves one; windows that
+    overlap still do. Beyond the innermost axis strides keep their value modulo
+    64, so that each row starts at the alignment it had. The mapped axis goes
+    where it was by its stride, so that copying moves long runs, unless that
+    would open a gap.
+    """
+    itemsize = like.dtype.itemsize
+    strides = list(like.strides)
+    live = [d for d in range(len(strides)) if like.shape[d] > 1 and strides[d] != 0]
+    live.sort(key=lambda d: (abs(strides[d]), -d))
+    pitch = None
+    reach_old = reach_new = flush_old = flush_new = itemsize
+    exact = inner = True
+    for d in live:
+        size, old = like.shape[d], abs(strides[d])
+        flush, overlap = old == flush_old, old < reach_old
+        if pitch is None and step and capacity > 1 and abs(step) < old and not (flush or overlap):
+            pitch = _congruent(reach_new, abs(step), ALIGNMENT)
+            reach_new += pitch * (capacity - 1)
+        if flush:
+            new = flush_new
+        elif overlap and exact:
+            new = old
+        else:
+            modulus = itemsize if inner and itemsize else ALIGNMENT
+            new = _congruent(reach_new, old, modulus)
+            if new == flush_new:
+                new += modulus
+        strides[d] = new if strides[d] > 0 else -new
+        reach_old += old * (size - 1)
+        reach_new += new * (size - 1)
+        flush_old, flush_new = old * size, new * size
+        exact, inner = exact and new == old, False
+    if pitch is None:
+        pitch = _congruent(reach_new, step or 0, ALIGNMENT)
+    elif step is not None and step < 0:
+        pitch = -pitch
+    return pitch, tuple(strides)
+
+
+def _congruent(least: int, value: int, modulus: int) -> int:
+    """Smallest integer from `least` on that equals `value` modulo `modulus`."""
+    return least + (value - least) % modulus
+
+
+def place(layouts: list[Layout], addresses: list[int]) -> tuple[list[int], int]:
+    """Lay runs one behind another in page-aligned memory.
+
+    Parameters
+    ----------
+    layouts : list of Layout
+    addresses : list of int
+        Where the first item of each run lies in the caller's memory; its offset
+        within a page is kept.
+
+    Returns
+    -------
+    offsets : list of int
+        Where the first item of each run goes.
+    nbytes : int
+        Memory taken.
+    """
+    offsets = []
+    end = 0
+    for layout, address in zip(layouts, addresses, strict=True):
+        offset = _congruent(end + layout.below, address, PAGE)
+        offsets.append(offset)
+        end = offset + layout.above
+    return offsets, end
+
+
+def address_of(array: np.ndarray) -> int:
+    """Memory address of the first item of `array`.
+
+    ``array.ctypes.data`` would import ctypes, and ``__array_interface__`` builds
+    a dict; both give the same number.
+    """
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def private_memory(nbytes: int) -> tuple[np.ndarray, int]:
+    """Memory of this process alone, and the offset of the first page in it."""
+    memory = np.empty(nbytes + PAGE, np.uint8)
+    return memory, -address_of(memory) % PAGE

@@ -1,0 +1,234 @@
+"""How a call runs: the options that every entry point takes."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import difflib
+import numbers
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+
+from ._cpu import cpu_count
+
+ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
+
+
+class Options(TypedDict, total=False):
+    """How a call runs; none of these changes what is computed.
+
+    Every entry point takes them by keyword, and `parwise.options` sets them for
+    a block of code.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Processes (or threads). None, the default, is the number of CPUs this
+        process may use, by affinity mask and cgroup quota. 1 is the plain loop.
+    executor : str or executor, optional
+        "processes" (the default), "threads", "serial", any
+        `concurrent.futures.Executor`, or a `dask.distributed.Client`.
+    isolate : bool, optional
+        True: never call the function in this process. The default, False, lets
+        this process compute while the workers start.
+    verify : bool or "full", optional
+        None, the default: one element is computed on both sides and compared;
+        a difference is a `ReproducibilityWarning`. True: a difference is a
+        `NotReproducibleError`. False: no comparison.
+    blas_threads : int or "inherit", optional
+        Threads of BLAS and OpenMP in each worker. None, the default, and
+        "inherit" are this process's number, since any other can change bits;
+        where BLAS is seen to use them, fewer workers compute, so that threads
+        do not outnumber CPUs. To give the CPUs to the workers instead, set one
+        thread for this process too (``threadpoolctl.threadpool_limits(1)``).
+    progress : bool or callable, optional
+        Reserved.
+    errors : {"raise", "ignore"}, optional
+        "raise", the default: the exception of the lowest index is raised.
+        "ignore" is reserved.
+    timeout : float, optional
+        Reserved.
+    retries : int, optional
+        Reserved.
+    checkpoint : path, optional
+        Reserved.
+    """
+
+    workers: int | None
+    executor: ExecutorName | Any | None
+    isolate: bool
+    verify: bool | Literal["full"] | None
+    blas_threads: int | Literal["inherit"] | None
+    progress: bool | Callable[[int, int], None] | None
+    errors: Literal["raise", "ignore"]
+    timeout: float | None
+    retries: int
+    checkpoint: str | os.PathLike[str] | None
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_scoped: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("parwise_options", default=_NOTHING)
+
+
+@contextlib.contextmanager
+def options(**options: Unpack[Options]) -> Iterator[None]:
+    """Set options for the calls within a ``with`` block.
+
+    Parameters
+    ----------
+    **options
+        See `parwise.Options`. An option given to a call itself comes first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown option or a wrong value, at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import parwise
+    >>> with parwise.options(workers=1):
+    ...     parwise.parallel_apply(np.sum, np.ones((2, 3)))
+    array([3., 3.])
+    """
+    resolve(options)
+    token = _scoped.set({**_scoped.get(), **options})
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options after checking, every default filled in.
+
+    Attributes
+    ----------
+    given_workers : int or None
+        None if the user left the number open. What that means takes reading
+        cgroup files (0.3 ms), which a small call does without.
+    """
+
+    given_workers: int | None
+    executor: Any
+    isolate: bool
+    verify: bool | None
+    blas_threads: int | Literal["inherit"] | None
+
+    @property
+    def workers(self) -> int:
+        """Processes or threads, for a call that is large enough to need them."""
+        return self.given_workers or cpu_count()
+
+
+def resolve(given: Mapping[str, Any]) -> Settings:
+    """Check options and fill in defaults, first the scope's, then parwise's."""
+    scoped = _scoped.get()
+    merged = {**scoped, **given} if scoped else given
+    if not merged:
+        return Settings(None, "processes", False, None, None)
+    for name in merged:
+        if name not in Options.__annotations__:
+            raise TypeError(_unknown(name))
+    _refuse_reserved(merged)
+    executor = _executor(merged.get("executor"))
+    return Settings(
+        given_workers=_workers(merged.get("workers")),
+        executor=executor,
+        isolate=_isolate(merged.get("isolate", False), executor),
+        verify=_verify(merged.get("verify")),
+        blas_threads=_blas_threads(merged.get("blas_threads")),
+    )
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, Options.__annotations__, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(Options.__annotations__)}"
+    return f"unknown option {name!r}: {hint}"
+
+
+def _refuse_reserved(merged: Mapping[str, Any]) -> None:
+    """Options whose name is fixed but whose work is not done yet."""
+    errors = merged.get("errors", "raise")
+    if errors not in ("raise", "ignore"):
+        raise ValueError(f"errors must be 'raise' or 'ignore', got {errors!r}")
+    idle = {"progress": (None, False), "errors": ("raise",), "timeout": (None,), "retries": (0,), "checkpoint": (None,)}
+    for name, values in idle.items():
+        if name in merged and not any(merged[name] is v or merged[name] == v for v in values):
+            raise NotImplementedError(f"option {name}={merged[name]!r} is not there yet; leave it out")
+
+
+def _workers(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"workers must be an int or None, got {value!r} of type {type(value).__name__}")
+    if value < 1:
+        raise ValueError(
+            f"workers must be at least 1, got {value}; workers=None takes every CPU, workers=1 is the plain loop"
+        )
+    return int(value)
+
+
+def _executor(value: Any) -> Any:
+    if value is None:
+        return "processes"
+    if isinstance(value, str):
+        if value not in get_args(ExecutorName):
+            names = ", ".join(map(repr, get_args(ExecutorName)))
+            raise ValueError(f"executor must be one of {names}, an Executor or a dask Client, got {value!r}")
+        return value
+    if isinstance(value, type):
+        raise TypeError(f"executor must be an instance, got the class {value.__name__}; call it first")
+    if _is_a(value, "concurrent.futures", "Executor") or is_dask_client(value):
+        return value
+    raise TypeError(
+        "executor must be a name, a concurrent.futures.Executor or a dask.distributed.Client, "
+        f"got an object of type {type(value).__name__}"
+    )
+
+
+def is_dask_client(value: Any) -> bool:
+    """Whether `value` is a `dask.distributed.Client`, without importing dask."""
+    return _is_a(value, "distributed", "Client")
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether `value` is of a class whose module was imported by whoever made it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
+
+
+def _isolate(value: Any, executor: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"isolate must be a bool, got {value!r} of type {type(value).__name__}")
+    if value and (executor in ("threads", "serial") or _is_a(executor, "concurrent.futures", "ThreadPoolExecutor")):
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        raise ValueError(f"isolate=True needs worker processes, but executor={name!r} runs in this one")
+    return value
+
+
+def _verify(value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value == "full":
+        raise NotImplementedError("verify='full' is not there yet; verify=True compares one element")
+    raise ValueError(f"verify must be None, True, False or 'full', got {value!r}")
+
+
+def _blas_threads(value: Any) -> int | Literal["inherit"] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "inherit":
+        return "inherit"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"blas_threads must be an int, 'inherit' or None, got {value!r}")
+    if value < 1:
+        raise ValueError(f"blas_threads must be at least 1, got {value}")
+    return int(value)

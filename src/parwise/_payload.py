@@ -1,0 +1,136 @@
+"""The function and what it holds, in a form that travels to workers.
+
+Arrays inside it (arguments, closures, globals) are not copied into the pickle:
+they go beside it, once, at the address modulo 4096 and in the layout that they
+have in the caller.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from ._layout import Layout, address_of, block_layout, place, private_memory
+
+_BYTES = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A pickle and the buffers that belong to it.
+
+    Attributes
+    ----------
+    buffers : list of memoryview
+        The pickle first, then the arrays' memory.
+    offsets : list of int
+        Where each goes, in page-aligned memory.
+    nbytes : int
+        Memory that all take.
+    """
+
+    buffers: list[memoryview]
+    offsets: list[int]
+    nbytes: int
+
+    @property
+    def index(self) -> list[tuple[int, int, bool]]:
+        """Offset, size and read-only flag of each buffer."""
+        return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
+
+    def to_bytes(self) -> bytes:
+        """All in one piece."""
+        whole = bytearray(self.nbytes)
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            whole[offset : offset + buffer.nbytes] = buffer
+        return bytes(whole)
+
+    def write(self, fd: int) -> None:
+        """Write all to a file of `nbytes` bytes."""
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            while buffer.nbytes:
+                done = os.pwrite(fd, buffer, offset)
+                buffer, offset = buffer[done:], offset + done
+
+
+def dump(first: Any, second: Any) -> Payload:
+    """Pickle two objects, functions of notebooks and scripts included.
+
+    The second may need what the first brings (a module path, say) to be
+    unpickled.
+
+    Raises
+    ------
+    TypeError
+        If something in it cannot be pickled.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    try:
+        _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(second)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+        raise TypeError(
+            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
+            "or use executor='threads'"
+        ) from error
+    heads = [memoryview(pickle.dumps(first)), memoryview(stream.getbuffer())]
+    bodies = [array.raw() for array in arrays]
+    views = [np.frombuffer(buffer, np.uint8) for buffer in [*heads, *bodies]]
+    layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
+    offsets, nbytes = place(layouts, [0, 0, *map(address_of, views[2:])])
+    return Payload(heads + bodies, offsets, nbytes)
+
+
+def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any], None]) -> Any:
+    """The second object, its arrays lying in `memory`.
+
+    Parameters
+    ----------
+    memory : buffer
+    index : list
+        `Payload.index`.
+    between : callable
+        Gets the first object before the second is unpickled.
+    """
+    view = memoryview(memory)
+    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in index]
+    between(pickle.loads(parts[0]))
+    return pickle.loads(parts[1], buffers=parts[2:])
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Also keeps the layout of arrays that are not contiguous."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and not obj.dtype.hasobject and not obj.flags.forc and obj.size:
+            return _reduce_strided(obj)
+        return super().reducer_override(obj)
+
+
+def _reduce_strided(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple[Any, ...]]:
+    layout = block_layout(Layout("ndarray", array.dtype, array.flags.writeable, array.shape, array.strides))
+    (offset,), nbytes = place([layout], [address_of(array)])
+    memory, start = private_memory(nbytes)
+    memory = memory[start : start + nbytes]
+    run = layout.view(memory, offset)
+    run[...] = array
+    return _strided, (pickle.PickleBuffer(memory.data), layout, offset)
+
+
+def _strided(memory: Any, layout: Layout, offset: int) -> np.ndarray:
+    return layout.dress(layout.view(memory, offset))
+
+
+def private_copy(data: bytes) -> memoryview:
+    """Page-aligned writable memory that holds `data`."""
+    memory, start = private_memory(len(data))
+    view = memory.data[start : start + len(data)]
+    view[:] = data
+    return view

@@ -1,0 +1,131 @@
+"""Which elements are computed next, and how many of them make one task."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from ._call import Call
+from ._split import Task
+
+# A task of this length costs under 1 % for its hand-over (about 50 us).
+TASK_SECONDS = 0.010
+# Near the end tasks shrink, so that workers finish together, but not below
+# what their hand-over costs.
+LEAST_SECONDS = 0.0004
+# A second task waits at a worker only if its turn comes soon: a long one is
+# better kept for whoever is free first.
+QUEUE_SECONDS = 0.050
+
+
+class Plan:
+    """Hands out what is left to compute, lowest index first.
+
+    Parameters
+    ----------
+    call : Call
+    most : int
+        Elements that fit one task.
+
+    Notes
+    -----
+    Several threads may draw from it. What is handed out once is never handed
+    out again unless it is given back.
+    """
+
+    def __init__(self, call: Call, most: int) -> None:
+        self._most = most
+        self._row = min((one.row for one in call.inputs if one.row), default=None)
+        self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
+        self._next = 0
+        self._stop = call.count
+        self._returned: list[Task] = []
+        self._lock = threading.Lock()
+        self._pace: float | None = None
+        self._samples = 0
+
+    def take(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
+        """The next task, about `seconds` long if that is known, or None.
+
+        Parameters
+        ----------
+        seconds : float
+            Time it should take. Blocks are what they are.
+        workers : int
+            How many share what is left.
+        """
+        with self._lock:
+            if self._returned:
+                return self._returned.pop(0)
+            if self._blocks is not None:
+                return self._blocks.popleft() if self._blocks else None
+            if self._next >= self._stop:
+                return None
+            lo = self._next
+            self._next = min(lo + self._size(lo, seconds, workers), self._stop)
+            return Task(lo, self._next)
+
+    def _size(self, lo: int, seconds: float, workers: int) -> int:
+        """Elements of the next task."""
+        if self._pace is None:
+            return 1
+        size = self._most
+        if self._pace > 0:
+            size = min(size, int(seconds / self._pace))
+            if workers > 1:
+                fair = (self._stop - lo) // (3 * workers)
+                size = min(size, max(fair, int(LEAST_SECONDS / self._pace)))
+        if self._row:
+            size = min(size, self._row - lo % self._row)
+        return max(1, size)
+
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        """Take back tasks whose results are lost or do not count."""
+        with self._lock:
+            self._returned.extend(tasks)
+            self._returned.sort(key=lambda task: task.lo)
+
+    def cut(self, index: int) -> None:
+        """Hand out nothing from `index` on: an error there ends the call."""
+        with self._lock:
+            self._returned = [task for task in self._returned if task.lo < index]
+            if self._blocks is not None:
+                self._blocks = deque(task for task in self._blocks if task.lo < index)
+            self._stop = min(self._stop, index)
+
+    def measure(self, task: Task, seconds: float) -> None:
+        """Learn from a finished task how long an element takes."""
+        pace = seconds / max(1, len(task))
+        with self._lock:
+            self._samples += 1
+            # The very first call is slow (imports, caches), so the second one
+            # replaces it. From then on half the weight goes to the newest:
+            # uneven work changes quickly.
+            self._pace = pace if self._pace is None or self._samples == 2 else 0.5 * (self._pace + pace)
+
+    @property
+    def seconds_left(self) -> float:
+        """Time that one process would need for what has not been handed out."""
+        with self._lock:
+            if self._blocks is not None:
+                left = self._stop - self._blocks[0].lo if self._blocks else 0
+            else:
+                left = max(0, self._stop - self._next)
+            return (left + sum(map(len, self._returned))) * (self._pace or 0.0)
+
+    @property
+    def queue_ahead(self) -> bool:
+        """Whether a worker should hold a second task while it computes one."""
+        with self._lock:
+            if self._pace is None:
+                return False
+            length = len(self._blocks[0]) if self._blocks else 1
+            return self._pace * length < QUEUE_SECONDS
+
+    @property
+    def empty(self) -> bool:
+        """Whether all has been handed out."""
+        with self._lock:
+            left = bool(self._blocks) if self._blocks is not None else self._next < self._stop
+            return not left and not self._returned

@@ -1,0 +1,307 @@
+"""The caller's side of the worker processes: started once, kept for later calls."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from ._channel import SLOT_BYTES, Channel
+from ._link import Link
+from ._zygote import CONTROL_FD
+from .errors import ParwiseError
+
+# While NumPy is imported there, so that BLAS makes no threads before the fork.
+_ONE_THREAD = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep others off
+# the CPUs; in workers they sleep at once.
+_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+
+# A zygote that has not answered by then is taken for dead.
+ANSWER_SECONDS = 1.0
+
+
+class WorkerPool:
+    """Worker processes forked from one zygote.
+
+    One thread uses it at a time: whoever holds `lock`.
+
+    Parameters
+    ----------
+    slot_bytes : int
+        Size of each worker's slots.
+    """
+
+    def __init__(self, slot_bytes: int = SLOT_BYTES) -> None:
+        self.slot_bytes = slot_bytes
+        self.lock = threading.Lock()
+        self.calls = itertools.count(1)
+        self.links: list[Link] = []
+        # Set while a call uses the workers. Found set by the next call, it says
+        # that the last one was interrupted somewhere, and nothing is known of
+        # the workers' state.
+        self.dirty = False
+        # Seconds of work that calls did alone as no worker was up.
+        self.missed = 0.0
+        self._owner = os.getpid()
+        self._keys = itertools.count(1)
+        self._zygote: Channel | None = None
+        self._zygote_pid = 0
+        self._poll: select.epoll | None = None
+        self._wake = -1
+
+    @property
+    def running(self) -> bool:
+        """Whether workers are there and have answered."""
+        for link in self.links:
+            if not link.ready and not link.holds:
+                with contextlib.suppress(BlockingIOError, EOFError, OSError):
+                    link.ready = link.channel.receive()[0] == ("hello",)
+        return any(link.ready for link in self.links)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this process got the pool by a fork and so must not use it."""
+        return self._owner != os.getpid()
+
+    def start(self, workers: int) -> list[Link]:
+        """Have `workers` workers, and return at once: they answer when they are up.
+
+        Messages sent to a link before that wait in its socket.
+        """
+        if self.dirty or self._zygote_ended():
+            self.stop()
+        self.dirty = True
+        self._settle()
+        if self._zygote is None:
+            self._spawn()
+        while len(self.links) < workers:
+            self._add_link()
+        return self.links[:workers]
+
+    def _zygote_ended(self) -> bool:
+        if not self._zygote_pid:
+            return False
+        try:
+            ended = os.waitpid(self._zygote_pid, os.WNOHANG) != (0, 0)
+        except ChildProcessError:  # waited for by somebody else
+            ended = True
+        if ended:
+            self._zygote_pid = 0
+        return ended
+
+    def _settle(self) -> None:
+        """Take in late answers of earlier calls, and drop workers still at them."""
+        for link in list(self.links):
+            if link.over:
+                self.drop(link)
+                continue
+            if not link.holds and link.outbox is None:
+                continue
+            try:
+                while link.holds:
+                    message, _ = link.channel.receive()
+                    if message[0] == "done":
+                        link.holds.pop(message[1], None)
+                    elif message[0] == "hello":
+                        link.ready = True
+                    else:
+                        break
+            except (BlockingIOError, EOFError, OSError):
+                pass
+            if link.holds or link.outbox is not None:
+                link.kill()
+                self.drop(link)
+            else:
+                link.reset()
+
+    def _spawn(self) -> None:
+        """Start the zygote: a new interpreter, no fork of this process."""
+        if not sys.executable:
+            raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._zygote = Channel(mine)
+        mine.setblocking(False)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.epoll()
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._poll.register(mine, select.EPOLLIN)
+        atexit.register(self.stop)
+        with theirs:
+            self._zygote_pid = os.posix_spawn(
+                sys.executable,
+                _zygote_command(),
+                {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD)],
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+            )
+
+    def _add_link(self) -> None:
+        assert self._zygote is not None
+        link = Link(next(self._keys), self.slot_bytes)
+        try:
+            link.hand_over(self._zygote, self.slot_bytes)
+        except OSError as error:
+            link.close()
+            raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
+        link.channel.sock.setblocking(False)
+        self.links.append(link)
+        assert self._poll is not None
+        self._poll.register(link.channel, select.EPOLLIN)
+
+    def wake(self) -> None:
+        """Make another thread's `wait` return."""
+        os.eventfd_write(self._wake, 1)
+
+    def wait(self, timeout: float | None) -> list[tuple[str, Link]]:
+        """Events of the workers: ("message", link) and ("death", link).
+
+        The zygote's own messages are dealt with here.
+        """
+        events: list[tuple[str, Link]] = []
+        by_fd = {link.channel.fileno(): ("message", link) for link in self.links}
+        by_fd |= {link.pidfd: ("death", link) for link in self.links if link.pidfd >= 0}
+        assert self._poll is not None
+        for fd, _ in self._poll.poll(timeout):
+            if self._zygote is not None and fd == self._zygote.fileno():
+                self._read_zygote()
+            elif fd in by_fd:
+                events.append(by_fd[fd])
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+        # A worker's last words before its death.
+        events.sort(key=lambda event: event[0] == "death")
+        return events
+
+    def _read_zygote(self) -> None:
+        assert self._zygote is not None
+        try:
+            while True:
+                self._take(*self._zygote.receive())
+        except BlockingIOError:
+            pass
+        except (EOFError, OSError) as error:
+            raise ParwiseError(
+                "the process that starts workers ended; is NumPy importable in a new interpreter? "
+                "The next call starts a new one"
+            ) from error
+
+    def _take(self, message: tuple[Any, ...], fds: list[int]) -> None:
+        """A worker was born: its pid, and a descriptor that tells of its end."""
+        assert self._poll is not None
+        kind, key, pid = message
+        for link in self.links:
+            if kind == "born" and link.key == key:
+                link.pid, link.pidfd = pid, fds.pop()
+                self._poll.register(link.pidfd, select.EPOLLIN)
+        for fd in fds:
+            os.close(fd)
+
+    def exit_code(self, link: Link) -> int | None:
+        """How a dead worker ended: its exit code, or minus the signal."""
+        assert self._zygote is not None
+        with contextlib.suppress(OSError, EOFError):
+            self._zygote.sock.settimeout(ANSWER_SECONDS)
+            self._zygote.send("reap", link.pid)
+            while True:
+                message, fds = self._zygote.receive()
+                if message[:2] == ("dead", link.pid):
+                    self._zygote.sock.setblocking(False)
+                    code: int | None = message[2]
+                    return code
+                self._take(message, fds)
+        self._zygote.sock.setblocking(False)
+        return None
+
+    def drop(self, link: Link) -> None:
+        """Take a worker out of the pool."""
+        self.links.remove(link)
+        for fd in (link.channel.fileno(), link.pidfd):
+            if fd >= 0 and self._poll is not None:
+                with contextlib.suppress(OSError):
+                    self._poll.unregister(fd)
+        link.close()
+
+    def abandon(self) -> None:
+        """End all workers, whatever they are at; the zygote can fork others."""
+        if self._zygote is not None and self._poll is not None:
+            with contextlib.suppress(ParwiseError):
+                self._read_zygote()  # of the newest workers it may not have told yet
+        for link in list(self.links):
+            link.kill()
+            self.drop(link)
+
+    def stop(self) -> None:
+        """End all workers and the zygote, and wait for the end."""
+        if self.foreign:
+            return
+        self.abandon()
+        zygote, self._zygote = self._zygote, None
+        poll, self._poll = self._poll, None
+        wake, self._wake = self._wake, -1
+        pid, self._zygote_pid = self._zygote_pid, 0
+        if zygote is not None:
+            zygote.close()
+        if poll is not None:
+            poll.close()
+        if wake >= 0:
+            os.close(wake)
+        if pid:
+            # Closing the socket is not enough while a process that the user
+            # forked holds a copy. Workers go with the zygote.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        atexit.unregister(self.stop)
+        self.dirty = False
+
+
+def _zygote_command() -> list[str]:
+    """The command line of a zygote, with this interpreter's flags and module path.
+
+    ``-P`` keeps the working directory off the path: a ``random.py`` there must
+    not stand in for the standard library's.
+    """
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+    code = f"import sys; sys.path[:] = {paths!r}; from parwise._zygote import main; main({os.getpid()})"
+    return [sys.executable, *flags, "-P", "-c", code]
+
+
+_default: WorkerPool | None = None
+_default_lock = threading.Lock()
+
+
+def default_pool() -> WorkerPool:
+    """The pool of this process; a forked child gets one of its own."""
+    global _default
+    with _default_lock:
+        if _default is None or _default.foreign:
+            _default = WorkerPool()
+        return _default
+
+
+def _forget_lock_in_child() -> None:
+    # Another thread of the parent may have held it when the fork came.
+    global _default_lock
+    _default_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock_in_child)

@@ -1,0 +1,182 @@
+"""Results of one task: stacked where they are of one kind, as they are where not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class Stack:
+    """Results of one type, dtype and shape, as one array.
+
+    Attributes
+    ----------
+    kind : type or "block"
+        Type of each result: a Python or NumPy scalar type, `numpy.ndarray`, or
+        "block" for the one result of a block function.
+    array : ndarray
+        Stacked along its first axis; for a block, the result itself.
+    """
+
+    kind: Any
+    array: np.ndarray
+
+    def unstack(self) -> list[Any]:
+        """The results as the function gave them."""
+        if self.kind in (float, int, bool, complex):
+            return self.array.tolist()  # type: ignore[no-any-return]
+        return list(self.array)
+
+
+#: One result of each element: stacked, or a plain list.
+Column: TypeAlias = Stack | list[Any]
+
+
+@dataclass(slots=True)
+class Results:
+    """What the function gave for the elements of one task.
+
+    Attributes
+    ----------
+    columns : list of Column
+        One, or one per item of a tuple result.
+    wrap : type, optional
+        The tuple type, if the function gives tuples.
+    """
+
+    columns: list[Column]
+    wrap: type[tuple[Any, ...]] | None = None
+
+
+def owned(results: Results) -> Results:
+    """Results in memory of their own, not a slot's or the function's."""
+    columns = [Stack(c.kind, c.array.copy()) if isinstance(c, Stack) else c for c in results.columns]
+    return Results(columns, results.wrap)
+
+
+def pack_column(raw: list[Any]) -> Column:
+    """Stack results if ``np.asarray`` of all of them would do no more than that.
+
+    Results of mixed types, and those whose common dtype depends on their
+    values (strings, Python ints beyond 64 bits), stay a list, for one
+    ``np.asarray`` over the results of all tasks: int8, uint16 and float16
+    promote to another dtype in steps than at once.
+    """
+    if not raw:
+        return raw
+    kinds = set(map(type, raw))
+    if len(kinds) > 1:
+        _refuse_masked(kinds)
+        return raw
+    (kind,) = kinds
+    if kind in (float, bool, complex):
+        # fromiter stores each as asarray does, without finding out the dtype.
+        return Stack(kind, np.fromiter(raw, kind, len(raw)))
+    if kind is int:
+        array = np.asarray(raw)
+        return Stack(kind, array) if array.dtype == np.int64 else raw
+    if kind is np.ndarray:
+        return _pack_arrays(raw)
+    if issubclass(kind, np.datetime64 | np.timedelta64):  # these have units
+        return Stack(kind, np.asarray(raw)) if len({one.dtype for one in raw}) == 1 else raw
+    if issubclass(kind, np.number | np.bool_):
+        return Stack(kind, np.fromiter(raw, kind, len(raw)))
+    _refuse_masked(kinds)
+    return raw
+
+
+def _pack_arrays(raw: list[np.ndarray]) -> Column:
+    dtype, shape = raw[0].dtype, raw[0].shape
+    if dtype.hasobject or any(one.shape != shape or one.dtype != dtype for one in raw):
+        return raw
+    stack = np.empty((len(raw), *shape), dtype)
+    for at, one in enumerate(raw):
+        stack[at] = one
+    return Stack(np.ndarray, stack)
+
+
+def is_masked(kind: type) -> bool:
+    """Whether `kind` is a masked array; importing numpy.ma to ask takes 0.1 s."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and issubclass(kind, ma.MaskedArray)
+
+
+def _refuse_masked(kinds: set[type]) -> None:
+    if any(map(is_masked, kinds)):
+        raise TypeError(
+            "func returned a MaskedArray, whose mask would be lost; return result.filled(value), "
+            "or a tuple (result.data, np.ma.getmaskarray(result))"
+        )
+
+
+def split_tuples(raw: list[Any], lo: int) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
+    """Columns of tuple results, and the tuple type."""
+    kind, width = type(raw[0]), len(raw[0])
+    for index, one in enumerate(raw, lo):
+        if not isinstance(one, tuple):
+            raise ValueError(f"func returned a tuple for element {lo} but {type(one).__name__} for element {index}")
+        if len(one) != width:
+            raise ValueError(f"func returned {width} results for element {lo} but {len(one)} for element {index}")
+    return map(list, zip(*raw, strict=True)), kind
+
+
+def same_results(one: Results, other: Results) -> bool:
+    """Whether two results of the same task have the same types and bits."""
+    if one.wrap is not other.wrap and (one.wrap is None or other.wrap is None):
+        return False
+    if len(one.columns) != len(other.columns):
+        return False
+    return all(_same(a, b) for a, b in zip(one.columns, other.columns, strict=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Stack):
+        return bool(a.kind == b.kind) and _same_array(a.array, b.array)
+    if isinstance(a, np.ndarray):
+        return _same_array(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, float | complex | np.generic):
+        return _same_array(np.asarray(a), np.asarray(b))
+    # Of other objects only a definite "not equal" counts: many compare by
+    # identity, which no copy can pass.
+    return "__eq__" not in _defined(type(a)) or _not_unequal(a, b)
+
+
+def _defined(kind: type) -> set[str]:
+    """Names that a class or its bases below `object` define."""
+    return {name for base in kind.__mro__[:-1] for name in vars(base)}
+
+
+def _not_unequal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:
+        return True
+
+
+def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.names is not None:  # fields one by one: padding has no value
+        return all(_same_array(a[name], b[name]) for name in a.dtype.names)
+    if a.dtype.hasobject:
+        return all(map(_same, a.ravel().tolist(), b.ravel().tolist()))
+    return _value_bytes(a) == _value_bytes(b)
+
+
+def _value_bytes(a: np.ndarray) -> bytes:
+    """Bytes of `a` without the padding of 80-bit floats, which is left over memory."""
+    if a.dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
+        width = np.dtype(np.longdouble).itemsize
+        return np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(-1, width)[:, :10].tobytes()
+    return a.tobytes()

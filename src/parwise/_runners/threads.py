@@ -1,0 +1,44 @@
+"""Threads of this process, for functions that let go of the GIL."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from .._job import Job
+
+
+def run(job: Job) -> None:
+    """Compute all tasks in new threads and the calling one."""
+    others = job.call.settings.workers - 1
+    with ThreadPoolExecutor(others, thread_name_prefix="parwise") as executor:
+        run_in(job, executor.submit, others)
+
+
+def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
+    """Compute all tasks in this thread and `others` that `submit` gives.
+
+    This thread works too, so that all gets done even if the executor is busy
+    with something else, or is the one that this call runs in.
+    """
+    # A thread starts with default contexts; error handling, print options and
+    # decimal precision are to be the caller's.
+    futures = [submit(contextvars.copy_context().run, _draw, job, 1 + others) for _ in range(others)]
+    try:
+        _draw(job, 1 + others)
+    except BaseException:
+        job.plan.cut(0)
+        raise
+    finally:
+        begun = [future for future in futures if not future.cancel()]
+        wait(begun)
+    for future in begun:
+        future.result()
+
+
+def _draw(job: Job, threads: int) -> None:
+    """Compute tasks until none is left."""
+    while (task := job.plan.take(workers=threads)) is not None:
+        job.compute_and_accept(task)

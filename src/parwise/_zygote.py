@@ -1,0 +1,144 @@
+"""The process that workers are forked from.
+
+It has one thread, has imported NumPy and never the user's ``__main__``, and
+forks a ready worker in about 4 ms. It ends when its caller does, however that
+ends, and takes its workers along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from ._channel import Channel
+from ._worker import serve
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+#: Its end of the control socket: the place of its standard input.
+CONTROL_FD = 0
+
+
+def main(parent: int) -> None:
+    """Fork workers for the process `parent` until it is gone."""
+    _close_inherited()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl(_PR_SET_NAME, b"parwise-zygote")
+    watch = os.pidfd_open(parent)
+    if os.getppid() != parent:  # gone before we could watch it
+        os._exit(0)
+    control = Channel(socket.socket(fileno=CONTROL_FD))
+    # What is there now is there for ever: no worker's collector need touch,
+    # and so copy, its pages.
+    gc.collect()
+    gc.freeze()
+    Zygote(control, watch).run()
+
+
+class Zygote:
+    """Forks workers, and keeps how each one ended.
+
+    Parameters
+    ----------
+    control : Channel
+        To the caller.
+    watch : int
+        A pidfd of the caller: the socket alone would not tell of its death
+        while a process that it forked holds a copy.
+    """
+
+    def __init__(self, control: Channel, watch: int) -> None:
+        self._control = control
+        self._watch = watch
+        self._poll = select.poll()
+        self._poll.register(watch, select.POLLIN)
+        self._poll.register(control, select.POLLIN)
+        self._alive: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Answer the caller until it is gone."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._alive:
+                    self._reap(fd)
+                elif fd == self._watch:
+                    os._exit(0)
+                else:
+                    self._answer()
+
+    def _answer(self) -> None:
+        try:
+            (kind, *content), fds = self._control.receive()
+            if kind == "fork":
+                self._fork(fds, *content)
+            else:
+                self._tell(*content)
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def _reap(self, pidfd: int) -> None:
+        pid = self._alive.pop(pidfd)
+        self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+
+    def _tell(self, pid: int) -> None:
+        """Say how a worker ended that the caller has found dead."""
+        for pidfd, one in list(self._alive.items()):
+            if one == pid:
+                self._reap(pidfd)
+        self._control.send("dead", pid, self._ended.pop(pid, None))
+
+    def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_worker(zygote, fds, slot_bytes)
+            finally:
+                os._exit(1)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._alive[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+        self._control.send("born", key, pid, fds=[pidfd])
+
+    def _become_worker(self, zygote: int, fds: list[int], slot_bytes: int) -> None:
+        # The signal goes out when the *thread* that forked ends, and the
+        # zygote has only one.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote:
+            return
+        _prctl(_PR_SET_NAME, b"parwise-worker")
+        os.setpgid(0, 0)
+        self._control.sock.detach()
+        for fd in (self._watch, *self._alive):
+            os.close(fd)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, CONTROL_FD)
+        os.close(null)
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:  # not the same numbers in every worker
+            numpy_random.seed()
+        sock, segment = fds
+        serve(sock, segment, slot_bytes)
+
+
+def _close_inherited() -> None:
+    """Drop descriptors that a C library of the caller left inheritable."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -1,0 +1,136 @@
+"""The functions that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
+
+from ._call import Call, make_call
+from ._job import Job
+from ._kernel import is_nested
+from ._options import Options, resolve
+from ._runners import processes, serial
+
+
+def parallel_apply(
+    func: Callable[..., Any],
+    /,
+    *arrays: Any,
+    axis: int | tuple[int, ...] = 0,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    vectorized: bool = False,
+    chunk: int | None = None,
+    depth: int = 0,
+    boundary: Any = None,
+    out: Any = None,
+    rng: Any = None,
+    **options: Unpack[Options],
+) -> Any:
+    """Map a function over an axis of arrays, on all cores.
+
+    The result has exactly the bits of the plain loop::
+
+        np.stack([func(a[i]) for i in range(len(a))])
+
+    Parameters
+    ----------
+    func : callable
+        An element function ``func(*elements, *args, **kwargs)``; or, with
+        `vectorized`, a block function that takes runs of elements and keeps
+        `axis`. It may be a lambda or come from a notebook, and gets copies
+        that it may write to where it could in the loop.
+    *arrays : ndarray or array_like
+        Mapped together; all of one length along `axis`. What is not an ndarray
+        (a zarr or h5py dataset) is read block by block.
+    axis : int or tuple of int, optional
+        What is mapped over: ``axis=(1, 2)`` calls `func` once per pixel with
+        ``a[:, i, j]``.
+    args : tuple, optional
+        Further arguments of every call. Large arrays go to each worker once.
+    kwargs : dict, optional
+        Further keyword arguments of every call.
+    vectorized : bool, optional
+        True if `func` takes a block.
+    chunk : int, optional
+        Elements per block. Blocks never depend on the number of workers; a
+        remainder of one element joins the block before it.
+    depth, boundary : optional
+        Reserved: overlapping blocks.
+    out : array, optional
+        Where to put the result (a tuple of arrays for a tuple result); cast as
+        NumPy's ufuncs cast, by "same_kind".
+    rng : optional
+        Reserved: random numbers.
+    **options
+        How the call runs; see `parwise.Options`.
+
+    Returns
+    -------
+    ndarray or tuple of ndarray
+        For an element function ``np.asarray`` of all results, with the mapped
+        axes where they were, or last if the results have too few dimensions
+        (negative axes count from the end of the result). For a block function
+        the results, concatenated along `axis`. A tuple of arrays if `func`
+        returns tuples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument, before any work.
+    WorkerDiedError
+        If a worker process ended in the midst of an element.
+    NotReproducibleError
+        If `verify` is True and a worker gave other bits than this process.
+    Exception
+        Whatever `func` raised for the lowest index, with a note that names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from parwise import parallel_apply
+    >>> a = np.arange(12.0).reshape(3, 4)
+    >>> parallel_apply(np.sum, a)
+    array([ 6., 22., 38.])
+    >>> parallel_apply(np.cumsum, a, axis=1)  # down each column
+    array([[ 0.,  1.,  2.,  3.],
+           [ 4.,  6.,  8., 10.],
+           [12., 15., 18., 21.]])
+    >>> parallel_apply(lambda row, k: (row.min(), row[k]), a, args=(2,))
+    (array([0., 4., 8.]), array([ 2.,  6., 10.]))
+    """
+    call = make_call(
+        func,
+        arrays,
+        axis=axis,
+        args=args,
+        kwargs=kwargs,
+        vectorized=vectorized,
+        chunk=chunk,
+        depth=depth,
+        boundary=boundary,
+        out=out,
+        rng=rng,
+        settings=resolve(options),
+    )
+    job = Job(call)
+    _runner(call)(job)
+    return job.finish()
+
+
+def _runner(call: Call) -> Callable[[Job], None]:
+    executor = call.settings.executor
+    tasks = len(call.bounds) if call.bounds is not None else call.count
+    if executor == "serial" or is_nested() or not tasks:
+        return serial.run
+    if not isinstance(executor, str):
+        from ._runners import futures
+
+        return futures.run
+    if not call.settings.isolate and (call.settings.given_workers == 1 or tasks < 2):
+        return serial.run
+    if executor == "threads":
+        from ._runners import threads
+
+        return threads.run
+    return processes.run

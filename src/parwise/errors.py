@@ -1,0 +1,66 @@
+"""The errors and warnings that parwise raises."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ElementTimeoutError",
+    "NotReproducibleError",
+    "ParwiseError",
+    "RemoteError",
+    "ReproducibilityWarning",
+    "WorkerDiedError",
+]
+
+
+class ParwiseError(Exception):
+    """Base of the errors that parwise itself raises.
+
+    An exception raised by the mapped function is not one of these: it keeps
+    its own type.
+    """
+
+
+class WorkerDiedError(ParwiseError):
+    """A worker process ended while it held work.
+
+    Attributes
+    ----------
+    index : int or tuple of int or None
+        The element (or first index of the block) that the worker was at, or
+        None if it had not come to one.
+    pid : int
+        Process id of the worker.
+    signal : int or None
+        The signal that ended it, or None.
+    exitcode : int or None
+        The code it exited with, or None.
+    """
+
+    index: int | tuple[int, ...] | None = None
+    pid: int = 0
+    signal: int | None = None
+    exitcode: int | None = None
+
+
+class NotReproducibleError(ParwiseError):
+    """The function gave other bits in a worker than in the caller."""
+
+
+class ElementTimeoutError(ParwiseError, TimeoutError):
+    """One element took longer than the ``timeout`` option allows."""
+
+
+class RemoteError(ParwiseError):
+    """Stands in for an exception that could not be pickled.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the exception's own type.
+    """
+
+    type_name: str = ""
+
+
+class ReproducibilityWarning(UserWarning):
+    """The result may not have the bits of the plain loop."""

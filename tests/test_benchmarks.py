@@ -1,0 +1,134 @@
+"""Benchmarks are run by hand; here only that each one works and gives what it should."""
+
+import inspect
+import itertools
+import json
+import mmap
+import time
+
+import numpy as np
+import pytest
+from benchmarks import cases, compare, memory, peers, suite, work
+from benchmarks.base import Case
+
+from parwise import parallel_apply
+
+
+def small_runs():
+    """Each method of each asv case with each of its parameters, made small."""
+    for name, case in inspect.getmembers(suite, inspect.isclass):
+        if issubclass(case, Case) and not inspect.isabstract(case):
+            small = case.small()
+            for method in (one for one in dir(small) if one.startswith(("time_", "track_"))):
+                for params in itertools.product(*small.params):
+                    yield pytest.param(small, method, params, id="-".join([name, method, *map(str, params)]))
+
+
+@pytest.mark.parametrize(("small", "method", "params"), list(small_runs()))
+def test_asv_case_runs_once(small, method, params):
+    case = small()
+    case.setup(*params)
+    getattr(case, method)(*params)
+    assert case.parwise().tobytes() == case.loop().tobytes()
+    case.teardown(*params)
+
+
+def test_asv_has_every_case_beside_the_loop():
+    methods = {}
+    for run in small_runs():
+        small, method, _ = run.values
+        methods.setdefault(small.__name__, set()).add(method)
+    assert set(methods) == {"Compute", "Data", "Dispatch", "Memory", "Tiny", "Uneven"}
+    for name, found in methods.items():
+        kind = "track" if name == "Memory" else "time"
+        assert found == {f"{kind}_loop", f"{kind}_parwise"}
+
+
+def test_peak_memory_counts_this_process():
+    nbytes = 50 * 2**20
+    with memory.PeakMemory() as peak:
+        block = np.ones(nbytes, np.uint8)
+    assert nbytes * 0.95 < peak.beyond < nbytes * 1.5
+    del block
+
+
+def _hold(nbytes):
+    with mmap.mmap(-1, int(nbytes)) as held:
+        held.write(bytes(int(nbytes)))
+        time.sleep(5 * memory.INTERVAL_SECONDS)
+    return nbytes
+
+
+def test_peak_memory_counts_descendants():
+    nbytes = 30 * 2**20
+    with memory.PeakMemory() as peak:
+        parallel_apply(_hold, np.full(2, float(nbytes)), workers=2, isolate=True)
+    assert nbytes * 0.95 < peak.beyond
+
+
+@pytest.mark.parametrize("peer", ["loop", "parwise"])
+@pytest.mark.parametrize("case", ["c", "e"])
+def test_measure(case, peer):
+    pace = work.NOMINAL
+    func, array = cases.CASES[case].work(pace, True)
+    outcome = cases.measure(cases.CASES[case], peers.PEERS[peer], pace, small=True)
+    assert outcome["value"] > 0
+    assert outcome["digest"] == cases.digest(work.loop(func, array))
+
+
+def test_digest_tells_bits_apart():
+    zero = np.zeros(2)
+    different = [zero, -zero, zero.astype("f4"), zero.reshape(2, 1), [0.0, 0.0]]
+    assert len({cases.digest(one) for one in different}) == len(different)
+
+
+def test_pace():
+    pace = work.calibrate()
+    assert pace.call > 0
+    assert pace.step > 0
+    assert work.Pace(call=1.0, step=0.5).steps(3.0) == 4
+    assert work.Pace(call=1.0, step=0.5).steps(0.1) == 0
+
+
+def test_compare_gives_one_entry_per_peer(tmp_path, capsys):
+    file = tmp_path / "result.json"
+    result = compare.main(
+        ["--small", "--rounds", "1", "--cases", "h,b", "--peers", "parwise,halves", "--json", str(file)]
+    )
+    assert json.loads(file.read_text()) == result
+    assert list(result["cases"]) == ["b", "h"]
+    assert result["left_out"] == []
+    for case in result["cases"].values():
+        assert list(case["peers"]) == ["loop", "halves", "parwise"]
+        for one in case["peers"].values():
+            assert one["error"] is None
+            assert one["equal"]
+            assert one["rounds"] == [one["median"]]
+    printed = capsys.readouterr().out
+    assert "share of two bare halves: " in printed
+    assert "over the loop: " in printed
+    assert "MiB" in printed
+
+
+def test_compare_reports_what_fails(monkeypatch, capsys):
+    monkeypatch.setitem(peers.PEERS, "mpire", peers.Peer("mpire", "no_such_module", None))
+    result = compare.main(["--small", "--rounds", "2", "--cases", "a", "--peers", "mpire", "--timeout", "0.001"])
+    assert result["left_out"] == ["mpire"]
+    assert result["cases"]["a"]["peers"] == {
+        "loop": {"median": None, "rounds": [], "equal": False, "error": "took over 0.001 s"}
+    }
+    printed = capsys.readouterr().out
+    assert "left out: mpire is not installed" in printed
+    assert "plain loop failed: took over 0.001 s" in printed
+
+
+def test_compare_tells_why_a_run_ended():
+    outcome = compare.run_apart("no such case", "loop", work.NOMINAL, small=True, timeout=60)
+    assert outcome == {"error": "exit status 1: KeyError: 'no such case'"}
+
+
+@pytest.mark.parametrize("wrong", [["--cases", "a,x"], ["--peers", "none"], ["--worker", "a", "loop"]])
+def test_compare_refuses(wrong, capsys):
+    with pytest.raises(SystemExit):
+        compare.main(wrong)
+    assert "error" in capsys.readouterr().err
