@@ -91,7 +91,15 @@ def _idle_threads():
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Hand over to workers at once, however small the call."""
+    """Hand over to workers after two elements, however small the call and busy the machine."""
+    attend = processes._Company.attend
+
+    def attend_until_served(self, wanted):
+        attend(self, wanted)
+        while self._state != "active" and self._crew.started and not self._crew.serving:
+            self._crew.step(None)
+
+    monkeypatch.setattr(processes._Company, "attend", attend_until_served)
     monkeypatch.setattr(processes, "COLD_SECONDS", -1.0)
     monkeypatch.setattr(processes, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)
