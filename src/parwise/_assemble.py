@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._call import Call, result_places
+from ._layout import address_of
 from ._results import Column, Results, Stack
 from ._split import Task, boxes
 
@@ -195,8 +196,11 @@ class _Target:
         stack = np.moveaxis(column.array, self._places[0], 0) if self._block else column.array
         rows = self._rows
         if rows is not None and rows.ndim == 1 + len(self._shape):
-            if not np.may_share_memory(rows, stack):
-                rows[task.lo : task.hi] = stack
+            own = rows[task.lo : task.hi]
+            # Most are there already. may_share_memory would let go of the GIL,
+            # and a small call would wait for another thread to give it back.
+            if self._block or address_of(own) != address_of(stack):
+                own[...] = stack
             return
         at = 0
         for index, count in boxes(task.lo, task.hi, self._call.grid):
