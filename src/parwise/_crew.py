@@ -61,7 +61,9 @@ class Crew:
         self._proof: Results | None = None
         # Without the caller's own results there is nothing to compare with.
         self._unproved = settings.verify is not False and not settings.isolate
+        # Of a few tasks, the shortest that a worker did: done again here at the end.
         self._prove_last = False
+        self._sample: tuple[Task, Results, float] | None = None
         self._threads: ThreadCounts = 1
         self._width = 0
 
@@ -155,8 +157,6 @@ class Crew:
                 if kind == "death" and link in self._links:
                     self._bury(link)
         self._check_proof()
-        if self._proof_due and self._job.plan.empty:
-            self._prove_at_last()
         self.feeding += time.thread_time() - begun
 
     def _hear(self, link: Link) -> None:
@@ -231,6 +231,9 @@ class Crew:
             return
         self._job.warn(warned)
         self.computed += len(held.task)
+        if self._prove_last and outcome.results is not None:
+            if self._sample is None or outcome.seconds < self._sample[2]:
+                self._sample = held.task, owned(outcome.results), outcome.seconds
         if outcome.threaded:
             self._make_room()
         self._job.accept(held.task, outcome)
@@ -275,19 +278,26 @@ class Crew:
             self._give(link, task)
 
     def _prove(self, link: Link) -> None:
-        """Have a worker compute the first task again, to compare what it gets.
-
-        Of many tasks this is the first; of a few, when a worker has no other,
-        since it costs as much as they do.
-        """
+        """Have a worker compute the first task again, to compare what it gets."""
         self._unproved = False
         self._give(link, self._job.first_task, proof=True)
 
-    def _prove_at_last(self) -> None:
-        for link in self._links:
-            if not link.holds and link.outbox is None:
-                self._prove(link)
-                return
+    def prove_here(self) -> bool:
+        """Compute again what a worker did, if that is due and a CPU has nothing to do.
+
+        One of a few tasks takes long: so it is the shortest, and at the end,
+        when a worker has no other.
+        """
+        if not (self._proof_due and self._sample is not None and self._job.plan.empty):
+            return False
+        if all(link.holds for link in self._links):
+            return False
+        self._unproved = False
+        task, theirs, _ = self._sample
+        ours = self._job.kernel.run(self._job.runs(task), task.lo).results
+        if ours is not None:
+            compare(ours, theirs, self._job.call.settings.verify)
+        return True
 
     def _give(self, link: Link, task: Task, proof: bool = False) -> None:
         """Copy a task's arguments to a slot and tell the worker."""

@@ -11,7 +11,7 @@ from .errors import NotReproducibleError, ReproducibilityWarning
 
 
 def compare(caller: Results, worker: Results, verify: bool | None) -> None:
-    """Compare what a worker got for the first task with what the caller got.
+    """Compare what a worker got for a task with what the caller got.
 
     Raises
     ------
@@ -21,7 +21,7 @@ def compare(caller: Results, worker: Results, verify: bool | None) -> None:
     if same_results(caller, worker):
         return
     text = (
-        f"the function gave other results for the first element in a worker than in this process "
+        f"the function gave other results for the same element in a worker than in this process "
         f"({_difference(caller, worker)}). Does it use random numbers, the clock, or state that earlier calls "
         "changed? verify=False skips this comparison"
     )

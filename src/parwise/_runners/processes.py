@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
@@ -24,7 +26,7 @@ PATIENCE = 0.010
 # The caller's own tasks: the second one is long enough to trust its pace.
 TRIAL_SECONDS = 0.002
 OWN_SECONDS = 0.004
-SWITCH_SECONDS = 0.0002
+SWITCH_SECONDS = 0.0001
 # Workers that are slower than the caller for this long are given up.
 RACE_SECONDS = 0.030
 RACE_ELEMENTS = 50
@@ -70,6 +72,8 @@ def _run_beside(job: Job, pool: WorkerPool) -> None:
         if crew.started:
             race = _Race(crew, company.pace)
             while not crew.finished:
+                if crew.prove_here():
+                    continue
                 crew.step(None)
                 if race.lost():
                     _take_back(job, crew)
@@ -245,7 +249,7 @@ class _Company:
     def _run(self) -> None:
         self.room.threads.add(threading.get_native_id())
         while not self._leaving.acquire(True, self._patience()):
-            with self._turn:
+            with _short_turns(), self._turn:
                 if self._state == "left":
                     return
                 if self._deadline is None or time.monotonic() < self._deadline:
@@ -254,7 +258,8 @@ class _Company:
                     self._deadline += PATIENCE
                     continue
                 self._state = "active"
-            self._drive()
+            with _short_turns():
+                self._drive()
             return
 
     def _patience(self) -> float:
@@ -263,11 +268,6 @@ class _Company:
 
     def _drive(self) -> None:
         """Be at the workers until the caller leaves."""
-        # Every system call lets go of the GIL, and a function in pure Python
-        # gives it back only after this interval: of the usual 5 ms, starting
-        # workers would take half a second.
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             if not self._crew.started:
                 self._crew.start()
@@ -276,5 +276,20 @@ class _Company:
         except BaseException as error:
             self.error = error
         finally:
-            sys.setswitchinterval(interval)
             self._gone.release()
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let this thread have the GIL soon, beside a function in pure Python.
+
+    Every system call lets go of it, and such a function gives it back only
+    after the switch interval: of the usual 5 ms, looking for BLAS threads took
+    0.4 s and starting workers half a second.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
