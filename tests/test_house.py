@@ -18,13 +18,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_cpu", "_split", "_layout", "_segment", "_environment", "_results"},
-    {"_blas", "_options", "_input", "_payload", "_channel", "_verify"},
+    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_echo", "_results"},
+    {"_cpu", "_memory", "_payload", "_channel", "_verify"},
+    {"_blas", "_options", "_input"},
     {"_call", "_kernel"},
-    {"_plan", "_assemble", "_parcel"},
+    {"_gaps", "_parcel"},
+    {"_plan", "_target"},
+    {"_assemble"},
     {"_worker", "_remote", "_job"},
     {"_zygote", "_link"},
-    {"_pool"},
+    {"_pool", "_shipment", "_minder", "_losses"},
     {"_crew"},
     {"_runners.serial", "_runners.threads"},
     {"_runners.processes", "_runners.futures", "_runners"},

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import ParwiseError, ReproducibilityWarning, WorkerDiedError, _crew, _link, _pool, _segment, parallel_apply
+from parwise import (
+    ParwiseError,
+    ReproducibilityWarning,
+    WorkerDiedError,
+    _crew,
+    _link,
+    _pool,
+    _segment,
+    _shipment,
+    parallel_apply,
+)
 from parwise._blas import ThreadWatch
 from parwise._channel import Slots, segment_bytes
 from parwise._pool import WorkerPool, default_pool
@@ -195,8 +205,8 @@ def test_large_closure_travels_once_per_worker(monkeypatch):
     )
     big = np.random.default_rng(0).standard_normal(2_000_000)
     files = []
-    create = _crew.create_fd
-    monkeypatch.setattr(_crew, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
+    create = _shipment.create_fd
+    monkeypatch.setattr(_shipment, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
     got = parallel_apply(lambda x: x * big[-1] + big[0], np.arange(300.0), **ISOLATED)
     assert_same(got, loop(lambda x: x * big[-1] + big[0], np.arange(300.0)))
     assert len(sent) > 3
@@ -519,7 +529,7 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
         return create(nbytes, memfd=memfd)
 
     monkeypatch.setattr(_link, "create_fd", create_fd)
-    monkeypatch.setattr(_crew, "create_fd", create_fd)
+    monkeypatch.setattr(_shipment, "create_fd", create_fd)
     monkeypatch.setattr(processes, "default_pool", lambda: small_pool)
     big = np.random.default_rng(0).standard_normal(10_000)
     for shape in ((40, 3), (5, 700), (3, 5000)):

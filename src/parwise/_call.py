@@ -103,6 +103,8 @@ def make_call(
     grid = _common_grid(inputs, axes)
     bounds = _bounds(chunk, grid[0], inputs, vectorized)
     targets = _out(out, axes, grid, vectorized)
+    if settings.ignore:
+        _check_gaps(targets or ())
     return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, targets, settings)
 
 
@@ -253,6 +255,16 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
                 f"out has shape {shape}, with {found} along the mapped axes {places}; the result has {grid} there"
             )
     return targets
+
+
+def _check_gaps(targets: tuple[Any, ...]) -> None:
+    """Whether `out` could hold what stands for a missing result."""
+    for target in targets:
+        if target.dtype.kind not in "fcmMO":
+            raise ValueError(
+                f"out has dtype {target.dtype}, which has no value for a gap, as errors='ignore' may need one; "
+                "pass an out of floats, dates or objects, or errors='raise'"
+            )
 
 
 def result_places(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import pickle
 import socket
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ SLOT_BYTES = 2**20
 # A socket message of this size never blocks: the kernel holds 200 kB.
 INLINE_BYTES = 32 * 2**10
 _MESSAGE_BYTES = 2**16
-_HEADER = mmap.PAGESIZE
+# The mark, and behind it room for the stack of a worker that dies.
+_HEADER = 4 * mmap.PAGESIZE
+_STACK = 64
 _ALIGN = 64
 
 
@@ -37,7 +40,8 @@ class Slots:
     Attributes
     ----------
     mark : memoryview
-        One int: the element that the worker is at.
+        Two ints: the element that the worker is at, and since when, in
+        nanoseconds of the monotonic clock, if somebody wants to know that.
     inputs, outputs : list of memoryview
         Slots for the arguments of a task, and for its results at the same number.
     stream : list of memoryview
@@ -48,11 +52,23 @@ class Slots:
         self._fd = fd
         self.slot_bytes = slot_bytes
         memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
-        self.mark = memory[:8].cast("q")
+        self.mark = memory[:16].cast("q")
+        self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
         half = slot_bytes // 2
         self.stream = [every[-1][:half], every[-1][half:]]
+
+    def stack_file(self) -> int:
+        """Descriptor to write the worker's stack to when it dies."""
+        # Nobody else minds where this descriptor stands: all others are mapped.
+        os.lseek(self._fd, _STACK, os.SEEK_SET)
+        return self._fd
+
+    @property
+    def stack(self) -> str:
+        """What a worker that died has written there."""
+        return bytes(self._stack).partition(b"\0")[0].decode("utf-8", "replace")
 
     def leave_input(self, slot: int) -> None:
         """Make what lies in an input slot private, and map the slot anew.

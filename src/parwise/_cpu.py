@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from ._cgroup import MEMBERSHIP, ROOT, group_folders
 
 
 def cpu_count() -> int:
@@ -20,29 +20,12 @@ def cpu_count() -> int:
     return max(1, min([available or 1, *map(math.ceil, _quotas())]))
 
 
-def _quotas(root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> Iterator[float]:
+def _quotas(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Iterator[float]:
     """CPU quotas of the cgroups that hold this process, versions 1 and 2."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            mount, read = root, _quota_v2
-        elif "cpu" in controllers.split(","):
-            mount, read = root / controllers, _quota_v1
-        else:
-            continue
-        path = mount / name.lstrip("/")
-        # In a container the path may be the host's, with nothing below the
-        # mount: then the mount point itself is this process's group.
-        for folder in [path, *path.parents]:
-            if not folder.is_relative_to(mount):
-                break
-            quota = read(folder)
-            if quota is not None:
-                yield quota
+    for version, folder in group_folders("cpu", root, membership):
+        quota = _quota_v2(folder) if version == 2 else _quota_v1(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota_v2(folder: Path) -> float | None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import pickle
-import signal
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -15,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from ._blas import ThreadCounts, read_threads, workers_beside
-from ._channel import INLINE_BYTES, SLOTS, copy_in, lay
-from ._environment import read_numerics, read_surroundings
+from ._channel import SLOTS, copy_in, lay
 from ._job import Job
 from ._kernel import Outcome
 from ._link import Held, Inbox, Link
+from ._losses import Losses
+from ._minder import Minder
 from ._parcel import unpack, unpack_error
-from ._payload import dump
 from ._pool import WorkerPool
 from ._results import Results, owned
-from ._segment import create_fd, map_anonymous
+from ._segment import map_anonymous
+from ._shipment import Shipment
 from ._split import Task
 from ._verify import compare
-from .errors import WorkerDiedError
 
 # Up to so many tasks per worker, one more makes a difference.
 FEW_TASKS = 8
@@ -58,6 +55,7 @@ class Crew:
         # CPU seconds that feeding and collecting took.
         self.feeding = 0.0
         settings = job.call.settings
+        self._losses = Losses(job)
         self._proof: Results | None = None
         # Without the caller's own results there is nothing to compare with.
         self._unproved = settings.verify is not False and not settings.isolate
@@ -73,6 +71,8 @@ class Crew:
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is not None and self._pool.dirty:
             self._pool.abandon()
+        if self.started and error is None:
+            self._shipment.take_back(self._links)
         # After an interrupt the pool itself may be half changed: the next call
         # starts it anew.
         if error is None or isinstance(error, Exception):
@@ -104,32 +104,16 @@ class Crew:
     def start(self) -> None:
         """Bring up workers and send them the function; does not wait for them."""
         job, settings = self._job, self._job.call.settings
-        payload = dump(read_surroundings(), (job.kernel, job.shared_layouts, read_numerics()))
         # Any other number than the caller's may change bits, for elements that
         # nobody has looked at yet.
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         self._call = next(self._pool.calls)
+        self._shipment = Shipment(job, self._call)
         self._width = settings.workers
         self._prove_last = len(job.call.bounds or range(job.call.count)) <= FEW_TASKS * self._width
         self._links = list(self._pool.start(self._width))
-        # The table of buffers goes behind them: it may be too long for a message.
-        table = pickle.dumps(payload.index)
-        nbytes = payload.nbytes + len(table)
-        inline, fds = None, []
-        if nbytes <= INLINE_BYTES:
-            inline = payload.to_bytes() + table
-        else:
-            fds = [create_fd(nbytes)]
-        try:
-            if fds:
-                payload.write(fds[0])
-                os.pwrite(fds[0], table, payload.nbytes)
-            for link in self._links:
-                with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
-                    link.channel.send("load", self._call, payload.nbytes, nbytes, inline, fds=fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        self._minder = Minder(settings.timeout, self._width)
+        self._shipment.send(self._links)
         self.started = True
         for link in list(self._links):
             self._supply(link)
@@ -149,26 +133,40 @@ class Crew:
 
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
-        events = self._pool.wait(timeout)
+        events = self._pool.wait(self._minder.patience(timeout, self._links))
         begun = time.thread_time()
         for kind, link in events:
             if link in self._links:
+                if kind == "death":
+                    link.ready = False
                 self._hear(link)
                 if kind == "death" and link in self._links:
                     self._bury(link)
+        for link in self._minder.late(self._links):
+            link.ready = False
+            link.kill_with_stack()
+            self._hear(link, late=True)
+        for link in self._minder.grown(self._links):
+            link.kill()
+            self._pool.drop(link)
+            self._links.remove(link)
+            self._replace()
         self._check_proof()
         self.feeding += time.thread_time() - begun
 
-    def _hear(self, link: Link) -> None:
-        """Take all that a worker has said."""
+    def _hear(self, link: Link, *, late: bool = False) -> None:
+        """Take all that a worker has said; `late` if it was killed for being so."""
         try:
             while True:
                 (kind, *content), _ = link.channel.receive()
                 getattr(self, f"_on_{kind}")(link, *content)
         except BlockingIOError:
-            self._supply(link)
+            if late:
+                self._bury(link, late=True)
+            else:
+                self._supply(link)
         except (EOFError, ConnectionError):
-            self._bury(link)
+            self._bury(link, late=late)
 
     def _supply(self, link: Link) -> None:
         """Give a worker what it has room for, unless it turns out to be dead."""
@@ -182,6 +180,11 @@ class Crew:
 
     def _on_hello(self, link: Link) -> None:
         link.ready = True
+
+    def _on_said(self, link: Link, number: int, packed: bytes) -> None:
+        held = link.holds[number]
+        if not held.proof:
+            self._job.transcript.hear(held.task.lo, pickle.loads(packed))
 
     def _on_got(self, link: Link, slot: int) -> None:
         link.free.append(slot)
@@ -225,23 +228,23 @@ class Crew:
         held = link.holds.pop(number)
         if not head:  # too long for a message
             head, *buffers = (bytes(buffers[0]), *buffers[1:])
-        outcome, warned = unpack(head, buffers)
+        outcome, said = unpack(head, buffers)
         if held.proof:
             self._take_proof(held, outcome)
             return
-        self._job.warn(warned)
+        self._job.transcript.hear(held.task.lo, said)
         self.computed += len(held.task)
-        if self._prove_last and outcome.results is not None:
-            if self._sample is None or outcome.seconds < self._sample[2]:
-                self._sample = held.task, owned(outcome.results), outcome.seconds
+        shorter = self._sample is None or outcome.seconds < self._sample[2]
+        if self._prove_last and shorter and outcome.results is not None:
+            self._sample = held.task, owned(outcome.results), outcome.seconds
         if outcome.threaded:
             self._make_room()
         self._job.accept(held.task, outcome)
 
     def _take_proof(self, held: Held, outcome: Outcome) -> None:
-        if outcome.results is None:
+        if outcome.results is None and outcome.gaps is None:
             self._job.accept(held.task, outcome)
-        else:
+        elif outcome.results is not None:
             self._proof = owned(outcome.results)
         self._check_proof()
 
@@ -264,7 +267,7 @@ class Crew:
 
     def _feed(self, link: Link) -> None:
         """Give a worker what it has room for."""
-        if not (self.started and link.ready and link.outbox is None):
+        if not (self.started and link.ready and link.outbox is None) or link.retiring:
             return
         plan = self._job.plan
         if self._unproved and link.free and not self._prove_last:
@@ -339,50 +342,23 @@ class Crew:
         if link.outbox is not None and next(link.outbox, self) is self:
             link.outbox = None
 
-    # When a worker dies.
+    # When a worker ends, or should.
 
-    def _bury(self, link: Link) -> None:
-        """A worker is gone: say so, naming what it was at."""
+    def _bury(self, link: Link, *, late: bool = False) -> None:
+        """A worker is gone: see to what it was at, and to another one if that is wanted."""
         code = self._pool.exit_code(link)
-        held = list(link.holds.values())
-        index = link.at
         self._pool.drop(link)
         self._links.remove(link)
-        if index is None and held:
-            index = held[0].task.lo
-        for one in held:  # past its last element the worker was sending results
-            if index is not None and one.task.lo < index == one.task.hi:
-                index -= 1
-                break
-        error = _death(self._job, link.pid, code, index, held)
-        if index is None:
-            raise error
-        self._job.fail(index, error)
-        # Only what comes before can still matter: an exception there counts first.
-        self._job.plan.give_back(one.task for one in held if not one.proof and one.task.hi <= index)
-        if not self._links:
-            self._job.plan.cut(0)
+        if any(held.proof for held in link.holds.values()):
+            self._unproved = True
+        self._losses.settle(link, code, late=late)
+        if not self._job.plan.empty:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Bring up a worker in the place of one that is gone."""
+        link = self._pool.add_link()
+        self._links.append(link)
+        self._shipment.send([link])
         for other in list(self._links):
             self._supply(other)
-
-
-def _death(job: Job, pid: int, code: int | None, index: int | None, held: list[Held]) -> WorkerDiedError:
-    if code is None:
-        how = "in an unknown way"
-    elif code < 0:
-        how = f"by {signal.Signals(-code).name}"
-    else:
-        how = f"with exit code {code}"
-    if index is None:
-        where = "before it came to an element"
-    else:
-        where = job.call.name(index, next((one.task.hi for one in held if one.task.lo == index), None))
-    error = WorkerDiedError(
-        f"worker process {pid} ended {how} {where}; the next call starts a new worker. "
-        "With workers=1 the same element can be run in this process"
-    )
-    error.pid = pid
-    error.index = None if index is None else job.call.public_index(index)
-    error.signal = -code if code is not None and code < 0 else None
-    error.exitcode = code if code is not None and code >= 0 else None
-    return error

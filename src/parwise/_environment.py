@@ -12,9 +12,7 @@ import decimal
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -87,68 +85,3 @@ def read_numerics() -> Numerics:
         decimal_context=decimal.getcontext().copy(),
         filters=list(warnings.filters),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class WarningRecord:
-    """A warning that was shown in a worker."""
-
-    index: int
-    message: Warning | str
-    category: type[Warning]
-    filename: str
-    lineno: int
-
-
-class WarningLog:
-    """Takes what a worker would show, for the caller to show instead.
-
-    Parameters
-    ----------
-    index : callable
-        Gives the element at hand.
-    """
-
-    def __init__(self, index: Callable[[], int]) -> None:
-        self._index = index
-        self._records: list[WarningRecord] = []
-
-    def install(self) -> None:
-        """From now on take every warning of this process that passes its filters."""
-        warnings.showwarning = self._take
-
-    def _take(
-        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
-    ) -> None:
-        self._records.append(WarningRecord(self._index(), message, category, filename, lineno))
-
-    def drain(self) -> list[WarningRecord]:
-        """What has been taken since the last time."""
-        records, self._records = self._records, []
-        return records
-
-
-def replay_warnings(records: Iterable[WarningRecord], function: Any) -> None:
-    """Show workers' warnings in index order, through this process's filters."""
-    modules: dict[str, Mapping[str, Any]] = {}
-    for record in sorted(records, key=lambda record: record.index):
-        if record.filename not in modules:
-            modules[record.filename] = _module_globals(record.filename, function)
-        names: Any = modules[record.filename]
-        warnings.warn_explicit(
-            record.message,
-            record.category,
-            record.filename,
-            record.lineno,
-            module=names.get("__name__"),
-            registry=names.setdefault("__warningregistry__", {}),
-        )
-
-
-def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
-    """Globals of the module in `filename`, where Python notes what it has shown."""
-    for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and getattr(module, "__file__", None) == filename:
-            return vars(module)
-    found: Mapping[str, Any] = getattr(function, "__globals__", {})
-    return found

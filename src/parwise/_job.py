@@ -13,7 +13,8 @@ import numpy as np
 from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
-from ._environment import WarningRecord, replay_warnings
+from ._echo import Transcript
+from ._gaps import Gaps
 from ._input import Input
 from ._kernel import Kernel, Outcome
 from ._layout import ALIGNMENT, PAGE, Layout, place, private_memory
@@ -46,17 +47,21 @@ class Job:
 
     def __init__(self, call: Call, slot_bytes: int = SLOT_BYTES) -> None:
         self.call = call
-        self.kernel = Kernel(call.func, call.args, call.kwargs, call.vectorized)
+        settings = call.settings
+        self.kernel = Kernel(
+            call.func, call.args, call.kwargs, call.vectorized, settings.ignore, settings.timeout is not None
+        )
         capacity = 1 if call.vectorized else _capacity(call, slot_bytes)
         self.plan = Plan(call, capacity)
         self.assembler = Assembler(call)
         self._capacity = capacity
         self.first: Results | None = None
-        self.compared = call.settings.verify is not False and call.settings.executor not in ("threads", "serial")
-        self.compared &= call.settings.given_workers != 1
+        self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
+        self.compared &= settings.given_workers != 1
         self.limit: float = float("inf")
         self._error: BaseException | None = None
-        self._warned: list[WarningRecord] = []
+        self._gaps = Gaps(call)
+        self.transcript = Transcript(call.func)
         self._lock = threading.Lock()
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
@@ -147,14 +152,23 @@ class Job:
     def accept(self, task: Task, outcome: Outcome) -> None:
         """Take what became of a task."""
         self.plan.measure(task, outcome.seconds)
-        if outcome.error is not None:
+        if outcome.error is not None and outcome.gaps is None:
             self.fail(outcome.index, outcome.error, task)
-        elif outcome.results is not None and task.lo < self.limit:
-            self.assembler.add(task, outcome.results)
+        else:
+            if outcome.error is not None and outcome.gaps is not None:
+                self._gaps.add(task, outcome.gaps, outcome.error)
+            if outcome.results is not None and task.lo < self.limit:
+                self.assembler.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
+        self.transcript.close(task.lo, task.hi)
 
-    def warn(self, records: list[WarningRecord]) -> None:
-        """Keep warnings of a worker until the end."""
-        self._warned.extend(records)
+    def skip(self, task: Task, error: BaseException) -> None:
+        """Leave a gap for a task that was lost."""
+        self._gaps.add(task, np.arange(task.lo, task.hi), error)
+        self.transcript.close(task.lo, task.hi)
+
+    def repeat(self) -> None:
+        """Show what workers said, as far as it is its turn; in the caller's own thread."""
+        self.transcript.repeat(self.limit)
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
         """Note that element `index` raised; of several the lowest counts."""
@@ -169,11 +183,12 @@ class Job:
 
     def finish(self) -> Any:
         """The result; or raise what the plain loop would have raised."""
-        if self._warned:
-            replay_warnings((r for r in self._warned if r.index <= self.limit), self.call.func)
+        self.transcript.repeat(self.limit, everything=True)
         if self._error is not None:
             raise self._error
-        return self.assembler.finish()
+        result = self.assembler.finish(self._gaps.indices)
+        self._gaps.warn()
+        return result
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ._results import Results, Stack, is_masked, pack_column, split_tuples
 
-#: Holds the index of the element at hand: one int, that another process may see.
+#: Holds the index of the element at hand, and since when: two ints that another
+#: process may see.
 Mark: TypeAlias = "memoryview[int]"
 
 #: Gives memory for results of one dtype and shape: ``place(count, dtype, shape)``.
@@ -48,8 +49,11 @@ class Outcome:
     threaded : bool
         Whether threads of BLAS or the like took part.
     index : int
-        The element that raised.
+        The element that raised, or the first of those that did.
     error : BaseException or None
+    gaps : ndarray or None
+        Indices without a result, whose errors are to be ignored (of a block
+        the first one); `results` has those of the other elements.
     """
 
     results: Results | None
@@ -57,6 +61,7 @@ class Outcome:
     threaded: bool = False
     index: int = -1
     error: BaseException | None = None
+    gaps: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,18 @@ class Kernel:
     args, kwargs : tuple and dict
     vectorized : bool
         True if `func` takes a whole block.
+    ignore : bool
+        Whether an exception leaves a gap and the rest goes on.
+    timed : bool
+        Whether the mark tells since when the function is at an element.
     """
 
     func: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     vectorized: bool = False
+    ignore: bool = False
+    timed: bool = False
 
     def run(self, runs: list[np.ndarray], lo: int, mark: Mark | None = None, place: Place = new_memory) -> Outcome:
         """Call the function on each element of `runs`, or once on the block.
@@ -85,7 +96,7 @@ class Kernel:
             One per mapped array, in the caller's layout.
         lo : int
             Index of the first element, for `mark` and errors.
-        mark : memoryview of one int, optional
+        mark : memoryview of two ints, optional
             Kept at the index of the element at hand, for whoever finds this
             process dead.
         place : callable
@@ -97,46 +108,99 @@ class Kernel:
         start = time.perf_counter()
         try:
             if self.vectorized:
-                results = self._block(runs, lo, mark)
+                outcome = self._block(runs, lo, mark)
+            elif self.ignore:
+                outcome = self._elements_with_gaps(elements, runs, lo, mark)
             else:
-                results = self._elements(elements, runs, lo, mark, place)
+                outcome = Outcome(self._elements(elements, runs, lo, mark, place), 0.0)
         except BaseException as error:
             # Its iterator knows how far it came, at no cost per element.
             left = 0 if self.vectorized else length_hint(elements)
             index = lo if self.vectorized else lo + len(runs[0]) - left - 1
-            return Outcome(None, time.perf_counter() - start, index=index, error=error)
+            outcome = Outcome(None, 0.0, index=index, error=error)
         finally:
             _nested.reset(nested)
-        return Outcome(results, time.perf_counter() - start)
+        outcome.seconds = time.perf_counter() - start
+        return outcome
 
-    def _block(self, runs: list[np.ndarray], lo: int, mark: Mark | None) -> Results:
+    def _block(self, runs: list[np.ndarray], lo: int, mark: Mark | None) -> Outcome:
         if mark is not None:
-            mark[0] = lo
-        result = self.func(*runs, *self.args, **self.kwargs)
+            mark[1], mark[0] = time.monotonic_ns(), lo
+        try:
+            result = self.func(*runs, *self.args, **self.kwargs)
+        except Exception as error:
+            if not self.ignore:
+                raise
+            return Outcome(None, 0.0, index=lo, error=error, gaps=np.array([lo]))
         if isinstance(result, tuple):
-            return Results([Stack("block", _block_array(one)) for one in result], type(result))
-        return Results([Stack("block", _block_array(result))])
+            return Outcome(Results([Stack("block", _block_array(one)) for one in result], type(result)), 0.0)
+        return Outcome(Results([Stack("block", _block_array(result))]), 0.0)
+
+    def _calls(
+        self,
+        function: Callable[..., Any],
+        elements: Iterator[Any],
+        runs: list[np.ndarray],
+        lo: int,
+        mark: Mark | None,
+    ) -> Iterator[Any]:
+        """What `function` gives for each element, one after another."""
+        func = partial(function, **self.kwargs) if self.kwargs else function
+        calls: Iterator[Any] = map(func, elements, *runs[1:], *map(repeat, self.args))
+        if mark is None:
+            return calls
+        return _timed(calls, mark, lo) if self.timed else _marked(calls, mark, lo)
 
     def _elements(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
     ) -> Results:
-        func = partial(self.func, **self.kwargs) if self.kwargs else self.func
-        calls: Iterator[Any] = map(func, elements, *runs[1:], *map(repeat, self.args))
-        if mark is not None:
-            calls = _marked(calls, mark, lo)
         count = len(runs[0])
-        results, found = _gather(calls, count, lo, place)
+        results, found = _gather(self._calls(self.func, elements, runs, lo, mark), count, lo, place)
         if found < count:
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
             raise StopIteration
         return results
 
+    def _elements_with_gaps(
+        self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None
+    ) -> Outcome:
+        """Results of the elements that raised nothing, and the indices of the others."""
+        gaps: list[int] = []
+        first: list[Exception] = []
+        stop = lo + len(runs[0])
+
+        def attempt(*given: Any, **named: Any) -> Any:
+            try:
+                return self.func(*given, **named)
+            except Exception as error:
+                gaps.append(stop - length_hint(elements) - 1)
+                if not first:
+                    first.append(error)
+                return _GAP
+
+        raw = [one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP]
+        results = _pack(raw, lo) if raw else None
+        if not first:
+            return Outcome(results, 0.0)
+        return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
+
+
+_GAP = object()
+
 
 def _marked(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
     """The same results, with `mark` at the element that is being computed."""
     mark[0] = lo
     for mark[0], result in enumerate(calls, lo + 1):
+        yield result
+
+
+def _timed(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
+    """As `_marked`, also with the time: written first, so that no element has an earlier one's."""
+    mark[1], mark[0] = time.monotonic_ns(), lo
+    for index, result in enumerate(calls, lo + 1):
+        mark[1], mark[0] = time.monotonic_ns(), index
         yield result
 
 
@@ -149,10 +213,15 @@ def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Re
             return Results([Stack(np.ndarray, stack)]), len(stack)
         raw = stack
     raw.extend(calls)
+    return _pack(raw, lo), len(raw)
+
+
+def _pack(raw: list[Any], lo: int) -> Results:
+    """Results of elements from `lo` on, stacked where they are of one kind."""
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, lo)
-        return Results([pack_column(column) for column in columns], kind), len(raw)
-    return Results([pack_column(raw)]), len(raw)
+        return Results([pack_column(column) for column in columns], kind)
+    return Results([pack_column(raw)])
 
 
 def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) -> np.ndarray | list[Any]:

@@ -17,6 +17,9 @@ from ._channel import SLOTS, Channel, Slots, segment_bytes
 from ._segment import create_fd
 from ._split import Task
 
+# A worker that is told to end has so long to write down its stack.
+STACK_SECONDS = 0.5
+
 
 @dataclass(slots=True)
 class Held:
@@ -88,6 +91,9 @@ class Link:
         self.holds: dict[int, Held] = {}
         self.outbox: Iterator[None] | None = None
         self.inbox: Inbox | None = None
+        # Its memory when it was least in this call, and whether it is to be renewed.
+        self.least_bytes: int | None = None
+        self.retiring = False
 
     def hand_over(self, zygote: Channel, slot_bytes: int) -> None:
         """Have the zygote fork the worker behind this link."""
@@ -114,11 +120,26 @@ class Link:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
+    @property
+    def since(self) -> float:
+        """When the worker came to that element, by the monotonic clock, in seconds."""
+        return float(self.slots.mark[1]) * 1e-9
+
     def kill(self) -> None:
-        """End the worker, at once and whatever it does."""
+        """End the worker, at once and whatever it does; the zygote ends what it started."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def kill_with_stack(self) -> None:
+        """As `kill`, but have it write down first where it is."""
+        if self.pidfd >= 0 and not self.over:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(STACK_SECONDS * 1000)
+        self.kill()
 
     def close(self) -> None:
         """Let go of the worker, which ends when it sees that."""

@@ -49,11 +49,20 @@ class Options(TypedDict, total=False):
         Reserved.
     errors : {"raise", "ignore"}, optional
         "raise", the default: the exception of the lowest index is raised.
-        "ignore" is reserved.
+        "ignore": where the function raised an `Exception`, where its worker
+        died and where it took longer than `timeout`, the result has a gap, and
+        one `RuntimeWarning` at the end tells the indices and the first cause.
+        A gap is NaN in results of floats, NaT in dates, NaN in floats made of
+        integers, and None in objects made of anything else (bool, text,
+        records). Of a block function the whole block is a gap.
     timeout : float, optional
-        Reserved.
+        Seconds that one element (or block) may take. After that its worker is
+        killed, with the processes that the function started, and the error is
+        an `ElementTimeoutError`. The function never runs in this process then,
+        as with `isolate`.
     retries : int, optional
-        Reserved.
+        How often an element (or block) is computed again whose worker died or
+        took too long; 0 by default. What the function raises is not tried again.
     checkpoint : path, optional
         Reserved.
     """
@@ -120,6 +129,9 @@ class Settings:
     isolate: bool
     verify: bool | None
     blas_threads: int | Literal["inherit"] | None
+    ignore: bool = False
+    timeout: float | None = None
+    retries: int = 0
 
     @property
     def workers(self) -> int:
@@ -138,12 +150,16 @@ def resolve(given: Mapping[str, Any]) -> Settings:
             raise TypeError(_unknown(name))
     _refuse_reserved(merged)
     executor = _executor(merged.get("executor"))
+    timeout = _timeout(merged.get("timeout"), executor)
     return Settings(
         given_workers=_workers(merged.get("workers")),
         executor=executor,
-        isolate=_isolate(merged.get("isolate", False), executor),
+        isolate=_isolate(merged.get("isolate", False), executor) or timeout is not None,
         verify=_verify(merged.get("verify")),
         blas_threads=_blas_threads(merged.get("blas_threads")),
+        ignore=_ignore(merged.get("errors", "raise")),
+        timeout=timeout,
+        retries=_retries(merged.get("retries", 0), executor),
     )
 
 
@@ -155,10 +171,7 @@ def _unknown(name: str) -> str:
 
 def _refuse_reserved(merged: Mapping[str, Any]) -> None:
     """Options whose name is fixed but whose work is not done yet."""
-    errors = merged.get("errors", "raise")
-    if errors not in ("raise", "ignore"):
-        raise ValueError(f"errors must be 'raise' or 'ignore', got {errors!r}")
-    idle = {"progress": (None, False), "errors": ("raise",), "timeout": (None,), "retries": (0,), "checkpoint": (None,)}
+    idle = {"progress": (None, False), "checkpoint": (None,)}
     for name, values in idle.items():
         if name in merged and not any(merged[name] is v or merged[name] == v for v in values):
             raise NotImplementedError(f"option {name}={merged[name]!r} is not there yet; leave it out")
@@ -232,3 +245,42 @@ def _blas_threads(value: Any) -> int | Literal["inherit"] | None:
     if value < 1:
         raise ValueError(f"blas_threads must be at least 1, got {value}")
     return int(value)
+
+
+def _ignore(value: Any) -> bool:
+    if not (isinstance(value, str) and value in ("raise", "ignore")):
+        raise ValueError(f"errors must be 'raise' or 'ignore', got {value!r}")
+    return value == "ignore"
+
+
+def _timeout(value: Any, executor: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"timeout must be a number of seconds or None, got {value!r} of type {type(value).__name__}")
+    if not float(value) > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, got {value}; timeout=None sets no limit")
+    if executor != "processes":
+        raise ValueError(
+            f"timeout={value} needs worker processes that can be killed, but executor={_name(executor)} has none of "
+            "parwise's own; leave one of the two out"
+        )
+    # Longer than any poll can wait is as good as for ever.
+    return min(float(value), 1e6)
+
+
+def _retries(value: Any, executor: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"retries must be an int, got {value!r} of type {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"retries must not be negative, got {value}")
+    if value and not isinstance(executor, str):
+        raise ValueError(
+            f"retries={value} is for parwise's own worker processes; {_name(executor)} has rules of its own "
+            "for what it lost"
+        )
+    return int(value)
+
+
+def _name(executor: Any) -> str:
+    return repr(executor) if isinstance(executor, str) else type(executor).__name__

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
-from ._environment import WarningRecord
+from ._echo import Said, pack_said
 from ._kernel import Outcome
 from ._results import Column, Results, Stack
 from .errors import RemoteError
@@ -34,13 +34,18 @@ class Head:
         Tuple type of the results.
     columns : tuple
         Kind, dtype and shape of each column's array; None for a pickled list.
-        None at all if one pickle holds them all.
+    many : bool
+        Whether one pickle holds all columns instead.
+    found : bool
+        Whether there are results.
     seconds : float
         Time spent in the function.
     threaded : bool
         Whether threads of BLAS or the like took part.
-    warned : bool
-        Whether the last buffer holds warnings.
+    said : bool
+        Whether the last buffer holds warnings, text and log records.
+    gaps : ndarray, optional
+        Indices without a result, whose errors are to be ignored.
     """
 
     index: int
@@ -48,43 +53,46 @@ class Head:
     columns: tuple[tuple[Any, np.dtype[Any], tuple[int, ...]] | None, ...]
     seconds: float
     threaded: bool
-    warned: bool
+    said: bool
+    many: bool = False
+    found: bool = False
+    gaps: np.ndarray | None = None
 
 
-def pack(outcome: Outcome, warned: list[WarningRecord], lo: int) -> tuple[bytes, list[Any]]:
+def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]:
     """Head and buffers of an outcome; the arrays are not copied.
 
     Parameters
     ----------
     outcome : Outcome
-    warned : list of WarningRecord
+    said : list of Said
     lo : int
         First element, which gets the blame if results cannot be pickled.
     """
-    index, wrap = -1, None
     columns: list[tuple[Any, np.dtype[Any], tuple[int, ...]] | None] = []
     buffers: list[Any] = []
-    if outcome.results is not None:
+    results = outcome.results
+    head = Head(outcome.index, None, (), outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps)
+    packed = b""
+    if results is not None:
         try:
-            wrap = outcome.results.wrap
-            many = len(outcome.results.columns) > MANY_COLUMNS
-            for column in [] if many else outcome.results.columns:
+            many = len(results.columns) > MANY_COLUMNS
+            for column in [] if many else results.columns:
                 columns.append(_kind(column))
                 buffers.append(_flat(column))
             if many:
-                buffers = [cloudpickle.dumps(outcome.results.columns, protocol=5)]
-            head = cloudpickle.dumps(Head(index, wrap, tuple(columns), outcome.seconds, outcome.threaded, bool(warned)))
+                buffers = [cloudpickle.dumps(results.columns, protocol=5)]
+            packed = cloudpickle.dumps(replace(head, wrap=results.wrap, columns=tuple(columns), many=many, found=True))
         except Exception as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
-            outcome.error = error
+            outcome.error, buffers = error, []
+            head = replace(head, index=max(outcome.index, lo), gaps=None)
+    packed = packed or cloudpickle.dumps(head)
     if outcome.error is not None:
-        buffers = [pack_error(outcome.error)]
-        head = cloudpickle.dumps(
-            Head(max(outcome.index, lo), None, (), outcome.seconds, outcome.threaded, bool(warned))
-        )
-    if warned:
-        buffers.append(_pack_warnings(warned))
-    return head, buffers
+        buffers.append(pack_error(outcome.error))
+    if said:
+        buffers.append(pack_said(said))
+    return packed, buffers
 
 
 def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
@@ -100,21 +108,24 @@ def _flat(column: Column) -> Any:
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""
 
 
-def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[WarningRecord]]:
-    """The outcome, its arrays lying in `buffers`, and the warnings."""
+def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
+    """The outcome, its arrays lying in `buffers`, and what was said."""
     info: Head = pickle.loads(head)
     buffers = list(buffers)
-    warned = pickle.loads(buffers.pop()) if info.warned else []
-    if info.index >= 0:
-        return Outcome(None, info.seconds, info.threaded, info.index, unpack_error(buffers[0])), warned
-    columns: list[Column] = pickle.loads(buffers.pop()) if not info.columns else []
+    said = pickle.loads(buffers.pop()) if info.said else []
+    error = unpack_error(buffers.pop()) if info.index >= 0 else None
+    outcome = Outcome(None, info.seconds, info.threaded, info.index, error, info.gaps)
+    if not info.found:
+        return outcome, said
+    columns: list[Column] = pickle.loads(buffers.pop()) if info.many else []
     for described, buffer in zip(info.columns, buffers, strict=True):
         if described is None:
             columns.append(pickle.loads(buffer))
         else:
             kind, dtype, shape = described
             columns.append(Stack(kind, np.ndarray(shape, dtype, buffer if len(buffer) else None)))
-    return Outcome(Results(columns, info.wrap), info.seconds, info.threaded), warned
+    outcome.results = Results(columns, info.wrap)
+    return outcome, said
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown to users by this name
@@ -142,19 +153,41 @@ def pack_error(error: BaseException, most: int | None = None) -> bytes:
         Bytes that a longer one is cut to, losing all but its type and text.
     """
     text = "".join(traceback.format_exception(type(error), error, trim(error.__traceback__)))
-    try:
-        pickled = cloudpickle.dumps(error)
-        pickle.loads(pickled)
-        if most is not None and len(pickled) + len(text) > most:
-            text = text[-most // 2 :]
-            raise ValueError("too long")
-    except Exception:
-        # Only its type and text can be told.
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        stand_in = RemoteError(f"{name}: {_text(error)[:most]}")
-        stand_in.type_name = name
-        pickled = cloudpickle.dumps(stand_in)
+    for candidate in (error, _Bare(error), _stand_in(error, most)):
+        try:
+            pickled = cloudpickle.dumps(candidate)
+            pickle.loads(pickled)
+        except Exception:
+            continue
+        if most is None or len(pickled) + len(text) <= most:
+            break
+        text = text[-most // 2 :]
     return pickle.dumps((pickled, text))
+
+
+class _Bare:
+    """An exception that is made anew without its ``__init__``, which may take other arguments than ``args``."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_bare, (type(self._error), self._error.args, vars(self._error))
+
+
+def _make_bare(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _stand_in(error: BaseException, most: int | None) -> RemoteError:
+    """For an exception of which only type and text can be told."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    stand_in = RemoteError(f"{name}: {_text(error)[:most]}")
+    stand_in.type_name = name
+    return stand_in
 
 
 def _text(error: BaseException) -> str:
@@ -173,14 +206,3 @@ def unpack_error(packed: Any) -> BaseException:
         error = RemoteError(f"an exception that cannot be rebuilt here ({problem}); its traceback is the cause")
     error.__cause__ = RemoteTraceback(text)
     return error
-
-
-def _pack_warnings(records: list[WarningRecord]) -> bytes:
-    try:
-        packed: bytes = cloudpickle.dumps(records)
-        pickle.loads(packed)
-    except Exception:
-        packed = pickle.dumps(
-            [WarningRecord(r.index, str(r.message), UserWarning, r.filename, r.lineno) for r in records]
-        )
-    return packed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import mmap
 import os
 import select
 import signal
@@ -12,10 +13,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
-from ._channel import SLOT_BYTES, Channel
+from ._channel import SLOT_BYTES, Channel, segment_bytes
+from ._cpu import cpu_count
 from ._link import Link
+from ._memory import LOOK_SECONDS, file_limit, memory_limit, own_bytes
 from ._zygote import CONTROL_FD
 from .errors import ParwiseError
 
@@ -31,6 +35,10 @@ _ONE_THREAD = (
 # the CPUs; in workers they sleep at once.
 _SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
+# All slots together take at most this part of the memory.
+MEMORY_SHARE = 16
+# A worker with more memory of its own than this is renewed between two calls.
+IDLE_BYTES = 2**29
 # A zygote that has not answered by then is taken for dead.
 ANSWER_SECONDS = 1.0
 
@@ -42,12 +50,12 @@ class WorkerPool:
 
     Parameters
     ----------
-    slot_bytes : int
-        Size of each worker's slots.
+    slot_bytes : int, optional
+        Size of each worker's slots; as memory allows if left out.
     """
 
-    def __init__(self, slot_bytes: int = SLOT_BYTES) -> None:
-        self.slot_bytes = slot_bytes
+    def __init__(self, slot_bytes: int | None = None) -> None:
+        self.slot_bytes = slot_bytes or fitting_slot_bytes()
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
         self.links: list[Link] = []
@@ -63,6 +71,7 @@ class WorkerPool:
         self._zygote_pid = 0
         self._poll: select.epoll | None = None
         self._wake = -1
+        self._looked = 0.0
 
     @property
     def running(self) -> bool:
@@ -90,7 +99,7 @@ class WorkerPool:
         if self._zygote is None:
             self._spawn()
         while len(self.links) < workers:
-            self._add_link()
+            self.add_link()
         return self.links[:workers]
 
     def _zygote_ended(self) -> bool:
@@ -105,9 +114,16 @@ class WorkerPool:
         return ended
 
     def _settle(self) -> None:
-        """Take in late answers of earlier calls, and drop workers still at them."""
+        """Take in late answers of earlier calls, and drop workers still at them, or grown too large."""
+        look = time.monotonic() - self._looked > LOOK_SECONDS
+        if look:
+            self._looked = time.monotonic()
         for link in list(self.links):
             if link.over:
+                self.drop(link)
+                continue
+            if look and own_bytes(link.pid) > IDLE_BYTES:
+                link.kill()
                 self.drop(link)
                 continue
             if not link.holds and link.outbox is None:
@@ -152,7 +168,8 @@ class WorkerPool:
                 setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
             )
 
-    def _add_link(self) -> None:
+    def add_link(self) -> Link:
+        """Have one more worker, behind all others."""
         assert self._zygote is not None
         link = Link(next(self._keys), self.slot_bytes)
         try:
@@ -164,6 +181,7 @@ class WorkerPool:
         self.links.append(link)
         assert self._poll is not None
         self._poll.register(link.channel, select.EPOLLIN)
+        return link
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
@@ -207,6 +225,11 @@ class WorkerPool:
         """A worker was born: its pid, and a descriptor that tells of its end."""
         assert self._poll is not None
         kind, key, pid = message
+        if kind == "failed":
+            raise ParwiseError(
+                f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
+                "processes and memory"
+            )
         for link in self.links:
             if kind == "born" and link.key == key:
                 link.pid, link.pidfd = pid, fds.pop()
@@ -271,6 +294,25 @@ class WorkerPool:
                 os.waitpid(pid, 0)
         atexit.unregister(self.stop)
         self.dirty = False
+
+
+def fitting_slot_bytes() -> int:
+    """Slots as large as is good for speed, if all of them take a small part of the memory.
+
+    Raises
+    ------
+    ParwiseError
+        If this process may not have files, which shared memory counts among, of
+        a few pages.
+    """
+    most = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
+    room = (most - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
+    if room < mmap.PAGESIZE:
+        raise ParwiseError(
+            f"no room for shared memory: {most} bytes per worker by the limits on memory and on the size of files "
+            "(ulimit -f); use executor='threads'"
+        )
+    return min(SLOT_BYTES, room - room % mmap.PAGESIZE)
 
 
 def _zygote_command() -> list[str]:

@@ -27,10 +27,10 @@ def compare(caller: Results, worker: Results, verify: bool | None) -> None:
     )
     if verify:
         raise NotReproducibleError(text)
-    warnings.warn(text, ReproducibilityWarning, stacklevel=_user_level())
+    warnings.warn(text, ReproducibilityWarning, stacklevel=user_level())
 
 
-def _user_level() -> int:
+def user_level() -> int:
     """How far up the stack the user's code is."""
     package = os.path.dirname(__file__) + os.sep
     level = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import pickle
 import signal
@@ -16,7 +17,8 @@ import numpy as np
 
 from ._blas import ThreadCounts, ThreadLimit, ThreadWatch
 from ._channel import INLINE_BYTES, Channel, Slots, copy_in, lay
-from ._environment import Numerics, Surroundings, WarningLog
+from ._echo import Ear, LogLevels, Said, pack_said
+from ._environment import Numerics, Surroundings
 from ._kernel import Kernel, Outcome
 from ._layout import Layout
 from ._parcel import pack, pack_error
@@ -33,10 +35,18 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=sock_fd))
-    worker = Worker(channel, Slots(segment_fd, slot_bytes))
+    slots = Slots(segment_fd, slot_bytes)
+    _leave_stack(slots.stack_file())
+    worker = Worker(channel, slots)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker.run()
     os._exit(0)
+
+
+def _leave_stack(fd: int) -> None:
+    """Have deadly signals write the stack to `fd` first; also SIGTERM, which may come of a timeout."""
+    faulthandler.enable(fd, all_threads=False)
+    faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
 
 
 def _keep_memory() -> None:
@@ -66,8 +76,13 @@ class Worker:
         self._slots = slots
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
-        self._log = WarningLog(lambda: int(slots.mark[0]))
-        self._log.install()
+        self._ear = Ear(lambda: int(slots.mark[0]), self._pass_on)
+        self._ear.install()
+        # The task at hand, if any: its number.
+        self._number: int | None = None
+        # What was too long for a message, and all that was said after it.
+        self._late: list[Said] = []
+        self._owner = os.getpid()
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._kernel: Kernel | None = None
         self._layouts: list[Layout] = []
@@ -93,11 +108,19 @@ class Worker:
             os.close(fd)
         try:
             numerics: Numerics
+            levels: LogLevels
             index = pickle.loads(memory[table:])
-            self._kernel, self._layouts, numerics = load(memory, index, Surroundings.adopt)
+            self._kernel, self._layouts, numerics, levels = load(memory, index, Surroundings.adopt)
             numerics.adopt()
+            levels.adopt()
+            # The caller has imported the function's modules itself, and heard them.
+            self._ear.drain()
         except BaseException as error:
             self._channel.send("broken", call, pack_error(error, INLINE_BYTES))
+
+    def _on_forget(self) -> None:
+        """Let go of a large function: it may be long until the next call."""
+        self._kernel, self._layouts = None, []
 
     def _on_large(self, nbytes: int) -> None:
         self._large = memoryview(map_anonymous(nbytes))
@@ -130,16 +153,32 @@ class Worker:
         memory = self._slots.inputs[slot] if slot >= 0 else self._large
         self._large = memoryview(b"")
         self._limit.set(threads)
+        self._number = number
         outcome, kept = self._compute(self._kernel, memory, lo, hi, slot, offsets, layouts)
         if kept and slot >= 0:
             del memory
             self._slots.leave_input(slot)
-        head, buffers = pack(outcome, self._log.drain(), lo)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        self._number = None
+        said, self._late = [*self._late, *self._ear.drain()], []
+        head, buffers = pack(outcome, said, lo)
         self._slots.mark[0] = IDLE
         self._reply(number, slot, head, buffers)
+
+    def _pass_on(self) -> None:
+        """Tell the caller what a long task has said so far."""
+        # Not from a process that the function forked, which has this socket too.
+        if self._number is None or os.getpid() != self._owner:
+            return
+        said = self._ear.drain()
+        if not self._late:
+            packed = pack_said(said)
+            if len(packed) <= INLINE_BYTES:
+                self._channel.send("said", self._number, packed)
+                return
+        self._late.extend(said)
 
     def _compute(
         self,

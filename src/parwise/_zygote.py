@@ -69,6 +69,8 @@ class Zygote:
                 if fd in self._alive:
                     self._reap(fd)
                 elif fd == self._watch:
+                    for pid in self._alive.values():
+                        _end_group(pid)
                     os._exit(0)
                 else:
                     self._answer()
@@ -85,6 +87,11 @@ class Zygote:
 
     def _reap(self, pidfd: int) -> None:
         pid = self._alive.pop(pidfd)
+        # Not waited for yet, so its number, which is that of its group too, is
+        # nobody else's. What it started goes with it if it was killed.
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        if ended is not None and ended.si_code != os.CLD_EXITED:
+            _end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._poll.unregister(pidfd)
         os.close(pidfd)
@@ -98,7 +105,13 @@ class Zygote:
 
     def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
         zygote = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory for one
+            for fd in fds:
+                os.close(fd)
+            self._control.send("failed", key, str(error))
+            return
         if pid == 0:
             try:
                 self._become_worker(zygote, fds, slot_bytes)
@@ -130,6 +143,12 @@ class Zygote:
             numpy_random.seed()
         sock, segment = fds
         serve(sock, segment, slot_bytes)
+
+
+def _end_group(pid: int) -> None:
+    """End a worker and the processes that its function started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _close_inherited() -> None:

@@ -34,12 +34,17 @@ class WorkerDiedError(ParwiseError):
         The signal that ended it, or None.
     exitcode : int or None
         The code it exited with, or None.
+    stack : str
+        Where the function was, innermost call first, as far as the signal let
+        that be written down (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT and
+        SIGTERM do); otherwise empty.
     """
 
     index: int | tuple[int, ...] | None = None
     pid: int = 0
     signal: int | None = None
     exitcode: int | None = None
+    stack: str = ""
 
 
 class NotReproducibleError(ParwiseError):
@@ -47,7 +52,21 @@ class NotReproducibleError(ParwiseError):
 
 
 class ElementTimeoutError(ParwiseError, TimeoutError):
-    """One element took longer than the ``timeout`` option allows."""
+    """One element took longer than the ``timeout`` option allows.
+
+    Attributes
+    ----------
+    index : int or tuple of int
+        The element, or first index of the block.
+    pid : int
+        Process id of the worker, which was killed.
+    stack : str
+        Where the function was, innermost call first.
+    """
+
+    index: int | tuple[int, ...] | None = None
+    pid: int = 0
+    stack: str = ""
 
 
 class RemoteError(ParwiseError):

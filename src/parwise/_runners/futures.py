@@ -134,7 +134,7 @@ class _Dispatch:
         self._job.accept(task, outcome)
 
     def _take_proof(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
+        if outcome.error is not None and outcome.gaps is None:
             self._job.fail(outcome.index, outcome.error, self._job.first_task)
         elif outcome.results is not None:
             self._proofs.append(outcome.results)

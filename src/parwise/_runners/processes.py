@@ -39,7 +39,7 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     isolate = job.call.settings.isolate
     if isolate:
         with pool.lock:
-            _drive(Crew(job, pool))
+            _drive(job, Crew(job, pool))
         return
     held = False
     try:
@@ -53,12 +53,13 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             pool.lock.release()
 
 
-def _drive(crew: Crew) -> None:
+def _drive(job: Job, crew: Crew) -> None:
     """Feed and collect until all is done."""
     with crew:
         crew.start()
         while not crew.finished:
             crew.step(None)
+            job.repeat()
 
 
 def _run_beside(job: Job, pool: WorkerPool) -> None:
@@ -75,6 +76,7 @@ def _run_beside(job: Job, pool: WorkerPool) -> None:
                 if crew.prove_here():
                     continue
                 crew.step(None)
+                job.repeat()
                 if race.lost():
                     _take_back(job, crew)
 
@@ -141,6 +143,7 @@ def _compute_here(job: Job, crew: Crew, company: _Company, pool: WorkerPool) -> 
                 job.compute_and_accept(task)
         else:
             job.compute_and_accept(task)
+        job.repeat()
         company.pace = (time.perf_counter() - start) / len(task)
         left = plan.seconds_left
         worth = _worth(crew, pool, left)

@@ -1,0 +1,326 @@
+"""What a function says in a worker, for its caller to repeat: warnings, text, log records."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import cloudpickle
+
+StreamName: TypeAlias = Literal["stdout", "stderr"]
+
+# What a long element says is passed on while it runs, but not more often.
+PAUSE_SECONDS = 0.2
+# So much text is passed on at once.
+MUCH_TEXT = 2**13
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning that passed the worker's filters."""
+
+    index: int
+    message: Warning | str
+    category: type[Warning]
+    filename: str
+    lineno: int
+
+    def plain(self) -> Warned:
+        """Its text, as a UserWarning."""
+        return Warned(self.index, str(self.message), UserWarning, self.filename, self.lineno)
+
+    def repeat(self, function: Any) -> None:
+        """Warn here, as if `function` had been called here."""
+        names: Any = _module_globals(self.filename, function)
+        warnings.warn_explicit(
+            self.message,
+            self.category,
+            self.filename,
+            self.lineno,
+            module=names.get("__name__"),
+            registry=names.setdefault("__warningregistry__", {}),
+        )
+
+
+@dataclass(slots=True)
+class Written:
+    """Text that Python code wrote to a standard stream."""
+
+    index: int
+    stream: StreamName
+    text: str
+
+    def plain(self) -> Written:
+        """Itself."""
+        return self
+
+    def repeat(self, function: Any) -> None:
+        """Write it to this process's stream."""
+        stream = getattr(sys, self.stream)
+        if stream is not None:
+            stream.write(self.text)
+            stream.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A log record."""
+
+    index: int
+    record: logging.LogRecord
+
+    def plain(self) -> Logged:
+        """Without what was given as ``extra``."""
+        usual = vars(logging.makeLogRecord({}))
+        kept = {name: value for name, value in vars(self.record).items() if name in usual}
+        return Logged(self.index, logging.makeLogRecord(kept))
+
+    def repeat(self, function: Any) -> None:
+        """Hand it to this process's logger of that name."""
+        logger = logging.getLogger(self.record.name)
+        if logger.isEnabledFor(self.record.levelno):
+            logger.handle(self.record)
+
+
+Said: TypeAlias = Warned | Written | Logged
+
+
+def pack_said(said: list[Said]) -> bytes:
+    """Bytes that surely can be unpickled; what cannot travel whole goes as text."""
+    try:
+        packed: bytes = cloudpickle.dumps(said)
+        pickle.loads(packed)
+    except Exception:
+        packed = pickle.dumps([one.plain() for one in said])
+    return packed
+
+
+def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
+    """Globals of the module in `filename`, where Python notes what it has shown."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and getattr(module, "__file__", None) == filename:
+            return vars(module)
+    found: Mapping[str, Any] = getattr(function, "__globals__", {})
+    return found
+
+
+class Ear:
+    """Takes what a worker would show.
+
+    Parameters
+    ----------
+    index : callable
+        Gives the element at hand.
+    pass_on : callable
+        Called now and then while a function talks, to have `drain` called.
+    """
+
+    def __init__(self, index: Callable[[], int], pass_on: Callable[[], None]) -> None:
+        self._index = index
+        self._pass_on = pass_on
+        self._said: list[Said] = []
+        self._size = 0
+        self._since = time.monotonic()
+
+    def install(self) -> None:
+        """From now on take all warnings, text and log records of this process."""
+        warnings.showwarning = self._take_warning
+        sys.stdout = _Voice("stdout", self._take_text)
+        sys.stderr = _Voice("stderr", self._take_text)
+        logging.root.handlers[:] = [_LogHandler(self._take_record)]
+
+    def _take_warning(
+        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        self._take(Warned(self._index(), message, category, filename, lineno), len(str(message)))
+
+    def _take_record(self, record: logging.LogRecord) -> None:
+        self._take(Logged(self._index(), record), len(record.msg))
+
+    def _take_text(self, stream: StreamName, text: str) -> None:
+        index = self._index()
+        last = self._said[-1] if self._said else None
+        if isinstance(last, Written) and (last.index, last.stream) == (index, stream):
+            last.text += text
+            self._take(None, len(text))
+        else:
+            self._take(Written(index, stream, text), len(text))
+
+    def _take(self, said: Said | None, size: int) -> None:
+        if said is not None:
+            self._said.append(said)
+        self._size += size
+        if self._size > MUCH_TEXT or time.monotonic() - self._since > PAUSE_SECONDS:
+            self._since = time.monotonic()
+            self._pass_on()
+
+    def drain(self) -> list[Said]:
+        """What has been taken since the last time."""
+        said, self._said, self._size = self._said, [], 0
+        return said
+
+
+class _Voice(io.TextIOBase):
+    """Stands in for a standard stream of a worker."""
+
+    def __init__(self, name: StreamName, take: Callable[[StreamName, str], None]) -> None:
+        self._stream = name
+        self._take = take
+        self._fd = {"stdout": 1, "stderr": 2}[name]
+        self._owner = os.getpid()
+        self.buffer = io.BufferedWriter(_Bytes(self))
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    @property
+    def name(self) -> str:
+        """As of Python's own streams."""
+        return f"<{self._stream}>"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that programs started by the function write to."""
+        return self._fd
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if os.getpid() != self._owner:  # a process that the function forked
+            os.write(self._fd, text.encode(self.encoding, self.errors))
+        elif text:
+            self._take(self._stream, text)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.buffer.closed:
+            self.buffer.flush()
+
+
+class _Bytes(io.RawIOBase):
+    """What is written to ``sys.stdout.buffer``."""
+
+    def __init__(self, text: _Voice) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._text.write(content.decode("utf-8", "backslashreplace"))
+        return len(content)
+
+
+class _LogHandler(logging.Handler):
+    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._record = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # As logging.handlers.QueueHandler does: arguments and tracebacks may not travel.
+        record = copy.copy(record)
+        record.msg = record.message = record.getMessage()
+        record.args = None
+        if record.exc_info:
+            record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        self._record(record)
+
+
+@dataclass(frozen=True)
+class LogLevels:
+    """Which log records a process wants at all."""
+
+    disable: int
+    root: int
+    loggers: dict[str, tuple[int, bool]]
+
+    def adopt(self) -> None:
+        """Take them on, in a process that does nothing else."""
+        logging.disable(self.disable)
+        for name, logger in logging.root.manager.loggerDict.items():
+            if name not in self.loggers and isinstance(logger, logging.Logger):
+                logger.setLevel(logging.NOTSET)
+                logger.disabled = False
+        logging.root.setLevel(self.root)
+        for name, (level, disabled) in self.loggers.items():
+            logger = logging.getLogger(name)
+            logger.setLevel(level)
+            logger.disabled = disabled
+
+
+def read_log_levels() -> LogLevels:
+    """The levels of this process."""
+    manager = logging.root.manager
+    loggers = {
+        name: (logger.level, logger.disabled)
+        for name, logger in list(manager.loggerDict.items())
+        if isinstance(logger, logging.Logger) and (logger.level or logger.disabled)
+    }
+    return LogLevels(manager.disable, logging.root.level, loggers)
+
+
+class Transcript:
+    """Repeats what workers said in index order, as soon as that is known.
+
+    What is said in a task is repeated at once if all tasks before it are done,
+    and else when they are.
+
+    Parameters
+    ----------
+    function : callable
+        The mapped one.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._done: dict[int, int] = {}
+        self._frontier = 0
+        self._held: dict[int, list[Said]] = {}
+        # Another thread may attend to the workers.
+        self._lock = threading.Lock()
+
+    def hear(self, lo: int, said: list[Said]) -> None:
+        """Keep what was said in the task that begins at `lo`."""
+        if said:
+            with self._lock:
+                self._held.setdefault(lo, []).extend(said)
+
+    def close(self, lo: int, hi: int) -> None:
+        """Note that a task is done."""
+        self._done[lo] = hi
+        while self._frontier in self._done:
+            self._frontier = self._done.pop(self._frontier)
+
+    def repeat(self, limit: float, everything: bool = False) -> None:
+        """Repeat what is due, up to element `limit`.
+
+        Parameters
+        ----------
+        limit : float
+            The lowest index that raised: the loop would not have gone on.
+        everything : bool
+            True at the end of a call.
+        """
+        if not self._held:
+            return
+        with self._lock:
+            due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
+            said = [one for lo in due for one in self._held.pop(lo)]
+        for one in said:
+            if one.index <= limit:
+                one.repeat(self._function)
