@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_echo", "_results"},
+    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_echo", "_interrupt", "_results"},
     {"_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_input"},
     {"_call", "_kernel"},

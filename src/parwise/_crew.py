@@ -169,12 +169,12 @@ class Crew:
             self._bury(link, late=late)
 
     def _supply(self, link: Link) -> None:
-        """Give a worker what it has room for, unless it turns out to be dead."""
+        """Give a worker what it has room for."""
         try:
             self._push(link)
             self._feed(link)
         except ConnectionError:
-            self._bury(link)
+            link.ready = False  # dead, of which `step` hears
 
     # What workers say.
 

@@ -95,7 +95,12 @@ class Losses:
             how = f"by {signal.Signals(-code).name}"
         else:
             how = f"with exit code {code}"
-        where = "before it came to an element" if index is None else self._name(index, held)
+        if index is None:
+            where = "before it came to an element"
+        elif link.at is None:
+            where = f"before it called the function, {self._name(index, held)}"
+        else:
+            where = self._name(index, held)
         error = WorkerDiedError(
             f"worker process {link.pid} ended {how} {where}; the next call starts a new worker. "
             "With workers=1 the same element can be run in this process"

@@ -18,6 +18,7 @@ from typing import Any
 
 from ._channel import SLOT_BYTES, Channel, segment_bytes
 from ._cpu import cpu_count
+from ._interrupt import Uninterrupted
 from ._link import Link
 from ._memory import LOOK_SECONDS, file_limit, memory_limit, own_bytes
 from ._zygote import CONTROL_FD
@@ -149,38 +150,40 @@ class WorkerPool:
         """Start the zygote: a new interpreter, no fork of this process."""
         if not sys.executable:
             raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._zygote = Channel(mine)
-        mine.setblocking(False)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll = select.epoll()
-        self._poll.register(self._wake, select.EPOLLIN)
-        self._poll.register(mine, select.EPOLLIN)
-        atexit.register(self.stop)
-        with theirs:
-            self._zygote_pid = os.posix_spawn(
-                sys.executable,
-                _zygote_command(),
-                {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
-                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD)],
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
-            )
+        with Uninterrupted():
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._zygote = Channel(mine)
+                mine.setblocking(False)
+                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                self._poll = select.epoll()
+                self._poll.register(self._wake, select.EPOLLIN)
+                self._poll.register(mine, select.EPOLLIN)
+                atexit.register(self.stop)
+                self._zygote_pid = os.posix_spawn(
+                    sys.executable,
+                    _zygote_command(),
+                    {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
+                    file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD)],
+                    setpgroup=0,
+                    setsigmask=(),
+                    setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+                )
 
     def add_link(self) -> Link:
         """Have one more worker, behind all others."""
         assert self._zygote is not None
-        link = Link(next(self._keys), self.slot_bytes)
-        try:
-            link.hand_over(self._zygote, self.slot_bytes)
-        except OSError as error:
-            link.close()
-            raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
-        link.channel.sock.setblocking(False)
-        self.links.append(link)
-        assert self._poll is not None
-        self._poll.register(link.channel, select.EPOLLIN)
+        with Uninterrupted():
+            link = Link(next(self._keys), self.slot_bytes)
+            self.links.append(link)
+            try:
+                link.hand_over(self._zygote, self.slot_bytes)
+            except OSError as error:
+                self.drop(link)
+                raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
+            link.channel.sock.setblocking(False)
+            assert self._poll is not None
+            self._poll.register(link.channel, select.EPOLLIN)
         return link
 
     def wake(self) -> None:
@@ -211,8 +214,9 @@ class WorkerPool:
     def _read_zygote(self) -> None:
         assert self._zygote is not None
         try:
-            while True:
-                self._take(*self._zygote.receive())
+            with Uninterrupted():
+                while True:
+                    self._take(*self._zygote.receive())
         except BlockingIOError:
             pass
         except (EOFError, OSError) as error:
@@ -255,12 +259,13 @@ class WorkerPool:
 
     def drop(self, link: Link) -> None:
         """Take a worker out of the pool."""
-        self.links.remove(link)
-        for fd in (link.channel.fileno(), link.pidfd):
-            if fd >= 0 and self._poll is not None:
-                with contextlib.suppress(OSError):
-                    self._poll.unregister(fd)
-        link.close()
+        with Uninterrupted():
+            self.links.remove(link)
+            for fd in (link.channel.fileno(), link.pidfd):
+                if fd >= 0 and self._poll is not None:
+                    with contextlib.suppress(OSError):
+                        self._poll.unregister(fd)
+            link.close()
 
     def abandon(self) -> None:
         """End all workers, whatever they are at; the zygote can fork others."""
@@ -275,23 +280,24 @@ class WorkerPool:
         """End all workers and the zygote, and wait for the end."""
         if self.foreign:
             return
-        self.abandon()
-        zygote, self._zygote = self._zygote, None
-        poll, self._poll = self._poll, None
-        wake, self._wake = self._wake, -1
-        pid, self._zygote_pid = self._zygote_pid, 0
-        if zygote is not None:
-            zygote.close()
-        if poll is not None:
-            poll.close()
-        if wake >= 0:
-            os.close(wake)
-        if pid:
-            # Closing the socket is not enough while a process that the user
-            # forked holds a copy. Workers go with the zygote.
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        with Uninterrupted():
+            self.abandon()
+            zygote, self._zygote = self._zygote, None
+            poll, self._poll = self._poll, None
+            wake, self._wake = self._wake, -1
+            pid, self._zygote_pid = self._zygote_pid, 0
+            if zygote is not None:
+                zygote.close()
+            if poll is not None:
+                poll.close()
+            if wake >= 0:
+                os.close(wake)
+            if pid:
+                # Closing the socket is not enough while a process that the user
+                # forked holds a copy. Workers go with the zygote.
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
         atexit.unregister(self.stop)
         self.dirty = False
 

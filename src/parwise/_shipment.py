@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ._channel import INLINE_BYTES
 from ._echo import read_log_levels
 from ._environment import read_numerics, read_surroundings
+from ._interrupt import Uninterrupted
 from ._job import Job
 from ._link import Link
 from ._memory import file_limit, memory_limit
@@ -42,21 +43,21 @@ class Shipment:
         payload = self._payload
         table = pickle.dumps(payload.index)
         nbytes = payload.nbytes + len(table)
-        inline, fds = None, []
-        if nbytes <= INLINE_BYTES:
-            inline = payload.to_bytes() + table
-        else:
-            fds = [_shared_file(nbytes)]
+        inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
+        fds: list[int] = []
         try:
-            if fds:
+            if inline is None:
+                with Uninterrupted():
+                    fds.append(_shared_file(nbytes))
                 payload.write(fds[0])
                 os.pwrite(fds[0], table, payload.nbytes)
             for link in links:
                 with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
                     link.channel.send("load", self._call, payload.nbytes, nbytes, inline, fds=fds)
         finally:
-            for fd in fds:
-                os.close(fd)
+            with Uninterrupted():
+                for fd in fds:
+                    os.close(fd)
 
     def take_back(self, links: Iterable[Link]) -> None:
         """Have workers let go of a large one: it may be long until the next call."""

@@ -13,6 +13,7 @@ from typing import Literal
 
 from .._blas import ThreadWatch, read_threads, workers_beside
 from .._crew import Crew
+from .._interrupt import Uninterrupted
 from .._job import Job
 from .._pool import WorkerPool, default_pool
 from . import serial
@@ -43,7 +44,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
         return
     held = False
     try:
-        held = pool.lock.acquire(blocking=False)
+        with Uninterrupted():
+            held = pool.lock.acquire(blocking=False)
         if held:
             _run_beside(job, pool)
         else:  # another thread's call has the workers
@@ -225,7 +227,9 @@ class _Company:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         if self._state == "alone" and seconds is not None:
             self._state = "waiting"
-            _thread.start_new_thread(self._run, ())
+            # Not where the interpreter ends, or has as many threads as it may have.
+            with contextlib.suppress(RuntimeError):
+                _thread.start_new_thread(self._run, ())
 
     def attend(self, wanted: bool) -> None:
         """See to the workers from the caller's thread, and start them if `wanted`."""
@@ -240,14 +244,16 @@ class _Company:
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""
-        with self._turn:
-            active, self._state = self._state == "active", "left"
-        self._leaving.release()
-        if active:
-            self._crew.wake()
-            self._gone.acquire()
-            if self.error is not None:
-                raise self.error
+        # An interrupt in here would leave two threads at the workers.
+        with Uninterrupted():
+            with self._turn:
+                active, self._state = self._state == "active", "left"
+            self._leaving.release()
+            if active:
+                self._crew.wake()
+                self._gone.acquire()
+        if active and self.error is not None:
+            raise self.error
 
     def _run(self) -> None:
         self.room.threads.add(threading.get_native_id())
