@@ -32,20 +32,9 @@ from parwise._pool import WorkerPool, default_pool
 from parwise._runners import processes
 
 from .oracle import assert_same, loop
+from .scripts import run_script
 
 ISOLATED = {"isolate": True, "workers": 2}
-
-
-def run_script(code, *options, **more):
-    """Run a script in a new interpreter, warnings as errors."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", *options],
-        input=textwrap.dedent(code),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **more,
-    )
 
 
 def pids(**options):

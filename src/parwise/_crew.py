@@ -128,8 +128,8 @@ class Crew:
 
     @property
     def _proof_due(self) -> bool:
-        """Whether workers have computed something, and none has proved itself."""
-        return self._unproved and self.computed > 0 and self._job.limit == float("inf")
+        """Whether there is something to compare, and nothing has been compared."""
+        return self._unproved and self._sample is not None and self._job.limit == float("inf")
 
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
@@ -235,7 +235,7 @@ class Crew:
         self._job.transcript.hear(held.task.lo, said)
         self.computed += len(held.task)
         shorter = self._sample is None or outcome.seconds < self._sample[2]
-        if self._prove_last and shorter and outcome.results is not None:
+        if self._prove_last and self._unproved and shorter and outcome.results is not None:
             self._sample = held.task, owned(outcome.results), outcome.seconds
         if outcome.threaded:
             self._make_room()
@@ -291,12 +291,13 @@ class Crew:
         One of a few tasks takes long: so it is the shortest, and at the end,
         when a worker has no other.
         """
-        if not (self._proof_due and self._sample is not None and self._job.plan.empty):
+        sample = self._sample
+        if sample is None or not self._proof_due or not self._job.plan.empty:
             return False
         if all(link.holds for link in self._links):
             return False
         self._unproved = False
-        task, theirs, _ = self._sample
+        task, theirs, _ = sample
         ours = self._job.kernel.run(self._job.runs(task), task.lo).results
         if ours is not None:
             compare(ours, theirs, self._job.call.settings.verify)
