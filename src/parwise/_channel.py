@@ -7,6 +7,7 @@ a slot passes through it piece by piece, so shared memory is a constant.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import mmap
 import os
@@ -32,6 +33,8 @@ _MESSAGE_BYTES = 2**16
 _HEADER = 4 * mmap.PAGESIZE
 _STACK = 64
 _ALIGN = 64
+# A message brings two descriptors at most.
+_FDS_SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 
 
 class Slots:
@@ -125,11 +128,16 @@ class Channel:
         BlockingIOError
             If there is none and the socket does not block.
         """
-        data, fds, _, _ = socket.recv_fds(self.sock, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds, which drops its flags: descriptors came without
+        # close-on-exec, and programs that the function starts had them.
+        data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
         if not data:
             raise EOFError
         message: tuple[Any, ...] = pickle.loads(data)
-        return message, fds
+        fds = array.array("i")
+        for _, _, content in extra:
+            fds.frombytes(content)
+        return message, fds.tolist()
 
     def close(self) -> None:
         """Close this end."""

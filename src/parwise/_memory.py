@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import resource
@@ -15,8 +16,12 @@ from ._cgroup import MEMBERSHIP, ROOT, group_folders
 LOOK_SECONDS = 1.0
 
 
+@functools.cache
 def memory_limit() -> int:
-    """Bytes of memory for this process and its workers: the machine's, cut by cgroup limits."""
+    """Bytes of memory for this process and its workers: the machine's, cut by cgroup limits.
+
+    Read once: it takes 0.3 ms.
+    """
     return min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *_group_limits()])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import itertools
 import mmap
 import os
@@ -56,7 +57,7 @@ class WorkerPool:
     """
 
     def __init__(self, slot_bytes: int | None = None) -> None:
-        self.slot_bytes = slot_bytes or fitting_slot_bytes()
+        self._given_slot_bytes = slot_bytes
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
         self.links: list[Link] = []
@@ -73,6 +74,11 @@ class WorkerPool:
         self._poll: select.epoll | None = None
         self._wake = -1
         self._looked = 0.0
+
+    @functools.cached_property
+    def slot_bytes(self) -> int:
+        """Size of each worker's slots; a small call never asks for it."""
+        return self._given_slot_bytes or fitting_slot_bytes()
 
     @property
     def running(self) -> bool:

@@ -28,6 +28,8 @@ PATIENCE = 0.010
 TRIAL_SECONDS = 0.002
 OWN_SECONDS = 0.004
 SWITCH_SECONDS = 0.0001
+# How long an isolated call waits for another thread's.
+TURN_SECONDS = 0.5
 # Workers that are slower than the caller for this long are given up.
 RACE_SECONDS = 0.030
 RACE_ELEMENTS = 50
@@ -38,21 +40,33 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     """Compute all tasks, those of a small call here and others in workers."""
     pool = pool or default_pool()
     isolate = job.call.settings.isolate
-    if isolate:
-        with pool.lock:
-            _drive(job, Crew(job, pool))
-        return
     held = False
     try:
         with Uninterrupted():
-            held = pool.lock.acquire(blocking=False)
-        if held:
-            _run_beside(job, pool)
-        else:  # another thread's call has the workers
+            held = pool.lock.acquire(timeout=TURN_SECONDS if isolate else 0)
+        if not held and isolate:
+            _run_in_other_workers(job)
+        elif not held:  # another thread's call has the workers
             serial.run(job)
+        elif isolate:
+            _drive(job, Crew(job, pool))
+        else:
+            _run_beside(job, pool)
     finally:
         if held:
             pool.lock.release()
+
+
+def _run_in_other_workers(job: Job) -> None:
+    """Compute in workers of this call's own, where another thread's call keeps the usual ones.
+
+    That one may be waiting for this one: its function may have started the thread.
+    """
+    pool = WorkerPool()
+    try:
+        _drive(job, Crew(job, pool))
+    finally:
+        pool.stop()
 
 
 def _drive(job: Job, crew: Crew) -> None:
