@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -28,65 +30,82 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("parwise")
 
 
-def descriptors():
-    """Descriptors of the kinds that parwise opens; Dask opens sockets as it goes."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
-            if any(kind in target for kind in ("parwise", "pidfd", "eventfd", "psm_")):
-                found[name] = target
-    return found
+#: Executors of others that tests have made so far; Dask opens and closes sockets and threads as it goes.
+made = []
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
     """Bring up as many workers as any test uses, so that later counts can be compared."""
-    parwise.parallel_apply(np.sum, np.ones((8, 2)), workers=3, isolate=True)
+    fill_pool()
     yield
     default_pool().stop()
 
 
+def fill_pool():
+    """Have three workers, whatever a test did to those before."""
+    pool = default_pool()
+    if len(pool.links) != 3 or any(link.over for link in pool.links) or pool.dirty:
+        parwise.parallel_apply(np.sum, np.ones((8, 2)), workers=3, isolate=True)
+    while any(link.pidfd < 0 for link in pool.links):  # the zygote has not told yet
+        pool._read_zygote()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left():
-    """Environment, handlers, threads, descriptors and shared memory are as before each test."""
-    state = _process_state()
-    before = len(descriptors())
+    """Children, descriptors, threads, environment, handlers and shared memory are as before each test."""
+    before, others = process_state(), len(made)
     yield
     gc.collect()
-    assert _process_state() == state
-    # A worker that a test killed is missing until a later test brings another up.
-    assert len(descriptors()) <= _most_descriptors(before), descriptors()
+    fill_pool()
+    after = process_state()
+    if len(made) > others:  # they stay until the end of the session
+        for kind in ("children", "descriptors", "threads"):
+            del before[kind], after[kind]
+    assert after == before
 
 
-_seen = 0
-
-
-def _most_descriptors(before):
-    global _seen
-    _seen = max(_seen, before)
-    return _seen
-
-
-def _process_state():
+def process_state():
     deadline = time.monotonic() + 2
-    while threading.active_count() > _idle_threads() and time.monotonic() < deadline:
+    while any(t.name.startswith("parwise") for t in threading.enumerate()) and time.monotonic() < deadline:
         os.sched_yield()
+    dask = "dask" in made
     return {
+        "children": children(),
+        "workers": len(default_pool().links),
+        "descriptors": descriptors(sockets=not dask),
+        "threads": None if dask else sorted(t.name for t in threading.enumerate()),
         "environ": {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DASK_"))},
         "folder": os.getcwd(),
-        "int": signal.getsignal(signal.SIGINT),
-        "term": signal.getsignal(signal.SIGTERM),
-        "chld": signal.getsignal(signal.SIGCHLD),
-        "threads": [t.name for t in threading.enumerate() if t.name.startswith("parwise")],
+        "handlers": {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)},
         "switch": sys.getswitchinterval(),
-        "err": np.geterr(),
+        "err": (np.geterr(), np.geterrcall(), np.getbufsize()),
+        "streams": (sys.__stdout__, sys.__stderr__),
+        "log": (logging.root.level, logging.root.manager.disable),
+        "path": list(sys.path),
         "shm": sorted(p.name for p in Path("/dev/shm").iterdir() if "parwise" in p.name or p.name.startswith("psm_")),
     }
 
 
-def _idle_threads():
-    return sum(not t.name.startswith("parwise") for t in threading.enumerate())
+def children():
+    """How many children this process has, by name."""
+    found = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in path.read_text().split():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/comm").read_text().strip())
+    return sorted(found)
+
+
+def descriptors(sockets):
+    """How many descriptors there are of each kind."""
+    found = collections.Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
+            if sockets or not target.startswith(("socket:", "pipe:", "anon_inode:")):
+                found[target] += 1
+    return found
 
 
 @pytest.fixture
@@ -108,12 +127,14 @@ def eager(monkeypatch):
 
 @pytest.fixture(scope="session")
 def process_executor():
+    made.append("processes")
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 
 
 @pytest.fixture(scope="session")
 def thread_executor():
+    made.append("threads")
     with ThreadPoolExecutor(2) as executor:
         list(executor.map(time.sleep, [0.05] * 2))  # both threads are there from the start
         yield executor
@@ -122,6 +143,7 @@ def thread_executor():
 @pytest.fixture(scope="session")
 def dask_client():
     distributed = pytest.importorskip("distributed")
+    made.append("dask")
     environ = dict(os.environ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,153 @@
+"""Ctrl-C at any moment: KeyboardInterrupt at once, no worker left, and the next call is right."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parwise import parallel_apply
+from parwise._interrupt import Uninterrupted
+from parwise._pool import default_pool
+
+from .oracle import assert_same
+from .scripts import run_script
+
+ISOLATED = {"isolate": True, "workers": 2}
+caller = os.getpid()
+
+
+def test_five_hundred_interrupts():
+    """At random moments of warm and cold calls: KeyboardInterrupt or the right bits."""
+    script = Path(__file__).parent / "storm.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), "500", "1"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert "wrong 0" in done.stdout
+    assert int(done.stdout.split()[1]) > 100
+
+
+def test_workers_stuck_in_c_are_gone():
+    """No worker of an interrupted call is left, whatever it is at."""
+    reader, writer = os.pipe()
+
+    def f(x, fifo):
+        with open(fifo, "w") as pipe:
+            pipe.write(f"{os.getpid()}\n")
+        ctypes.PyDLL(None).sleep(60)
+
+    path = f"/proc/{os.getpid()}/fd/{writer}"
+    found = []
+
+    def interrupt():
+        with os.fdopen(reader) as pipe:
+            found.extend(os.pidfd_open(int(pipe.readline())) for _ in range(2))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel_apply(f, np.arange(2), args=(path,), **ISOLATED)
+    thread.join()
+    os.close(writer)
+    poll = select.poll()
+    for fd in found:
+        poll.register(fd, select.POLLIN)
+    while found:
+        events = poll.poll(5000)
+        assert events, "a worker outlived the interrupt"
+        for fd, _ in events:
+            poll.unregister(fd)
+            found.remove(fd)
+            os.close(fd)
+    assert_same(parallel_apply(np.negative, np.arange(9), **ISOLATED), -np.arange(9))
+
+
+def test_out_holds_whole_elements_after_an_interrupt():
+    """What is in `out` by then is right, element by element."""
+    done = run_script(
+        """
+        import os, signal, numpy as np
+        from parwise import parallel_apply
+        a = np.random.default_rng(0).random((400, 3000))
+        out = np.full(a.shape, np.nan)
+        def f(x):
+            if x[0] == a[250, 0]:
+                os.kill(caller, signal.SIGINT)
+            return np.sort(x)
+        caller = os.getpid()
+        try:
+            parallel_apply(f, a, out=out, isolate=True, workers=2)
+            print("done")
+        except KeyboardInterrupt:
+            print("interrupted")
+        full = ~np.isnan(out).any(axis=1)
+        empty = np.isnan(out).all(axis=1)
+        print((full | empty).all(), np.array_equal(out[full], np.sort(a)[full]))
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout in ("interrupted\nTrue True\n", "done\nTrue True\n")
+
+
+def test_uninterrupted_sections():
+    steps = []
+
+    def section():
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("went on")
+            with Uninterrupted():
+                steps.append("and deeper")
+            steps.append("to its end")
+        steps.append("not here")
+
+    with pytest.raises(KeyboardInterrupt):
+        section()
+    assert steps == ["went on", "and deeper", "to its end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_users_own_handler_stays():
+    calls = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))
+    try:
+        mine = signal.getsignal(signal.SIGINT)
+        with Uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert not calls
+        assert calls == [signal.SIGINT]
+        parallel_apply(lambda x: os.kill(caller, signal.SIGINT) if x == 3 else None, np.arange(9), **ISOLATED)
+        assert len(calls) == 2
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_interrupted_pool_is_renewed():
+    """The zygote stays; workers of an interrupted call do not."""
+
+    def f(x):
+        if x == 0:  # once only: a second signal would be the test's own
+            os.kill(caller, signal.SIGINT)
+        threading.Event().wait()
+
+    before = {link.pid for link in default_pool().links}
+    with pytest.raises(KeyboardInterrupt):
+        parallel_apply(f, np.arange(4), **ISOLATED)
+    where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)
+    assert not before & set(where.tolist())
