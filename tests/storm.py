@@ -64,8 +64,9 @@ def main(count, seed):
         cold = rng.random() < COLD
         if cold:
             default_pool().stop()
-        killer.stdin.write(f"{rng.random() ** 2 * (0.3 if cold else 0.03)}\n")
+        delay = rng.random() ** 2 * (0.3 if cold else 0.03)
         try:
+            killer.stdin.write(f"{delay}\n")
             got = parallel_apply(work, a, workers=2, **OPTIONS[number % len(OPTIONS)])
             outcomes["right" if got.tobytes() == want.tobytes() else "wrong"] += 1
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import cases, compare, memory, peers, suite, work
+from benchmarks import cases, compare, memory, peers, soak, suite, work
 from benchmarks.base import Case
 
 from parwise import parallel_apply
@@ -132,3 +132,10 @@ def test_compare_refuses(wrong, capsys):
     with pytest.raises(SystemExit):
         compare.main(wrong)
     assert "error" in capsys.readouterr().err
+
+
+def test_soak(capsys):
+    first, *_, last = soak.main(["--small", "--seed", "3"])
+    assert sum(last.outcomes.values()) > 3
+    assert (first.children, first.descriptors) == (last.children, last.descriptors)
+    assert capsys.readouterr().out.count("descriptors") >= 3
