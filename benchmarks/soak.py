@@ -75,6 +75,7 @@ def soak(seconds: float, seed: int) -> list[Sample]:
     kinds = [plain, blocks, large, deaths, killed, late, gaps, raising, interrupted, talking]
     outcomes: Counter[str] = Counter()
     samples = []
+    default_pool().stop()
     start = time.monotonic()
     due = 0.0
     while (now := time.monotonic() - start) < seconds:
@@ -97,6 +98,9 @@ def _call(kind: Callable[[random.Random], None], rng: random.Random) -> str:
 def _sample(now: float, outcomes: Counter[str]) -> Sample:
     # The same workers each time, whatever the last call did to them.
     parallel_apply(np.negative, np.arange(10), workers=2, isolate=True)
+    pool = default_pool()
+    while any(link.pidfd < 0 for link in pool.links):  # of the newest the zygote may not have told yet
+        pool._read_zygote()
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = len(file.read().split())
     return Sample(now, family_bytes(os.getpid()) / 2**20, len(os.listdir("/proc/self/fd")), children, dict(outcomes))
