@@ -35,7 +35,7 @@ def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
     if dtype.kind in "iu":
         return np.dtype(np.float64), np.nan
     if dtype.kind in "mM":
-        return dtype, dtype.type("NaT")
+        return dtype, np.array("NaT", dtype)[()]  # of that unit: NumPy is giving up the generic one
     return np.dtype(object), None
 
 

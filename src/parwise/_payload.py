@@ -80,7 +80,9 @@ def dump(first: Any, second: Any) -> Payload:
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
             "or use executor='threads'"
         ) from error
-    heads = [memoryview(pickle.dumps(first)), memoryview(stream.getbuffer())]
+    # getvalue shares the memory; getbuffer would have to be released before the
+    # stream, which the collector does not know.
+    heads = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
     bodies = [array.raw() for array in arrays]
     views = [np.frombuffer(buffer, np.uint8) for buffer in [*heads, *bodies]]
     layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
