@@ -7,7 +7,9 @@ import io
 import logging
 import os
 import sys
+import threading
 import time
+import types
 import warnings
 
 import numpy as np
@@ -285,3 +287,82 @@ def test_ear_joins_what_belongs_together():
     assert ear.drain() == [Written(3, "stdout", "ab"), Written(3, "stderr", "c")]
     ear._take_text("stdout", "x" * 10_000)
     assert passed == [[Written(3, "stdout", "x" * 10_000)]]
+
+
+@pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 1}])
+def test_recomputed_elements_speak_once(options, capsys, tmp_path):
+    def f(x):
+        print(f"[{int(x)}]" + "." * 9000)
+        if x in (36, 137, 161):
+            try:
+                os.close(os.open(f"{tmp_path}/{x}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return x
+            os._exit(1)
+        return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parallel_apply(f, np.arange(300.0), **ISOLATED, **options)
+    told = [int(number) for number in re.findall(r"\[(\d+)\]", capsys.readouterr().out)]
+    assert [told.count(k) for k in range(300) if k not in (36, 137, 161)] == [1] * 297
+
+
+def test_text_of_threads_that_the_function_leaves_behind():
+    def f(x):
+        if x == 0:
+            threading.Thread(target=lambda: [print("x" * 9000) for _ in range(300)], name="talk").start()
+        time.sleep(0.001)
+        return x
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert_same(parallel_apply(f, np.arange(200), isolate=True, workers=1), np.arange(200))
+
+
+def test_bad_logging_calls_do_not_break_the_function(capsys):
+    def f(x):
+        logging.getLogger("parwise.test.mine").warning("%d items", "three")
+        return x
+
+    assert_same(parallel_apply(f, np.arange(4), **ISOLATED), np.arange(4))
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_warnings_of_classes_that_only_the_worker_has():
+    def f(x):
+        if "only_there" not in sys.modules:
+            sys.modules["only_there"] = module = types.ModuleType("only_there")
+            exec("class Odd(RuntimeWarning): pass", vars(module))
+        logging.getLogger("parwise.test.mine").warning("hi", extra={"lock": threading.Lock()})
+        warnings.warn("careful", sys.modules["only_there"].Odd, stacklevel=1)
+        return x
+
+    with pytest.warns(RuntimeWarning, match="careful"):
+        assert_same(parallel_apply(f, np.arange(2), **ISOLATED), np.arange(2))
+
+
+def test_handlers_of_modules_do_not_speak_twice(tmp_path, monkeypatch, capsys):
+    (tmp_path / "speaking_module.py").write_text(
+        "import logging, sys\n"
+        "log = logging.getLogger('speaking_module')\n"
+        "handler = logging.StreamHandler(sys.stdout)\n"
+        "log.addHandler(handler)\n"
+        "def f(x):\n    log.warning('element %d', x)\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import speaking_module
+
+    speaking_module.handler.setStream(sys.stdout)
+    try:
+        parallel_apply(speaking_module.f, np.arange(3), **ISOLATED)
+    finally:
+        speaking_module.log.removeHandler(speaking_module.handler)
+    assert capsys.readouterr().out == "element 0\nelement 1\nelement 2\n"
+
+
+def test_streams_can_be_configured():
+    def f(x):
+        sys.stdout.reconfigure(line_buffering=True)
+        return x
+
+    assert_same(parallel_apply(f, np.arange(2), **ISOLATED), np.arange(2))

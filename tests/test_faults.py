@@ -16,6 +16,11 @@ import pytest
 
 import parwise
 from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, _pool, parallel_apply
+from parwise._call import make_call
+from parwise._job import Job
+from parwise._link import Link
+from parwise._losses import Losses
+from parwise._options import resolve
 from parwise._pool import WorkerPool, default_pool
 from parwise._runners import processes
 
@@ -443,3 +448,110 @@ def test_exceptions_that_mean_something_to_python(kind):
 
 def throw(kind):
     raise kind
+
+
+@pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 2}])
+def test_proof_that_kills_worker_after_worker(eager, options):
+    """The caller has that element; the others are computed."""
+    caller = os.getpid()
+
+    def f(x):
+        if x == 0 and os.getpid() != caller:
+            os._exit(1)
+        return x
+
+    a = np.arange(200.0)
+    if "retries" in options:
+        with pytest.raises(WorkerDiedError):
+            parallel_apply(f, a, workers=2, **options)
+    else:
+        assert_same(parallel_apply(f, a, workers=2, **options), a)
+    right_call()
+
+
+@pytest.mark.parametrize("end", [lambda: sys.exit(0), lambda: throw(ValueError), lambda: None])
+def test_child_of_the_function_does_not_answer_for_it(end):
+    def f(x):
+        child = os.fork()
+        if child == 0:
+            sys.stderr = None
+            end()
+            return -1.0
+        os.waitpid(child, 0)
+        return x
+
+    a = np.arange(6.0)
+    for options in ({}, {"errors": "ignore"}):
+        assert_same(parallel_apply(f, a, **ISOLATED, **options), a)
+
+
+def test_late_element_that_ends_after_all():
+    """It ignores the signal and is done before it is killed, or raises something."""
+
+    def slow(x):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(0.3 if x == 0 else 0.0)
+        return x
+
+    def raising(x):
+        signal.signal(signal.SIGTERM, lambda *_: throw(RuntimeError))
+        time.sleep(5.0 if x == 0 else 0.0)
+        return x
+
+    named = []
+    for f in (slow, raising):
+        for workers in (1, 2):
+            for count in (1, 40):
+                a = np.arange(float(count))
+                try:
+                    assert_same(parallel_apply(f, a, timeout=0.15, workers=workers), a)
+                except (ElementTimeoutError, RuntimeError) as error:
+                    named.append(f"{error} {error.__notes__}")
+    assert all("in element 0 along axis 0" in one for one in named)
+    right_call()
+
+
+def test_signal_without_a_name():
+    with pytest.raises(WorkerDiedError, match="ended by signal 40 in element 2") as caught:
+        parallel_apply(in_the_function(killed_by(40), 2), np.arange(4), **ISOLATED)
+    assert caught.value.signal == 40
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_worker_that_is_killed_while_idle_costs_nothing(proven):
+    """If it had computed anything before: a worker that never comes up is an error."""
+    settings = resolve({"workers": 2})
+    call = make_call(
+        abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
+        out=None, rng=None, settings=settings,
+    )  # fmt: skip
+    link = Link(1, 4096)
+    try:
+        link.proven = proven
+        link.slots.mark[0] = -1
+        if proven:
+            assert Losses(Job(call)).settle(link, -9, None)
+        else:
+            with pytest.raises(WorkerDiedError, match="SIGKILL before it came to an element"):
+                Losses(Job(call)).settle(link, -9, None)
+    finally:
+        link.close()
+
+
+def test_function_that_cannot_travel_says_so_from_a_cold_start():
+    """While the caller is at a long element a second thread finds it out."""
+    pool = WorkerPool()
+    lock = threading.Lock()
+
+    def f(x):
+        with lock:
+            time.sleep(0.2)
+        return x
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(processes, "default_pool", lambda: pool)
+            with pytest.raises(TypeError, match="cannot be sent to a worker process"):
+                parallel_apply(f, np.arange(4.0), workers=2)
+    finally:
+        pool.stop()

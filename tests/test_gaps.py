@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 import warnings
 
@@ -222,3 +223,37 @@ def test_any_gaps(bad, count, kind, workers):
     want = np.full((count, *rest.shape[1:]), np.nan, rest.dtype) if len(good) < count else rest.copy()
     want[good] = rest
     assert_same(got, want)
+
+
+def test_threads_with_gaps():
+    """None may see a module that another one is importing."""
+    found = []
+
+    def work():
+        found.extend(quietly(failing((0,), np.sqrt), np.arange(4.0), workers=1) for _ in range(5))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 30
+
+
+def test_errors_name_the_element_that_had_it():
+    def f(x):
+        if x in (1, 2):
+            raise ValueError
+        return (x,) if x == 5 else (x, x)
+
+    with pytest.raises(ValueError, match="2 results for element 3 but 1 for element 5"):
+        quietly(f, np.arange(8.0), workers=1)
+
+
+def test_mixed_results_in_an_out_of_floats():
+    out = np.empty(6)
+    quietly(failing((2,), lambda x: bool(x) if x % 2 else np.bool_(x)), np.arange(6.0), out=out, **ISOLATED)
+    assert out[np.arange(6) != 2].tolist() == [0, 1, 1, 1, 1]
+    assert np.isnan(out[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -13,6 +12,7 @@ import numpy as np
 
 from ._blas import ThreadCounts, read_threads, workers_beside
 from ._channel import SLOTS, copy_in, lay
+from ._echo import unpack_said
 from ._job import Job
 from ._kernel import Outcome
 from ._link import Held, Inbox, Link
@@ -142,10 +142,10 @@ class Crew:
                 self._hear(link)
                 if kind == "death" and link in self._links:
                     self._bury(link)
-        for link in self._minder.late(self._links):
+        for link, index in self._minder.late(self._links):
             link.ready = False
             link.kill_with_stack()
-            self._hear(link, late=True)
+            self._hear(link, late=index)
         for link in self._minder.grown(self._links):
             link.kill()
             self._pool.drop(link)
@@ -154,19 +154,19 @@ class Crew:
         self._check_proof()
         self.feeding += time.thread_time() - begun
 
-    def _hear(self, link: Link, *, late: bool = False) -> None:
-        """Take all that a worker has said; `late` if it was killed for being so."""
+    def _hear(self, link: Link, late: int | None = None) -> None:
+        """Take all that a worker has said; `late` is the element that it was killed for."""
         try:
             while True:
                 (kind, *content), _ = link.channel.receive()
                 getattr(self, f"_on_{kind}")(link, *content)
         except BlockingIOError:
-            if late:
-                self._bury(link, late=True)
-            else:
+            if late is None:
                 self._supply(link)
+            else:
+                self._bury(link, late)
         except (EOFError, ConnectionError):
-            self._bury(link, late=late)
+            self._bury(link, late)
 
     def _supply(self, link: Link) -> None:
         """Give a worker what it has room for."""
@@ -182,9 +182,11 @@ class Crew:
         link.ready = True
 
     def _on_said(self, link: Link, number: int, packed: bytes) -> None:
-        held = link.holds[number]
-        if not held.proof:
-            self._job.transcript.hear(held.task.lo, pickle.loads(packed))
+        held = link.holds.get(number)
+        if held is None:  # a thread that the function left behind
+            self._job.transcript.hear(0, unpack_said(packed))
+        elif not held.proof:
+            self._job.transcript.hear(held.task.lo, unpack_said(packed))
 
     def _on_got(self, link: Link, slot: int) -> None:
         link.free.append(slot)
@@ -226,6 +228,7 @@ class Crew:
     def _take(self, link: Link, number: int, head: bytes, buffers: list[Any]) -> None:
         """Take the outcome of a task, whose arrays lie in `buffers` for now."""
         held = link.holds.pop(number)
+        link.proven = True
         if not head:  # too long for a message
             head, *buffers = (bytes(buffers[0]), *buffers[1:])
         outcome, said = unpack(head, buffers)
@@ -345,14 +348,14 @@ class Crew:
 
     # When a worker ends, or should.
 
-    def _bury(self, link: Link, *, late: bool = False) -> None:
+    def _bury(self, link: Link, late: int | None = None) -> None:
         """A worker is gone: see to what it was at, and to another one if that is wanted."""
         code = self._pool.exit_code(link)
         self._pool.drop(link)
         self._links.remove(link)
-        if any(held.proof for held in link.holds.values()):
+        again = self._losses.settle(link, code, late)
+        if again and any(held.proof for held in link.holds.values()):
             self._unproved = True
-        self._losses.settle(link, code, late=late)
         if not self._job.plan.empty:
             self._replace()
 

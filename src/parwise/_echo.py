@@ -37,8 +37,9 @@ class Warned:
     lineno: int
 
     def plain(self) -> Warned:
-        """Its text, as a UserWarning."""
-        return Warned(self.index, str(self.message), UserWarning, self.filename, self.lineno)
+        """Its text, as a warning of Python's own that it is one of."""
+        category = next(kind for kind in self.category.__mro__ if kind.__module__ == "builtins")
+        return Warned(self.index, str(self.message), category, self.filename, self.lineno)
 
     def repeat(self, function: Any) -> None:
         """Warn here, as if `function` had been called here."""
@@ -97,13 +98,32 @@ Said: TypeAlias = Warned | Written | Logged
 
 
 def pack_said(said: list[Said]) -> bytes:
-    """Bytes that surely can be unpickled; what cannot travel whole goes as text."""
+    """Bytes that surely can be unpickled: each item whole, where that is possible, and as plain text."""
+    return pickle.dumps([(None if isinstance(one, Written) else _pickled(one), one.plain()) for one in said])
+
+
+def _pickled(said: Said) -> bytes | None:
     try:
         packed: bytes = cloudpickle.dumps(said)
         pickle.loads(packed)
     except Exception:
-        packed = pickle.dumps([one.plain() for one in said])
+        return None
     return packed
+
+
+def unpack_said(packed: Any) -> list[Said]:
+    """What was said, as text where it cannot be made here (a class that only the worker has)."""
+    return [_unpickled(whole, plain) for whole, plain in pickle.loads(packed)]
+
+
+def _unpickled(whole: bytes | None, plain: Said) -> Said:
+    if whole is None:
+        return plain
+    try:
+        said: Said = pickle.loads(whole)
+    except Exception:
+        return plain
+    return said
 
 
 def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
@@ -209,6 +229,9 @@ class _Voice(io.TextIOBase):
         if not self.buffer.closed:
             self.buffer.flush()
 
+    def reconfigure(self, **settings: Any) -> None:
+        """As of Python's own streams; how the text is shown is the caller's business."""
+
 
 class _Bytes(io.RawIOBase):
     """What is written to ``sys.stdout.buffer``."""
@@ -233,7 +256,11 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # As logging.handlers.QueueHandler does: arguments and tracebacks may not travel.
         record = copy.copy(record)
-        record.msg = record.message = record.getMessage()
+        try:
+            record.msg = record.message = record.getMessage()
+        except Exception:
+            self.handleError(record)
+            return
         record.args = None
         if record.exc_info:
             record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
@@ -252,10 +279,13 @@ class LogLevels:
     def adopt(self) -> None:
         """Take them on, in a process that does nothing else."""
         logging.disable(self.disable)
-        for name, logger in logging.root.manager.loggerDict.items():
-            if name not in self.loggers and isinstance(logger, logging.Logger):
+        for logger in logging.root.manager.loggerDict.values():
+            if isinstance(logger, logging.Logger):
                 logger.setLevel(logging.NOTSET)
                 logger.disabled = False
+                # A module may have given it handlers as it was imported; the caller's show the record.
+                logger.handlers[:] = []
+                logger.propagate = True
         logging.root.setLevel(self.root)
         for name, (level, disabled) in self.loggers.items():
             logger = logging.getLogger(name)
@@ -291,20 +321,38 @@ class Transcript:
         self._done: dict[int, int] = {}
         self._frontier = 0
         self._held: dict[int, list[Said]] = {}
+        # The last element that was heard of each open task, and of lost ones from where to where.
+        self._last: dict[int, int] = {}
+        self._told: list[range] = []
         # Another thread may attend to the workers.
         self._lock = threading.Lock()
 
     def hear(self, lo: int, said: list[Said]) -> None:
         """Keep what was said in the task that begins at `lo`."""
-        if said:
-            with self._lock:
-                self._held.setdefault(lo, []).extend(said)
+        if not said:
+            return
+        with self._lock:
+            if self._told:
+                said = [one for one in said if not any(one.index in told for told in self._told)]
+            self._held.setdefault(lo, []).extend(said)
+
+    def lose(self, lo: int) -> None:
+        """Forget the task that begins at `lo`: it, or parts of it, are to be computed again.
+
+        Elements that have been heard whole are not repeated a second time.
+        """
+        with self._lock:
+            self._held.pop(lo, None)
+            if lo in self._last:
+                self._told.append(range(lo, self._last.pop(lo)))
 
     def close(self, lo: int, hi: int) -> None:
         """Note that a task is done."""
-        self._done[lo] = hi
-        while self._frontier in self._done:
-            self._frontier = self._done.pop(self._frontier)
+        with self._lock:
+            self._last.pop(lo, None)
+            self._done[lo] = hi
+            while self._frontier in self._done:
+                self._frontier = self._done.pop(self._frontier)
 
     def repeat(self, limit: float, everything: bool = False) -> None:
         """Repeat what is due, up to element `limit`.
@@ -320,7 +368,12 @@ class Transcript:
             return
         with self._lock:
             due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
-            said = [one for lo in due for one in self._held.pop(lo)]
+            said = []
+            for lo in due:
+                found = self._held.pop(lo)
+                if found and lo >= self._frontier:  # still open
+                    self._last[lo] = found[-1].index
+                said.extend(found)
         for one in said:
             if one.index <= limit:
                 one.repeat(self._function)

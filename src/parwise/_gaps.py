@@ -74,7 +74,11 @@ class Gaps:
     @property
     def indices(self) -> np.ndarray:
         """All gaps, in order."""
-        return np.unique(np.concatenate(self._found)) if self._found else np.empty(0, np.intp)
+        if not self._found:
+            return np.empty(0, np.intp)
+        # Not np.unique, which imports numpy.ma: 0.1 s.
+        every = np.sort(np.concatenate(self._found))
+        return every[np.diff(every, prepend=-1) > 0]
 
     def warn(self) -> None:
         """Tell the user of the gaps, if there are any."""

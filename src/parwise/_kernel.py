@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -180,7 +180,8 @@ class Kernel:
                 return _GAP
 
         raw = [one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP]
-        results = _pack(raw, lo) if raw else None
+        missing = set(gaps)
+        results = _pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
         if not first:
             return Outcome(results, 0.0)
         return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
@@ -213,13 +214,13 @@ def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Re
             return Results([Stack(np.ndarray, stack)]), len(stack)
         raw = stack
     raw.extend(calls)
-    return _pack(raw, lo), len(raw)
+    return _pack(raw, range(lo, lo + len(raw))), len(raw)
 
 
-def _pack(raw: list[Any], lo: int) -> Results:
-    """Results of elements from `lo` on, stacked where they are of one kind."""
+def _pack(raw: list[Any], indices: Sequence[int]) -> Results:
+    """Results of some elements, stacked where they are of one kind."""
     if raw and isinstance(raw[0], tuple):
-        columns, kind = split_tuples(raw, lo)
+        columns, kind = split_tuples(raw, indices)
         return Results([pack_column(column) for column in columns], kind)
     return Results([pack_column(raw)])
 

@@ -83,6 +83,8 @@ class Link:
         self.pid = 0
         self.pidfd = -1
         self.ready = False
+        # Whether it has ever computed anything.
+        self.proven = False
         self.reset()
 
     def reset(self) -> None:
@@ -143,6 +145,8 @@ class Link:
 
     def close(self) -> None:
         """Let go of the worker, which ends when it sees that."""
+        # These may refer to this link, and so keep its memory until the collector comes.
+        self.outbox = self.inbox = None
         self.channel.close()
         for fd in self._theirs or ():
             os.close(fd)

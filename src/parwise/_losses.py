@@ -11,6 +11,8 @@ from ._link import Held, Link
 from ._split import Task
 from .errors import ElementTimeoutError, ParwiseError, WorkerDiedError
 
+# So often a worker may be killed in one call while it has nothing to do.
+IDLE_DEATHS = 100
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -27,7 +29,7 @@ class Losses:
         # How many workers each element has cost; -1 stands for none.
         self._times: Counter[int] = Counter()
 
-    def settle(self, link: Link, code: int | None, *, late: bool) -> None:
+    def settle(self, link: Link, code: int | None, late: int | None) -> bool:
         """Have what was lost computed again, leave a gap, or fail the job.
 
         Parameters
@@ -36,8 +38,13 @@ class Losses:
             Of the worker, which has ended.
         code : int or None
             Its exit code, or minus the signal; None if unknown.
-        late : bool
-            Whether it was killed as an element took too long.
+        late : int or None
+            The element that took too long, if it was killed for that.
+
+        Returns
+        -------
+        bool
+            Whether what it was at is to be computed again.
 
         Raises
         ------
@@ -46,21 +53,28 @@ class Losses:
         """
         job, settings = self._job, self._job.call.settings
         held = list(link.holds.values())
-        index = _element(link, held)
-        error = self._too_late(link, index, held) if late else self._death(link, code, index, held)
         tasks = [one.task for one in held if not one.proof]
-        self._times[-1 if index is None else index] += 1
-        if self._times[-1 if index is None else index] <= settings.retries:
+        for task in tasks:
+            job.transcript.lose(task.lo)
+        index = _element(link, held) if late is None else late
+        place = -1 if index is None else index
+        self._times[place] += 1
+        nothing_lost = not held and link.proven and self._times[place] <= IDLE_DEATHS
+        in_time = late is not None and not any(one.task.lo <= late < one.task.hi for one in held)
+        if nothing_lost or in_time or self._times[place] <= settings.retries:
             job.plan.give_back(tasks)
-        elif index is None:
+            return True
+        error = self._death(link, code, index, held) if late is None else self._too_late(link, late, held)
+        if index is None:
             raise error
-        elif settings.ignore:
+        if settings.ignore:
             for task in tasks:
                 self._leave_gap(task, index, error)
         else:
             job.fail(index, error)
             # Only what comes before can still matter: an exception there counts first.
             job.plan.give_back(task for task in tasks if task.hi <= index)
+        return False
 
     def _leave_gap(self, task: Task, index: int, error: ParwiseError) -> None:
         """Give up element `index` if it is in `task`; the rest is to be computed again."""
@@ -77,8 +91,7 @@ class Losses:
     def _name(self, index: int, held: list[Held]) -> str:
         return self._job.call.name(index, next((one.task.hi for one in held if one.task.lo == index), None))
 
-    def _too_late(self, link: Link, index: int | None, held: list[Held]) -> ElementTimeoutError:
-        assert index is not None
+    def _too_late(self, link: Link, index: int, held: list[Held]) -> ElementTimeoutError:
         call = self._job.call
         error = ElementTimeoutError(
             f"the function took more than timeout={call.settings.timeout:g} s {self._name(index, held)}; "
@@ -92,7 +105,7 @@ class Losses:
         if code is None:
             how = "in an unknown way"
         elif code < 0:
-            how = f"by {signal.Signals(-code).name}"
+            how = f"by {_signal_name(-code)}"
         else:
             how = f"with exit code {code}"
         if index is None:
@@ -122,6 +135,13 @@ def _element(link: Link, held: list[Held]) -> int | None:
         if index is not None and one.task.lo < index == one.task.hi:
             return index - 1
     return index
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time ones have none
+        return f"signal {number}"
 
 
 def _stack(link: Link) -> str:

@@ -41,17 +41,18 @@ class Minder:
         left = max(LEAST_PATIENCE, min(begun, default=now) + self._timeout - now)
         return left if timeout is None else min(timeout, left)
 
-    def late(self, links: Iterable[Link]) -> Iterator[Link]:
-        """Workers whose element takes too long."""
+    def late(self, links: Iterable[Link]) -> Iterator[tuple[Link, int]]:
+        """Workers whose element takes too long, and that element."""
         if self._timeout is None:
             return
         for link in list(links):
             index = link.at
-            at_it = index is not None and any(one.task.lo <= index < one.task.hi for one in link.holds.values())
+            if index is None or not any(one.task.lo <= index < one.task.hi for one in link.holds.values()):
+                continue
             late = time.monotonic() - link.since > self._timeout
             # Unless it has gone on meanwhile.
-            if at_it and late and link.at == index and link.pidfd >= 0:
-                yield link
+            if late and link.at == index and link.pidfd >= 0:
+                yield link, index
 
     def grown(self, links: Iterable[Link]) -> Iterator[Link]:
         """Workers that are to be given nothing more, since they have grown, and hold nothing now."""

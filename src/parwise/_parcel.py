@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from ._echo import Said, pack_said
+from ._echo import Said, pack_said, unpack_said
 from ._kernel import Outcome
 from ._results import Column, Results, Stack
 from .errors import RemoteError
@@ -112,7 +112,7 @@ def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
     """The outcome, its arrays lying in `buffers`, and what was said."""
     info: Head = pickle.loads(head)
     buffers = list(buffers)
-    said = pickle.loads(buffers.pop()) if info.said else []
+    said = unpack_said(buffers.pop()) if info.said else []
     error = unpack_error(buffers.pop()) if info.index >= 0 else None
     outcome = Outcome(None, info.seconds, info.threaded, info.index, error, info.gaps)
     if not info.found:

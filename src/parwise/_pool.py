@@ -194,7 +194,8 @@ class WorkerPool:
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float | None) -> list[tuple[str, Link]]:
         """Events of the workers: ("message", link) and ("death", link).

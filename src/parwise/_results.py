@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -103,7 +103,9 @@ def _pack_arrays(raw: list[np.ndarray]) -> Column:
 def is_masked(kind: type) -> bool:
     """Whether `kind` is a masked array; importing numpy.ma to ask takes 0.1 s."""
     ma = sys.modules.get("numpy.ma")
-    return ma is not None and issubclass(kind, ma.MaskedArray)
+    # Another thread may be importing it just now.
+    masked = getattr(ma, "MaskedArray", None)
+    return masked is not None and issubclass(kind, masked)
 
 
 def _refuse_masked(kinds: set[type]) -> None:
@@ -114,10 +116,11 @@ def _refuse_masked(kinds: set[type]) -> None:
         )
 
 
-def split_tuples(raw: list[Any], lo: int) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
+def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
     """Columns of tuple results, and the tuple type."""
     kind, width = type(raw[0]), len(raw[0])
-    for index, one in enumerate(raw, lo):
+    lo = indices[0]
+    for index, one in zip(indices, raw, strict=True):
         if not isinstance(one, tuple):
             raise ValueError(f"func returned a tuple for element {lo} but {type(one).__name__} for element {index}")
         if len(one) != width:

@@ -246,6 +246,8 @@ class Target:
             raise _ragged(call, raw, found, error) from error
         if len(gaps):
             dtype, value = gap_value(whole.dtype)
+            if self._out is not None and np.can_cast(whole.dtype, self._out.dtype, "same_kind"):
+                dtype, value = gap_value(self._out.dtype)
             full = np.full((call.count, *whole.shape[1:]), value, dtype)
             full[found] = whole
             whole = full

@@ -10,8 +10,9 @@ import pickle
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -41,6 +42,20 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker.run()
     os._exit(0)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a process that the function forked and that has come back from it.
+
+    It has the worker's socket, but must not answer in its place.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    os._exit(code)
 
 
 def _leave_stack(fd: int) -> None:
@@ -155,6 +170,8 @@ class Worker:
         self._limit.set(threads)
         self._number = number
         outcome, kept = self._compute(self._kernel, memory, lo, hi, slot, offsets, layouts)
+        if os.getpid() != self._owner:
+            _end_child(outcome.error)
         if kept and slot >= 0:
             del memory
             self._slots.leave_input(slot)

@@ -87,11 +87,9 @@ class Zygote:
 
     def _reap(self, pidfd: int) -> None:
         pid = self._alive.pop(pidfd)
-        # Not waited for yet, so its number, which is that of its group too, is
-        # nobody else's. What it started goes with it if it was killed.
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        if ended is not None and ended.si_code != os.CLD_EXITED:
-            _end_group(pid)
+        # What it started goes with it. It has not been waited for yet, so its
+        # number, which is that of its group too, is nobody else's.
+        _end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._poll.unregister(pidfd)
         os.close(pidfd)
