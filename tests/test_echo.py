@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._echo import Ear, Transcript, Written
+from parwise._ear import Ear
+from parwise._said import Written
+from parwise._transcript import Transcript
 
 from .oracle import assert_same
 from .scripts import run_script

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, _pool, parallel_apply
+from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, _zygote, parallel_apply
 from parwise._call import make_call
 from parwise._job import Job
 from parwise._link import Link
@@ -165,14 +165,14 @@ def test_crash_at_start(how, monkeypatch):
 def test_no_more_processes_can_be_made(monkeypatch):
     pool = WorkerPool()
     monkeypatch.setattr(processes, "default_pool", lambda: pool)
-    command = _pool._zygote_command
+    command = _zygote._command
 
     def crippled():
         *most, code = command()
         refuse = "import os\ndef refuse():\n    raise BlockingIOError(11, 'no more processes')\nos.fork = refuse\n"
         return [*most, refuse + code]
 
-    monkeypatch.setattr(_pool, "_zygote_command", crippled)
+    monkeypatch.setattr(_zygote, "_command", crippled)
     try:
         with pytest.raises(ParwiseError, match="could not be started .*no more processes.*fewer workers"):
             parallel_apply(np.negative, np.arange(9), **ISOLATED)

@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_echo", "_interrupt", "_results"},
-    {"_cpu", "_memory", "_payload", "_channel", "_verify"},
+    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_said", "_interrupt", "_results"},
+    {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_input"},
     {"_call", "_kernel"},
     {"_gaps", "_parcel"},

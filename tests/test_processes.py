@@ -21,9 +21,9 @@ from parwise import (
     WorkerDiedError,
     _crew,
     _link,
-    _pool,
     _segment,
     _shipment,
+    _zygote,
     parallel_apply,
 )
 from parwise._blas import ThreadWatch
@@ -31,6 +31,7 @@ from parwise._channel import Slots, segment_bytes
 from parwise._pool import WorkerPool, default_pool
 from parwise._runners import processes
 
+from .conftest import made as others
 from .oracle import assert_same, loop
 from .scripts import run_script
 
@@ -181,7 +182,7 @@ def test_surroundings_are_the_callers(tmp_path, monkeypatch):
     assert got.tolist() == [f"yes {tmp_path}"] * 2
     monkeypatch.delenv("PARWISE_TEST")
     assert not parallel_apply(lambda x: "PARWISE_TEST" in os.environ, np.arange(2), **ISOLATED).any()
-    threads = {name: os.environ.get(name) for name in _pool._ONE_THREAD}
+    threads = {name: os.environ.get(name) for name in _zygote._ONE_THREAD}
     got = parallel_apply(lambda x: repr({k: os.environ.get(k) for k in threads}), np.arange(2), **ISOLATED)
     assert got[0] == repr(threads)
 
@@ -512,6 +513,8 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
     """The fallback for systems without memfd does the same work, with slots of any size."""
     made = []
     create = _segment.create_fd
+    if not memfd:
+        others.append("resource tracker")  # a process that multiprocessing keeps for shared memory
 
     def create_fd(nbytes):
         made.append(nbytes)

@@ -12,7 +12,6 @@ import numpy as np
 
 from ._blas import ThreadCounts, read_threads, workers_beside
 from ._channel import SLOTS, copy_in, lay
-from ._echo import unpack_said
 from ._job import Job
 from ._kernel import Outcome
 from ._link import Held, Inbox, Link
@@ -21,6 +20,7 @@ from ._minder import Minder
 from ._parcel import unpack, unpack_error
 from ._pool import WorkerPool
 from ._results import Results, owned
+from ._said import unpack_said
 from ._segment import map_anonymous
 from ._shipment import Shipment
 from ._split import Task

@@ -23,7 +23,8 @@ class Uninterrupted:
 
     def __enter__(self) -> Uninterrupted:
         # Only the main thread is ever interrupted; a handler that is not Python's cannot be put back.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
+        # (`current_thread` would leave an entry behind for each thread that `threading` does not know.)
+        if threading.get_ident() == threading.main_thread().ident and signal.getsignal(signal.SIGINT) is not None:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 

@@ -13,7 +13,6 @@ import numpy as np
 from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
-from ._echo import Transcript
 from ._gaps import Gaps
 from ._input import Input
 from ._kernel import Kernel, Outcome
@@ -21,6 +20,7 @@ from ._layout import ALIGNMENT, PAGE, Layout, place, private_memory
 from ._plan import Plan
 from ._results import Results, owned
 from ._split import Task
+from ._transcript import Transcript
 
 #: Where inputs lie in a task's memory: offset, and size if they are pickled.
 Offsets = list[tuple[int, int]]

@@ -12,9 +12,9 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from ._echo import Said, pack_said, unpack_said
 from ._kernel import Outcome
 from ._results import Column, Results, Stack
+from ._said import Said, pack_said, unpack_said
 from .errors import RemoteError
 
 # Tuples of more results than this travel as one pickle.

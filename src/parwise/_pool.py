@@ -11,8 +11,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
@@ -22,20 +20,8 @@ from ._cpu import cpu_count
 from ._interrupt import Uninterrupted
 from ._link import Link
 from ._memory import LOOK_SECONDS, file_limit, memory_limit, own_bytes
-from ._zygote import CONTROL_FD
+from ._zygote import start
 from .errors import ParwiseError
-
-# While NumPy is imported there, so that BLAS makes no threads before the fork.
-_ONE_THREAD = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep others off
-# the CPUs; in workers they sleep at once.
-_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
 # All slots together take at most this part of the memory.
 MEMORY_SHARE = 16
@@ -154,8 +140,6 @@ class WorkerPool:
 
     def _spawn(self) -> None:
         """Start the zygote: a new interpreter, no fork of this process."""
-        if not sys.executable:
-            raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
         with Uninterrupted():
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -166,15 +150,7 @@ class WorkerPool:
                 self._poll.register(self._wake, select.EPOLLIN)
                 self._poll.register(mine, select.EPOLLIN)
                 atexit.register(self.stop)
-                self._zygote_pid = os.posix_spawn(
-                    sys.executable,
-                    _zygote_command(),
-                    {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
-                    file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD)],
-                    setpgroup=0,
-                    setsigmask=(),
-                    setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
-                )
+                self._zygote_pid = start(theirs)
 
     def add_link(self) -> Link:
         """Have one more worker, behind all others."""
@@ -326,18 +302,6 @@ def fitting_slot_bytes() -> int:
             "(ulimit -f); use executor='threads'"
         )
     return min(SLOT_BYTES, room - room % mmap.PAGESIZE)
-
-
-def _zygote_command() -> list[str]:
-    """The command line of a zygote, with this interpreter's flags and module path.
-
-    ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not stand in for the standard library's.
-    """
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
-    code = f"import sys; sys.path[:] = {paths!r}; from parwise._zygote import main; main({os.getpid()})"
-    return [sys.executable, *flags, "-P", "-c", code]
 
 
 _default: WorkerPool | None = None

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Iterable
 
 from ._channel import INLINE_BYTES
-from ._echo import read_log_levels
+from ._ear import read_log_levels
 from ._environment import read_numerics, read_surroundings
 from ._interrupt import Uninterrupted
 from ._job import Job

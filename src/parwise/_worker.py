@@ -18,12 +18,13 @@ import numpy as np
 
 from ._blas import ThreadCounts, ThreadLimit, ThreadWatch
 from ._channel import INLINE_BYTES, Channel, Slots, copy_in, lay
-from ._echo import Ear, LogLevels, Said, pack_said
+from ._ear import Ear, LogLevels
 from ._environment import Numerics, Surroundings
 from ._kernel import Kernel, Outcome
 from ._layout import Layout
 from ._parcel import pack, pack_error
 from ._payload import load, private_copy
+from ._said import Said, pack_said
 from ._segment import map_anonymous, map_private
 
 IDLE = -1

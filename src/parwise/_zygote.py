@@ -14,15 +14,62 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 
 from ._channel import Channel
 from ._worker import serve
+from .errors import ParwiseError
+
+# While NumPy is imported there, so that BLAS makes no threads before the fork.
+_ONE_THREAD = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep others off
+# the CPUs; in workers they sleep at once.
+_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 #: Its end of the control socket: the place of its standard input.
 CONTROL_FD = 0
+
+
+def start(control: socket.socket) -> int:
+    """Start a zygote that answers at the other end of `control`: a new interpreter, no fork of this process.
+
+    Returns
+    -------
+    int
+        Its process id.
+    """
+    if not sys.executable:
+        raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
+    return os.posix_spawn(
+        sys.executable,
+        _command(),
+        {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
+        file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
+        setpgroup=0,
+        setsigmask=(),
+        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+    )
+
+
+def _command() -> list[str]:
+    """The command line of a zygote, with this interpreter's flags and module path.
+
+    ``-P`` keeps the working directory off the path: a ``random.py`` there must
+    not stand in for the standard library's.
+    """
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+    code = f"import sys; sys.path[:] = {paths!r}; from parwise._zygote import main; main({os.getpid()})"
+    return [sys.executable, *flags, "-P", "-c", code]
 
 
 def main(parent: int) -> None:

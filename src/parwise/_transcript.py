@@ -1,0 +1,83 @@
+"""Repeats in the caller what functions said in workers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ._said import Said
+
+
+class Transcript:
+    """Repeats what workers said in index order, as soon as that is known.
+
+    What is said in a task is repeated at once if all tasks before it are done,
+    and else when they are.
+
+    Parameters
+    ----------
+    function : callable
+        The mapped one.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._done: dict[int, int] = {}
+        self._frontier = 0
+        self._held: dict[int, list[Said]] = {}
+        # The last element that was heard of each open task, and of lost ones from where to where.
+        self._last: dict[int, int] = {}
+        self._told: list[range] = []
+        # Another thread may attend to the workers.
+        self._lock = threading.Lock()
+
+    def hear(self, lo: int, said: list[Said]) -> None:
+        """Keep what was said in the task that begins at `lo`."""
+        if not said:
+            return
+        with self._lock:
+            if self._told:
+                said = [one for one in said if not any(one.index in told for told in self._told)]
+            self._held.setdefault(lo, []).extend(said)
+
+    def lose(self, lo: int) -> None:
+        """Forget the task that begins at `lo`: it, or parts of it, are to be computed again.
+
+        Elements that have been heard whole are not repeated a second time.
+        """
+        with self._lock:
+            self._held.pop(lo, None)
+            if lo in self._last:
+                self._told.append(range(lo, self._last.pop(lo)))
+
+    def close(self, lo: int, hi: int) -> None:
+        """Note that a task is done."""
+        with self._lock:
+            self._last.pop(lo, None)
+            self._done[lo] = hi
+            while self._frontier in self._done:
+                self._frontier = self._done.pop(self._frontier)
+
+    def repeat(self, limit: float, everything: bool = False) -> None:
+        """Repeat what is due, up to element `limit`.
+
+        Parameters
+        ----------
+        limit : float
+            The lowest index that raised: the loop would not have gone on.
+        everything : bool
+            True at the end of a call.
+        """
+        if not self._held:
+            return
+        with self._lock:
+            due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
+            said = []
+            for lo in due:
+                found = self._held.pop(lo)
+                if found and lo >= self._frontier:  # still open
+                    self._last[lo] = found[-1].index
+                said.extend(found)
+        for one in said:
+            if one.index <= limit:
+                one.repeat(self._function)
