@@ -146,8 +146,9 @@ def test_interrupted_pool_is_renewed():
             os.kill(caller, signal.SIGINT)
         threading.Event().wait()
 
-    before = {link.pid for link in default_pool().links}
+    zygote, before = default_pool()._zygote_pid, {link.pid for link in default_pool().links}
     with pytest.raises(KeyboardInterrupt):
         parallel_apply(f, np.arange(4), **ISOLATED)
     where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)
     assert not before & set(where.tolist())
+    assert default_pool()._zygote_pid == zygote

@@ -73,10 +73,9 @@ class Crew:
             self._pool.abandon()
         if self.started and error is None:
             self._shipment.take_back(self._links)
-        # After an interrupt the pool itself may be half changed: the next call
-        # starts it anew.
-        if error is None or isinstance(error, Exception):
-            self._pool.dirty = False
+        # Left set by a second interrupt within `abandon`: then the next call
+        # starts all anew.
+        self._pool.dirty = False
 
     @property
     def warm(self) -> bool:

@@ -150,7 +150,11 @@ class WorkerPool:
                 self._poll.register(self._wake, select.EPOLLIN)
                 self._poll.register(mine, select.EPOLLIN)
                 atexit.register(self.stop)
-                self._zygote_pid = start(theirs)
+                try:
+                    self._zygote_pid = start(theirs)
+                except BaseException:
+                    self.stop()
+                    raise
 
     def add_link(self) -> Link:
         """Have one more worker, behind all others."""
@@ -227,18 +231,20 @@ class WorkerPool:
     def exit_code(self, link: Link) -> int | None:
         """How a dead worker ended: its exit code, or minus the signal."""
         assert self._zygote is not None
-        with contextlib.suppress(OSError, EOFError):
+        try:
             self._zygote.sock.settimeout(ANSWER_SECONDS)
-            self._zygote.send("reap", link.pid)
-            while True:
-                message, fds = self._zygote.receive()
-                if message[:2] == ("dead", link.pid):
-                    self._zygote.sock.setblocking(False)
-                    code: int | None = message[2]
-                    return code
-                self._take(message, fds)
-        self._zygote.sock.setblocking(False)
-        return None
+            with Uninterrupted():
+                self._zygote.send("reap", link.pid)
+                while True:
+                    message, fds = self._zygote.receive()
+                    if message[:2] == ("dead", link.pid):
+                        code: int | None = message[2]
+                        return code
+                    self._take(message, fds)
+        except (OSError, EOFError):
+            return None
+        finally:
+            self._zygote.sock.setblocking(False)
 
     def drop(self, link: Link) -> None:
         """Take a worker out of the pool."""
