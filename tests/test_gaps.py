@@ -196,8 +196,8 @@ def test_late_elements_leave_gaps():
             time.sleep(60)
         return x
 
-    with pytest.warns(RuntimeWarning, match="2 of 23 .*: 2, 11.*ElementTimeoutError: .*timeout=0.15 s"):
-        got = parallel_apply(f, A, errors="ignore", workers=2, timeout=0.15)
+    with pytest.warns(RuntimeWarning, match="2 of 23 .*: 2, 11.*ElementTimeoutError: .*timeout=1 s"):
+        got = parallel_apply(f, A, errors="ignore", workers=2, timeout=1.0)
     want = A.copy()
     want[[2, 11]] = np.nan
     assert_same(got, want)
