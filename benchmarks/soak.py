@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -170,9 +171,12 @@ def killed(rng: random.Random) -> None:
 
 
 def _kill(pid: int) -> None:
-    if any(link.pid == pid for link in default_pool().links):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill a worker, and wait until it has ended: the next call is not to be hit."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        select.select([fd], [], [])
+        os.close(fd)
 
 
 def late(rng: random.Random) -> None:

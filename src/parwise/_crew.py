@@ -103,14 +103,16 @@ class Crew:
     def start(self) -> None:
         """Bring up workers and send them the function; does not wait for them."""
         job, settings = self._job, self._job.call.settings
+        self._width = settings.workers
+        self._prove_last = len(job.call.bounds or range(job.call.count)) <= FEW_TASKS * self._width
+        # First: what follows takes up to 30 ms, beside a function in pure
+        # Python, and meanwhile they come up.
+        self._links = list(self._pool.start(self._width))
         # Any other number than the caller's may change bits, for elements that
         # nobody has looked at yet.
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         self._call = next(self._pool.calls)
         self._shipment = Shipment(job, self._call)
-        self._width = settings.workers
-        self._prove_last = len(job.call.bounds or range(job.call.count)) <= FEW_TASKS * self._width
-        self._links = list(self._pool.start(self._width))
         self._minder = Minder(settings.timeout, self._width)
         self._shipment.send(self._links)
         self.started = True
