@@ -34,6 +34,11 @@ hypothesis.settings.load_profile("parwise")
 made = []
 
 
+def pytest_collection_modifyitems(items):
+    """Dask last: until it is there, every descriptor and thread is accounted for."""
+    items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
     """Bring up as many workers as any test uses, so that later counts can be compared."""
