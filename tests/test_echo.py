@@ -369,3 +369,15 @@ def test_streams_can_be_configured():
         return x
 
     assert_same(parallel_apply(f, np.arange(2), **ISOLATED), np.arange(2))
+
+
+def test_transcript_of_a_lost_task(capsys):
+    """What was heard whole is told once; the element at which the worker died is told anew."""
+    transcript = Transcript(print)
+    transcript.hear(0, [Written(0, "stdout", "zero "), Written(1, "stdout", "one ")])
+    transcript.repeat(float("inf"))
+    transcript.hear(0, [Written(2, "stdout", "two "), Written(3, "stdout", "thr")])
+    transcript.lose(0)
+    transcript.hear(0, [Written(k, "stdout", f"again {k} ") for k in range(5)])
+    transcript.repeat(float("inf"))
+    assert capsys.readouterr().out == "zero one two again 3 again 4 "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterable
 
 from ._job import Job
 from ._link import Held, Link
@@ -54,15 +55,13 @@ class Losses:
         job, settings = self._job, self._job.call.settings
         held = list(link.holds.values())
         tasks = [one.task for one in held if not one.proof]
-        for task in tasks:
-            job.transcript.lose(task.lo)
         index = _element(link, held) if late is None else late
         place = -1 if index is None else index
         self._times[place] += 1
         nothing_lost = not held and link.proven and self._times[place] <= IDLE_DEATHS
         in_time = late is not None and not any(one.task.lo <= late < one.task.hi for one in held)
         if nothing_lost or in_time or self._times[place] <= settings.retries:
-            job.plan.give_back(tasks)
+            self._give_back(tasks)
             return True
         error = self._death(link, code, index, held) if late is None else self._too_late(link, late, held)
         if index is None:
@@ -73,12 +72,19 @@ class Losses:
         else:
             job.fail(index, error)
             # Only what comes before can still matter: an exception there counts first.
-            job.plan.give_back(task for task in tasks if task.hi <= index)
+            self._give_back(task for task in tasks if task.hi <= index)
         return False
+
+    def _give_back(self, tasks: Iterable[Task]) -> None:
+        """Have tasks computed again."""
+        for task in list(tasks):
+            self._job.transcript.lose(task.lo)
+            self._job.plan.give_back([task])
 
     def _leave_gap(self, task: Task, index: int, error: ParwiseError) -> None:
         """Give up element `index` if it is in `task`; the rest is to be computed again."""
         job = self._job
+        job.transcript.lose(task.lo)
         if not task.lo <= index < task.hi:
             job.plan.give_back([task])
         elif job.call.vectorized:

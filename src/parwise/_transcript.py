@@ -41,14 +41,21 @@ class Transcript:
             self._held.setdefault(lo, []).extend(said)
 
     def lose(self, lo: int) -> None:
-        """Forget the task that begins at `lo`: it, or parts of it, are to be computed again.
+        """Note that the task that begins at `lo`, or parts of it, are to be computed again.
 
-        Elements that have been heard whole are not repeated a second time.
+        Elements that have been heard whole, which all but the newest have, are
+        not repeated a second time.
         """
         with self._lock:
-            self._held.pop(lo, None)
-            if lo in self._last:
-                self._told.append(range(lo, self._last.pop(lo)))
+            held = self._held.pop(lo, [])
+            newest = max([one.index for one in held], default=self._last.get(lo))
+            if newest is None:
+                return
+            whole = [one for one in held if one.index < newest]
+            if whole:
+                self._held[lo] = whole
+            self._last.pop(lo, None)
+            self._told.append(range(lo, newest))
 
     def close(self, lo: int, hi: int) -> None:
         """Note that a task is done."""
