@@ -130,7 +130,12 @@ class Channel:
         """
         # Not socket.recv_fds, which drops its flags: descriptors came without
         # close-on-exec, and programs that the function starts had them.
-        data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # The other side died with messages unread. Linux says so once, before
+            # what it had sent by then, which is still there.
+            data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
         if not data:
             raise EOFError
         message: tuple[Any, ...] = pickle.loads(data)
