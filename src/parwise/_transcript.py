@@ -36,9 +36,7 @@ class Transcript:
         if not said:
             return
         with self._lock:
-            if self._told:
-                said = [one for one in said if not any(one.index in told for told in self._told)]
-            self._held.setdefault(lo, []).extend(said)
+            self._held.setdefault(lo, []).extend(one for one in said if not self._is_told(one.index))
 
     def lose(self, lo: int) -> None:
         """Note that the task that begins at `lo`, or parts of it, are to be computed again.
@@ -47,15 +45,16 @@ class Transcript:
         not repeated a second time.
         """
         with self._lock:
-            held = self._held.pop(lo, [])
-            newest = max([one.index for one in held], default=self._last.get(lo))
-            if newest is None:
-                return
-            whole = [one for one in held if one.index < newest]
-            if whole:
-                self._held[lo] = whole
-            self._last.pop(lo, None)
-            self._told.append(range(lo, newest))
+            held = self._held.get(lo, [])
+            # Of an earlier worker that had the same task, elements are whole already.
+            found = {one.index for one in held} | {self._last.pop(lo, -1)}
+            newest = max((index for index in found if index >= lo and not self._is_told(index)), default=None)
+            if newest is not None:
+                self._held[lo] = [one for one in held if one.index != newest]
+                self._told.append(range(lo, newest))
+
+    def _is_told(self, index: int) -> bool:
+        return any(index in told for told in self._told)
 
     def close(self, lo: int, hi: int) -> None:
         """Note that a task is done."""
