@@ -1,15 +1,21 @@
 """Map a slow function over an array on all cores, with the bits of the plain loop."""
 
-from ._options import Options, options
-from .api import parallel_apply
-from .errors import (
-    ElementTimeoutError,
-    NotReproducibleError,
-    ParwiseError,
-    RemoteError,
-    ReproducibilityWarning,
-    WorkerDiedError,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._options import Options, options
+    from .api import parallel_apply
+    from .errors import (
+        ElementTimeoutError,
+        NotReproducibleError,
+        ParwiseError,
+        RemoteError,
+        ReproducibilityWarning,
+        WorkerDiedError,
+    )
 
 __all__ = [
     "ElementTimeoutError",
@@ -24,3 +30,20 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {"Options": "_options", "options": "_options", "parallel_apply": "api"}
+
+
+# Names are looked up when they are first used, as Scientific Python's SPEC 1 has
+# it: the process that workers are forked from needs half of the modules, and a
+# call whose first element is long waits for it.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-from ._cgroup import MEMBERSHIP, ROOT, group_folders
+from ._cgroup import MEMBERSHIP, ROOT, StrPath, group_folders, read_setting
 
 
 def cpu_count() -> int:
@@ -20,7 +19,7 @@ def cpu_count() -> int:
     return max(1, min([available or 1, *map(math.ceil, _quotas())]))
 
 
-def _quotas(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Iterator[float]:
+def _quotas(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[float]:
     """CPU quotas of the cgroups that hold this process, versions 1 and 2."""
     for version, folder in group_folders("cpu", root, membership):
         quota = _quota_v2(folder) if version == 2 else _quota_v1(folder)
@@ -28,20 +27,20 @@ def _quotas(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Iterator[float]
             yield quota
 
 
-def _quota_v2(folder: Path) -> float | None:
+def _quota_v2(folder: str) -> float | None:
     """`cpu.max` holds "max 100000" or "<quota> <period>", in microseconds."""
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = read_setting(folder, "cpu.max").split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
 
 
-def _quota_v1(folder: Path) -> float | None:
+def _quota_v1(folder: str) -> float | None:
     """Version 1 keeps quota and period in two files; -1 is no limit."""
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
+        quota = int(read_setting(folder, "cpu.cfs_quota_us"))
+        period = int(read_setting(folder, "cpu.cfs_period_us"))
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 else None

@@ -8,9 +8,8 @@ import mmap
 import os
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
-from ._cgroup import MEMBERSHIP, ROOT, group_folders
+from ._cgroup import MEMBERSHIP, ROOT, StrPath, group_folders, read_setting
 
 # Seconds between two looks at the memory of workers.
 LOOK_SECONDS = 1.0
@@ -25,11 +24,11 @@ def memory_limit() -> int:
     return min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *_group_limits()])
 
 
-def _group_limits(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Iterator[int]:
+def _group_limits(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[int]:
     for version, folder in group_folders("memory", root, membership):
         name = "memory.max" if version == 2 else "memory.limit_in_bytes"
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
-            yield int((folder / name).read_text())
+            yield int(read_setting(folder, name))
 
 
 def file_limit() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import numbers
 import os
 import sys
@@ -164,6 +163,8 @@ def resolve(given: Mapping[str, Any]) -> Settings:
 
 
 def _unknown(name: str) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, Options.__annotations__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(Options.__annotations__)}"
     return f"unknown option {name!r}: {hint}"
