@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import parwise
+from parwise import _company
 from parwise._pool import default_pool
 from parwise._runners import processes
 
@@ -117,14 +118,14 @@ def descriptors(*, dask):
 @pytest.fixture
 def eager(monkeypatch):
     """Hand over to workers after two elements, however small the call and busy the machine."""
-    attend = processes._Company.attend
+    attend = _company.Company.attend
 
     def attend_until_served(self, wanted):
         attend(self, wanted)
-        while self._state != "active" and self._crew.started and not self._crew.serving:
-            self._crew.step(None)
+        while self._state != "active" and self.crew.started and not self.crew.serving:
+            self.crew.step(None)
 
-    monkeypatch.setattr(processes._Company, "attend", attend_until_served)
+    monkeypatch.setattr(_company.Company, "attend", attend_until_served)
     monkeypatch.setattr(processes, "COLD_SECONDS", -1.0)
     monkeypatch.setattr(processes, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)

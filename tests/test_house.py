@@ -18,17 +18,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_cgroup", "_split", "_layout", "_segment", "_environment", "_said", "_interrupt", "_results"},
+    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment"},
+    {"_environment", "_said", "_interrupt", "_results"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_input"},
     {"_call", "_kernel"},
-    {"_gaps", "_parcel"},
+    {"_gaps", "_parcel", "_trial"},
     {"_plan", "_target"},
     {"_assemble"},
     {"_worker", "_remote", "_job"},
     {"_zygote", "_link"},
-    {"_pool", "_shipment", "_minder", "_losses"},
+    {"_pool", "_shipment", "_minder", "_losses", "_proof"},
     {"_crew"},
+    {"_company"},
     {"_runners.serial", "_runners.threads"},
     {"_runners.processes", "_runners.futures", "_runners"},
     {"api"},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ._checks import is_int
 from ._input import Input
 from ._options import Settings
 from ._results import is_masked
@@ -120,7 +120,7 @@ def _kwargs(kwargs: Any) -> dict[str, Any]:
 
 
 def _refuse_reserved(depth: Any, boundary: Any, rng: Any, vectorized: bool) -> None:
-    if isinstance(depth, bool) or not isinstance(depth, numbers.Integral):
+    if not is_int(depth):
         raise TypeError(f"depth must be an int, got {depth!r} of type {type(depth).__name__}")
     if int(depth) < 0:
         raise ValueError(f"depth must not be negative, got {depth}")
@@ -141,7 +141,7 @@ def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
     """`axis` as a tuple of ints of one sign."""
     given: tuple[Any, ...] = axis if isinstance(axis, tuple) else (axis,)
     for one in given:
-        if isinstance(one, bool) or not isinstance(one, numbers.Integral):
+        if not is_int(one):
             raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
     if not given:
         raise ValueError("axis must name at least one axis, got ()")
@@ -220,7 +220,7 @@ def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], vectorized: bool)
         return None
     if chunk is None:
         return block_bounds(count, block_length(count, sum(one.row_bytes for one in inputs)))
-    if isinstance(chunk, bool) or not isinstance(chunk, numbers.Integral):
+    if not is_int(chunk):
         raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
     length = int(chunk)
     if length < 1:

@@ -13,9 +13,7 @@ ROOT = "/sys/fs/cgroup"
 MEMBERSHIP = "/proc/self/cgroup"
 
 
-def group_folders(
-    controller: str, root: StrPath = ROOT, membership: StrPath = MEMBERSHIP
-) -> Iterator[tuple[int, str]]:
+def group_folders(controller: str, root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[tuple[int, str]]:
     """Version and folder of each group whose limits hold for this process.
 
     Parameters

@@ -13,21 +13,16 @@ import numpy as np
 from ._blas import ThreadCounts, read_threads, workers_beside
 from ._channel import SLOTS, copy_in, lay
 from ._job import Job
-from ._kernel import Outcome
 from ._link import Held, Inbox, Link
 from ._losses import Losses
 from ._minder import Minder
 from ._parcel import unpack, unpack_error
 from ._pool import WorkerPool
-from ._results import Results, owned
+from ._proof import Proof
 from ._said import unpack_said
 from ._segment import map_anonymous
 from ._shipment import Shipment
 from ._split import Task
-from ._verify import compare
-
-# Up to so many tasks per worker, one more makes a difference.
-FEW_TASKS = 8
 
 _numbers = itertools.count(1)
 
@@ -54,14 +49,8 @@ class Crew:
         self.computed = 0
         # CPU seconds that feeding and collecting took.
         self.feeding = 0.0
-        settings = job.call.settings
         self._losses = Losses(job)
-        self._proof: Results | None = None
-        # Without the caller's own results there is nothing to compare with.
-        self._unproved = settings.verify is not False and not settings.isolate
-        # Of a few tasks, the shortest that a worker did: done again here at the end.
-        self._prove_last = False
-        self._sample: tuple[Task, Results, float] | None = None
+        self._proof = Proof(job)
         self._threads: ThreadCounts = 1
         self._width = 0
 
@@ -72,6 +61,7 @@ class Crew:
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None:
+            self._end_proof()
             self._shipment.take_back(self._links)
         # Left set by a second interrupt within `abandon`: then the next call
         # starts all anew.
@@ -104,7 +94,7 @@ class Crew:
         """Bring up workers and send them the function; does not wait for them."""
         job, settings = self._job, self._job.call.settings
         self._width = settings.workers
-        self._prove_last = len(job.call.bounds or range(job.call.count)) <= FEW_TASKS * self._width
+        self._proof.start(self._width)
         # First: what follows takes up to 30 ms, beside a function in pure
         # Python, and meanwhile they come up.
         self._links = list(self._pool.start(self._width))
@@ -124,16 +114,24 @@ class Crew:
         """Whether nothing is left that could change the result."""
         job = self._job
         held = (held for link in self._links for held in link.holds.values())
-        waiting = any(one.task.lo < job.limit and not (one.proof and job.limit <= 0) for one in held)
-        return not waiting and job.plan.empty and not self._proof_due
+        if not job.plan.empty or any(one.task.lo < job.limit and not one.proof for one in held):
+            return False
+        return self._proof_left() <= 0
 
     @property
-    def _proof_due(self) -> bool:
-        """Whether there is something to compare, and nothing has been compared."""
-        return self._unproved and self._sample is not None and self._job.limit == float("inf")
+    def _proving(self) -> bool:
+        return any(held.proof for link in self._links for held in link.holds.values())
+
+    def _proof_left(self) -> float:
+        """Seconds to wait for a comparison, when nothing else is left to do."""
+        left = self._proof.left(self._proving)
+        return left if self._proving or self._width else 0.0
 
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
+        if timeout is None and self.idle and self._job.plan.empty:
+            left = self._proof_left()
+            timeout = left if left < float("inf") else None
         events = self._pool.wait(self._minder.patience(timeout, self._links))
         begun = time.thread_time()
         for kind, link in events:
@@ -152,7 +150,7 @@ class Crew:
             self._pool.drop(link)
             self._links.remove(link)
             self._replace()
-        self._check_proof()
+        self._proof.check()
         self.feeding += time.thread_time() - begun
 
     def _hear(self, link: Link, late: int | None = None) -> None:
@@ -234,29 +232,13 @@ class Crew:
             head, *buffers = (bytes(buffers[0]), *buffers[1:])
         outcome, said = unpack(head, buffers)
         if held.proof:
-            self._take_proof(held, outcome)
+            self._proof.take(outcome)
             return
         self._job.transcript.hear(held.task.lo, said)
         self.computed += len(held.task)
-        shorter = self._sample is None or outcome.seconds < self._sample[2]
-        if self._prove_last and self._unproved and shorter and outcome.results is not None:
-            self._sample = held.task, owned(outcome.results), outcome.seconds
         if outcome.threaded:
             self._make_room()
         self._job.accept(held.task, outcome)
-
-    def _take_proof(self, held: Held, outcome: Outcome) -> None:
-        if outcome.results is None and outcome.gaps is None:
-            self._job.accept(held.task, outcome)
-        elif outcome.results is not None:
-            self._proof = owned(outcome.results)
-        self._check_proof()
-
-    def _check_proof(self) -> None:
-        """Compare a worker's first results with the caller's, once both are there."""
-        if self._proof is not None and self._job.first is not None:
-            proof, self._proof = self._proof, None
-            compare(self._job.first, proof, self._job.call.settings.verify)
 
     def _make_room(self) -> None:
         """Give fewer workers work, as BLAS is seen to use threads in each.
@@ -274,7 +256,7 @@ class Crew:
         if not (self.started and link.ready and link.outbox is None) or link.retiring:
             return
         plan = self._job.plan
-        if self._unproved and link.free and not self._prove_last:
+        if self._proof.due and link.free:
             self._prove(link)
         if self._links.index(link) >= self._width:
             return
@@ -283,29 +265,21 @@ class Crew:
             if task is None:
                 break
             self._give(link, task)
+        if plan.empty and not link.holds and self._proof.fits(busy=not self.idle):
+            self._prove(link)
 
     def _prove(self, link: Link) -> None:
         """Have a worker compute the first task again, to compare what it gets."""
-        self._unproved = False
+        self._proof.begin()
         self._give(link, self._job.first_task, proof=True)
 
-    def prove_here(self) -> bool:
-        """Compute again what a worker did, if that is due and a CPU has nothing to do.
-
-        One of a few tasks takes long: so it is the shortest, and at the end,
-        when a worker has no other.
-        """
-        sample = self._sample
-        if sample is None or not self._proof_due or not self._job.plan.empty:
-            return False
-        if all(link.holds for link in self._links):
-            return False
-        self._unproved = False
-        task, theirs, _ = sample
-        ours = self._job.kernel.run(self._job.runs(task), task.lo).results
-        if ours is not None:
-            compare(ours, theirs, self._job.call.settings.verify)
-        return True
+    def _end_proof(self) -> None:
+        """End a worker that is at a long proof nobody waits for."""
+        for link in list(self._links):
+            if self._proof.long and any(held.proof for held in link.holds.values()):
+                link.kill()
+                self._pool.drop(link)
+                self._links.remove(link)
 
     def _give(self, link: Link, task: Task, proof: bool = False) -> None:
         """Copy a task's arguments to a slot and tell the worker."""
@@ -356,7 +330,7 @@ class Crew:
         self._links.remove(link)
         again = self._losses.settle(link, code, late)
         if again and any(held.proof for held in link.holds.values()):
-            self._unproved = True
+            self._proof.wanted = True
         if not self._job.plan.empty:
             self._replace()
 

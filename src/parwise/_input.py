@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._layout import ALIGNMENT, Layout, address_of, block_layout, element_layout
+from ._layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, place, private_memory
 from ._split import boxes
 
 
@@ -134,6 +134,27 @@ class Input:
                 part = self.lead[index]
                 run[at : at + count].reshape(part.shape)[...] = part
                 at += count
+
+    def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
+        """Elements ``lo:hi``, or that block, for a call in this process, which may write to them.
+
+        Parameters
+        ----------
+        lo, hi : int
+        layout : Layout, optional
+            As `layout` gives it for at least so many elements, if that is known.
+        """
+        run = self.scalar_run(lo, hi)
+        if run is not None:
+            return run
+        layout = layout or self.layout(hi - lo)
+        if self.as_object:
+            return layout.dress(self.own(lo, hi))
+        (offset,), nbytes = place([layout], [self.address(lo)])
+        memory, start = private_memory(nbytes)
+        run = layout.view(memory, start + offset, None if self.vectorized else hi - lo)
+        self.copy_to(run, lo, hi)
+        return layout.dress(run)
 
     def own(self, lo: int, hi: int) -> np.ndarray:
         """A copy of ``lo:hi`` for arrays of Python objects, whose layout is free."""

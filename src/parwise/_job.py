@@ -14,13 +14,13 @@ from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
 from ._gaps import Gaps
-from ._input import Input
 from ._kernel import Kernel, Outcome
-from ._layout import ALIGNMENT, PAGE, Layout, place, private_memory
+from ._layout import ALIGNMENT, PAGE, Layout, place
 from ._plan import Plan
 from ._results import Results, owned
 from ._split import Task
 from ._transcript import Transcript
+from ._trial import Trial
 
 #: Where inputs lie in a task's memory: offset, and size if they are pickled.
 Offsets = list[tuple[int, int]]
@@ -39,11 +39,17 @@ class Job:
     ----------
     first : Results or None
         What the caller got for the first task, to compare workers with.
+    first_seconds : float
+        How long that took.
     compared : bool
         Whether that is needed.
     limit : float
         The lowest index that raised; nothing from there on matters.
     """
+
+    plan: Plan
+    assembler: Assembler
+    transcript: Transcript
 
     def __init__(self, call: Call, slot_bytes: int = SLOT_BYTES) -> None:
         self.call = call
@@ -51,20 +57,38 @@ class Job:
         self.kernel = Kernel(
             call.func, call.args, call.kwargs, call.vectorized, settings.ignore, settings.timeout is not None
         )
-        capacity = 1 if call.vectorized else _capacity(call, slot_bytes)
-        self.plan = Plan(call, capacity)
-        self.assembler = Assembler(call)
-        self._capacity = capacity
+        self._slot_bytes = slot_bytes
         self.first: Results | None = None
+        self.first_seconds = 0.0
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.given_workers != 1
         self.limit: float = float("inf")
         self._error: BaseException | None = None
-        self._gaps = Gaps(call)
-        self.transcript = Transcript(call.func)
         self._lock = threading.Lock()
+        self._whole: np.ndarray | None = None
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
+
+    def open(self, start: int = 0) -> None:
+        """Get ready to hand out tasks, from element `start` on."""
+        call = self.call
+        self._capacity = 1 if call.vectorized else _capacity(call, self._slot_bytes)
+        self.plan = Plan(call, self._capacity, start)
+        self.assembler = Assembler(call)
+        self._gaps = Gaps(call)
+        self.transcript = Transcript(call.func)
+
+    def end_with(self, trial: Trial) -> bool:
+        """Whether what a trial has computed is the whole result."""
+        self._whole = trial.whole()
+        return self._whole is not None
+
+    def go_on_from(self, trial: Trial) -> None:
+        """Take what a trial has computed; the job is open behind that."""
+        task, outcome = trial.outcome()
+        if self.compared and trial.raw:
+            self.first, self.first_seconds = owned(trial.first()), trial.first_seconds
+        self.accept(task, outcome)
 
     @cached_property
     def _shared(self) -> list[Layout] | None:
@@ -118,20 +142,10 @@ class Job:
 
     def runs(self, task: Task) -> list[np.ndarray]:
         """Private copies of the arguments of `task`, for a call in this process."""
-        return [self._private(k, one, task) for k, one in enumerate(self.call.inputs)]
-
-    def _private(self, k: int, one: Input, task: Task) -> np.ndarray:
-        run = one.scalar_run(task.lo, task.hi)
-        if run is not None:
-            return run
-        layout = self.layouts(task)[k]
-        if one.as_object:
-            return layout.dress(one.own(task.lo, task.hi))
-        (offset,), nbytes = place([layout], [one.address(task.lo)])
-        memory, start = private_memory(nbytes)
-        run = layout.view(memory, start + offset, None if self.call.vectorized else len(task))
-        one.copy_to(run, task.lo, task.hi)
-        return layout.dress(run)
+        if all(one.scalars for one in self.call.inputs):
+            return [one.private(task.lo, task.hi) for one in self.call.inputs]
+        layouts = self.layouts(task)
+        return [one.private(task.lo, task.hi, layouts[k]) for k, one in enumerate(self.call.inputs)]
 
     def compute(self, task: Task) -> Outcome:
         """Compute `task` here, in the calling thread."""
@@ -146,7 +160,7 @@ class Job:
         outcome = self.compute(task)
         if task == self.first_task and outcome.results is not None:
             # The function may use the memory of its result again.
-            self.first = owned(outcome.results) if self.compared else None
+            self.first, self.first_seconds = (owned(outcome.results) if self.compared else None), outcome.seconds
         self.accept(task, outcome)
 
     def accept(self, task: Task, outcome: Outcome) -> None:
@@ -183,6 +197,8 @@ class Job:
 
     def finish(self) -> Any:
         """The result; or raise what the plain loop would have raised."""
+        if self._whole is not None:
+            return self._whole
         self.transcript.repeat(self.limit, everything=True)
         if self._error is not None:
             raise self._error

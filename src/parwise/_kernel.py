@@ -136,6 +136,34 @@ class Kernel:
             return Outcome(Results([Stack("block", _block_array(one)) for one in result], type(result)), 0.0)
         return Outcome(Results([Stack("block", _block_array(result))]), 0.0)
 
+    def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
+        """The function's results for elements from the first one on, each computed as it is asked for."""
+        return self._calls(self.func, iter(runs[0]), runs, 0, None)
+
+    def draw(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
+        """Take results until there are `count`, or until the time `stop` (one at least).
+
+        Returns
+        -------
+        BaseException or None
+            What the function raised.
+        """
+        nested = _nested.set(True)
+        clock = time.perf_counter
+        try:
+            for result in calls:
+                # Arrays may lie in memory that the function uses again.
+                raw.append(result.copy() if type(result) is np.ndarray else result)
+                if len(raw) == count or clock() >= stop:
+                    return None
+        except BaseException as error:
+            return error
+        finally:
+            _nested.reset(nested)
+        # `map` takes a StopIteration from the function for its own end; a plain
+        # loop lets it through.
+        return StopIteration()
+
     def _calls(
         self,
         function: Callable[..., Any],
@@ -181,7 +209,7 @@ class Kernel:
 
         raw = [one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP]
         missing = set(gaps)
-        results = _pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
+        results = pack_results(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
         if not first:
             return Outcome(results, 0.0)
         return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
@@ -214,10 +242,10 @@ def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Re
             return Results([Stack(np.ndarray, stack)]), len(stack)
         raw = stack
     raw.extend(calls)
-    return _pack(raw, range(lo, lo + len(raw))), len(raw)
+    return pack_results(raw, range(lo, lo + len(raw))), len(raw)
 
 
-def _pack(raw: list[Any], indices: Sequence[int]) -> Results:
+def pack_results(raw: list[Any], indices: Sequence[int]) -> Results:
     """Results of some elements, stacked where they are of one kind."""
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, indices)

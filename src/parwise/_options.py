@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import numbers
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
+from ._checks import is_int, is_real
 from ._cpu import cpu_count
 
 ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
@@ -123,11 +123,11 @@ class Settings:
         cgroup files (0.3 ms), which a small call does without.
     """
 
-    given_workers: int | None
-    executor: Any
-    isolate: bool
-    verify: bool | None
-    blas_threads: int | Literal["inherit"] | None
+    given_workers: int | None = None
+    executor: Any = "processes"
+    isolate: bool = False
+    verify: bool | None = None
+    blas_threads: int | Literal["inherit"] | None = None
     ignore: bool = False
     timeout: float | None = None
     retries: int = 0
@@ -142,24 +142,19 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     """Check options and fill in defaults, first the scope's, then parwise's."""
     scoped = _scoped.get()
     merged = {**scoped, **given} if scoped else given
-    if not merged:
-        return Settings(None, "processes", False, None, None)
     for name in merged:
         if name not in Options.__annotations__:
             raise TypeError(_unknown(name))
-    _refuse_reserved(merged)
     executor = _executor(merged.get("executor"))
-    timeout = _timeout(merged.get("timeout"), executor)
-    return Settings(
-        given_workers=_workers(merged.get("workers")),
-        executor=executor,
-        isolate=_isolate(merged.get("isolate", False), executor) or timeout is not None,
-        verify=_verify(merged.get("verify")),
-        blas_threads=_blas_threads(merged.get("blas_threads")),
-        ignore=_ignore(merged.get("errors", "raise")),
-        timeout=timeout,
-        retries=_retries(merged.get("retries", 0), executor),
-    )
+    chosen: dict[str, Any] = {"executor": executor}
+    for name, value in merged.items():  # a small call is not to wait for checks of what was left out
+        if name in _CHECKS:
+            field, check = _CHECKS[name]
+            chosen[field] = check(value, executor)
+    if chosen.get("timeout") is not None:
+        chosen["isolate"] = True
+    _refuse_reserved(merged)
+    return Settings(**chosen)
 
 
 def _unknown(name: str) -> str:
@@ -178,10 +173,10 @@ def _refuse_reserved(merged: Mapping[str, Any]) -> None:
             raise NotImplementedError(f"option {name}={merged[name]!r} is not there yet; leave it out")
 
 
-def _workers(value: Any) -> int | None:
+def _workers(value: Any, executor: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_int(value):
         raise TypeError(f"workers must be an int or None, got {value!r} of type {type(value).__name__}")
     if value < 1:
         raise ValueError(
@@ -228,7 +223,7 @@ def _isolate(value: Any, executor: Any) -> bool:
     return value
 
 
-def _verify(value: Any) -> bool | None:
+def _verify(value: Any, executor: Any) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str) and value == "full":
@@ -236,19 +231,19 @@ def _verify(value: Any) -> bool | None:
     raise ValueError(f"verify must be None, True, False or 'full', got {value!r}")
 
 
-def _blas_threads(value: Any) -> int | Literal["inherit"] | None:
+def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
     if value is None:
         return None
     if isinstance(value, str) and value == "inherit":
         return "inherit"
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_int(value):
         raise TypeError(f"blas_threads must be an int, 'inherit' or None, got {value!r}")
     if value < 1:
         raise ValueError(f"blas_threads must be at least 1, got {value}")
     return int(value)
 
 
-def _ignore(value: Any) -> bool:
+def _ignore(value: Any, executor: Any) -> bool:
     if not (isinstance(value, str) and value in ("raise", "ignore")):
         raise ValueError(f"errors must be 'raise' or 'ignore', got {value!r}")
     return value == "ignore"
@@ -257,7 +252,7 @@ def _ignore(value: Any) -> bool:
 def _timeout(value: Any, executor: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_real(value):
         raise TypeError(f"timeout must be a number of seconds or None, got {value!r} of type {type(value).__name__}")
     if not float(value) > 0:
         raise ValueError(f"timeout must be more than 0 seconds, got {value}; timeout=None sets no limit")
@@ -271,7 +266,7 @@ def _timeout(value: Any, executor: Any) -> float | None:
 
 
 def _retries(value: Any, executor: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if not is_int(value):
         raise TypeError(f"retries must be an int, got {value!r} of type {type(value).__name__}")
     if value < 0:
         raise ValueError(f"retries must not be negative, got {value}")
@@ -285,3 +280,15 @@ def _retries(value: Any, executor: Any) -> int:
 
 def _name(executor: Any) -> str:
     return repr(executor) if isinstance(executor, str) else type(executor).__name__
+
+
+#: Of each option that has a value of its own: its field in `Settings`, and what checks and converts it.
+_CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "workers": ("given_workers", _workers),
+    "isolate": ("isolate", _isolate),
+    "verify": ("verify", _verify),
+    "blas_threads": ("blas_threads", _blas_threads),
+    "errors": ("ignore", _ignore),
+    "timeout": ("timeout", _timeout),
+    "retries": ("retries", _retries),
+}

@@ -28,6 +28,8 @@ class Plan:
     call : Call
     most : int
         Elements that fit one task.
+    start : int, optional
+        The first element, if those before it are computed already.
 
     Notes
     -----
@@ -35,11 +37,11 @@ class Plan:
     out again unless it is given back.
     """
 
-    def __init__(self, call: Call, most: int) -> None:
+    def __init__(self, call: Call, most: int, start: int = 0) -> None:
         self._most = most
         self._row = min((one.row for one in call.inputs if one.row), default=None)
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
-        self._next = 0
+        self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
         self._lock = threading.Lock()
@@ -104,6 +106,11 @@ class Plan:
             # replaces it. From then on half the weight goes to the newest:
             # uneven work changes quickly.
             self._pace = pace if self._pace is None or self._samples == 2 else 0.5 * (self._pace + pace)
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds that an element takes, if any has been measured yet."""
+        return self._pace
 
     @property
     def seconds_left(self) -> float:

@@ -69,7 +69,8 @@ def _command() -> list[str]:
 
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
-    code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}; from parwise._zygote import main; main({os.getpid()})"
+    code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}"
+    code = f"{code}; from parwise._zygote import main; main({os.getpid()})"
     return [sys.executable, *flags, "-P", "-c", code]
 
 

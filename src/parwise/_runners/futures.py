@@ -51,6 +51,7 @@ class _Dispatch:
     """
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        job.open()
         self._job = job
         self._executor = executor
         self._workers = max(1, workers)

@@ -23,6 +23,7 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
     This thread works too, so that all gets done even if the executor is busy
     with something else, or is the one that this call runs in.
     """
+    job.open()
     # A thread starts with default contexts; error handling, print options and
     # decimal precision are to be the caller's.
     futures = [submit(contextvars.copy_context().run, _draw, job, 1 + others) for _ in range(others)]
