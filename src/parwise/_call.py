@@ -139,6 +139,8 @@ def _refuse_reserved(depth: Any, boundary: Any, rng: Any, vectorized: bool) -> N
 
 def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
     """`axis` as a tuple of ints of one sign."""
+    if type(axis) is int:
+        return (axis,)
     given: tuple[Any, ...] = axis if isinstance(axis, tuple) else (axis,)
     for one in given:
         if not is_int(one):
