@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._checks import is_int
+from ._halo import Halo, checked_halo, fits
 from ._input import Input
 from ._options import Settings
 from ._results import is_masked
 from ._split import block_bounds, block_length
+
+if TYPE_CHECKING:
+    from ._random import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Call:
         Lengths of the mapped axes.
     bounds : list of (int, int), optional
         The blocks of a block function; None for an element function.
+    halo : Halo, optional
+        What those see of their neighbours, if anything.
+    streams : Streams, optional
+        Generators of random numbers, if the function gets any.
     out : tuple, optional
         Arrays to fill.
     settings : Settings
@@ -49,6 +57,8 @@ class Call:
     axis: tuple[int, ...]
     grid: tuple[int, ...]
     bounds: list[tuple[int, int]] | None
+    halo: Halo | None
+    streams: Streams | None
     out: tuple[Any, ...] | None
     settings: Settings
 
@@ -97,15 +107,25 @@ def make_call(
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
     kwargs = _kwargs(kwargs)
-    _refuse_reserved(depth, boundary, rng, vectorized)
     axes = _axes(axis, vectorized)
     inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
     grid = _common_grid(inputs, axes)
-    bounds = _bounds(chunk, grid[0], inputs, vectorized)
+    halo = None
+    if depth or boundary is not None or type(depth) is not int:
+        halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
+    bounds = None
+    if vectorized:
+        bounds = _bounds(chunk, grid[0], inputs, halo)
+    elif chunk is not None:
+        raise ValueError(
+            f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
+            "(pass vectorized=True if func takes blocks)"
+        )
+    streams = None if rng is None else _streams(rng, func, kwargs)
     targets = _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
-    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, targets, settings)
+    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
 
 
 def _kwargs(kwargs: Any) -> dict[str, Any]:
@@ -117,24 +137,6 @@ def _kwargs(kwargs: Any) -> dict[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"kwargs must have names for keys, got {name!r}")
     return dict(kwargs)
-
-
-def _refuse_reserved(depth: Any, boundary: Any, rng: Any, vectorized: bool) -> None:
-    if not is_int(depth):
-        raise TypeError(f"depth must be an int, got {depth!r} of type {type(depth).__name__}")
-    if int(depth) < 0:
-        raise ValueError(f"depth must not be negative, got {depth}")
-    if not vectorized:
-        if depth:
-            raise ValueError(
-                f"depth={depth} is for block functions: an element has no neighbours; pass vectorized=True"
-            )
-        if boundary is not None:
-            raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")
-    if depth or boundary is not None:
-        raise NotImplementedError("depth and boundary are not there yet")
-    if rng is not None:
-        raise NotImplementedError("rng is not there yet")
 
 
 def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
@@ -211,17 +213,33 @@ def _common_grid(inputs: tuple[Input, ...], axes: tuple[int, ...]) -> tuple[int,
     return first
 
 
-def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], vectorized: bool) -> list[tuple[int, int]] | None:
-    """The blocks, or None for an element function."""
-    if not vectorized:
-        if chunk is not None:
-            raise ValueError(
-                f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
-                "(pass vectorized=True if func takes blocks)"
-            )
+def _halo(depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[Input, ...]) -> Halo | None:
+    """What blocks see of their neighbours; the inputs are told."""
+    reach, kind, value = checked_halo(depth, boundary, vectorized)
+    if not reach:
         return None
+    halo = Halo(reach, kind, value, count, axis)
+    for number, one in enumerate(inputs):
+        dtype = one.like.dtype
+        if kind == "constant" and not fits(value, dtype):
+            raise TypeError(
+                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype {dtype}"
+            )
+        one.reach(halo)
+    return halo
+
+
+def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
+    from ._random import make_streams  # brings in numpy.random
+
+    return make_streams(rng, func, kwargs)
+
+
+def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], halo: Halo | None) -> list[tuple[int, int]]:
+    """The blocks of a block function."""
     if chunk is None:
-        return block_bounds(count, block_length(count, sum(one.row_bytes for one in inputs)))
+        row_bytes = sum(one.row_bytes for one in inputs)
+        return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
     if not is_int(chunk):
         raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
     length = int(chunk)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._halo import Halo
 from ._layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, place, private_memory
 from ._split import boxes
 
@@ -46,6 +47,9 @@ class Input:
         self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
         self.row: int | None = None
         self.step = 0
+        # What blocks see of their neighbours.
+        self.halo: Halo | None = None
+        self._padded: tuple[int, ...] = ()
         self.loaded = isinstance(source, np.ndarray)
         if self.loaded:
             self._describe_array(shape)
@@ -95,6 +99,23 @@ class Input:
         self.like = Layout("ndarray", dtype, True, self.piece, strides)
         self.step = math.prod(self.piece) * dtype.itemsize
 
+    def reach(self, halo: Halo) -> None:
+        """Have blocks see their neighbours.
+
+        With a boundary they are slices of ``numpy.pad(source)``, and lie in
+        memory as such.
+        """
+        self.halo = halo
+        if halo.boundary is None:
+            return
+        shape = list(self.like.shape)
+        shape[self.axes[0]] += 2 * halo.depth
+        fortran = self.loaded and self.source.flags.fnc
+        order = shape[::-1] if fortran else shape
+        strides = _contiguous(tuple(order), self.like.dtype)
+        self._padded = strides[::-1] if fortran else strides
+        self.like = Layout("ndarray", self.like.dtype, True, tuple(shape), self._padded)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one element, as the array counts them."""
@@ -106,23 +127,34 @@ class Input:
             return element_layout(self.like, self.step, count)
         axis = self.axes[0]
         shape = (*self.like.shape[:axis], count, *self.like.shape[axis + 1 :])
-        strides = self.like.strides if self.loaded else _contiguous(shape, self.like.dtype)
+        like_source = self.loaded or self._padded
+        strides = self.like.strides if like_source else _contiguous(shape, self.like.dtype)
         return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
+
+    def block_layout(self, lo: int, hi: int) -> Layout:
+        """Geometry of a copy of the block ``lo:hi``, halo included."""
+        start, stop = self.halo.extent(lo, hi) if self.halo else (lo, hi)
+        return self.layout(stop - start)
 
     def address(self, lo: int) -> int:
         """Where element `lo` (or a block from `lo` on) begins in the caller's memory."""
+        if self._padded:
+            return lo * self._padded[self.axes[0]]
         if not self.loaded:
             return 0
         if self.vectorized:
             step = int(self.source.strides[self.axes[0]])
-            return address_of(self.source) + lo * step
+            start = self.halo.extent(lo, lo)[0] if self.halo else lo
+            return address_of(self.source) + start * step
         index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
         steps = self.lead.strides[: len(index)]
         return address_of(self.lead) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
 
     def copy_to(self, run: np.ndarray, lo: int, hi: int) -> None:
         """Copy elements ``lo:hi`` (or that block) to `run`."""
-        if self.vectorized:
+        if self.vectorized and self.halo:
+            self._copy_with_halo(self.halo, run, lo, hi)
+        elif self.vectorized:
             run[...] = self._block(lo, hi)
         elif not self.loaded:
             run[...] = self._read(lo, hi)
@@ -147,7 +179,7 @@ class Input:
         run = self.scalar_run(lo, hi)
         if run is not None:
             return run
-        layout = layout or self.layout(hi - lo)
+        layout = layout or (self.block_layout(lo, hi) if self.vectorized else self.layout(hi - lo))
         if self.as_object:
             return layout.dress(self.own(lo, hi))
         (offset,), nbytes = place([layout], [self.address(lo)])
@@ -158,6 +190,10 @@ class Input:
 
     def own(self, lo: int, hi: int) -> np.ndarray:
         """A copy of ``lo:hi`` for arrays of Python objects, whose layout is free."""
+        if self.vectorized and self.halo:
+            run = np.empty(self.block_layout(lo, hi).shape, self.like.dtype)
+            self.copy_to(run, lo, hi)
+            return run
         if self.vectorized:
             return np.array(self._block(lo, hi), order="K")
         run = np.empty((hi - lo, *self.piece), self.like.dtype)
@@ -171,9 +207,28 @@ class Input:
         return None
 
     def _block(self, lo: int, hi: int) -> Any:
-        index = (slice(None),) * self.axes[0] + (slice(lo, hi),)
-        block = self.source[index]
+        block = self.source[self._along(slice(lo, hi))]
         return block if self.loaded else np.asarray(block)
+
+    def _along(self, part: Any) -> tuple[Any, ...]:
+        return (slice(None),) * self.axes[0] + (part,)
+
+    def _copy_with_halo(self, halo: Halo, run: np.ndarray, lo: int, hi: int) -> None:
+        """Copy a block with its neighbours, in one read, and fill what lies beyond the array."""
+        start, _ = halo.extent(lo, hi)
+        a, b = halo.inside(lo, hi)
+        block = self._block(a, b)
+        run[self._along(slice(a - start, b - start))] = block
+        for beyond in halo.outside(lo, hi):
+            part = self._along(slice(beyond.start - start, beyond.stop - start))
+            if halo.boundary == "constant":
+                run[part] = halo.value
+                continue
+            sources = halo.sources(beyond)
+            first, last = int(sources.min()), int(sources.max()) + 1
+            if first < a or last > b:  # at the other end of the array, or all over it
+                a, b, block = first, last, self._block(first, last)
+            run[part] = block[self._along(sources - a)]
 
     def _read(self, lo: int, hi: int) -> np.ndarray:
         """Elements ``lo:hi`` of a file, with the mapped axes in front."""

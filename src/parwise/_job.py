@@ -55,7 +55,15 @@ class Job:
         self.call = call
         settings = call.settings
         self.kernel = Kernel(
-            call.func, call.args, call.kwargs, call.vectorized, settings.ignore, settings.timeout is not None
+            call.func,
+            call.args,
+            call.kwargs,
+            call.vectorized,
+            settings.ignore,
+            settings.timeout is not None,
+            call.halo,
+            call.streams,
+            call.bounds[0][1] if call.bounds else 1,
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
@@ -104,7 +112,7 @@ class Job:
 
     def layouts(self, task: Task) -> list[Layout]:
         """How the copies of the arguments of `task` lie in memory."""
-        return self._shared or [one.layout(len(task)) for one in self.call.inputs]
+        return self._shared or [one.block_layout(task.lo, task.hi) for one in self.call.inputs]
 
     def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
         """Copy the arguments of `task` to memory that another process sees.
@@ -153,7 +161,7 @@ class Job:
         def memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
             return self.assembler.place(task.lo, count, dtype, shape)
 
-        return self.kernel.run(self.runs(task), task.lo, place=memory)
+        return self.kernel.run(self.runs(task), task.lo, task.hi, place=memory)
 
     def compute_and_accept(self, task: Task) -> None:
         """Compute `task` here and take its results."""

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, repeat
 from operator import length_hint
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ._results import Results, Stack, is_masked, pack_column, split_tuples
+from ._halo import Halo
+from ._results import Column, Results, Stack, is_masked, pack_column, split_tuples
+
+if TYPE_CHECKING:
+    from ._random import Streams
 
 #: Holds the index of the element at hand, and since when: two ints that another
 #: process may see.
@@ -78,6 +82,12 @@ class Kernel:
         Whether an exception leaves a gap and the rest goes on.
     timed : bool
         Whether the mark tells since when the function is at an element.
+    halo : Halo, optional
+        What blocks see of their neighbours, which is cut off results.
+    streams : Streams, optional
+        Generators that calls get as ``rng``.
+    stride : int
+        Elements from one block to the next.
     """
 
     func: Callable[..., Any]
@@ -86,16 +96,21 @@ class Kernel:
     vectorized: bool = False
     ignore: bool = False
     timed: bool = False
+    halo: Halo | None = None
+    streams: Streams | None = None
+    stride: int = 1
 
-    def run(self, runs: list[np.ndarray], lo: int, mark: Mark | None = None, place: Place = new_memory) -> Outcome:
+    def run(
+        self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
+    ) -> Outcome:
         """Call the function on each element of `runs`, or once on the block.
 
         Parameters
         ----------
         runs : list of ndarray
             One per mapped array, in the caller's layout.
-        lo : int
-            Index of the first element, for `mark` and errors.
+        lo, hi : int
+            The elements, without what a block sees of its neighbours.
         mark : memoryview of two ints, optional
             Kept at the index of the element at hand, for whoever finds this
             process dead.
@@ -108,7 +123,7 @@ class Kernel:
         start = time.perf_counter()
         try:
             if self.vectorized:
-                outcome = self._block(runs, lo, mark)
+                outcome = self._block(runs, lo, hi, mark)
             elif self.ignore:
                 outcome = self._elements_with_gaps(elements, runs, lo, mark)
             else:
@@ -123,18 +138,21 @@ class Kernel:
         outcome.seconds = time.perf_counter() - start
         return outcome
 
-    def _block(self, runs: list[np.ndarray], lo: int, mark: Mark | None) -> Outcome:
+    def _block(self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None) -> Outcome:
         if mark is not None:
             mark[1], mark[0] = time.monotonic_ns(), lo
+        kwargs = self.kwargs if self.streams is None else {**self.kwargs, "rng": self.streams.one(lo // self.stride)}
         try:
-            result = self.func(*runs, *self.args, **self.kwargs)
+            result = self.func(*runs, *self.args, **kwargs)
         except Exception as error:
             if not self.ignore:
                 raise
             return Outcome(None, 0.0, index=lo, error=error, gaps=np.array([lo]))
-        if isinstance(result, tuple):
-            return Outcome(Results([Stack("block", _block_array(one)) for one in result], type(result)), 0.0)
-        return Outcome(Results([Stack("block", _block_array(result))]), 0.0)
+        arrays = [_block_array(one) for one in (result if isinstance(result, tuple) else (result,))]
+        if self.halo is not None:
+            arrays = [self.halo.trim(one, lo, hi) for one in arrays]
+        stacks: list[Column] = [Stack("block", one) for one in arrays]
+        return Outcome(Results(stacks, type(result) if isinstance(result, tuple) else None), 0.0)
 
     def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
         """The function's results for elements from the first one on, each computed as it is asked for."""
@@ -174,7 +192,13 @@ class Kernel:
     ) -> Iterator[Any]:
         """What `function` gives for each element, one after another."""
         func = partial(function, **self.kwargs) if self.kwargs else function
-        calls: Iterator[Any] = map(func, elements, *runs[1:], *map(repeat, self.args))
+        if self.streams is not None:
+            # The element first: whoever sees an error asks its iterator how far it came.
+            func = partial(_call_with_rng, func)
+            streams = self.streams.run(lo, lo + len(runs[0]))
+            calls: Iterator[Any] = map(func, elements, *runs[1:], *map(repeat, self.args), streams)
+        else:
+            calls = map(func, elements, *runs[1:], *map(repeat, self.args))
         if mark is None:
             return calls
         return _timed(calls, mark, lo) if self.timed else _marked(calls, mark, lo)
@@ -213,6 +237,11 @@ class Kernel:
         if not first:
             return Outcome(results, 0.0)
         return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
+
+
+def _call_with_rng(function: Callable[..., Any], *given: Any) -> Any:
+    """Call `function` with the last of its arguments by name."""
+    return function(*given[:-1], rng=given[-1])
 
 
 _GAP = object()

@@ -104,7 +104,7 @@ class _Session:
             for (offset, nbytes), layout in zip(parcel.offsets, parcel.layouts or self._layouts, strict=True)
         ]
         with _limit(self._threads), self._watch() as watch:
-            outcome = self._kernel.run(runs, parcel.lo)
+            outcome = self._kernel.run(runs, parcel.lo, parcel.hi)
         outcome.threaded = watch.busy is True
         return outcome
 

@@ -26,18 +26,19 @@ class Task:
         return self.hi - self.lo
 
 
-def block_length(count: int, row_bytes: int) -> int:
+def block_length(count: int, row_bytes: int, depth: int = 0) -> int:
     """Elements per block, for a block function whose ``chunk`` is open.
 
-    It depends on the array alone, so that the same call gives the same blocks
-    on every machine.
+    It depends on the array and the halo's `depth` alone, so that the same call
+    gives the same blocks on every machine.
 
     Examples
     --------
     >>> block_length(100, 8), block_length(100_000, 8)
     (192, 1728)
     """
-    fair = -(-count // BLOCKS)
+    # Of what is computed, halos are not to be more than a fifth.
+    fair = max(-(-count // BLOCKS), 8 * depth)
     affordable = BLOCK_BYTES // max(1, row_bytes)
     if affordable < BLAS_ROWS:  # rows so large that BLAS_ROWS of them are too much
         return max(2, affordable)

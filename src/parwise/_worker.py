@@ -223,7 +223,7 @@ class Worker:
             else:
                 runs.append(layout.dress(layout.view(root, offset, count)))
         with self._watch:
-            outcome = kernel.run(runs, lo, self._slots.mark, self._place(slot))
+            outcome = kernel.run(runs, lo, hi, self._slots.mark, self._place(slot))
         outcome.threaded = self._watch.busy is True
         runs.clear()
         return outcome, outcome.error is None and sys.getrefcount(root) > 2

@@ -1,0 +1,235 @@
+"""Workers brought up and attended to while the caller computes."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal
+
+from ._blas import ThreadWatch, read_threads, workers_beside
+from ._crew import Crew
+from ._interrupt import Uninterrupted
+from ._job import Job
+from ._pool import WorkerPool, default_pool
+
+# One task of the caller that takes longer than this gets company at once.
+PATIENCE = 0.010
+SWITCH_SECONDS = 0.0001
+
+
+class Room:
+    """Whether there are CPUs for workers, or BLAS has them all at work already.
+
+    Workers keep the caller's number of BLAS threads, which its bits depend on.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        # Native ids of this call's own threads.
+        self.threads: set[int] = set()
+        self.watch = ThreadWatch(self.threads)
+
+    @cached_property
+    def _any(self) -> bool:
+        """Whether this process may use more than one CPU at all."""
+        return self._job.call.settings.workers > 1
+
+    @cached_property
+    def _doubtful(self) -> bool:
+        """Whether BLAS would leave no CPU to a second worker, if it is at work."""
+        wanted = self._job.call.settings.blas_threads
+        return not isinstance(wanted, int) and workers_beside(read_threads(), 2) < 2
+
+    def known_free(self) -> bool:
+        """Whether the last task has shown that there is room; if not, the next will."""
+        if not (self._any and self._doubtful):
+            return self._any
+        self.watch.suspicious = self.watch.busy is not False
+        return self.watch.busy is False
+
+    def seems_free(self) -> bool:
+        """Whether there is room at this moment, in the midst of a task."""
+        # Looking for BLAS takes 20 ms beside a function in pure Python, so that comes last.
+        return self._any and not (self.watch.running() and self._doubtful)
+
+
+class Company:
+    """Attends to the workers while the caller computes.
+
+    Between two tasks the caller does so itself. If one of its tasks lasts too
+    long, a second thread takes over until the caller leaves: a raw thread, since
+    a small call must not wait for it (starting and joining a `threading.Thread`
+    takes 0.15 ms), and asleep until then.
+
+    Parameters
+    ----------
+    job : Job
+    pool : WorkerPool, optional
+        If not this process's own one.
+    """
+
+    crew: Crew
+    room: Room
+    pool: WorkerPool
+
+    def __init__(self, job: Job, pool: WorkerPool | None) -> None:
+        self._job = job
+        self._given_pool = pool
+        self._joined = False
+        self._start: Callable[[], int] = _nowhere
+        self._deadline: float | None = None
+        self._leaving = _thread.allocate_lock()
+        self._leaving.acquire()
+        self._gone = _thread.allocate_lock()
+        self._gone.acquire()
+        # Held by whichever thread is at the workers.
+        self._turn = _thread.allocate_lock()
+        self._state: Literal["alone", "waiting", "active", "left"] = "alone"
+        self.error: BaseException | None = None
+        # Seconds per element of the caller's last task.
+        self.pace = 0.0
+
+    def __enter__(self) -> Company:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self.leave()
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            if self._joined:
+                try:
+                    self.crew.__exit__(type(error), error, None)
+                finally:
+                    self.pool.lock.release()
+
+    def join(self, start: Callable[[], int]) -> bool:
+        """Open the job from an element on, and have the workers to oneself, if no other call has them."""
+        with self._turn:
+            self._start, self._deadline = start, None
+            if not self._join():
+                self._job.open(start())
+            return self._joined
+
+    def _join(self) -> bool:
+        if self._joined:
+            return True
+        self.pool = self._given_pool or default_pool()
+        with Uninterrupted():
+            self._joined = self.pool.lock.acquire(blocking=False)
+        if self._joined:
+            self._job.open(self._start())
+            self.crew = Crew(self._job, self.pool)
+            self.room = Room(self._job)
+        return self._joined
+
+    def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> None:
+        """Take over if the caller's next task takes longer than `seconds`.
+
+        `start` gives the element to begin with, as long as the job is not open.
+        """
+        self._start = start or self._start
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        if self._state == "alone" and seconds is not None:
+            self._state = "waiting"
+            try:
+                _thread.start_new_thread(self._run, ())
+            except RuntimeError:  # the interpreter ends, or has as many threads as it may have
+                self._state = "alone"
+
+    def attend(self, wanted: bool) -> None:
+        """See to the workers from the caller's thread, and start them if `wanted`."""
+        with self._turn:
+            self._deadline = None
+            if self._state == "active":
+                return
+            if self.crew.started:
+                self.crew.step(0)
+            elif wanted:
+                self.crew.start()
+
+    def leave(self) -> None:
+        """Stop; when this returns the caller has the workers to itself."""
+        with self._turn:
+            if self._state != "active":
+                self._go()
+                return
+        # An interrupt in here would leave two threads at the workers.
+        with Uninterrupted():
+            with self._turn:
+                self._go()
+            self.crew.wake()
+            self._gone.acquire()
+        if self.error is not None:
+            raise self.error
+
+    def _go(self) -> None:
+        if self._state != "left":
+            self._state = "left"
+            self._leaving.release()
+
+    def _run(self) -> None:
+        while not self._leaving.acquire(True, self._patience()):
+            with _short_turns(), self._turn:
+                if self._state == "left":
+                    return
+                if self._deadline is None or time.monotonic() < self._deadline:
+                    continue
+                if not self._join():  # another thread's call has them
+                    self._state = "alone"
+                    return
+                self.room.threads.add(threading.get_native_id())
+                if self._job.plan.empty:
+                    self._deadline = None
+                    continue
+                if not self.room.seems_free():
+                    self._deadline = time.monotonic() + PATIENCE
+                    continue
+                self._state = "active"
+            with _short_turns():
+                self._drive()
+            return
+
+    def _patience(self) -> float:
+        deadline = self._deadline
+        return PATIENCE if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _drive(self) -> None:
+        """Be at the workers until the caller leaves."""
+        try:
+            if not self.crew.started:
+                self.crew.start()
+            while self._state == "active":
+                self.crew.step(None)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._gone.release()
+
+
+def _nowhere() -> int:
+    return 0
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let this thread have the GIL soon, beside a function in pure Python.
+
+    Every system call lets go of it, and such a function gives it back only
+    after the switch interval: of the usual 5 ms, looking for BLAS threads took
+    0.4 s and starting workers half a second.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
