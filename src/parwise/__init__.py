@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._call import Block
     from ._options import Options, options
-    from .api import parallel_apply
+    from .api import parallel_apply, plan
     from .errors import (
         ElementTimeoutError,
         NotReproducibleError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Block",
     "ElementTimeoutError",
     "NotReproducibleError",
     "Options",
@@ -27,11 +29,18 @@ __all__ = [
     "WorkerDiedError",
     "options",
     "parallel_apply",
+    "plan",
 ]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Options": "_options", "options": "_options", "parallel_apply": "api"}
+_HOMES = {
+    "Block": "_call",
+    "Options": "_options",
+    "options": "_options",
+    "parallel_apply": "api",
+    "plan": "api",
+}
 
 
 # Names are looked up when they are first used, as Scientific Python's SPEC 1 has

@@ -30,7 +30,7 @@ ThreadCounts: TypeAlias = int | dict[str, int]
 
 
 def read_threads() -> dict[str, int]:
-    """Threads that each loaded BLAS or OpenMP library of this process uses."""
+    """Threads that each loaded BLAS or OpenMP library of this process uses, and numba."""
     return {
         os.path.basename(library.filepath): int(library.num_threads) for library in _libraries() if library.num_threads
     }
@@ -48,7 +48,30 @@ def _libraries() -> list[Any]:
     modules = len(sys.modules)
     if _found[0] != modules:
         _found = modules, threadpoolctl.ThreadpoolController().lib_controllers
-    return _found[1]
+    return [*_found[1], *_numba()]
+
+
+class _Numba:
+    """The threads of numba's parallel loops, as threadpoolctl has those of other libraries."""
+
+    filepath = "numba"
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    @property
+    def num_threads(self) -> int:
+        return int(self._module.get_num_threads())
+
+    def set_num_threads(self, number: int) -> None:
+        self._module.set_num_threads(min(number, int(self._module.config.NUMBA_NUM_THREADS)))
+
+
+def _numba() -> Iterator[_Numba]:
+    # Only where its threads are up: to ask for their number would start them.
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    if parallel is not None and getattr(parallel, "_is_initialized", False):
+        yield _Numba(sys.modules["numba"])
 
 
 class ThreadWatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,24 @@ from ._split import block_bounds, block_length
 
 if TYPE_CHECKING:
     from ._random import Streams
+
+
+class Block(NamedTuple):
+    """One block of a block function.
+
+    Attributes
+    ----------
+    start, stop : int
+        The elements that its result stands for.
+    first, last : int
+        The elements that the function sees are ``first:last``: more than those
+        by a halo. Beyond the array if a boundary is given.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +84,12 @@ class Call:
     def count(self) -> int:
         """Elements along the mapped axes."""
         return math.prod(self.grid)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of a block function, in order."""
+        halo = self.halo
+        return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""

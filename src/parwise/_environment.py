@@ -1,12 +1,14 @@
 """What the caller's surroundings are, and how a worker takes them on.
 
 A function can read floating-point error handling, print options, the decimal
-context, warning filters, environment variables and the working directory; each
-can change its result, so each is as in the caller.
+context, warning filters, the processor's rounding mode, the locale, environment
+variables and the working directory; each can change its result, so each is as in
+the caller.
 """
 
 from __future__ import annotations
 
+import _locale  # the rest of `locale` takes 2 ms to import
 import contextlib
 import decimal
 import os
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ._floats import read_floats, set_floats
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class Numerics:
     print_options: dict[str, Any]
     decimal_context: decimal.Context
     filters: list[Any]
+    floats: tuple[int, ...] | None
+    locale: str
+    limits: tuple[int, int]
 
     def adopt(self) -> None:
         """Take them on, in a process that does nothing else."""
         self.adopt_in_context()
+        set_floats(self.floats)
+        with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]
+            if _locale.setlocale(_locale.LC_ALL, None) != self.locale:
+                _locale.setlocale(_locale.LC_ALL, self.locale)
+        sys.setrecursionlimit(self.limits[0])
+        sys.set_int_max_str_digits(self.limits[1])
         # resetwarnings also makes every module forget what it has shown.
         warnings.resetwarnings()
         warnings.filters.extend(self.filters)  # type: ignore[attr-defined]
@@ -84,4 +97,7 @@ def read_numerics() -> Numerics:
         print_options=dict(np.get_printoptions()),
         decimal_context=decimal.getcontext().copy(),
         filters=list(warnings.filters),
+        floats=read_floats(),
+        locale=_locale.setlocale(_locale.LC_ALL, None),
+        limits=(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from ._blas import SharedThreadLimit, ThreadCounts, ThreadWatch
 from ._environment import Numerics
+from ._floats import floats
 from ._kernel import Kernel, Outcome
 from ._layout import Layout
 from ._parcel import pack
@@ -103,7 +104,7 @@ class _Session:
             )
             for (offset, nbytes), layout in zip(parcel.offsets, parcel.layouts or self._layouts, strict=True)
         ]
-        with _limit(self._threads), self._watch() as watch:
+        with floats(self._numerics.floats), _limit(self._threads), self._watch() as watch:
             outcome = self._kernel.run(runs, parcel.lo, parcel.hi)
         outcome.threaded = watch.busy is True
         return outcome

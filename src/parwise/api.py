@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from ._call import Call, make_call
+from ._call import Block, Call, make_call
 from ._job import Job
 from ._kernel import is_nested
 from ._options import Options, resolve
@@ -55,13 +55,23 @@ def parallel_apply(
     chunk : int, optional
         Elements per block. Blocks never depend on the number of workers; a
         remainder of one element joins the block before it.
-    depth, boundary : optional
-        Reserved: overlapping blocks.
+    depth : int, optional
+        Elements of its neighbours that a block also gets, on each side. The
+        function must keep the length; what belongs to the neighbours is cut off
+        its result.
+    boundary : {"reflect", "symmetric", "nearest", "wrap", "constant"}, optional
+        What stands beyond the ends of the array, in the words of `numpy.pad`
+        ("nearest" is its "edge"); ``("constant", value)`` for other values than
+        0. None, the default: the first and last blocks are shorter.
     out : array, optional
         Where to put the result (a tuple of arrays for a tuple result); cast as
         NumPy's ufuncs cast, by "same_kind".
-    rng : optional
-        Reserved: random numbers.
+    rng : int, SeedSequence, BitGenerator or Generator, optional
+        If given, `func` gets ``rng=``, a `numpy.random.Generator` of its
+        element's own: that of ``np.random.default_rng(seed).spawn(n)[i]`` for
+        an int, whatever the workers and executor. One per block, for block
+        functions. Of anything but an int each call takes one child
+        (``rng.spawn(1)``), and so another call other numbers.
     **options
         How the call runs; see `parwise.Options`.
 
@@ -98,6 +108,18 @@ def parallel_apply(
            [12., 15., 18., 21.]])
     >>> parallel_apply(lambda row, k: (row.min(), row[k]), a, args=(2,))
     (array([0., 4., 8.]), array([ 2.,  6., 10.]))
+
+    A filter over blocks of rows, each with one neighbour on each side:
+
+    >>> blur = lambda b: 0.5 * b + 0.25 * (np.roll(b, 1, axis=0) + np.roll(b, -1, axis=0))
+    >>> parallel_apply(blur, a, vectorized=True, chunk=1, depth=1, boundary="nearest")
+    array([[ 1.,  2.,  3.,  4.],
+           [ 4.,  5.,  6.,  7.],
+           [ 7.,  8.,  9., 10.]])
+
+    Random numbers that depend on the seed and the index alone:
+
+    >>> noisy = parallel_apply(lambda row, rng: row + rng.normal(), a, rng=42)
     """
     call = make_call(
         func,
@@ -116,6 +138,69 @@ def parallel_apply(
     job = Job(call)
     _runner(call)(job)
     return job.finish()
+
+
+def plan(
+    *arrays: Any,
+    axis: int = 0,
+    chunk: int | None = None,
+    depth: int = 0,
+    boundary: Any = None,
+) -> list[Block]:
+    """The blocks that `parallel_apply` gives to a block function.
+
+    They depend on the arrays' shape and dtype, `chunk` and `depth` alone, never
+    on the workers: so does the result.
+
+    Parameters
+    ----------
+    *arrays : ndarray or array_like
+    axis, chunk, depth, boundary : optional
+        As for `parallel_apply` with ``vectorized=True``.
+
+    Returns
+    -------
+    list of Block
+        Tuples ``(start, stop, first, last)``: the result of ``start:stop`` comes
+        from a call that sees ``first:last``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument.
+
+    See Also
+    --------
+    parallel_apply
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import parwise
+    >>> for block in parwise.plan(np.zeros((7, 500)), chunk=3, depth=2):
+    ...     print(block)
+    Block(start=0, stop=3, first=0, last=5)
+    Block(start=3, stop=7, first=1, last=7)
+    """
+    call = make_call(
+        _nothing,
+        arrays,
+        axis=axis,
+        args=(),
+        kwargs=None,
+        vectorized=True,
+        chunk=chunk,
+        depth=depth,
+        boundary=boundary,
+        out=None,
+        rng=None,
+        settings=resolve({}),
+    )
+    return call.blocks
+
+
+def _nothing(block: Any) -> None:
+    """Stands in where a function is asked for and never called."""
 
 
 def _runner(call: Call) -> Callable[[Job], None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from .._floats import floats, read_floats
 from .._job import Job
 
 
@@ -26,7 +27,13 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
     job.open()
     # A thread starts with default contexts; error handling, print options and
     # decimal precision are to be the caller's.
-    futures = [submit(contextvars.copy_context().run, _draw, job, 1 + others) for _ in range(others)]
+    control = read_floats()
+
+    def draw() -> None:
+        with floats(control):
+            _draw(job, 1 + others)
+
+    futures = [submit(contextvars.copy_context().run, draw) for _ in range(others)]
     try:
         _draw(job, 1 + others)
     except BaseException:
