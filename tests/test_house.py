@@ -22,6 +22,7 @@ FLOORS = [
     {"_environment", "_said", "_interrupt", "_results"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_halo", "_random"},
+    {"_fingerprint"},
     {"_input"},
     {"_call", "_kernel"},
     {"_gaps", "_parcel", "_trial"},
@@ -33,7 +34,10 @@ FLOORS = [
     {"_crew"},
     {"_company"},
     {"_runners.serial", "_runners.threads"},
-    {"_runners.processes", "_runners.futures", "_runners"},
+    {"_runners.processes", "_runners.futures"},
+    {"_runners"},
+    {"_audit"},
+    {"_invariance"},
     {"api"},
 ]
 

@@ -91,6 +91,10 @@ class Call:
         halo = self.halo
         return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
 
+    def places(self, ndim: int) -> tuple[int, ...]:
+        """Where the mapped axes stand in a result of `ndim` dimensions."""
+        return result_places(self.axis, ndim)
+
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""
         axis = self.axis[0] if len(self.axis) == 1 else self.axis

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._call import Call
 from ._split import Task
-from ._verify import user_level
+from .errors import user_level
 
 # So many indices are named in the warning.
 NAMED = 20

@@ -17,7 +17,7 @@ from ._gaps import Gaps
 from ._kernel import Kernel, Outcome
 from ._layout import ALIGNMENT, PAGE, Layout, place
 from ._plan import Plan
-from ._results import Results, owned
+from ._results import Results, owned, same_results
 from ._split import Task
 from ._transcript import Transcript
 from ._trial import Trial
@@ -34,6 +34,10 @@ class Job:
     call : Call
     slot_bytes : int
         Memory that the arguments of one task should fit in.
+    only : Task, optional
+        All that is to be computed, if not everything.
+    observe : callable, optional
+        Gets each task and what became of it.
 
     Attributes
     ----------
@@ -43,6 +47,8 @@ class Job:
         How long that took.
     compared : bool
         Whether that is needed.
+    disputed : Results or None
+        What a worker got for it, if that was something else.
     limit : float
         The lowest index that raised; nothing from there on matters.
     """
@@ -51,8 +57,16 @@ class Job:
     assembler: Assembler
     transcript: Transcript
 
-    def __init__(self, call: Call, slot_bytes: int = SLOT_BYTES) -> None:
+    def __init__(
+        self,
+        call: Call,
+        slot_bytes: int = SLOT_BYTES,
+        only: Task | None = None,
+        observe: Callable[[Task, Outcome], None] | None = None,
+    ) -> None:
         self.call = call
+        self._only = only
+        self._observe = observe
         settings = call.settings
         self.kernel = Kernel(
             call.func,
@@ -70,6 +84,7 @@ class Job:
         self.first_seconds = 0.0
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.given_workers != 1
+        self.disputed: Results | None = None
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -82,6 +97,8 @@ class Job:
         call = self.call
         self._capacity = 1 if call.vectorized else _capacity(call, self._slot_bytes)
         self.plan = Plan(call, self._capacity, start)
+        if self._only is not None:
+            self.plan.restrict(self._only)
         self.assembler = Assembler(call)
         self._gaps = Gaps(call)
         self.transcript = Transcript(call.func)
@@ -174,6 +191,8 @@ class Job:
     def accept(self, task: Task, outcome: Outcome) -> None:
         """Take what became of a task."""
         self.plan.measure(task, outcome.seconds)
+        if self._observe is not None:
+            self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
             self.fail(outcome.index, outcome.error, task)
         else:
@@ -182,6 +201,15 @@ class Job:
             if outcome.results is not None and task.lo < self.limit:
                 self.assembler.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
         self.transcript.close(task.lo, task.hi)
+
+    def compare(self, theirs: Results) -> None:
+        """Compare what a worker got for the first task with what the caller got."""
+        if self.first is None or same_results(self.first, theirs):
+            return
+        self.disputed = theirs
+        if self.call.settings.verify:  # the rest need not be computed
+            self.limit = -1
+            self.plan.cut(0)
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""

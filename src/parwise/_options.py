@@ -35,9 +35,15 @@ class Options(TypedDict, total=False):
         True: never call the function in this process. The default, False, lets
         this process compute while the workers start.
     verify : bool or "full", optional
-        None, the default: one element is computed on both sides and compared;
-        a difference is a `ReproducibilityWarning`. True: a difference is a
-        `NotReproducibleError`. False: no comparison.
+        None, the default: one element (or block) that this process has computed
+        is computed by a worker too and compared; a difference is a
+        `ReproducibilityWarning` that tells why. Of a few long elements only if
+        that does not hold up the call by more than a tenth. True: also about
+        5 % of the elements (first, last, both sides of cuts) are computed
+        again here, and block functions are tried on blocks of other lengths,
+        with NaN and other hostile values around them; a difference is a
+        `NotReproducibleError`. That is a sample, not a proof. "full": all is
+        computed again here. False: no comparison.
     blas_threads : int or "inherit", optional
         Threads of BLAS and OpenMP in each worker. None, the default, and
         "inherit" are this process's number, since any other can change bits;
@@ -126,7 +132,7 @@ class Settings:
     given_workers: int | None = None
     executor: Any = "processes"
     isolate: bool = False
-    verify: bool | None = None
+    verify: bool | Literal["full"] | None = None
     blas_threads: int | Literal["inherit"] | None = None
     ignore: bool = False
     timeout: float | None = None
@@ -223,11 +229,11 @@ def _isolate(value: Any, executor: Any) -> bool:
     return value
 
 
-def _verify(value: Any, executor: Any) -> bool | None:
+def _verify(value: Any, executor: Any) -> bool | Literal["full"] | None:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str) and value == "full":
-        raise NotImplementedError("verify='full' is not there yet; verify=True compares one element")
+        return "full"
     raise ValueError(f"verify must be None, True, False or 'full', got {value!r}")
 
 

@@ -89,6 +89,13 @@ class Plan:
             self._returned.extend(tasks)
             self._returned.sort(key=lambda task: task.lo)
 
+    def restrict(self, task: Task) -> None:
+        """Hand out nothing but `task`, or its elements."""
+        with self._lock:
+            self._next, self._stop = task.lo, task.hi
+            if self._blocks is not None:
+                self._blocks = deque(one for one in self._blocks if one == task)
+
     def cut(self, index: int) -> None:
         """Hand out nothing from `index` on: an error there ends the call."""
         with self._lock:

@@ -40,10 +40,14 @@ class WorkerPool:
     ----------
     slot_bytes : int, optional
         Size of each worker's slots; as memory allows if left out.
+    variables : dict, optional
+        Environment variables that the workers' interpreter starts with, beside
+        this process's own.
     """
 
-    def __init__(self, slot_bytes: int | None = None) -> None:
+    def __init__(self, slot_bytes: int | None = None, variables: dict[str, str] | None = None) -> None:
         self._given_slot_bytes = slot_bytes
+        self._variables = variables or {}
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
         self.links: list[Link] = []
@@ -151,7 +155,7 @@ class WorkerPool:
                 self._poll.register(mine, select.EPOLLIN)
                 atexit.register(self.stop)
                 try:
-                    self._zygote_pid = start(theirs)
+                    self._zygote_pid = start(theirs, self._variables)
                 except BaseException:
                     self.stop()
                     raise

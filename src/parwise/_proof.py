@@ -7,7 +7,6 @@ import time
 from ._job import Job
 from ._kernel import Outcome
 from ._results import Results, owned
-from ._verify import compare
 
 # Up to so many tasks per worker, one more makes a difference.
 FEW_TASKS = 8
@@ -87,7 +86,7 @@ class Proof:
         """Compare, once both results are there."""
         if self._theirs is not None and self._job.first is not None:
             theirs, self._theirs = self._theirs, None
-            compare(self._job.first, theirs, self._job.call.settings.verify)
+            self._job.compare(theirs)
 
     def left(self, under_way: bool) -> float:
         """Seconds to wait for it from now on, when all else is done.

@@ -43,7 +43,9 @@ class Trial:
     @staticmethod
     def suits(call: Call) -> bool:
         """Whether the call's first elements can be computed in this way."""
-        return not (call.vectorized or call.settings.ignore) and all(one.loaded for one in call.inputs)
+        return not (call.vectorized or call.settings.ignore or call.settings.verify) and all(
+            one.loaded for one in call.inputs
+        )
 
     def run(self, seconds: float) -> None:
         """Compute until `seconds` are over, or another thread has taken on what comes next."""

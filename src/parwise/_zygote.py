@@ -38,8 +38,14 @@ _PR_SET_NAME = 15
 CONTROL_FD = 0
 
 
-def start(control: socket.socket) -> int:
+def start(control: socket.socket, variables: dict[str, str]) -> int:
     """Start a zygote that answers at the other end of `control`: a new interpreter, no fork of this process.
+
+    Parameters
+    ----------
+    control : socket
+    variables : dict
+        Environment variables beside this process's own.
 
     Returns
     -------
@@ -51,7 +57,7 @@ def start(control: socket.socket) -> int:
     return os.posix_spawn(
         sys.executable,
         _command(),
-        {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE},
+        {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
         file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
         setpgroup=0,
         setsigmask=(),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from ._call import Block, Call, make_call
+from ._call import Block, make_call
 from ._job import Job
-from ._kernel import is_nested
 from ._options import Options, resolve
-from ._runners import processes, serial
+from ._runners import runner_of
 
 
 def parallel_apply(
@@ -135,8 +134,16 @@ def parallel_apply(
         rng=rng,
         settings=resolve(options),
     )
+    if call.settings.verify:
+        from ._audit import run_with_audit
+
+        return run_with_audit(call)
     job = Job(call)
-    _runner(call)(job)
+    runner_of(call)(job)
+    if job.disputed is not None:
+        from ._audit import audit
+
+        return audit(job)
     return job.finish()
 
 
@@ -201,21 +208,3 @@ def plan(
 
 def _nothing(block: Any) -> None:
     """Stands in where a function is asked for and never called."""
-
-
-def _runner(call: Call) -> Callable[[Job], None]:
-    executor = call.settings.executor
-    tasks = len(call.bounds) if call.bounds is not None else call.count
-    if executor == "serial" or is_nested() or not tasks:
-        return serial.run
-    if not isinstance(executor, str):
-        from ._runners import futures
-
-        return futures.run
-    if not call.settings.isolate and (call.settings.given_workers == 1 or tasks < 2):
-        return serial.run
-    if executor == "threads":
-        from ._runners import threads
-
-        return threads.run
-    return processes.run

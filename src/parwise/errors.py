@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 __all__ = [
     "ElementTimeoutError",
     "NotReproducibleError",
@@ -48,7 +51,31 @@ class WorkerDiedError(ParwiseError):
 
 
 class NotReproducibleError(ParwiseError):
-    """The function gave other bits in a worker than in the caller."""
+    """The function gave other bits in a worker than in the caller, or from other blocks.
+
+    Attributes
+    ----------
+    kind : str
+        Why, as far as that was found out:
+
+        - "unstable": the function gives other bits on each call (random numbers,
+          the clock, state of earlier calls);
+        - "threads": they depend on the number of BLAS or OpenMP threads;
+        - "halo": a block function looks further than `depth`;
+        - "block": its bits depend on the length or the start of the block;
+        - "environment": the worker's process is not like this one;
+        - "type": another dtype, type or shape;
+        - "nan": only bits of NaN, or the sign of zero, differ;
+        - "value": none of these; the message has both values.
+    index : int or tuple of int or None
+        The element, or first index of the block.
+    depth : int or None
+        For "halo", the depth that would do.
+    """
+
+    kind: str = "value"
+    index: int | tuple[int, ...] | None = None
+    depth: int | None = None
 
 
 class ElementTimeoutError(ParwiseError, TimeoutError):
@@ -83,3 +110,14 @@ class RemoteError(ParwiseError):
 
 class ReproducibilityWarning(UserWarning):
     """The result may not have the bits of the plain loop."""
+
+
+def user_level() -> int:
+    """How far up the stack the user's code is."""
+    package = os.path.dirname(__file__) + os.sep
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -16,7 +16,6 @@ from .._payload import dump
 from .._remote import MISSING, Parcel, compute
 from .._results import Results
 from .._split import Task
-from .._verify import compare
 from ..errors import WorkerDiedError
 from . import threads
 
@@ -147,7 +146,7 @@ class _Dispatch:
             return
         proofs, self._proofs = self._proofs, []
         for proof in proofs:
-            compare(job.first, proof, job.call.settings.verify)
+            job.compare(proof)
 
     def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
         lowest = min([task, *self._flying.values()], key=lambda one: one.lo)
