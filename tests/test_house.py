@@ -25,7 +25,7 @@ FLOORS = [
     {"_fingerprint"},
     {"_input"},
     {"_call", "_kernel"},
-    {"_gaps", "_parcel", "_trial"},
+    {"_gaps", "_parcel", "_trial", "_invariance"},
     {"_plan", "_target"},
     {"_assemble"},
     {"_worker", "_remote", "_job"},
@@ -37,7 +37,6 @@ FLOORS = [
     {"_runners.processes", "_runners.futures"},
     {"_runners"},
     {"_audit"},
-    {"_invariance"},
     {"api"},
 ]
 

@@ -21,7 +21,7 @@ REMEDIES = {
     "BLAS": "use one build everywhere, or set OPENBLAS_CORETYPE alike",
     "threads": "set them alike: blas_threads='inherit', or threadpoolctl.threadpool_limits(1) around the call",
     "hash seed": "set PYTHONHASHSEED before Python starts, or sort sets before their order matters",
-    "rounding or flushing of floats": "find the library that changes it (-ffast-math does) and import it in func's module",
+    "rounding or flushing of floats": "import in func's module the library that changes it (-ffast-math does)",
     "locale": "set it in func, or by environment variables",
 }
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ._audit import Finding
 from ._call import Call
 from ._halo import Halo
 from ._input import Input
 from ._kernel import Kernel
 from ._results import Results, Stack
-from ._verify import array_difference
+from ._verify import Finding, array_difference
 
 # Elements that are looked at, and the lengths of the blocks that they are cut into.
 WINDOW = 24
@@ -41,6 +41,11 @@ class Invariance:
         cut = (call.bounds or [(0, 0)])[0][1]
         lo = max(0, min(cut - WINDOW // 2, self._count - WINDOW))
         self._lo, self._hi = lo, min(self._count, lo + WINDOW)
+        self._where = call.name(self._lo, self._hi)
+        # NumPy adds up the rows of a Fortran-ordered block otherwise where it has only one row, which no plan has
+        # unless it is asked for.
+        ones = any(hi - lo == 1 for lo, hi in call.bounds or ())
+        self._lengths = LENGTHS if ones else LENGTHS[1:]
 
     def find(self) -> Finding | None:
         """What is wrong, if anything is seen to be."""
@@ -58,10 +63,10 @@ class Invariance:
         whole = self._compute(lo, hi)
         if whole is None:
             return None
-        for length in LENGTHS:
+        for length in self._lengths:
             for first in sorted({lo + length, lo + 1}):  # from the window's start, and shifted
                 cuts = [lo, *range(first, hi, length), hi]
-                parts = [self._compute(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+                parts = [self._compute(a, b) for a, b in pairwise(cuts) if a < b]
                 told = None if None in parts else self._told(whole, parts)
                 if told is not None:
                     return self._block_finding(f"blocks of {length} give other bits than one of {hi - lo} ({told})")
@@ -83,8 +88,7 @@ class Invariance:
     def _block_finding(self, seen: str) -> Finding:
         return Finding(
             "block",
-            f"the function's bits depend on the length or the start of its blocks, {self._call.name(self._lo, self._hi)}: "
-            f"{seen}. Means over the block, running sums, recursive filters, FFTs and matrix products do that. The "
+            f"the function's bits depend on the length or the start of its blocks, {self._where}: {seen}. Means over the block, running sums, recursive filters, FFTs and matrix products do that. The "
             "result is that of the blocks that parwise.plan shows; with verify=None it is taken as it is",
             self._lo,
         )
@@ -101,7 +105,7 @@ class Invariance:
         return Finding(
             "halo",
             f"the function looks further than depth={self._depth}: values {self._depth + 1} elements away change bits "
-            f"({told}), {self._call.name(self._lo, self._hi)}. depth={enough} would do",
+            f"({told}), {self._where}. depth={enough} would do",
             self._lo,
             enough,
         )
