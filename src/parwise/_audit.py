@@ -14,6 +14,8 @@ import numpy as np
 from ._blas import SharedThreadLimit
 from ._call import Call, make_call
 from ._fingerprint import REMEDIES, environment_differences, read_fingerprint
+from ._hostile import sprinkle
+from ._input import Input
 from ._invariance import Invariance
 from ._job import Job
 from ._kernel import Outcome
@@ -28,8 +30,11 @@ from .errors import ReproducibilityWarning, user_level
 SHARE = 0.05
 # Results that are kept for it.
 KEPT_BYTES = 2**26
-# Interpreters with other orders of sets; the chance that all agree by luck is small.
-HASH_SEEDS = ("1", "2", "3")
+# Interpreters with one order of sets, and with others; the chance that these agree by luck is small.
+HASH_SEEDS = ("1", "1", "2", "3")
+# Elements that are computed with hostile values, and seconds that a worker has for them.
+HOSTILE = 4
+HOSTILE_SECONDS = 5.0
 
 
 class Sample:
@@ -113,6 +118,9 @@ def audit(job: Job, sample: Sample | None = None) -> Any:
         _check_all(job, result)
     elif verify and sample is not None:
         _check_sample(job, sample)
+    if verify:
+        _check_worker(job)
+        _check_hostile(job)
     if verify and job.call.vectorized and job.call.streams is None:
         finding = Invariance(job.call).find()
         if finding is not None:
@@ -128,6 +136,40 @@ def _check_sample(job: Job, sample: Sample) -> None:
             raise Diagnosis(job, task, theirs).find().error(job.call.public_index)
         if time.perf_counter() > deadline:
             return
+
+
+def _check_worker(job: Job) -> None:
+    """Compare a worker with this process: of a small call, none had a part in it."""
+    task = job.first_task
+    ours, theirs = compute_here(job, task), in_worker(job, task)
+    if ours is not None and theirs is not None and not same_results(ours, theirs):
+        raise Diagnosis(job, task, theirs).find().error(job.call.public_index)
+
+
+def _check_hostile(job: Job) -> None:
+    """Compare a worker with this process on made-up values, which may be flushed or spread otherwise."""
+    call = job.call
+    count = len(job.first_task) if call.vectorized else min(HOSTILE, call.count)
+    if call.settings.executor != "processes" or call.halo is not None:
+        return
+    arrays = [one.private(0, count).copy(order="K") for one in call.inputs]
+    if not all(map(sprinkle, arrays)):
+        return
+    axis = call.inputs[0].axes[0] if call.vectorized else 0
+    settings = replace(call.settings, ignore=False, timeout=HOSTILE_SECONDS)
+    made = replace(call, inputs=tuple(Input(a, (axis,), call.vectorized) for a in arrays), out=None)
+    made = replace(made, axis=(axis,), grid=(count,), settings=settings)
+    if call.vectorized:
+        made = replace(made, bounds=[(0, count)])
+    trial, task = Job(made), Task(0, count)
+    trial.open()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # The worker first: a function may never end on NaN, and a worker can be killed.
+        theirs = in_worker(trial, task)
+        ours = None if theirs is None else compute_here(trial, task)
+        if ours is not None and theirs is not None and not same_results(ours, theirs):
+            raise Diagnosis(trial, task, theirs).find().error(call.public_index)
 
 
 def _check_all(job: Job, result: Any) -> None:
@@ -177,7 +219,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
         if outcome.results is not None:
             found.append(owned(outcome.results))
 
-    settings = replace(call.settings, isolate=True, verify=False, ignore=False, timeout=None, retries=0)
+    settings = replace(call.settings, isolate=True, verify=False, ignore=False, retries=0)
     again = Job(replace(call, out=None, settings=settings), only=task, observe=take)
     try:
         if pool is not None:
@@ -298,7 +340,9 @@ class Diagnosis:
                 pool.stop()
             if results is not None:
                 seen.append(results)
-        return any(not same_results(seen[0], one) for one in seen[1:])
+        if len(seen) < len(HASH_SEEDS) or not same_results(seen[0], seen[1]):
+            return False  # it is something else that is not alike in two interpreters
+        return any(not same_results(seen[0], one) for one in seen[2:])
 
     def _unknown(self) -> Finding:
         what = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}

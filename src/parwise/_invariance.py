@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ._call import Call
 from ._halo import Halo
+from ._hostile import to_large, to_nan
 from ._input import Input
 from ._kernel import Kernel
 from ._results import Results, Stack
@@ -38,7 +39,11 @@ class Invariance:
         self._call = call
         self._count = call.count
         self._depth = call.halo.depth if call.halo else 0
-        cut = (call.bounds or [(0, 0)])[0][1]
+        bounds = call.bounds or [(0, 0)]
+        # Far from both ends, which a recursion may start from.
+        cut = bounds[len(bounds) // 2][0]
+        if abs(2 * cut - self._count) > self._count // 2:
+            cut = self._count // 2
         lo = max(0, min(cut - WINDOW // 2, self._count - WINDOW))
         self._lo, self._hi = lo, min(self._count, lo + WINDOW)
         self._where = call.name(self._lo, self._hi)
@@ -86,12 +91,12 @@ class Invariance:
         return None
 
     def _block_finding(self, seen: str) -> Finding:
-        return Finding(
-            "block",
-            f"the function's bits depend on the length or the start of its blocks, {self._where}: {seen}. Means over the block, running sums, recursive filters, FFTs and matrix products do that. The "
-            "result is that of the blocks that parwise.plan shows; with verify=None it is taken as it is",
-            self._lo,
+        text = (
+            f"the function's bits depend on the length or the start of its blocks, {self._where}: {seen}. Means over "
+            "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
+            "blocks that parwise.plan shows; with verify=None it is taken as it is"
         )
+        return Finding("block", text, self._lo)
 
     # What lies beyond the halo.
 
@@ -101,10 +106,10 @@ class Invariance:
             return None
         enough = self._enough()
         if enough is None:
-            return self._block_finding(f"values {self._depth + 1} elements away change bits ({told})")
+            return self._block_finding(f"values {self._depth + 1} away change bits ({told})")
         return Finding(
             "halo",
-            f"the function looks further than depth={self._depth}: values {self._depth + 1} elements away change bits "
+            f"the function looks further than depth={self._depth}: values {self._depth + 1} away change bits "
             f"({told}), {self._where}. depth={enough} would do",
             self._lo,
             enough,
@@ -129,19 +134,17 @@ class Invariance:
         return good
 
     def _has_room(self, depth: int) -> bool:
-        """Whether something lies so far away from the window on either side."""
-        return self._lo > depth or self._hi + depth < self._count
+        """Whether something lies so far away from the window, on both sides: recursions look to one only."""
+        return self._lo > depth and self._hi + depth < self._count
 
     def _influence(self, depth: int) -> str | None:
         """How results change with what lies `depth` + 1 elements away, if they do."""
-        if not self._has_room(depth):
-            return None
         halo = Halo(depth + 1, None, 0, self._count, self._call.axis[0])
         lo, hi = self._lo, self._hi
         before = self._compute(lo, hi, halo)
         if before is None:
             return None
-        for change in _changes():
+        for change in (to_nan, to_large):
             after = self._compute(lo, hi, halo, change)
             if after is not None:
                 return self._told(before, [after])
@@ -190,29 +193,3 @@ class Invariance:
 
 def _copies(results: Results) -> list[np.ndarray]:
     return [column.array.copy() for column in results.columns if isinstance(column, Stack)]
-
-
-def _changes() -> Iterator[Callable[[np.ndarray], bool]]:
-    """Ways to change values, the most hostile first."""
-    yield _to_nan
-    yield _to_large
-
-
-def _to_nan(values: np.ndarray) -> bool:
-    """NaN spreads through whatever it touches, in sums that go on for ever too."""
-    if values.dtype.kind in "fc":
-        values[...] = np.nan
-        return True
-    return False
-
-
-def _to_large(values: np.ndarray) -> bool:
-    if values.dtype.kind in "fc":
-        values[...] = 1e3 * (1 + abs(values.ravel()).max()) if values.size else 0
-    elif values.dtype.kind in "iu":
-        values[...] = np.iinfo(values.dtype).max
-    elif values.dtype.kind == "b":
-        np.logical_not(values, out=values)
-    else:
-        return False
-    return True

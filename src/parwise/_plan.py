@@ -90,11 +90,11 @@ class Plan:
             self._returned.sort(key=lambda task: task.lo)
 
     def restrict(self, task: Task) -> None:
-        """Hand out nothing but `task`, or its elements."""
+        """Hand out `task` and nothing else."""
         with self._lock:
-            self._next, self._stop = task.lo, task.hi
-            if self._blocks is not None:
-                self._blocks = deque(one for one in self._blocks if one == task)
+            self._next = self._stop
+            self._blocks = None if self._blocks is None else deque()
+            self._returned = [task]
 
     def cut(self, index: int) -> None:
         """Hand out nothing from `index` on: an error there ends the call."""

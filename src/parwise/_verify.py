@@ -146,4 +146,5 @@ def _apart(a: np.ndarray, b: np.ndarray) -> str:
         bits = x.astype(x.dtype.newbyteorder("=")).view(whole).astype(object)
         # Negative numbers count downwards from minus zero.
         steps.append(np.where(bits < 0, -(bits + 2 ** (8 * whole.itemsize - 1)), bits))
-    return f" ({max(abs(steps[0] - steps[1]))} ulp at most)"
+    most = max(abs(steps[0] - steps[1]))
+    return f" ({most} ulp at most)" if most < 2**20 else ""
