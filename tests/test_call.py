@@ -107,12 +107,8 @@ def test_bad_input(args, kwargs, error, text):
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"depth": 1, "vectorized": True},
-        {"boundary": "wrap", "vectorized": True},
-        {"rng": 3},
         {"checkpoint": "file"},
         {"progress": True},
-        {"verify": "full"},
     ],
 )
 def test_what_is_not_there_yet(kwargs):

@@ -118,11 +118,13 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
 
 def fits(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether an array of `dtype` can hold `value`."""
+    if not np.can_cast(np.min_scalar_type(value), dtype, "same_kind"):
+        return False
     try:
         np.full(1, value, dtype)
     except (TypeError, ValueError, OverflowError):
         return False
-    return np.can_cast(np.min_scalar_type(value), dtype, "same_kind")
+    return True
 
 
 def _hint(boundary: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,15 @@ LENGTHS = (1, 2, 7)
 # A halo that is looked for is no deeper than this.
 DEEPEST = 2048
 
+#: Changes values, and says whether it could.
+Change = Callable[[np.ndarray], bool]
+
 
 class Invariance:
     """Tries a block function on blocks that are not those of the plan.
 
-    A window around a cut is computed at once and in blocks of hostile lengths;
-    and what lies beyond the halo is changed, which must not matter.
+    Windows of some elements are computed at once and in blocks of hostile
+    lengths; and what lies beyond the halo is changed, which must not matter.
 
     Parameters
     ----------
@@ -40,63 +42,100 @@ class Invariance:
         self._count = call.count
         self._depth = call.halo.depth if call.halo else 0
         bounds = call.bounds or [(0, 0)]
-        # Far from both ends, which a recursion may start from.
+        # Around a cut far from both ends, which a recursion may start from.
         cut = bounds[len(bounds) // 2][0]
         if abs(2 * cut - self._count) > self._count // 2:
             cut = self._count // 2
-        lo = max(0, min(cut - WINDOW // 2, self._count - WINDOW))
-        self._lo, self._hi = lo, min(self._count, lo + WINDOW)
-        self._where = call.name(self._lo, self._hi)
+        self._middle = self._window(cut - WINDOW // 2)
         # NumPy adds up the rows of a Fortran-ordered block otherwise where it has only one row, which no plan has
         # unless it is asked for.
-        ones = any(hi - lo == 1 for lo, hi in call.bounds or ())
+        ones = any(hi - lo == 1 for lo, hi in bounds)
         self._lengths = LENGTHS if ones else LENGTHS[1:]
+
+    def _window(self, lo: int) -> tuple[int, int]:
+        lo = max(0, min(lo, self._count - WINDOW))
+        return lo, min(self._count, lo + WINDOW)
 
     def find(self) -> Finding | None:
         """What is wrong, if anything is seen to be."""
-        if self._hi - self._lo < 2:
+        if self._count < 2:
             return None
         # Made-up values are not the user's: what they give rise to is not to be heard of.
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self._looks_too_far() or self._depends_on_length()
 
+    def _finding(self, seen: str, window: tuple[int, int], depth: int | None) -> Finding:
+        where = self._call.name(*window)
+        if depth is not None:
+            text = f"the function looks further than depth={self._depth}, {where}: {seen}. depth={depth} would do"
+            return Finding("halo", text, window[0], depth)
+        text = (
+            f"the function's bits depend on the length or the start of its blocks, {where}: {seen}. Means over "
+            "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
+            "blocks that parwise.plan shows; with verify=None it is taken as it is"
+        )
+        return Finding("block", text, window[0])
+
+    def _enough(self, wrong: Callable[[int], bool]) -> int | None:
+        """The least depth for which something is not `wrong` any more."""
+        bad, step = self._depth, 1
+        while wrong(good := bad + step):
+            # Recursions look to one side only: without room on both nothing can be said.
+            if good > DEEPEST or not self._has_room(2 * good):
+                return None
+            bad, step = good, 2 * step
+        while good - bad > 1:
+            middle = (good + bad) // 2
+            if wrong(middle):
+                bad = middle
+            else:
+                good = middle
+        return good
+
     # Blocks of other lengths.
 
     def _depends_on_length(self) -> Finding | None:
-        lo, hi = self._lo, self._hi
-        whole = self._compute(lo, hi)
+        for window in dict.fromkeys([self._middle, self._window(0), self._window(self._count)]):
+            seen = self._length_matters(window, self._call.halo)
+            if seen is not None:
+                return self._finding(seen, window, self._deeper(window) if self._depth else None)
+        return None
+
+    def _deeper(self, window: tuple[int, int]) -> int | None:
+        """A halo with which the length of blocks does not matter."""
+
+        def wrong(depth: int) -> bool:
+            return self._length_matters(window, self._halo(depth)) is not None
+
+        return self._enough(wrong) if self._has_room(2 * self._depth) else None
+
+    def _length_matters(self, window: tuple[int, int], halo: Halo | None) -> str | None:
+        """How blocks of hostile lengths differ from one large one, if they do."""
+        lo, hi = window
+        whole = self._compute(lo, hi, halo)
         if whole is None:
             return None
         for length in self._lengths:
-            for first in sorted({lo + length, lo + 1}):  # from the window's start, and shifted
-                cuts = [lo, *range(first, hi, length), hi]
-                parts = [self._compute(a, b) for a, b in pairwise(cuts) if a < b]
-                told = None if None in parts else self._told(whole, parts)
+            for first in (lo + length, lo + length + length // 2):  # also shifted
+                cuts = [lo, *range(first, hi - length + 1, length), hi]
+                parts = [self._compute(a, b, halo) for a, b in pairwise(cuts)]
+                told = self._told(whole, parts)
                 if told is not None:
-                    return self._block_finding(f"blocks of {length} give other bits than one of {hi - lo} ({told})")
+                    return f"blocks of {length} give other bits than one of {hi - lo} ({told})"
         return None
 
-    def _told(self, whole: list[np.ndarray], parts: list[Any]) -> str | None:
-        """How the whole window differs from its parts."""
+    def _told(self, whole: list[np.ndarray], parts: list[list[np.ndarray] | None]) -> str | None:
+        """How a whole window differs from its parts; they say nothing if the function raises for one."""
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return None
         for k, array in enumerate(whole):
-            pieces = [part[k] for part in parts]
-            try:
-                joined = np.concatenate(pieces, axis=self._call.axis[0])
-            except ValueError as error:
-                return str(error)
+            joined = np.concatenate([part[k] for part in found], axis=self._call.axis[0])
             told = array_difference(array, joined)
             if told is not None:
                 return told[1]
         return None
-
-    def _block_finding(self, seen: str) -> Finding:
-        text = (
-            f"the function's bits depend on the length or the start of its blocks, {self._where}: {seen}. Means over "
-            "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
-            "blocks that parwise.plan shows; with verify=None it is taken as it is"
-        )
-        return Finding("block", text, self._lo)
 
     # What lies beyond the halo.
 
@@ -104,67 +143,40 @@ class Invariance:
         told = self._influence(self._depth)
         if told is None:
             return None
-        enough = self._enough()
-        if enough is None:
-            return self._block_finding(f"values {self._depth + 1} away change bits ({told})")
-        return Finding(
-            "halo",
-            f"the function looks further than depth={self._depth}: values {self._depth + 1} away change bits "
-            f"({told}), {self._where}. depth={enough} would do",
-            self._lo,
-            enough,
-        )
-
-    def _enough(self) -> int | None:
-        """The least depth beyond which nothing is seen to matter."""
-        bad, step = self._depth, 1
-        while True:
-            good = bad + step
-            if good > DEEPEST or not self._has_room(good):
-                return None
-            if self._influence(good) is None:
-                break
-            bad, step = good, 2 * step
-        while good - bad > 1:
-            middle = (good + bad) // 2
-            if self._influence(middle) is None:
-                good = middle
-            else:
-                bad = middle
-        return good
+        enough = self._enough(lambda depth: self._influence(depth) is not None)
+        return self._finding(f"values {self._depth + 1} away change bits ({told})", self._middle, enough)
 
     def _has_room(self, depth: int) -> bool:
-        """Whether something lies so far away from the window, on both sides: recursions look to one only."""
-        return self._lo > depth and self._hi + depth < self._count
+        """Whether something lies so far away from the middle window, on both sides."""
+        lo, hi = self._middle
+        return lo > depth and hi + depth < self._count
 
     def _influence(self, depth: int) -> str | None:
         """How results change with what lies `depth` + 1 elements away, if they do."""
-        halo = Halo(depth + 1, None, 0, self._count, self._call.axis[0])
-        lo, hi = self._lo, self._hi
+        lo, hi = self._middle
+        halo = self._halo(depth + 1)
         before = self._compute(lo, hi, halo)
-        if before is None:
-            return None
         for change in (to_nan, to_large):
-            after = self._compute(lo, hi, halo, change)
-            if after is not None:
-                return self._told(before, [after])
+            after = None if before is None else self._compute(lo, hi, halo, change)
+            told = None if before is None else self._told(before, [after])
+            if told is not None:
+                return told
         return None
 
-    def _compute(
-        self, lo: int, hi: int, halo: Halo | None = None, change: Callable[[np.ndarray], bool] | None = None
-    ) -> list[np.ndarray] | None:
-        """What the function gives for a block; None if that says nothing.
+    def _halo(self, depth: int) -> Halo:
+        return Halo(depth, None, 0, self._count, self._call.axis[0])
+
+    def _compute(self, lo: int, hi: int, halo: Halo | None, change: Change | None = None) -> list[np.ndarray] | None:
+        """What the function gives for a block; None if it raises.
 
         Parameters
         ----------
         lo, hi : int
-        halo : Halo, optional
-            In the place of the call's own.
+        halo : Halo or None
         change : callable
-            Changes the outermost elements of the halo, and says whether it could.
+            Changes the outermost elements of the halo.
         """
         call = self._call
-        halo = halo or call.halo
         runs = []
         for one in call.inputs:
             source = Input(one.source, one.axes, True)
@@ -178,8 +190,8 @@ class Invariance:
         results = kernel.run(runs, lo, hi).results
         return None if results is None else _copies(results)
 
-    def _change_ends(self, run: np.ndarray, axis: int, halo: Halo, change: Callable[[np.ndarray], bool]) -> bool:
-        lo, hi = self._lo, self._hi
+    def _change_ends(self, run: np.ndarray, axis: int, halo: Halo, change: Change) -> bool:
+        lo, hi = self._middle
         along = (slice(None),) * axis
         writeable, run.flags.writeable = run.flags.writeable, True
         changed = True
