@@ -118,7 +118,7 @@ def audit(job: Job, sample: Sample | None = None) -> Any:
         _check_all(job, result)
     elif verify and sample is not None:
         _check_sample(job, sample)
-    if verify:
+    if verify and job.call.count:
         _check_worker(job)
         _check_hostile(job)
     if verify and job.call.vectorized and job.call.streams is None:
