@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .base import Case, TimedCase
+from parwise import parallel_apply
+
+from .base import WORKERS, Case, TimedCase
 from .memory import PeakMemory
 from .work import NOMINAL, Element, burn_unevenly, rows, smooth, vector
 
@@ -69,6 +71,45 @@ class Uneven(TimedCase):
     def work(self, longest: float) -> tuple[Element, np.ndarray]:
         array = np.random.default_rng(0).uniform(0.1, 0.4, 6)
         return functools.partial(burn_unevenly, steps_per_unit=NOMINAL.steps(longest / 0.4)), array
+
+
+class Handshake(TimedCase):
+    """What it costs that one element is computed on both sides: warm workers, 20 us and 10 ms a piece."""
+
+    params = (("default", "none"), ((20e-6, 5_000), (10e-3, 100)))
+    param_names = ("verify", "seconds and elements")
+    small_params = (("default", "none"), ((1e-6, 20),))
+
+    def work(self, verify: str, elements: tuple[float, int]) -> tuple[Element, np.ndarray]:
+        self.verify = {"default": None, "none": False}[verify]
+        seconds, count = elements
+        return NOMINAL.burner(seconds), vector(count)
+
+    def parwise(self) -> np.ndarray:
+        return parallel_apply(self.func, self.array, workers=WORKERS, verify=self.verify)
+
+
+class Random(TimedCase):
+    """A generator for each element, in this process: NumPy's own way, and parwise's."""
+
+    params = ((20_000,),)
+    param_names = ("elements",)
+    small_params = ((20,),)
+
+    def work(self, elements: int) -> tuple[Element, np.ndarray]:
+        return _draw, vector(elements)
+
+    def loop(self) -> np.ndarray:
+        seeds = np.random.SeedSequence(0).spawn(len(self.array))
+        drawn = zip(self.array, seeds, strict=True)
+        return np.asarray([_draw(x, np.random.default_rng(seed)) for x, seed in drawn])
+
+    def parwise(self) -> np.ndarray:
+        return parallel_apply(_draw, self.array, rng=0, workers=1)
+
+
+def _draw(x: float, rng: np.random.Generator) -> float:
+    return x + rng.random()
 
 
 class Memory(Case):

@@ -124,12 +124,17 @@ class Company:
             return True
         self.pool = self._given_pool or default_pool()
         with Uninterrupted():
-            self._joined = self.pool.lock.acquire(blocking=False)
-        if self._joined:
-            self._job.open(self._start())
-            self.crew = Crew(self._job, self.pool)
-            self.room = Room(self._job)
-        return self._joined
+            if not self.pool.lock.acquire(blocking=False):
+                return False
+            try:
+                self._job.open(self._start())
+                self.crew = Crew(self._job, self.pool)
+                self.room = Room(self._job)
+                self._joined = True
+            finally:
+                if not self._joined:
+                    self.pool.lock.release()
+        return True
 
     def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> None:
         """Take over if the caller's next task takes longer than `seconds`.
