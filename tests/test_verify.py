@@ -69,6 +69,14 @@ def test_order_of_a_set(isolate):
     assert error.index in (0, 199)
 
 
+@pytest.mark.parametrize("name", ["process_executor", "dask_client"])
+def test_kinds_in_executors_of_others(name, request):
+    executor = request.getfixturevalue(name)
+    assert kind_of(join, NUMBERS, executor=executor, workers=None).kind == "environment"
+    assert kind_of(lambda x: np.random.random(), NUMBERS, executor=executor, workers=None).kind == "unstable"
+    assert_same(parallel_apply(np.sqrt, NUMBERS, executor=executor, verify=True), np.sqrt(NUMBERS))
+
+
 @pytest.mark.parametrize("isolate", [False, True])
 def test_threads_of_blas(isolate):
     long = rng.standard_normal((40, 20_001))

@@ -273,8 +273,9 @@ class Diagnosis:
         again = compute_here(self._job, self._task)
         if again is None or self._ours is None or not same_results(again, self._ours):
             return True
-        if self._theirs is None:
-            return False
+        executor = self._job.call.settings.executor
+        if self._theirs is None or not isinstance(executor, str):
+            return False  # the next of somebody else's processes may differ for reasons of its own
         there = in_worker(self._job, self._task)
         if there is None:  # no worker had a part in it
             return not same_results(self._ours, self._theirs)
@@ -329,7 +330,7 @@ class Diagnosis:
 
     def _depends_on_hashes(self) -> bool:
         """Whether interpreters that hash text differently give different bits."""
-        if self._job.call.settings.executor != "processes":
+        if self._job.call.settings.executor in ("threads", "serial"):
             return False
         seen: list[Results] = []
         for seed in HASH_SEEDS:
