@@ -662,3 +662,28 @@ def test_workers_at_no_blas_all_go_on_working():
 
     watch = ThreadWatch()
     assert not parallel_apply(f, np.arange(40), **ISOLATED, verify=False)[5:].any()
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blocks):
+    """Copying can cost more than the function: then the caller does the rest itself."""
+    here = os.getpid()
+    lost, after = [], []
+
+    class Race(processes._Race):
+        def lost(self):
+            lost.extend([1] * (self._crew.computed > 20))
+            return bool(lost)
+
+    monkeypatch.setattr(processes, "_Race", Race)
+    a = np.random.default_rng(3).standard_normal((4000, 30))
+    options = {"vectorized": True, "chunk": 10} if blocks else {}
+
+    def f(x):
+        if os.getpid() == here and lost:
+            after.append(1)
+        return np.sort(x, axis=-1)
+
+    assert_same(parallel_apply(f, a, workers=2, **options), np.sort(a, axis=-1))
+    assert after
+    assert_same(parallel_apply(f, a, workers=2, isolate=True, **options), np.sort(a, axis=-1))
