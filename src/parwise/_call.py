@@ -134,10 +134,14 @@ def make_call(
         raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
-    kwargs = _kwargs(kwargs)
+    kwargs = {} if kwargs is None else _kwargs(kwargs)
     axes = _axes(axis, vectorized)
-    inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
-    grid = _common_grid(inputs, axes)
+    if len(arrays) == 1:
+        inputs: tuple[Input, ...] = (_input(arrays[0], 0, axes, vectorized),)
+        grid = inputs[0].lengths
+    else:
+        inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
+        grid = _common_grid(inputs, axes)
     halo = None
     if depth or boundary is not None or type(depth) is not int:
         halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
@@ -150,15 +154,13 @@ def make_call(
             "(pass vectorized=True if func takes blocks)"
         )
     streams = None if rng is None else _streams(rng, func, kwargs)
-    targets = _out(out, axes, grid, vectorized)
+    targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
     return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
 
 
 def _kwargs(kwargs: Any) -> dict[str, Any]:
-    if kwargs is None:
-        return {}
     if not isinstance(kwargs, Mapping):
         raise TypeError(f"kwargs must be a dict, got {type(kwargs).__name__}")
     for name in kwargs:
@@ -193,6 +195,8 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
                 f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
                 f"shape {tuple(array.shape)}"
             )
+    if len(axes) == 1:
+        return Input(array, (axes[0] % ndim,), vectorized)
     normal = tuple(axis % ndim for axis in axes)
     if len(set(normal)) < len(normal):
         raise ValueError(f"axis names one axis twice: {axes!r}")
@@ -280,9 +284,7 @@ def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], halo: Halo | None
     return block_bounds(count, length)
 
 
-def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...] | None:
-    if out is None:
-        return None
+def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...]:
     targets = out if isinstance(out, tuple) else (out,)
     for target in targets:
         if not all(hasattr(target, name) for name in ("shape", "dtype", "__setitem__")):

@@ -42,15 +42,18 @@ class Input:
         self.source = source
         self.axes = axes
         self.vectorized = vectorized
-        shape = tuple(int(n) for n in source.shape)
-        self.lengths = tuple(shape[axis] for axis in axes)
-        self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
+        self.loaded = isinstance(source, np.ndarray)
+        shape = source.shape if self.loaded else tuple(int(n) for n in source.shape)
+        if axes == (0,):
+            self.lengths, self.piece = shape[:1], shape[1:]
+        else:
+            self.lengths = tuple(shape[axis] for axis in axes)
+            self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
         self.row: int | None = None
         self.step = 0
         # What blocks see of their neighbours.
         self.halo: Halo | None = None
         self._padded: tuple[int, ...] = ()
-        self.loaded = isinstance(source, np.ndarray)
         if self.loaded:
             self._describe_array(shape)
         else:
