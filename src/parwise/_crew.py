@@ -265,8 +265,17 @@ class Crew:
             if task is None:
                 break
             self._give(link, task)
-        if plan.empty and not link.holds and self._proof.fits(busy=not self.idle):
+        if plan.empty and not link.holds and self._proof.fits(self._seconds_left):
             self._prove(link)
+
+    @property
+    def _seconds_left(self) -> float:
+        """How long the others will be busy, if their tasks take as long as those so far."""
+        pace, now = self._job.plan.pace or 0.0, time.monotonic()
+        ends = (
+            one.since + pace * len(one.task) for link in self._links for one in link.holds.values() if not one.proof
+        )
+        return max(0.0, max(ends, default=now) - now)
 
     def _prove(self, link: Link) -> None:
         """Have a worker compute the first task again, to compare what it gets."""

@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Held:
 
     task: Task
     proof: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)

@@ -55,19 +55,20 @@ class Proof:
         """Whether the next worker that is free is to begin with it."""
         return self.wanted and not self._few
 
-    def fits(self, busy: bool) -> bool:
+    def fits(self, seconds: float) -> bool:
         """Whether a worker that is left without a task may be given it.
 
         Parameters
         ----------
-        busy : bool
-            Whether another worker has one.
+        seconds : float
+            How long the other workers will be busy.
         """
         job = self._job
         if not (self.wanted and self._few):
             return False
-        busy = busy or job.first is None or bool(job.call.settings.verify)
-        return busy or job.first_seconds <= self._grace(time.monotonic())
+        if job.first is None or job.call.settings.verify:
+            return True
+        return job.first_seconds <= seconds + self._grace(time.monotonic())
 
     def begin(self) -> None:
         """Note that a worker is at it."""
