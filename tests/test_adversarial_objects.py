@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from .hostile import WAYS, case, check, here, in_thread, reused
+from .hostile import WAYS, blockwise, case, check, here, in_thread, reused
 from .scripts import run_script
 from .strategies import make_array
 
@@ -136,6 +136,26 @@ def digits(limit):
 
 
 CASES = {
+    "objects, axes swapped": case(np.sum, SWAPPED),
+    "objects, axes swapped, all": case(sums, SWAPPED),
+    "objects, F order": case(sums, np.asfortranarray(OBJECTS)),
+    "objects in steps": case(sums, OBJECTS[::-2, ::-1, ::3]),
+    "objects, other axis": case(sums, OBJECTS, axis=2),
+    "objects, other axis, reversed": case(sums, SWAPPED[:, ::-1, ::2], axis=1),
+    "objects, pixels": case(lambda v: (v.sum(), str(seen(v))), OBJECTS, axis=(2, 0)),
+    "objects, windows": case(sums, WINDOWS),
+    "objects, broadcast": case(lambda v: (v.sum(), str(seen(v)), v.strides[0]), SPREAD),
+    "objects, read-only": case(seen, READ_ONLY),
+    "objects of length 0": case(seen, OBJECTS[:, :0, ::2]),
+    "objects in place": case(lambda v: np.add(v, 1, out=v), SWAPPED, plain=lambda v: v + 1),
+    "object fields": case(lambda r: (r["f"].sum(), r["f"].sum(0), order(r), str(seen(r))), FIELDS),
+    "object fields, one by one": case(lambda v: (v.sum(), v.sum(0), order(v), np.sign(v.strides)), FIELDS["f"]),
+    "arrays in object fields": case(lambda r: (r["f"].sum(), r["f"].T.sum(0), order(r["f"])), THREES),
+    "arrays in an object field": case(lambda v: (v.sum(), v.T.sum(0), order(v)), THREES["f"]),
+    "strings that lie otherwise": case(lambda v: (v, str(seen(v))), TEXT.T),
+    "strings in steps": case(lambda v: (v, str(seen(v))), TEXT[:, ::-2]),
+    "object blocks": blockwise(lambda b: b.sum(axis=(0, 2))[None] + b[:, :, 0], SWAPPED[:, ::-1], 5),
+    "object blocks, F order": blockwise(lambda b: b + b.sum(), np.asfortranarray(OBJECTS[:, :, 1]), 5, axis=1),
     "arrays of arrays": case(lambda x: (x @ x, x.sum(), str(x.dtype), x.flags.forc), ROWS),
     "arrays of arrays of arrays": case(lambda x: [v @ v + v.sum() for v in x], np.tile(ROWS, (6, 1))),
     "an array in itself": case(lambda x: (len(x[0]), x[0][3][1] @ x[1]), LOOPED),

@@ -131,7 +131,7 @@ class Job:
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
-        pickled = {k: dumps(one.own(task.lo, task.hi)) for k, one in enumerate(inputs) if one.as_object}
+        pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = place([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
