@@ -11,6 +11,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from parwise import parallel_apply
+
 from .hostile import WAYS, blockwise, case, check, here, in_thread, reused
 from .scripts import run_script
 from .strategies import make_array
@@ -168,6 +170,10 @@ CASES = {
     "closure, matrix": case(lambda x: np.asarray(x[:50] * HELD["matrix"].T)[0], W),
     "closure, recarray": case(lambda x: RECORDS.x @ RECORDS.x + HELD["recarray in steps"].y.sum() * x, N),
     "closure, objects": case(lambda x: SWAPPED.sum(0).sum() + HELD["object fields"]["f"].sum() + x, N),
+    "memmap returned": case(lambda x: x, MAPPED_F4[:1]),
+    "memmap returned, more": case(lambda x: x, MAPPED_F4[:, ::-2]),
+    "memmap returned, ragged": case(lambda x: {"x": x[: int(abs(x[0]) * 9)]}, MAPPED_F4[:, ::-2]),
+    "arrays in dicts": case(lambda x: {"a": np.array([x, 1], ">f4")[::-1]}, N),
 }
 CASES |= {f"seen, {name}": case(lambda x, v=held: {x: seen(v)}, N) for name, held in HELD.items()}
 CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) for name, held in HELD.items()}
@@ -177,6 +183,17 @@ CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) 
 def test_case(name, way):
     for options, run in product(way, (here, in_thread)):
         check(CASES[name], run, options)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_arrays_in_results_lie_as_they_did(name):
+    held = HELD[name]
+    got = parallel_apply(lambda x: {"v": held}, N[:3], isolate=True, workers=2)
+    for one in got:
+        for lay, other in zip(seen(one["v"]).values(), seen(held).values(), strict=True):
+            assert lay[:-1] == other[:-1]  # the address is free
+        assert one["v"].dtype == held.dtype
+        assert repr(one["v"].tolist()) == repr(held.tolist())
 
 
 @pytest.mark.parametrize("kept", ["R", "R[::2]", "[R]", "{'r': R[1:]}", "np.recarray, R"])
