@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 from collections import namedtuple
 from contextlib import contextmanager
 from itertools import product
@@ -37,6 +38,7 @@ ROWS, LOOPED = np.empty((2, 24), object)
 ROWS[:] = [B[i] if i % 2 else B[i, ::-3].astype(">f4")[::2] for i in range(24)]
 LOOPED[:] = [[LOOPED, B[i]] for i in range(24)]
 W = rng.standard_normal((40, 100))
+SORTED = np.sort(CUBE[:, 0], axis=0)
 
 
 def memmap(dtype, shape):
@@ -71,6 +73,7 @@ HELD = {
     "objects, read-only": READ_ONLY,
     "strings": TEXT[:, ::2],
 }
+BUFFERS = {}
 Pair = namedtuple("Pair", "whole part")
 
 
@@ -91,7 +94,7 @@ def sums(v):
 
 
 def kept(x):
-    return reused(x), float(x[0]), Pair(x, 0)
+    return reused(x), float(x[0]), reused(x[:2]), x
 
 
 def named(x):
@@ -99,8 +102,15 @@ def named(x):
 
 
 def late(x):
-    """Another shape, and then the same memory each time again."""
-    return np.zeros(()) if x[0] < 1 else reused(x)
+    """Another dtype, and then the same memory each time."""
+    return x.astype("f4") if x[0] < 1 else reused(x)
+
+
+def in_objects(x):
+    """The same memory each time, for objects."""
+    buffer = BUFFERS.setdefault(threading.get_ident(), np.empty(2, object))
+    buffer[:] = x, None
+    return buffer
 
 
 def dig(depth):
@@ -174,6 +184,10 @@ CASES = {
     "memmap returned, more": case(lambda x: x, MAPPED_F4[:, ::-2]),
     "memmap returned, ragged": case(lambda x: {"x": x[: int(abs(x[0]) * 9)]}, MAPPED_F4[:, ::-2]),
     "arrays in dicts": case(lambda x: {"a": np.array([x, 1], ">f4")[::-1]}, N),
+    "reused memory in tuples": case(kept, CUBE[:, 0], plain=lambda x: (x * 3, float(x[0]), x[:2] * 3, x)),
+    "reused memory in named tuples": case(named, CUBE[:, 0], plain=lambda x: Pair(x * 3, x[0])),
+    "reused memory, late": case(late, SORTED, plain=lambda x: x.astype("f4") if x[0] < 1 else x * 3),
+    "reused memory of objects": case(in_objects, N, plain=lambda x: np.array([x, None])),
 }
 CASES |= {f"seen, {name}": case(lambda x, v=held: {x: seen(v)}, N) for name, held in HELD.items()}
 CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) for name, held in HELD.items()}
@@ -183,6 +197,21 @@ CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) 
 def test_case(name, way):
     for options, run in product(way, (here, in_thread)):
         check(CASES[name], run, options)
+
+
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_reused_memory_where_errors_are_ignored(way):
+    def func(x):
+        if x % 5 == 3:
+            raise ValueError(x)
+        return reused(x + np.zeros(2)), x
+
+    for options, run in product(way, (here, in_thread)):
+        with pytest.warns(RuntimeWarning):
+            whole, part = run(lambda given=options: parallel_apply(func, N, errors="ignore", **given))
+        expected = np.where(N % 5 == 3, np.nan, N)
+        assert part.tobytes() == expected.tobytes()
+        assert whole.tobytes() == np.repeat(expected * 3, 2).tobytes()
 
 
 @pytest.mark.parametrize("name", HELD)

@@ -59,6 +59,20 @@ def owned(results: Results) -> Results:
     return Results(columns, results.wrap)
 
 
+#: Results of these types hold no memory of the function's.
+SCALARS = frozenset({float, int, bool, complex, str, bytes, *np.sctypeDict.values()} - {np.void, np.object_})
+
+
+def detached(result: Any) -> Any:
+    """`result` as it is now, whatever the function does to the memory of arrays in it."""
+    if type(result) is np.ndarray:
+        return result.copy()
+    if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
+        return result
+    # Not by its type's own call, which may want other arguments.
+    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
+
+
 def pack_column(raw: list[Any]) -> Column:
     """Stack results if ``np.asarray`` of all of them would do no more than that.
 
