@@ -188,6 +188,9 @@ CASES = {
     "reused memory in named tuples": case(named, CUBE[:, 0], plain=lambda x: Pair(x * 3, x[0])),
     "reused memory, late": case(late, SORTED, plain=lambda x: x.astype("f4") if x[0] < 1 else x * 3),
     "reused memory of objects": case(in_objects, N, plain=lambda x: np.array([x, None])),
+    "0-d arrays and None": case(lambda x: np.array(x) if x % 7 else None, N),
+    "0-d arrays, then None": case(lambda x: np.array(x) if x < 20 else None, N),
+    "0-d arrays and None in tuples": case(lambda x: (np.array(x), np.array(x) if x < 20 else None), N),
 }
 CASES |= {f"seen, {name}": case(lambda x, v=held: {x: seen(v)}, N) for name, held in HELD.items()}
 CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) for name, held in HELD.items()}

@@ -302,7 +302,7 @@ def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) ->
     at = 1
     for result in calls:
         if type(result) is not np.ndarray or result.dtype != dtype or result.shape != shape:
-            return [*stack[:at].copy(), result]
+            return [*Stack(np.ndarray, stack[:at].copy()).unstack(), result]
         stack[at] = result
         at += 1
     return stack[:at]

@@ -30,6 +30,8 @@ class Stack:
         """The results as the function gave them."""
         if self.kind in (float, int, bool, complex):
             return self.array.tolist()  # type: ignore[no-any-return]
+        if self.kind is np.ndarray:  # of 0-d arrays too, where `list` would give scalars
+            return [self.array[at, ...] for at in range(len(self.array))]
         return list(self.array)
 
 
