@@ -167,12 +167,12 @@ class Kernel:
             What the function raised.
         """
         nested = _nested.set(True)
-        clock = time.perf_counter
+        clock, lone, plain = time.perf_counter, np.ndarray, SCALARS  # looked up once: 30 ns for each element
         try:
             for result in calls:
                 # Arrays may lie in memory that the function uses again.
                 kind = type(result)
-                raw.append(result.copy() if kind is np.ndarray else result if kind in SCALARS else detached(result))
+                raw.append(result.copy() if kind is lone else result if kind in plain else detached(result))
                 if len(raw) == count or clock() >= stop:
                     return None
         except BaseException as error:
