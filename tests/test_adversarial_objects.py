@@ -191,6 +191,9 @@ CASES = {
     "0-d arrays and None": case(lambda x: np.array(x) if x % 7 else None, N),
     "0-d arrays, then None": case(lambda x: np.array(x) if x < 20 else None, N),
     "0-d arrays and None in tuples": case(lambda x: (np.array(x), np.array(x) if x < 20 else None), N),
+    "recursion limit": case(deepest, N[:3], context=lambda: recursion(4500)),
+    "digits of ints": case(lambda x: len(str(10 ** int(900 * x))), N, context=lambda: digits(9000)),
+    "too many digits": case(lambda x: len(str(10 ** int(50 * x))), N, context=lambda: digits(800)),
 }
 CASES |= {f"seen, {name}": case(lambda x, v=held: {x: seen(v)}, N) for name, held in HELD.items()}
 CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) for name, held in HELD.items()}
