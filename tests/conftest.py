@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import _company
+from parwise import _company, _plan
 from parwise._pool import default_pool
 from parwise._runners import processes
+
+from .hostile import WAYS
 
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
@@ -130,6 +132,20 @@ def eager(monkeypatch):
     monkeypatch.setattr(processes, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(processes, "OWN_SECONDS", 0.0)
+
+
+@pytest.fixture
+def small_tasks(monkeypatch):
+    """Spread results over many tasks, however cheap the function."""
+    monkeypatch.setattr(_plan, "LEAST_SECONDS", 0.0)
+
+
+@pytest.fixture
+def way(request):
+    """Options of each call that goes one of `hostile.WAYS`."""
+    if request.param == "eager":
+        request.getfixturevalue("eager")
+    return WAYS[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -1,54 +1,26 @@
-"""Hostile functions, arrays and surroundings, each over every way that a call can take.
-
-A case is a function, its arrays and, if need be, a context. The plain loop over it, run once in the main thread, tells
-what every way has to give: the same bytes, or an exception of the same type and text.
-"""
+"""Hostile functions, numbers, arrays and surroundings."""
 
 from __future__ import annotations
 
 import decimal
 import fractions
-import functools
 import tempfile
-import threading
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import _plan, parallel_apply
 from parwise._pool import default_pool
 
-from .oracle import assert_same, blocks, loop
+from .hostile import WAYS, blockwise, case, check, here, in_thread, reused
 from .strategies import LAYOUTS, make_array
 
+pytestmark = pytest.mark.usefixtures("small_tasks")
 rng = np.random.default_rng(19)
-
-
-@dataclass(frozen=True)
-class Case:
-    """`plain`, if given, stands in for `func` in the loop, where that one spoils what it gets or gave."""
-
-    func: Callable
-    arrays: tuple
-    context: Callable[[], AbstractContextManager]
-    plain: Callable | None
-    options: dict
-
-
-def case(func, *arrays, context=nullcontext, plain=None, **options):
-    return Case(func, arrays, context, plain, options)
-
-
-def blockwise(func, array, chunk=4, **options):
-    return case(func, array, vectorized=True, chunk=chunk, **options)
 
 
 @contextmanager
@@ -104,7 +76,6 @@ LONG = rng.standard_normal((6, 20_001))
 ODD_OBJECTS = np.array([1, "a", None, 2.5, 3j, (1, 2)] * 3, object)[:17]
 TEXT = np.array(["a", "", "x" * 60, "é"] * 6, "T").reshape(3, 8).T
 MIXED = [np.int8, np.uint16, np.float16]
-buffers = {}
 with tempfile.TemporaryFile() as file:
     MAPPED = np.memmap(file, dtype=">f4", mode="w+", shape=(9, 40), order="F")
 MAPPED[:] = rng.standard_normal((9, 40))
@@ -117,12 +88,6 @@ def sums(v):
 
 def powers(x):
     return x**2, x**3, x**0.5, x**-1.0, np.power(x, 3), x * x * x
-
-
-def reused(x):
-    """Give the same memory each time, as far as one thread can tell."""
-    buffer = buffers.setdefault((threading.get_ident(), x.shape), np.empty(x.shape))
-    return np.multiply(x, 3, out=buffer)
 
 
 def reused_at_first(x):
@@ -293,78 +258,6 @@ CASES |= {
     "blocks, reversed": blockwise(lambda b: b[::-1, ::2], make_array((22, 9), "c16", "F"), 5),
 }
 
-#: By where the function runs: options of each call.
-WAYS = {
-    "caller": [{"workers": 1}, {"executor": "serial"}],
-    "threads": [{"executor": "threads", "workers": workers} for workers in (2, 3)],
-    "isolated": [{"isolate": True, "workers": workers} for workers in (2, 3)],
-    "eager": [{"workers": workers} for workers in (2, 3)],
-}
-
-
-def here(call):
-    return call()
-
-
-def in_thread(call):
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(call).result()
-
-
-@pytest.fixture(autouse=True)
-def _small_tasks(monkeypatch):
-    """Spread results over many tasks, however cheap the function."""
-    monkeypatch.setattr(_plan, "LEAST_SECONDS", 0.0)
-
-
-@pytest.fixture
-def way(request):
-    if request.param == "eager":
-        request.getfixturevalue("eager")
-    return WAYS[request.param]
-
-
-def bounds(length, chunk):
-    starts = list(range(0, length, chunk))
-    if chunk > 1 and length - starts[-1] == 1:
-        starts.pop()
-    return list(pairwise([*starts, length]))
-
-
-@functools.cache
-def expected(name):
-    """What the plain loop gives or raises."""
-    one = CASES[name]
-    func, given = one.plain or one.func, dict(one.options)
-    try:
-        with one.context():
-            if not given.pop("vectorized", False):
-                return loop(func, *one.arrays, **given)
-            chunk, axis = given.pop("chunk"), given.get("axis", 0)
-            return blocks(func, one.arrays[0], bounds(one.arrays[0].shape[axis], chunk), axis)
-    except Exception as error:
-        return error
-
-
-def check(name, run, options):
-    one, want = CASES[name], expected(name)
-    before = [array.tobytes() for array in one.arrays]
-
-    def call():
-        with one.context():
-            return parallel_apply(one.func, *one.arrays, **one.options, **options)
-
-    if isinstance(want, Exception):
-        with pytest.raises(type(want)) as caught:
-            run(call)
-        text = str(caught.value)
-        assert type(caught.value) is type(want)
-        assert text == str(want) or "cannot be stacked" in text or text.startswith("func returned"), text
-    else:
-        assert_same(run(call), want)
-    assert [array.tobytes() for array in one.arrays] == before
-
-
 ALL = list(product(CASES, WAYS))
 COLD = ["mixed types in turn", "rows >f8 stepped", "BLAS 1 solve", "errstate call raises", "StringDType", "blocks gemm"]
 
@@ -372,7 +265,7 @@ COLD = ["mixed types in turn", "rows >f8 stepped", "BLAS 1 solve", "errstate cal
 @pytest.mark.parametrize(("name", "way"), ALL, indirect=["way"])
 def test_case(name, way):
     for options, run in product(way, (here, in_thread)):
-        check(name, run, options)
+        check(CASES[name], run, options)
 
 
 @pytest.mark.parametrize("run", [here, in_thread])
@@ -380,5 +273,5 @@ def test_case(name, way):
 @pytest.mark.parametrize("name", COLD)
 def test_case_when_no_worker_is_up(name, way, run):
     default_pool().stop()
-    check(name, run, way[1])
-    check(name, here, way[1])  # the zygote outlives the thread that started it
+    check(CASES[name], run, way[1])
+    check(CASES[name], here, way[1])  # the zygote outlives the thread that started it

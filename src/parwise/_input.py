@@ -184,22 +184,19 @@ class Input:
             return run
         layout = layout or (self.block_layout(lo, hi) if self.vectorized else self.layout(hi - lo))
         if self.as_object:
-            return layout.dress(self.own(lo, hi))
+            return layout.dress(self.objects(lo, hi, layout))
         (offset,), nbytes = place([layout], [self.address(lo)])
         memory, start = private_memory(nbytes)
         run = layout.view(memory, start + offset, None if self.vectorized else hi - lo)
         self.copy_to(run, lo, hi)
         return layout.dress(run)
 
-    def own(self, lo: int, hi: int) -> np.ndarray:
-        """A copy of ``lo:hi`` for arrays of Python objects, whose layout is free."""
-        if self.vectorized and self.halo:
-            run = np.empty(self.block_layout(lo, hi).shape, self.like.dtype)
-            self.copy_to(run, lo, hi)
-            return run
-        if self.vectorized:
-            return np.array(self._block(lo, hi), order="K")
-        run = np.empty((hi - lo, *self.piece), self.like.dtype)
+    def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
+        """A copy of ``lo:hi`` of an array of Python objects, which lies as `layout` says.
+
+        Sums of them round by the order of axes: a copy in C order gave 9 x 11 floats the loop's sum in 1 of 12 cases.
+        """
+        run = layout.empty(None if self.vectorized else hi - lo)
         self.copy_to(run, lo, hi)
         return run
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
 from ._assemble import Assembler
@@ -16,6 +15,7 @@ from ._channel import SLOT_BYTES
 from ._gaps import Gaps
 from ._kernel import Kernel, Outcome
 from ._layout import ALIGNMENT, PAGE, Layout, place
+from ._pickler import dumps
 from ._plan import Plan
 from ._results import Results, owned, same_results
 from ._split import Task
@@ -148,9 +148,7 @@ class Job:
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
-        pickled = {
-            k: cloudpickle.dumps(one.own(task.lo, task.hi), protocol=5) for k, one in enumerate(inputs) if one.as_object
-        }
+        pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = place([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))

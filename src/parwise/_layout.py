@@ -26,9 +26,8 @@ class Layout:
 
     Attributes
     ----------
-    kind : {"ndarray", "memmap", "recarray"}
-        The type that the function sees. By name: as long as nothing has
-        imported `numpy.rec`, cloudpickle would send `numpy.recarray` as a copy.
+    kind : {"ndarray", "memmap", "recarray", "matrix"}
+        The type that the function sees.
     dtype : numpy.dtype
         Byte order included.
     writeable : bool
@@ -65,6 +64,13 @@ class Layout:
         """
         shape = self.shape if count is None else (count, *self.shape[1:])
         return np.ndarray(shape, self.dtype, memory, offset, self.strides)
+
+    def empty(self, count: int | None = None) -> np.ndarray:
+        """The run in new memory that Python may keep objects in: a buffer of bytes has no room for them."""
+        run = self if count is None else replace(self, shape=(count, *self.shape[1:]))
+        memory = np.empty((run.below + run.above) // (self.dtype.itemsize or 1), self.dtype)
+        # Not `self.dtype`: each array of StringDType has one of its own, which keeps the long strings.
+        return np.ndarray(run.shape, memory.dtype, memory, run.below, run.strides)
 
     def dress(self, view: np.ndarray) -> np.ndarray:
         """`view` as the function is to see it: its type, and read-only if it was."""
@@ -106,9 +112,15 @@ def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int
     overlap still do. Beyond the innermost axis strides keep their value modulo
     64, so that each row starts at the alignment it had. The mapped axis goes
     where it was by its stride, so that copying moves long runs, unless that
-    would open a gap.
+    would open a gap. Objects lie in whole cells, wherever these are: no loop
+    over them looks at addresses.
     """
     itemsize = like.dtype.itemsize
+    cell = itemsize if like.dtype.hasobject else 0
+
+    def fit(least: int, value: int, modulus: int) -> int:
+        return least if cell else _congruent(least, value, modulus)
+
     strides = list(like.strides)
     live = [d for d in range(len(strides)) if like.shape[d] > 1 and strides[d] != 0]
     live.sort(key=lambda d: (abs(strides[d]), -d))
@@ -119,7 +131,7 @@ def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int
         size, old = like.shape[d], abs(strides[d])
         flush, overlap = old == flush_old, old < reach_old
         if pitch is None and step and capacity > 1 and abs(step) < old and not (flush or overlap):
-            pitch = _congruent(reach_new, abs(step), ALIGNMENT)
+            pitch = fit(reach_new, abs(step), ALIGNMENT)
             reach_new += pitch * (capacity - 1)
         if flush:
             new = flush_new
@@ -127,16 +139,16 @@ def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int
             new = old
         else:
             modulus = itemsize if inner and itemsize else ALIGNMENT
-            new = _congruent(reach_new, old, modulus)
+            new = fit(reach_new, old, modulus)
             if new == flush_new:
-                new += modulus
+                new += cell or modulus
         strides[d] = new if strides[d] > 0 else -new
         reach_old += old * (size - 1)
         reach_new += new * (size - 1)
         flush_old, flush_new = old * size, new * size
         exact, inner = exact and new == old, False
     if pitch is None:
-        pitch = _congruent(reach_new, step or 0, ALIGNMENT)
+        pitch = fit(reach_new, step or 0, ALIGNMENT)
     elif step is not None and step < 0:
         pitch = -pitch
     return pitch, tuple(strides)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
 from ._kernel import Outcome
+from ._pickler import dumps
 from ._results import Column, Results, Stack
 from ._said import Said, pack_said, unpack_said
 from .errors import RemoteError
@@ -81,13 +81,13 @@ def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]
                 columns.append(_kind(column))
                 buffers.append(_flat(column))
             if many:
-                buffers = [cloudpickle.dumps(results.columns, protocol=5)]
-            packed = cloudpickle.dumps(replace(head, wrap=results.wrap, columns=tuple(columns), many=many, found=True))
+                buffers = [dumps(results.columns)]
+            packed = dumps(replace(head, wrap=results.wrap, columns=tuple(columns), many=many, found=True))
         except Exception as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
             outcome.error, buffers = error, []
             head = replace(head, index=max(outcome.index, lo), gaps=None)
-    packed = packed or cloudpickle.dumps(head)
+    packed = packed or dumps(head)
     if outcome.error is not None:
         buffers.append(pack_error(outcome.error))
     if said:
@@ -103,7 +103,7 @@ def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
 
 def _flat(column: Column) -> Any:
     if _kind(column) is None:
-        return cloudpickle.dumps(column, protocol=5)
+        return dumps(column)
     assert isinstance(column, Stack)
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""
 
@@ -155,7 +155,7 @@ def pack_error(error: BaseException, most: int | None = None) -> bytes:
     text = "".join(traceback.format_exception(type(error), error, trim(error.__traceback__)))
     for candidate in (error, _Bare(error), _stand_in(error, most)):
         try:
-            pickled = cloudpickle.dumps(candidate)
+            pickled = dumps(candidate)
             pickle.loads(pickled)
         except Exception:
             continue

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
-from ._layout import Layout, address_of, block_layout, place, private_memory
+from ._layout import Layout, address_of, place, private_memory
+from ._pickler import Pickler
 
 _BYTES = np.dtype(np.uint8)
 
@@ -74,7 +74,7 @@ def dump(first: Any, second: Any) -> Payload:
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     try:
-        _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(second)
+        Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(second)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
@@ -105,29 +105,6 @@ def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any
     parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in index]
     between(pickle.loads(parts[0]))
     return pickle.loads(parts[1], buffers=parts[2:])
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Also keeps the layout of arrays that are not contiguous."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is np.ndarray and not obj.dtype.hasobject and not obj.flags.forc and obj.size:
-            return _reduce_strided(obj)
-        return super().reducer_override(obj)
-
-
-def _reduce_strided(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple[Any, ...]]:
-    layout = block_layout(Layout("ndarray", array.dtype, array.flags.writeable, array.shape, array.strides))
-    (offset,), nbytes = place([layout], [address_of(array)])
-    memory, start = private_memory(nbytes)
-    memory = memory[start : start + nbytes]
-    run = layout.view(memory, offset)
-    run[...] = array
-    return _strided, (pickle.PickleBuffer(memory.data), layout, offset)
-
-
-def _strided(memory: Any, layout: Layout, offset: int) -> np.ndarray:
-    return layout.dress(layout.view(memory, offset))
 
 
 def private_copy(data: bytes) -> memoryview:

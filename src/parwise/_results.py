@@ -30,6 +30,8 @@ class Stack:
         """The results as the function gave them."""
         if self.kind in (float, int, bool, complex):
             return self.array.tolist()  # type: ignore[no-any-return]
+        if self.kind is np.ndarray:  # of 0-d arrays too, where `list` would give scalars
+            return [self.array[at, ...] for at in range(len(self.array))]
         return list(self.array)
 
 
@@ -57,6 +59,20 @@ def owned(results: Results) -> Results:
     """Results in memory of their own, not a slot's or the function's."""
     columns = [Stack(c.kind, c.array.copy()) if isinstance(c, Stack) else c for c in results.columns]
     return Results(columns, results.wrap)
+
+
+#: Results of these types hold no memory of the function's.
+SCALARS = frozenset({float, int, bool, complex, str, bytes, *np.sctypeDict.values()} - {np.void, np.object_})
+
+
+def detached(result: Any) -> Any:
+    """`result` as it is now, whatever the function does to the memory of arrays in it."""
+    if type(result) is np.ndarray:
+        return result.copy()
+    if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
+        return result
+    # Not by its type's own call, which may want other arguments.
+    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
 
 
 def pack_column(raw: list[Any]) -> Column:
