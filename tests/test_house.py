@@ -23,7 +23,7 @@ FLOORS = [
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_halo", "_random"},
     {"_fingerprint"},
-    {"_input"},
+    {"_input", "_items"},
     {"_call", "_kernel"},
     {"_gaps", "_parcel", "_trial", "_invariance"},
     {"_plan", "_target"},

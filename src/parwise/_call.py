@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,8 @@ import numpy as np
 from ._checks import is_int
 from ._halo import Halo, checked_halo, fits
 from ._input import Input
-from ._options import Settings
+from ._items import Column, Feed
+from ._options import Settings, is_thread_pool
 from ._results import is_masked
 from ._split import block_bounds, block_length
 
@@ -62,6 +63,8 @@ class Call:
         What those see of their neighbours, if anything.
     streams : Streams, optional
         Generators of random numbers, if the function gets any.
+    feed : Feed, optional
+        Where items come from, if the result is to be a list.
     out : tuple, optional
         Arrays to fill.
     settings : Settings
@@ -79,11 +82,12 @@ class Call:
     streams: Streams | None
     out: tuple[Any, ...] | None
     settings: Settings
+    feed: Feed | None = None
 
     @property
     def count(self) -> int:
-        """Elements along the mapped axes."""
-        return math.prod(self.grid)
+        """Elements along the mapped axes, or items as far as that is known."""
+        return math.prod(self.grid) if self.feed is None else self.feed.count
 
     @property
     def blocks(self) -> list[Block]:
@@ -97,6 +101,8 @@ class Call:
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""
+        if self.feed is not None:
+            return f"in item {index}"
         axis = self.axis[0] if len(self.axis) == 1 else self.axis
         where = f"along {'axis' if len(self.axis) == 1 else 'axes'} {axis}"
         if self.vectorized:
@@ -126,14 +132,11 @@ def make_call(
     settings: Settings,
 ) -> Call:
     """Check every argument, before any work."""
-    if not callable(func):
-        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
+    _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
     if not isinstance(vectorized, bool):
         raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     axes = _axes(axis, vectorized)
     if len(arrays) == 1:
@@ -158,6 +161,34 @@ def make_call(
     if settings.ignore:
         _check_gaps(targets or ())
     return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
+
+
+def make_list_call(
+    func: Any, iterables: tuple[Any, ...], *, args: Any, kwargs: Any, rng: Any, settings: Settings
+) -> Call:
+    """Check the arguments of a call over items of any kind."""
+    _check_function(func, args)
+    if not iterables:
+        raise TypeError("nothing to map over: parallel_map(func, items)")
+    for number, one in enumerate(iterables):
+        if not isinstance(one, Iterable):
+            raise TypeError(
+                f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; what every call is "
+                "to get goes in args"
+            )
+    kwargs = {} if kwargs is None else _kwargs(kwargs)
+    streams = None if rng is None else _streams(rng, func, kwargs)
+    any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
+    feed = Feed(iterables, any_thread, keep=bool(settings.verify))
+    columns: Any = tuple(Column(feed, k) for k in range(len(iterables)))
+    return Call(func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed)
+
+
+def _check_function(func: Any, args: Any) -> None:
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
 
 
 def _kwargs(kwargs: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
 from ._gaps import Gaps
+from ._items import Listing
 from ._kernel import Kernel, Outcome
 from ._layout import ALIGNMENT, PAGE, Layout, place
 from ._pickler import dumps
@@ -54,7 +55,7 @@ class Job:
     """
 
     plan: Plan
-    assembler: Assembler
+    assembler: Assembler | Listing
     transcript: Transcript
 
     def __init__(
@@ -78,6 +79,7 @@ class Job:
             call.halo,
             call.streams,
             call.bounds[0][1] if call.bounds else 1,
+            call.feed is not None,
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
@@ -88,7 +90,7 @@ class Job:
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._whole: np.ndarray | None = None
+        self._whole: np.ndarray | list[Any] | None = None
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
 
@@ -99,7 +101,7 @@ class Job:
         self.plan = Plan(call, self._capacity, start)
         if self._only is not None:
             self.plan.restrict(self._only)
-        self.assembler = Assembler(call)
+        self.assembler = Assembler(call) if call.feed is None else Listing()
         self._gaps = Gaps(call)
         self.transcript = Transcript(call.func)
 
@@ -198,7 +200,12 @@ class Job:
                 self._gaps.add(task, outcome.gaps, outcome.error)
             if outcome.results is not None and task.lo < self.limit:
                 self.assembler.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
+        self._close(task)
+
+    def _close(self, task: Task) -> None:
         self.transcript.close(task.lo, task.hi)
+        if self.call.feed is not None:
+            self.call.feed.drop(task.lo, task.hi)
 
     def compare(self, theirs: Results) -> None:
         """Compare what a worker got for the first task with what the caller got."""
@@ -212,7 +219,7 @@ class Job:
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""
         self._gaps.add(task, np.arange(task.lo, task.hi), error)
-        self.transcript.close(task.lo, task.hi)
+        self._close(task)
 
     def repeat(self) -> None:
         """Show what workers said, as far as it is its turn; in the caller's own thread."""
@@ -236,6 +243,8 @@ class Job:
         self.transcript.repeat(self.limit, everything=True)
         if self._error is not None:
             raise self._error
+        if self.call.feed is not None and self.call.feed.error is not None:
+            raise self.call.feed.error
         result = self.assembler.finish(self._gaps.indices)
         self._gaps.warn()
         return result

@@ -88,6 +88,8 @@ class Kernel:
         Generators that calls get as ``rng``.
     stride : int
         Elements from one block to the next.
+    listing : bool
+        Whether results are to be kept as they are, for a list.
     """
 
     func: Callable[..., Any]
@@ -99,6 +101,7 @@ class Kernel:
     halo: Halo | None = None
     streams: Streams | None = None
     stride: int = 1
+    listing: bool = False
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
@@ -154,6 +157,16 @@ class Kernel:
         stacks: list[Column] = [Stack("block", one) for one in arrays]
         return Outcome(Results(stacks, type(result) if isinstance(result, tuple) else None), 0.0)
 
+    def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
+        """Results of some elements, stacked where they are of one kind."""
+        if self.listing:
+            # Numbers of one type travel faster as an array, and lose nothing.
+            return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
+        if raw and isinstance(raw[0], tuple):
+            columns, kind = split_tuples(raw, indices)
+            return Results([pack_column(column) for column in columns], kind)
+        return Results([pack_column(raw)])
+
     def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
         """The function's results for elements from the first one on, each computed as it is asked for."""
         return self._calls(self.func, iter(runs[0]), runs, 0, None)
@@ -172,7 +185,10 @@ class Kernel:
             for result in calls:
                 # Arrays may lie in memory that the function uses again.
                 kind = type(result)
-                raw.append(result.copy() if kind is lone else result if kind in plain else detached(result))
+                if self.listing:
+                    raw.append(result)
+                else:
+                    raw.append(result.copy() if kind is lone else result if kind in plain else detached(result))
                 if len(raw) == count or clock() >= stop:
                     return None
         except BaseException as error:
@@ -208,12 +224,33 @@ class Kernel:
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
     ) -> Results:
         count = len(runs[0])
-        results, found = _gather(self._calls(self.func, elements, runs, lo, mark), count, lo, place)
+        calls = self._calls(self.func, elements, runs, lo, mark)
+        if self.listing:
+            raw = list(calls)
+            results, found = self.pack(raw, range(lo, lo + len(raw))), len(raw)
+        else:
+            results, found = self._gather(calls, count, lo, place)
         if found < count:
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
             raise StopIteration
         return results
+
+    def _gather(self, calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Results, int]:
+        """Collect results, arrays straight into their place, and tell how many there were."""
+        raw = list(islice(calls, 1))
+        if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
+            stack = _stack(raw[0], calls, count, place)
+            if isinstance(stack, np.ndarray):
+                return Results([Stack(np.ndarray, stack)]), len(stack)
+            raw = stack
+        # Numbers stay numbers: of others each is copied as it comes, which costs a tuple 0.2 us.
+        first = raw[0] if raw and isinstance(raw[0], tuple) else raw[:1]
+        if not SCALARS.issuperset(map(type, first)):
+            raw[-1] = detached(raw[-1])
+            calls = map(detached, calls)
+        raw.extend(calls)
+        return self.pack(raw, range(lo, lo + len(raw))), len(raw)
 
     def _elements_with_gaps(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None
@@ -232,9 +269,10 @@ class Kernel:
                     first.append(error)
                 return _GAP
 
-        raw = [detached(one) for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP]
+        kept = (one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP)
+        raw = list(kept if self.listing else map(detached, kept))
         missing = set(gaps)
-        results = pack_results(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
+        results = self.pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
         if not first:
             return Outcome(results, 0.0)
         return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
@@ -261,31 +299,6 @@ def _timed(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
     for index, result in enumerate(calls, lo + 1):
         mark[1], mark[0] = time.monotonic_ns(), index
         yield result
-
-
-def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Results, int]:
-    """Collect results, arrays straight into their place, and tell how many there were."""
-    raw = list(islice(calls, 1))
-    if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
-        stack = _stack(raw[0], calls, count, place)
-        if isinstance(stack, np.ndarray):
-            return Results([Stack(np.ndarray, stack)]), len(stack)
-        raw = stack
-    # Numbers stay numbers: of others each is copied as it comes, which costs a tuple 0.2 us.
-    first = raw[0] if raw and isinstance(raw[0], tuple) else raw[:1]
-    if not SCALARS.issuperset(map(type, first)):
-        raw[-1] = detached(raw[-1])
-        calls = map(detached, calls)
-    raw.extend(calls)
-    return pack_results(raw, range(lo, lo + len(raw))), len(raw)
-
-
-def pack_results(raw: list[Any], indices: Sequence[int]) -> Results:
-    """Results of some elements, stacked where they are of one kind."""
-    if raw and isinstance(raw[0], tuple):
-        columns, kind = split_tuples(raw, indices)
-        return Results([pack_column(column) for column in columns], kind)
-    return Results([pack_column(raw)])
 
 
 def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) -> np.ndarray | list[Any]:

@@ -214,6 +214,11 @@ def is_dask_client(value: Any) -> bool:
     return _is_a(value, "distributed", "Client")
 
 
+def is_thread_pool(value: Any) -> bool:
+    """Whether `value` is a `concurrent.futures.ThreadPoolExecutor`, without importing that."""
+    return _is_a(value, "concurrent.futures", "ThreadPoolExecutor")
+
+
 def _is_a(value: Any, module: str, name: str) -> bool:
     """Whether `value` is of a class whose module was imported by whoever made it."""
     loaded = sys.modules.get(module)
@@ -223,7 +228,7 @@ def _is_a(value: Any, module: str, name: str) -> bool:
 def _isolate(value: Any, executor: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"isolate must be a bool, got {value!r} of type {type(value).__name__}")
-    if value and (executor in ("threads", "serial") or _is_a(executor, "concurrent.futures", "ThreadPoolExecutor")):
+    if value and (executor in ("threads", "serial") or is_thread_pool(executor)):
         name = executor if isinstance(executor, str) else type(executor).__name__
         raise ValueError(f"isolate=True needs worker processes, but executor={name!r} runs in this one")
     return value

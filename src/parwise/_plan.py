@@ -18,6 +18,9 @@ LEAST_SECONDS = 0.001
 # A second task waits at a worker only if its turn comes soon: a long one is
 # better kept for whoever is free first.
 QUEUE_SECONDS = 0.050
+# Items that are taken from an iterator before they are needed: while the caller
+# computes one, workers have these.
+LOOK_AHEAD = 8
 
 
 class Plan:
@@ -40,6 +43,7 @@ class Plan:
     def __init__(self, call: Call, most: int, start: int = 0) -> None:
         self._most = most
         self._row = min((one.row for one in call.inputs if one.row), default=None)
+        self._feed = call.feed
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
         self._next = start
         self._stop = call.count
@@ -63,11 +67,20 @@ class Plan:
                 return self._returned.pop(0)
             if self._blocks is not None:
                 return self._blocks.popleft() if self._blocks else None
-            if self._next >= self._stop:
-                return None
             lo = self._next
-            self._next = min(lo + self._size(lo, seconds, workers), self._stop)
-            return Task(lo, self._next)
+            hi = self._fill(min(lo + self._size(lo, seconds, workers), self._stop))
+            if lo >= hi:
+                return None
+            self._next = hi
+            return Task(lo, hi)
+
+    def _fill(self, hi: int) -> int:
+        """Have the items before `hi` ready, some more for other workers, and tell how many of them there are."""
+        if self._feed is None:
+            return hi
+        self._feed.fill(hi + LOOK_AHEAD)
+        self._stop = min(self._stop, self._feed.count)
+        return self._feed.fill(min(hi, self._stop))
 
     def _size(self, lo: int, seconds: float, workers: int) -> int:
         """Elements of the next task."""
@@ -142,5 +155,6 @@ class Plan:
     def empty(self) -> bool:
         """Whether all has been handed out."""
         with self._lock:
+            self._fill(self._next)
             left = bool(self._blocks) if self._blocks is not None else self._next < self._stop
             return not left and not self._returned

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._call import Call, result_places
-from ._kernel import Kernel, Outcome, pack_results
+from ._kernel import Kernel, Outcome
 from ._results import Results, Stack
 from ._split import Task
 
@@ -75,11 +75,13 @@ class Trial:
                 self._stop = min(len(self.raw) + 1, self._call.count) if stop is None else stop
             return self._stop
 
-    def whole(self) -> np.ndarray | None:
-        """The call's result, if all of it has been computed and it is a plain array of numbers."""
+    def whole(self) -> np.ndarray | list[Any] | None:
+        """The call's result, if all of it has been computed and it is a list or a plain array of numbers."""
         call = self._call
         if self._error is not None or len(self.raw) < call.count or call.out is not None:
             return None
+        if call.feed is not None:
+            return self.raw
         results = self._results()
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):
@@ -105,7 +107,7 @@ class Trial:
 
     def first(self) -> Results:
         """What the function gave for the first element."""
-        return pack_results(self.raw[:1], range(1))
+        return self._kernel.pack(self.raw[:1], range(1))
 
     def _results(self) -> Results:
-        return pack_results(self.raw, range(len(self.raw)))
+        return self._kernel.pack(self.raw, range(len(self.raw)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, Unpack
 
-from ._call import Block, make_call
+from ._call import Block, Call, make_call, make_list_call
 from ._job import Job
 from ._options import Options, resolve
 from ._runners import runner_of
+
+T = TypeVar("T")
 
 
 def parallel_apply(
@@ -134,6 +136,11 @@ def parallel_apply(
         rng=rng,
         settings=resolve(options),
     )
+    return _run(call)
+
+
+def _run(call: Call) -> Any:
+    """The result of a call that has been checked."""
     if call.settings.verify:
         from ._audit import run_with_audit
 
@@ -145,6 +152,86 @@ def parallel_apply(
 
         return audit(job)
     return job.finish()
+
+
+def parallel_map(
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    drop_none: bool = False,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    rng: Any = None,
+    **options: Unpack[Options],
+) -> list[T]:
+    """Map a function over items of any kind, on all cores.
+
+    The list that it gives is that of the plain loop,
+    ``[func(item, *args, **kwargs) for item in items]``, in order.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(*items, *args, **kwargs)``. It may be a lambda or come from a
+        notebook.
+    *iterables : iterable
+        Lists, tuples, generators: mapped together. Items may be anything that
+        can be pickled: images of different sizes, file names, records. From an
+        iterator no more items are taken than are at work, and a few.
+    drop_none : bool, optional
+        Leave out results that are None.
+    args : tuple, optional
+        Further arguments of every call. Large arrays go to each worker once.
+    kwargs : dict, optional
+        Further keyword arguments of every call.
+    rng : optional
+        As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
+    **options
+        How the call runs; see `parwise.Options`. With ``errors="ignore"`` the
+        result is None where there is none.
+
+    Returns
+    -------
+    list
+        What `func` returned, item by item.
+
+    Raises
+    ------
+    TypeError
+        For a wrong argument, before any work.
+    ValueError
+        If the iterables are of different length.
+    Exception
+        Whatever `func`, or an iterator, raised first, with a note that names
+        the item.
+
+    See Also
+    --------
+    parallel_apply : For arrays.
+
+    Examples
+    --------
+    >>> from parwise import parallel_map
+    >>> parallel_map(str.upper, ["a", "b", "c"])
+    ['A', 'B', 'C']
+    >>> parallel_map(pow, [2, 3, 4], [5, 2, 1])
+    [32, 9, 4]
+    >>> parallel_map(lambda x: x if x % 2 else None, range(5), drop_none=True)
+    [1, 3]
+
+    It is what SciPy's ``workers=`` wants:
+
+    >>> from scipy.optimize import differential_evolution, rosen
+    >>> found = differential_evolution(
+    ...     rosen, [(0, 2), (0, 2)], workers=parallel_map, updating="deferred", rng=1, maxiter=3, polish=False
+    ... )
+    """
+    if not isinstance(drop_none, bool):
+        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
+    settings = resolve(options)
+    call = make_list_call(func, iterables, args=args, kwargs=kwargs, rng=rng, settings=settings)
+    results: list[T] = _run(call)
+    return [one for one in results if one is not None] if drop_none else results
 
 
 def plan(

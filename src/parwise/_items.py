@@ -1,0 +1,148 @@
+"""Items of any kind, from sequences and iterators, seen as arrays of objects."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import numpy as np
+
+from ._layout import Layout
+from ._results import Results, Stack
+from ._split import Task
+
+#: Length of what has not come to its end yet.
+ENDLESS = 2**62
+
+_OBJECT = np.dtype(object)
+
+
+class Feed:
+    """Items of some iterables in step, taken from them no sooner than needed.
+
+    They are taken by the thread that made this, and by no other unless that is
+    asked for: a generator may hold what belongs to its thread.
+
+    Parameters
+    ----------
+    iterables : tuple of iterable
+    any_thread : bool
+        Whether others may take them too, one at a time.
+    keep : bool
+        Whether to keep items whose results are there.
+
+    Attributes
+    ----------
+    count : int
+        How many there are: `ENDLESS` until that is known.
+    error : BaseException or None
+        What an iterator raised.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> None:
+        lengths = {len(one) for one in iterables if isinstance(one, Sized)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; what every call is to "
+                "get goes in args"
+            )
+        self._iterator = zip(*iterables, strict=True)
+        self._items: dict[int, tuple[Any, ...]] = {}
+        self._taken = 0
+        self._thread = None if any_thread else threading.get_ident()
+        self._keep = keep
+        self.count = (
+            lengths.pop() if len(lengths) == 1 and all(isinstance(one, Sized) for one in iterables) else ENDLESS
+        )
+        self.error: BaseException | None = None
+
+    def fill(self, stop: int) -> int:
+        """Have the items before `stop` ready, and tell how many there are: fewer at the end, or in another thread."""
+        if self._thread in (None, threading.get_ident()):
+            while self._taken < min(stop, self.count):
+                try:
+                    self._items[self._taken] = next(self._iterator)
+                except StopIteration:
+                    self.count = self._taken
+                except BaseException as error:
+                    self.count, self.error = self._taken, error
+                else:
+                    self._taken += 1
+        return min(stop, self._taken)
+
+    def column(self, k: int, lo: int, hi: int) -> np.ndarray:
+        """Items ``lo:hi`` of one iterable."""
+        self.fill(hi)
+        run = np.empty(hi - lo, object)
+        for at in range(hi - lo):
+            run[at] = self._items[lo + at][k]
+        return run
+
+    def drop(self, lo: int, hi: int) -> None:
+        """Let go of items whose results are there; the first is kept, to compare workers with."""
+        for index in range(max(1, lo), 0 if self._keep else hi):
+            self._items.pop(index, None)
+
+
+def _length(iterable: Any) -> str:
+    return f"{len(iterable)}" if isinstance(iterable, Sized) else f"unknown ({type(iterable).__name__})"
+
+
+class Column:
+    """One of the iterables, as an input of a call."""
+
+    as_object = True
+    scalars = False
+    row: int | None = None
+    row_bytes = 8
+
+    def __init__(self, feed: Feed, k: int) -> None:
+        self._feed = feed
+        self._k = k
+
+    @property
+    def loaded(self) -> bool:
+        """Whether all items can be looked at."""
+        return self._feed.count < ENDLESS
+
+    def layout(self, count: int) -> Layout:
+        """Geometry of a run of items."""
+        return Layout("ndarray", _OBJECT, True, (count,), (8,))
+
+    def address(self, lo: int) -> int:
+        """Objects lie anywhere."""
+        return 0
+
+    def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
+        """Items ``lo:hi``."""
+        return self._feed.column(self._k, lo, hi)
+
+    def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
+        """Items ``lo:hi``: the user's own objects, as in the plain loop."""
+        return self._feed.column(self._k, lo, hi)
+
+
+class Listing:
+    """Puts the results of all tasks together to a list."""
+
+    def __init__(self) -> None:
+        self._results: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def place(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        """Memory for results that are stacked."""
+        return np.empty((count, *shape), dtype)
+
+    def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
+        """Take the results of `task`, or of some `indices` in it."""
+        (column,) = results.columns
+        values = column.unstack() if isinstance(column, Stack) else column
+        with self._lock:
+            found = range(task.lo, task.hi) if indices is None else indices.tolist()
+            self._results.update(zip(found, values, strict=True))
+
+    def finish(self, gaps: np.ndarray) -> list[Any]:
+        """All results in order; None in gaps."""
+        found = self._results
+        return [found.get(k) for k in range(len(found) + len(gaps))]
