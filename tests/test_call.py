@@ -84,6 +84,8 @@ class Quantity(np.ndarray):
         ((never, A), {"executor": 3}, TypeError, "executor must be a name"),
         ((never, A), {"isolate": 1}, TypeError, "isolate must be a bool"),
         ((never, A), {"isolate": True, "executor": "threads"}, ValueError, "isolate=True needs worker processes"),
+        ((never, A), {"verify": True, "isolate": True}, ValueError, "verify=True calls func in this process too"),
+        ((never, A), {"verify": "full", "timeout": 3}, ValueError, "which timeout=3 rules out"),
         ((never, A), {"verify": "some"}, ValueError, "verify must be None, True, False or 'full'"),
         ((never, A), {"blas_threads": 0}, ValueError, "blas_threads must be at least 1"),
         ((never, A), {"blas_threads": "all"}, TypeError, "blas_threads must be an int, 'inherit' or None"),

@@ -33,9 +33,11 @@ FLOORS = [
     {"_pool", "_shipment", "_minder", "_losses", "_proof"},
     {"_crew"},
     {"_company"},
-    {"_runners.serial", "_runners.threads"},
-    {"_runners.processes", "_runners.futures"},
+    {"_runners.serial"},
+    {"_runners.threads", "_runners.processes"},
+    {"_runners.futures"},
     {"_runners"},
+    {"_diagnosis"},
     {"_audit"},
     {"api"},
 ]

@@ -45,16 +45,19 @@ _HOMES = {
 }
 
 
-# Names are looked up when they are first used, as Scientific Python's SPEC 1 has
-# it: the process that workers are forked from needs half of the modules, and a
-# call whose first element is long waits for it.
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take any name for granted
+    # Names are looked up when they are first used, as Scientific Python's SPEC 1
+    # has it: the process that workers are forked from needs half of the modules,
+    # and a call whose first element is long waits for it.
+    def __getattr__(name: str) -> Any:
+        if name == "errors":
+            return importlib.import_module(f"{__name__}.errors")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__", "errors"]

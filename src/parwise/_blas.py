@@ -51,6 +51,37 @@ def _libraries() -> list[Any]:
     return [*_found[1], *_numba()]
 
 
+def is_local(library: Any) -> bool:
+    """Whether each thread has a number of its own there."""
+    return library.filepath == "numba" or getattr(library, "user_api", "") == "openmp"
+
+
+def local_threads(look: bool = True) -> dict[str, int] | None:
+    """Numbers that belong to the calling thread alone: those of OpenMP and numba.
+
+    Without `look` None, unless libraries have been looked for since the last import.
+    """
+    if not look and _found[0] != len(sys.modules):
+        return None
+    return {os.path.basename(one.filepath): int(one.num_threads) for one in _libraries() if is_local(one)}
+
+
+@contextlib.contextmanager
+def with_local_threads(counts: dict[str, int]) -> Iterator[None]:
+    """Have another thread's numbers for a ``with`` block, as far as they belong to a thread."""
+    before = [(one, one.num_threads) for one in _libraries() if is_local(one)] if counts else []
+    for library, number in before:
+        wanted = counts.get(os.path.basename(library.filepath), number)
+        if wanted != number:
+            library.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        for library, number in before:
+            if library.num_threads != number:
+                library.set_num_threads(number)
+
+
 class _Numba:
     """The threads of numba's parallel loops, as threadpoolctl has those of other libraries."""
 

@@ -146,7 +146,7 @@ def make_call(
         inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
         grid = _common_grid(inputs, axes)
     halo = None
-    if depth or boundary is not None or type(depth) is not int:
+    if type(depth) is not int or depth or boundary is not None:
         halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
     bounds = None
     if vectorized:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
+import contextvars
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal
 
-from ._blas import ThreadWatch, read_threads, workers_beside
+from ._blas import ThreadWatch, local_threads, read_threads, workers_beside
 from ._crew import Crew
 from ._interrupt import Uninterrupted
 from ._job import Job
@@ -90,10 +90,11 @@ class Company:
         self._gone.acquire()
         # Held by whichever thread is at the workers.
         self._turn = _thread.allocate_lock()
-        self._state: Literal["alone", "waiting", "active", "left"] = "alone"
+        self._state: Literal["alone", "waiting", "preparing", "active", "left"] = "alone"
         self.error: BaseException | None = None
         # Seconds per element of the caller's last task.
         self.pace = 0.0
+        self._local_threads = local_threads(look=False)
 
     def __enter__(self) -> Company:
         return self
@@ -141,12 +142,15 @@ class Company:
 
         `start` gives the element to begin with, as long as the job is not open.
         """
+        # The other thread only reads these, and holds no turn while it waits.
         self._start = start or self._start
         self._deadline = None if seconds is None else time.monotonic() + seconds
         if self._state == "alone" and seconds is not None:
             self._state = "waiting"
+            # A new thread has none of the caller's contexts: error handling, precision.
+            run = contextvars.copy_context().run
             try:
-                _thread.start_new_thread(self._run, ())
+                _thread.start_new_thread(run, (self._run,))
             except RuntimeError:  # the interpreter ends, or has as many threads as it may have
                 self._state = "alone"
 
@@ -154,7 +158,7 @@ class Company:
         """See to the workers from the caller's thread, and start them if `wanted`."""
         with self._turn:
             self._deadline = None
-            if self._state == "active":
+            if self._state in ("preparing", "active"):
                 return
             if self.crew.started:
                 self.crew.step(0)
@@ -182,30 +186,50 @@ class Company:
             self._leaving.release()
 
     def _run(self) -> None:
+        """In the second thread: wait, take over when it is time, and attend to workers until the caller leaves."""
         while not self._leaving.acquire(True, self._patience()):
-            with _short_turns(), self._turn:
-                if self._state == "left":
+            with _short_turns:
+                if self._may_prepare() and self._prepare():
+                    self._drive()
                     return
-                if self._deadline is None or time.monotonic() < self._deadline:
-                    continue
-                if not self._join():  # another thread's call has them
-                    self._state = "alone"
-                    return
-                self.room.threads.add(threading.get_native_id())
-                if self._job.plan.empty:
-                    self._deadline = None
-                    continue
-                if not self.room.seems_free():
-                    self._deadline = time.monotonic() + PATIENCE
-                    continue
-                self._state = "active"
-            with _short_turns():
-                self._drive()
-            return
 
     def _patience(self) -> float:
         deadline = self._deadline
         return PATIENCE if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _may_prepare(self) -> bool:
+        """Whether it is time to bring up workers; they are on their way then."""
+        with self._turn:
+            if self._state != "waiting" or self._deadline is None or time.monotonic() < self._deadline:
+                return False
+            self._deadline = time.monotonic() + PATIENCE
+            if not self._join() or self._job.plan.empty:  # another thread's call has them; or nothing is left
+                return False
+            self.room.threads.add(threading.get_native_id())
+            if not self.room.seems_free() or (self._local_threads is None and local_threads()):
+                return False  # or their numbers of threads are known to the caller's thread alone
+            self.crew.local_threads = self._local_threads
+            if not self.crew.started:
+                self.crew.call_up()
+            self._state = "preparing"
+            return True
+
+    def _prepare(self) -> bool:
+        """Pickle the function, for which no caller waits, and take over if it is still there."""
+        try:
+            if not self.crew.started:
+                self.crew.prepare()
+        except Exception:
+            # The function may have changed what it holds: the caller tries again between two tasks.
+            prepared = False
+        else:
+            prepared = True
+        with self._turn:
+            if self._state != "left":
+                self._state = "active" if prepared else "waiting"
+            if not prepared:
+                self._deadline = None
+            return self._state == "active"
 
     def _drive(self) -> None:
         """Be at the workers until the caller leaves."""
@@ -224,17 +248,32 @@ def _nowhere() -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    """Let this thread have the GIL soon, beside a function in pure Python.
+class _ShortTurns:
+    """Lets this thread have the GIL soon, beside a function in pure Python.
 
     Every system call lets go of it, and such a function gives it back only
     after the switch interval: of the usual 5 ms, looking for BLAS threads took
-    0.4 s and starting workers half a second.
+    0.4 s and starting workers half a second. The interval is the whole
+    process's, so the last thread that leaves puts it back.
     """
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._before = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_SECONDS)
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                sys.setswitchinterval(self._before)
+
+
+_short_turns = _ShortTurns()

@@ -53,6 +53,9 @@ class Crew:
         self._proof = Proof(job)
         self._threads: ThreadCounts = 1
         self._width = 0
+        self._shipment: Shipment | None = None
+        # Numbers that belong to the caller's thread, if another one starts the workers.
+        self.local_threads: dict[str, int] | None = None
 
     def __enter__(self) -> Crew:
         return self
@@ -61,7 +64,7 @@ class Crew:
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None:
-            self._end_proof()
+            assert self._shipment is not None
             self._shipment.take_back(self._links)
         # Left set by a second interrupt within `abandon`: then the next call
         # starts all anew.
@@ -90,20 +93,34 @@ class Crew:
         """Make a `step` in another thread return."""
         self._pool.wake()
 
-    def start(self) -> None:
-        """Bring up workers and send them the function; does not wait for them."""
-        job, settings = self._job, self._job.call.settings
-        self._width = settings.workers
-        self._proof.start(self._width)
-        # First: what follows takes up to 30 ms, beside a function in pure
-        # Python, and meanwhile they come up.
+    def call_up(self) -> None:
+        """Bring up workers; does not wait for them."""
+        self._width = self._job.call.settings.workers
         self._links = list(self._pool.start(self._width))
+
+    def prepare(self) -> None:
+        """Pickle the function, which takes a while: meanwhile workers come up."""
+        settings = self._job.call.settings
         # Any other number than the caller's may change bits, for elements that
         # nobody has looked at yet.
-        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
+        counts = read_threads() | (self.local_threads or {})
+        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        self._shipment = Shipment(job, self._call)
-        self._minder = Minder(settings.timeout, self._width)
+        self._shipment = Shipment(self._job, self._call)
+
+    def start(self) -> None:
+        """Bring up workers and send them the function, as far as that has not been done."""
+        if not self._links:
+            self.call_up()
+        try:
+            if self._shipment is None:
+                self.prepare()
+        except BaseException:
+            self._links, self._pool.dirty = [], False  # they have heard nothing of this call
+            raise
+        assert self._shipment is not None
+        self._minder = Minder(self._job.call.settings.timeout, self._width)
+        self._proof.start(self._width)
         self._shipment.send(self._links)
         self.started = True
         for link in list(self._links):
@@ -114,24 +131,11 @@ class Crew:
         """Whether nothing is left that could change the result."""
         job = self._job
         held = (held for link in self._links for held in link.holds.values())
-        if not job.plan.empty or any(one.task.lo < job.limit and not one.proof for one in held):
-            return False
-        return self._proof_left() <= 0
-
-    @property
-    def _proving(self) -> bool:
-        return any(held.proof for link in self._links for held in link.holds.values())
-
-    def _proof_left(self) -> float:
-        """Seconds to wait for a comparison, when nothing else is left to do."""
-        left = self._proof.left(self._proving)
-        return left if self._proving or self._width else 0.0
+        waiting = any(one.task.lo < job.limit and not (one.proof and job.limit <= 0) for one in held)
+        return not waiting and job.plan.empty
 
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
-        if timeout is None and self.idle and self._job.plan.empty:
-            left = self._proof_left()
-            timeout = left if left < float("inf") else None
         events = self._pool.wait(self._minder.patience(timeout, self._links))
         begun = time.thread_time()
         for kind, link in events:
@@ -265,8 +269,13 @@ class Crew:
             if task is None:
                 break
             self._give(link, task)
-        if plan.empty and not link.holds and self._proof.fits(self._seconds_left):
+        if plan.empty and not link.holds and self._has_cpu and self._proof.fits(self._seconds_left):
             self._prove(link)
+
+    @property
+    def _has_cpu(self) -> bool:
+        """Whether a CPU is free for a worker without a task, the caller's first element counted in."""
+        return self._job.first is not None or sum(bool(link.holds) for link in self._links) + 1 < self._width
 
     @property
     def _seconds_left(self) -> float:
@@ -281,14 +290,6 @@ class Crew:
         """Have a worker compute the first task again, to compare what it gets."""
         self._proof.begin()
         self._give(link, self._job.first_task, proof=True)
-
-    def _end_proof(self) -> None:
-        """End a worker that is at a long proof nobody waits for."""
-        for link in list(self._links):
-            if self._proof.long and any(held.proof for held in link.holds.values()):
-                link.kill()
-                self._pool.drop(link)
-                self._links.remove(link)
 
     def _give(self, link: Link, task: Task, proof: bool = False) -> None:
         """Copy a task's arguments to a slot and tell the worker."""
@@ -347,6 +348,7 @@ class Crew:
         """Bring up a worker in the place of one that is gone."""
         link = self._pool.add_link()
         self._links.append(link)
+        assert self._shipment is not None
         self._shipment.send([link])
         for other in list(self._links):
             self._supply(other)

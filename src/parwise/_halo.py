@@ -25,7 +25,7 @@ class Halo:
     boundary : str or None
         One of `BOUNDARIES`; None if blocks are shorter at the ends of the array.
     value : object
-        For "constant".
+        For "constant"; None is the dtype's zero.
     count : int
         Length of the mapped axis.
     axis : int
@@ -103,7 +103,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
             )
         if boundary is not None:
             raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")
-    value: Any = 0
+    value: Any = None
     if isinstance(boundary, tuple) and len(boundary) == 2 and boundary[0] == "constant":
         boundary, value = boundary
         if np.ndim(value):
@@ -118,6 +118,8 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
 
 def fits(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether an array of `dtype` can hold `value`."""
+    if value is None:
+        return True
     if not np.can_cast(np.min_scalar_type(value), dtype, "same_kind"):
         return False
     try:

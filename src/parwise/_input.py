@@ -222,7 +222,7 @@ class Input:
         for beyond in halo.outside(lo, hi):
             part = self._along(slice(beyond.start - start, beyond.stop - start))
             if halo.boundary == "constant":
-                run[part] = halo.value
+                run[part] = np.zeros((), run.dtype) if halo.value is None else halo.value
                 continue
             sources = halo.sources(beyond)
             first, last = int(sources.min()), int(sources.max()) + 1

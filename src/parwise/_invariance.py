@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -22,6 +23,23 @@ LENGTHS = (1, 2, 7)
 # A halo that is looked for is no deeper than this.
 DEEPEST = 2048
 
+
+class Budget:
+    """Seconds that looking may take.
+
+    Parameters
+    ----------
+    seconds : float
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.perf_counter() + seconds
+
+    def allows(self, seconds: float) -> bool:
+        """Whether there is so much time left."""
+        return time.perf_counter() + seconds < self._end
+
+
 #: Changes values, and says whether it could.
 Change = Callable[[np.ndarray], bool]
 
@@ -35,10 +53,17 @@ class Invariance:
     Parameters
     ----------
     call : Call
+    budget : Budget
+        How long that may take; the first tests are made in any case.
+    ends : callable
+        Says whether the function comes to an end on changed values, which it
+        need not do.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, budget: Budget, ends: Callable[[list[np.ndarray], int], bool]) -> None:
         self._call = call
+        self._budget = budget
+        self._ends = ends
         self._count = call.count
         self._depth = call.halo.depth if call.halo else 0
         bounds = call.bounds or [(0, 0)]
@@ -97,6 +122,8 @@ class Invariance:
 
     def _depends_on_length(self) -> Finding | None:
         for window in dict.fromkeys([self._middle, self._window(0), self._window(self._count)]):
+            if window != self._middle and not self._budget.allows(0.0):
+                return None
             seen = self._length_matters(window, self._call.halo)
             if seen is not None:
                 return self._finding(seen, window, self._deeper(window) if self._depth else None)
@@ -186,8 +213,12 @@ class Invariance:
             if change is not None and halo is not None and not self._change_ends(run, one.axes[0], halo, change):
                 return None
             runs.append(run)
+        if change is not None and halo is not None:
+            start, stop = halo.extent(lo, hi)
+            if not self._ends(runs, stop - start):
+                return None
         kernel = Kernel(call.func, call.args, call.kwargs, True, halo=halo)
-        results = kernel.run(runs, lo, hi).results
+        results = kernel.run(runs, lo, hi).results_or_interrupt()
         return None if results is None else _copies(results)
 
     def _change_ends(self, run: np.ndarray, axis: int, halo: Halo, change: Change) -> bool:

@@ -48,6 +48,8 @@ class Job:
         How long that took.
     compared : bool
         Whether that is needed.
+    proved : bool
+        Whether that has been done.
     disputed : Results or None
         What a worker got for it, if that was something else.
     limit : float
@@ -87,6 +89,7 @@ class Job:
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.given_workers != 1
         self.disputed: Results | None = None
+        self.proved = False
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -209,6 +212,7 @@ class Job:
 
     def compare(self, theirs: Results) -> None:
         """Compare what a worker got for the first task with what the caller got."""
+        self.proved = True
         if self.first is None or same_results(self.first, theirs):
             return
         self.disputed = theirs

@@ -67,6 +67,12 @@ class Outcome:
     error: BaseException | None = None
     gaps: np.ndarray | None = None
 
+    def results_or_interrupt(self) -> Results | None:
+        """The results; None if the function raised, unless that was Ctrl-C or the like, which goes on."""
+        if self.error is not None and not isinstance(self.error, Exception):
+            raise self.error
+        return self.results
+
 
 @dataclass(frozen=True)
 class Kernel:

@@ -159,6 +159,12 @@ def resolve(given: Mapping[str, Any]) -> Settings:
             chosen[field] = check(value, executor)
     if chosen.get("timeout") is not None:
         chosen["isolate"] = True
+    if chosen.get("isolate") and chosen.get("verify"):
+        name = "isolate=True" if merged.get("isolate") else f"timeout={merged['timeout']}"
+        raise ValueError(
+            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {name} rules out; "
+            "leave one of the two out"
+        )
     _refuse_reserved(merged)
     return Settings(**chosen)
 

@@ -21,7 +21,9 @@ class Proof:
 
     Among many tasks it is the first that a worker gets. Of a few, which may take
     hours each, none is computed twice before all have been handed out, and then
-    only by a worker that has nothing else to do.
+    only by a worker that has nothing else to do, if it is likely to end with the
+    others: once begun it is waited for, since a function that is ended in the
+    midst of it may leave half a file behind.
 
     Parameters
     ----------
@@ -40,9 +42,7 @@ class Proof:
         self.wanted = settings.verify is not False and not settings.isolate
         self._few = False
         self._theirs: Results | None = None
-        self._started = self._begun = 0.0
-        # When all but this was there.
-        self._alone: float | None = None
+        self._started = 0.0
 
     def start(self, workers: int) -> None:
         """Note that a call begins to use so many workers."""
@@ -73,7 +73,6 @@ class Proof:
     def begin(self) -> None:
         """Note that a worker is at it."""
         self.wanted = False
-        self._begun = time.monotonic()
 
     def take(self, outcome: Outcome) -> None:
         """Take what a worker got."""
@@ -88,31 +87,6 @@ class Proof:
         if self._theirs is not None and self._job.first is not None:
             theirs, self._theirs = self._theirs, None
             self._job.compare(theirs)
-
-    def left(self, under_way: bool) -> float:
-        """Seconds to wait for it from now on, when all else is done.
-
-        Parameters
-        ----------
-        under_way : bool
-            Whether a worker is at it.
-        """
-        job = self._job
-        now = time.monotonic()
-        if self._alone is None:
-            self._alone = now
-        if job.first is None or job.limit < float("inf") or not (under_way or self.wanted):
-            return 0.0
-        if job.call.settings.verify:
-            return float("inf")
-        latest = self._alone + self._grace(self._alone)
-        end = (self._begun if under_way else now) + job.first_seconds
-        return latest - now if end <= latest else 0.0
-
-    @property
-    def long(self) -> bool:
-        """Whether a worker that nobody waits for would be at it for long."""
-        return self._job.first_seconds > GRACE_SECONDS
 
     def _grace(self, now: float) -> float:
         return max(GRACE_SECONDS, GRACE_SHARE * (now - self._started))

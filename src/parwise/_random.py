@@ -154,7 +154,7 @@ def make_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
         return Streams(_child(rng), np.random.PCG64)
     if isinstance(rng, np.random.RandomState):
         raise TypeError("rng is a RandomState, which cannot be split; pass an int or np.random.default_rng(...)")
-    words = list(rng) if isinstance(rng, list | tuple | np.ndarray) and np.ndim(rng) == 1 else [rng]
+    words = list(rng) if isinstance(rng, list | tuple | np.ndarray) else [rng]
     if not words or not all(map(is_int, words)):
         raise TypeError(f"rng must be an int, a SeedSequence, a BitGenerator or a Generator, got {type(rng).__name__}")
     if any(word < 0 for word in words):
@@ -164,12 +164,13 @@ def make_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
 
 
 def _child(seed: Any) -> np.random.SeedSequence:
-    if not isinstance(seed, np.random.SeedSequence):
+    if not isinstance(seed, np.random.bit_generator.ISpawnableSeedSequence):
         raise TypeError(
             f"rng was seeded by a {type(seed).__name__}, of which no independent streams can be made; "
             "pass np.random.default_rng(seed)"
         )
-    return seed.spawn(1)[0]
+    child: Any = seed.spawn(1)[0]
+    return child  # type: ignore[no-any-return]
 
 
 def _check_taken(func: Any) -> None:

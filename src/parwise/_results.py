@@ -150,22 +150,33 @@ def same_results(one: Results, other: Results) -> bool:
         return False
     if len(one.columns) != len(other.columns):
         return False
-    return all(_same(a, b) for a, b in zip(one.columns, other.columns, strict=True))
+    return all(same(a, b) for a, b in zip(one.columns, other.columns, strict=True))
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_values(one: Results, other: Results) -> bool:
+    """As `same_results`, however many elements were stacked together."""
+    return same_results(_loose(one), _loose(other))
+
+
+def _loose(results: Results) -> Results:
+    columns = [c.unstack() if isinstance(c, Stack) and c.kind != "block" else c for c in results.columns]
+    return Results(columns, results.wrap)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values have the same type and bits."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Stack):
-        return bool(a.kind == b.kind) and _same_array(a.array, b.array)
+        return bool(a.kind == b.kind) and same_array(a.array, b.array)
     if isinstance(a, np.ndarray):
-        return _same_array(a, b)
+        return same_array(a, b)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
     if isinstance(a, float | complex | np.generic):
-        return _same_array(np.asarray(a), np.asarray(b))
+        return same_array(np.asarray(a), np.asarray(b))
     # Of other objects only a definite "not equal" counts: many compare by
     # identity, which no copy can pass.
     return "__eq__" not in _defined(type(a)) or _not_unequal(a, b)
@@ -183,19 +194,23 @@ def _not_unequal(a: Any, b: Any) -> bool:
         return True
 
 
-def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
+def same_array(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have the same dtype, shape and bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.dtype.names is not None:  # fields one by one: padding has no value
-        return all(_same_array(a[name], b[name]) for name in a.dtype.names)
+        return all(same_array(a[name], b[name]) for name in a.dtype.names)
     if a.dtype.hasobject:
-        return all(map(_same, a.ravel().tolist(), b.ravel().tolist()))
-    return _value_bytes(a) == _value_bytes(b)
+        return all(map(same, a.ravel().tolist(), b.ravel().tolist()))
+    if a.dtype.char in "gG" and a.size:
+        return np.array_equal(item_bytes(a), item_bytes(b))
+    return a.tobytes() == b.tobytes()
 
 
-def _value_bytes(a: np.ndarray) -> bytes:
-    """Bytes of `a` without the padding of 80-bit floats, which is left over memory."""
+def item_bytes(a: np.ndarray) -> np.ndarray:
+    """Bytes of each item of `a`, without the padding of 80-bit floats, which is left over memory."""
+    bytes_ = np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(a.size, -1)
     if a.dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
         width = np.dtype(np.longdouble).itemsize
-        return np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(-1, width)[:, :10].tobytes()
-    return a.tobytes()
+        return bytes_.reshape(a.size, -1, width)[:, :, :10].reshape(a.size, -1)
+    return bytes_

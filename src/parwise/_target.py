@@ -72,7 +72,7 @@ class Target:
         self._dtype = first.array.dtype
         self._fill = self._out
         if self._out is not None:
-            self._check_out(dtype, self._full_shape())
+            check_out(self._out, dtype, self._full_shape())
         if self._out is None or self._overlaps():
             self._fill = np.empty(self._full_shape(), dtype)
         self._array = self._fill
@@ -96,17 +96,6 @@ class Target:
         sources = [one.source for one in call.inputs if one.loaded]
         others = _arrays_within([*sources, *call.args, *call.kwargs.values(), *_closure(call.func)])
         return any(np.may_share_memory(self._out, other) for other in others)
-
-    def _check_out(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        out = self._out
-        if tuple(out.shape) != shape:
-            raise ValueError(
-                f"out has shape {tuple(out.shape)}, but the result has {shape}; pass out=np.empty({shape})"
-            )
-        if not np.can_cast(dtype, out.dtype, "same_kind"):
-            raise TypeError(
-                f"results of dtype {dtype} cannot be stored in out of dtype {out.dtype} (same_kind casting)"
-            )
 
     def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """Rows of the final array, if stacks of `dtype` and `shape` go there unchanged."""
@@ -187,7 +176,7 @@ class Target:
         whole = self._concatenated(gaps) if self._block else self._as_array(gaps)
         if self._out is None:
             return whole
-        self._check_out(whole.dtype, whole.shape)
+        check_out(self._out, whole.dtype, whole.shape)
         self._out[...] = whole
         return self._out
 
@@ -262,6 +251,14 @@ class Target:
             rows = np.moveaxis(np.asarray(self._fill[...]), self._places, range(len(self._places)))
         flat = rows.reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
+
+
+def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Whether results of such a dtype and shape can go to an array that the user gave."""
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out has shape {tuple(out.shape)}, but the result has {shape}; pass out=np.empty({shape})")
+    if not np.can_cast(dtype, out.dtype, "same_kind"):
+        raise TypeError(f"results of dtype {dtype} cannot be stored in out of dtype {out.dtype} (same_kind casting)")
 
 
 def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:

@@ -57,9 +57,10 @@ class Trial:
         begun = time.perf_counter()
         self._error = self._kernel.draw(calls, raw, min(1, count), begun)
         self.first_seconds = time.perf_counter() - begun
-        if self._error is None and self.first_seconds < seconds and count > 1:
+        # Another thread may have taken on the next element by now.
+        if self._error is None and self.first_seconds < seconds and count > 1 and self._stop is None:
             self._error = self._kernel.draw(calls, raw, count, begun + seconds)
-        # Another thread may have looked just before the last element was counted.
+        # It may have looked just before the last element was counted.
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:
             self._error = self._kernel.draw(calls, raw, stop, begun)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._results import Results, Stack
+from ._results import Results, Stack, item_bytes, same
 from .errors import NotReproducibleError
 
 
@@ -66,7 +66,7 @@ def _column_difference(a: Any, b: Any) -> tuple[str, str] | None:
     if isinstance(a, Stack) != isinstance(b, Stack):
         return "type", f"{_kind(a)}, and {_kind(b)}"
     if not isinstance(a, Stack):
-        return None if a == b else ("value", f"{_short(a)}, and {_short(b)}")
+        return None if same(a, b) else ("value", f"{_short(a)}, and {_short(b)}")
     if a.kind != b.kind:
         return "type", f"{_kind(a)}, and {_kind(b)}"
     return array_difference(a.array, b.array)
@@ -107,14 +107,10 @@ def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
 
 def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where two arrays of one dtype and shape have other bits."""
-    if a.dtype.hasobject or not a.dtype.itemsize:
-        return np.asarray(a != b, bool).reshape(a.shape)
-    width = a.dtype.itemsize
-    used = 10 * width // np.dtype(np.longdouble).itemsize if a.dtype.char == "g" else width
-    if a.dtype.char == "g" and np.finfo(np.longdouble).nmant != 63:
-        used = width
-    bytes_a, bytes_b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8).reshape(-1, width)[:, :used] for x in (a, b))
-    wrong: np.ndarray = (bytes_a != bytes_b).any(axis=1)
+    if a.dtype.hasobject or not a.dtype.itemsize or not a.size:
+        wrong = np.array([not same(x, y) for x, y in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)], bool)
+    else:
+        wrong = (item_bytes(a) != item_bytes(b)).any(axis=1)
     return wrong.reshape(a.shape)
 
 

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from .._blas import local_threads, with_local_threads
 from .._floats import floats, read_floats
 from .._job import Job
+from . import serial
 
 
 def run(job: Job) -> None:
     """Compute all tasks in new threads and the calling one."""
     others = job.call.settings.workers - 1
+    if not others:  # one CPU
+        job.open()
+        serial.go_on(job)
+        return
     with ThreadPoolExecutor(others, thread_name_prefix="parwise") as executor:
         run_in(job, executor.submit, others)
 
@@ -27,10 +33,10 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
     job.open()
     # A thread starts with default contexts; error handling, print options and
     # decimal precision are to be the caller's.
-    control = read_floats()
+    control, counts = read_floats(), local_threads() or {}
 
     def draw() -> None:
-        with floats(control):
+        with floats(control), with_local_threads(counts):
             _draw(job, 1 + others)
 
     futures = [submit(contextvars.copy_context().run, draw) for _ in range(others)]
