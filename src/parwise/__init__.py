@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._call import Block
     from ._options import Options, options
-    from .api import parallel_apply, parallel_map, plan
+    from .api import parallel, parallel_apply, parallel_map, plan
     from .errors import (
         ElementTimeoutError,
         NotReproducibleError,
@@ -28,6 +28,7 @@ __all__ = [
     "ReproducibilityWarning",
     "WorkerDiedError",
     "options",
+    "parallel",
     "parallel_apply",
     "parallel_map",
     "plan",
@@ -39,6 +40,7 @@ _HOMES = {
     "Block": "_call",
     "Options": "_options",
     "options": "_options",
+    "parallel": "api",
     "parallel_apply": "api",
     "parallel_map": "api",
     "plan": "api",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
+
+import numpy as np
 
 from ._call import Block, Call, make_call, make_list_call
 from ._job import Job
@@ -11,6 +14,7 @@ from ._options import Options, resolve
 from ._runners import runner_of
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def parallel_apply(
@@ -232,6 +236,70 @@ def parallel_map(
     call = make_list_call(func, iterables, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: list[T] = _run(call)
     return [one for one in results if one is not None] if drop_none else results
+
+
+def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
+    """Give a function a way to be mapped, and leave it as it is.
+
+    ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
+    cores. Use it bare or with options; or set ``func.parallel = parallel(func).parallel``.
+
+    Parameters
+    ----------
+    func : callable
+        Stays itself: it is called, pickled and documented as before.
+    **options
+        How its calls run; see `parwise.Options`.
+
+    Returns
+    -------
+    callable
+        `func`, with the attribute ``parallel``: a function of a sequence, or any
+        iterable, and of further arguments that each call gets. Of an array it
+        gives the array that `parallel_apply` gives, of anything else a list,
+        without the results that are None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown option or a wrong value, at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from parwise import parallel
+    >>> @parallel
+    ... def quotient(x, by):
+    ...     return None if by == 0 else x / by
+    >>> quotient(6, 3)
+    2.0
+    >>> quotient.parallel([6, 9], 3)
+    [2.0, 3.0]
+    >>> quotient.parallel([6, 9], 0)
+    []
+    >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
+    array([2., 3.])
+    """
+    resolve(options)
+    if func is None:
+        return functools.partial(parallel, **options)
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
+
+    def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the function for each item, on all cores; see `parwise.parallel`."""
+        if isinstance(items, np.ndarray):
+            return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
+        return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
+
+    try:
+        func.parallel = mapped  # type: ignore[attr-defined]
+    except AttributeError as error:
+        raise TypeError(
+            f"a {type(func).__name__} takes no attribute, so {getattr(func, '__name__', func)!r} cannot have "
+            ".parallel; use parallel_map(func, items)"
+        ) from error
+    return func
 
 
 def plan(

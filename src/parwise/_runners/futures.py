@@ -59,7 +59,7 @@ class _Dispatch:
         self._staged: dict[Task, Parcel] = {}
         settings = job.call.settings
         proved = settings.verify is not False and not settings.isolate
-        first = self._stage(job.first_task) if proved else None
+        first = self._stage(job.first_task) if proved and not job.plan.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         body = (job.kernel, job.shared_layouts, read_numerics(), self._threads, first)
         payload = dump(read_surroundings().path, body)
