@@ -186,15 +186,16 @@ class Kernel:
             What the function raised.
         """
         nested = _nested.set(True)
-        clock, lone, plain = time.perf_counter, np.ndarray, SCALARS  # looked up once: 30 ns for each element
+        # Looked up once: 30 ns for each element.
+        clock, listing, lone, plain = time.perf_counter, self.listing, np.ndarray, SCALARS
         try:
             for result in calls:
-                # Arrays may lie in memory that the function uses again.
+                # Arrays may lie in memory that the function uses again; a list holds what there is.
                 kind = type(result)
-                if self.listing:
+                if listing or kind in plain:
                     raw.append(result)
                 else:
-                    raw.append(result.copy() if kind is lone else result if kind in plain else detached(result))
+                    raw.append(result.copy() if kind is lone else detached(result))
                 if len(raw) == count or clock() >= stop:
                     return None
         except BaseException as error:
