@@ -117,6 +117,22 @@ def test_claim_stops_the_trial(monkeypatch):
     assert calls == sorted(set(calls))
 
 
+def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
+    """The other thread looks when all that was copied for the trial is computed, and not yet told."""
+    from parwise._runners import processes
+
+    class Late(Trial):
+        def claim(self, stop=None):
+            if stop is not None:
+                super().claim()  # the other thread's, just before this one's
+            return super().claim(stop)
+
+    monkeypatch.setattr(processes, "Trial", Late)
+    rows = np.random.default_rng(0).standard_normal((9, 20_001))
+    assert_same(parallel_apply(np.sort, rows, workers=2), np.sort(rows))
+    assert_same(parallel_apply(np.negative, np.arange(300.0), workers=2), -np.arange(300.0))
+
+
 def test_local_threads_belong_to_the_caller():
     """OpenMP counts threads for each thread by itself."""
 

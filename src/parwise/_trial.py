@@ -39,6 +39,9 @@ class Trial:
         self._error: BaseException | None = None
         self._stop: int | None = None
         self._lock = threading.Lock()
+        self._most = call.count
+        for one in call.inputs:
+            self._most = min(self._most, one.row or self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
 
     @staticmethod
     def suits(call: Call) -> bool:
@@ -49,10 +52,7 @@ class Trial:
 
     def run(self, seconds: float) -> None:
         """Compute until `seconds` are over, or another thread has taken on what comes next."""
-        call, raw = self._call, self.raw
-        count = call.count
-        for one in call.inputs:
-            count = min(count, one.row or count, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
+        call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
         begun = time.perf_counter()
         self._error = self._kernel.draw(calls, raw, min(1, count), begun)
@@ -73,7 +73,7 @@ class Trial:
         """
         with self._lock:
             if self._stop is None:
-                self._stop = min(len(self.raw) + 1, self._call.count) if stop is None else stop
+                self._stop = min(len(self.raw) + 1, self._most) if stop is None else stop
             return self._stop
 
     def whole(self) -> np.ndarray | list[Any] | None:
