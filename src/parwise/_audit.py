@@ -178,6 +178,8 @@ def _check_all(job: Job, result: Any) -> None:
     again = Job(replace(job.call, out=None, settings=settings))
     runner_of(again.call)(again)
     loop = again.finish()
+    if job.call.raw:
+        result, loop = result.array, loop.array
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
     for found, right in pairs:
         array = np.asarray(found[...] if job.call.out is not None else found)

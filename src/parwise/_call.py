@@ -65,6 +65,9 @@ class Call:
     out : tuple, optional
         Arrays to fill.
     settings : Settings
+    raw : bool
+        Whether results are handed over as the function gave them (a
+        `Collection`), not as one array.
     """
 
     func: Callable[..., Any]
@@ -79,6 +82,7 @@ class Call:
     streams: Streams | None
     out: tuple[Any, ...] | None
     settings: Settings
+    raw: bool = False
 
     @property
     def count(self) -> int:
@@ -93,7 +97,7 @@ class Call:
 
     def places(self, ndim: int) -> tuple[int, ...]:
         """Where the mapped axes stand in a result of `ndim` dimensions."""
-        return result_places(self.axis, ndim)
+        return tuple(range(len(self.grid))) if self.raw else result_places(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""

@@ -13,6 +13,7 @@ import numpy as np
 from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
+from ._collect import Collection, Collector
 from ._gaps import Gaps
 from ._kernel import Kernel, Outcome
 from ._layout import ALIGNMENT, PAGE, Layout, place
@@ -54,7 +55,7 @@ class Job:
     """
 
     plan: Plan
-    assembler: Assembler
+    assembler: Assembler | Collector
     transcript: Transcript
 
     def __init__(
@@ -78,6 +79,7 @@ class Job:
             call.halo,
             call.streams,
             call.bounds[0][1] if call.bounds else 1,
+            call.raw,
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
@@ -88,7 +90,7 @@ class Job:
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._whole: np.ndarray | None = None
+        self._whole: np.ndarray | Collection | None = None
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
 
@@ -99,7 +101,7 @@ class Job:
         self.plan = Plan(call, self._capacity, start)
         if self._only is not None:
             self.plan.restrict(self._only)
-        self.assembler = Assembler(call)
+        self.assembler = Collector(call) if call.raw else Assembler(call)
         self._gaps = Gaps(call)
         self.transcript = Transcript(call.func)
 

@@ -88,6 +88,8 @@ class Kernel:
         Generators that calls get as ``rng``.
     stride : int
         Elements from one block to the next.
+    raw : bool
+        Whether results stay as they are: tuples whole, and of any type.
     """
 
     func: Callable[..., Any]
@@ -99,6 +101,7 @@ class Kernel:
     halo: Halo | None = None
     streams: Streams | None = None
     stride: int = 1
+    raw: bool = False
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
@@ -207,7 +210,7 @@ class Kernel:
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
     ) -> Results:
         count = len(runs[0])
-        results, found = _gather(self._calls(self.func, elements, runs, lo, mark), count, lo, place)
+        results, found = _gather(self._calls(self.func, elements, runs, lo, mark), count, place, lo, self.raw)
         if found < count:
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
@@ -233,7 +236,7 @@ class Kernel:
 
         raw = [one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP]
         missing = set(gaps)
-        results = pack_results(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
+        results = pack_results(raw, [k for k in range(lo, stop) if k not in missing], self.raw) if raw else None
         if not first:
             return Outcome(results, 0.0)
         return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
@@ -262,7 +265,7 @@ def _timed(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
         yield result
 
 
-def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Results, int]:
+def _gather(calls: Iterator[Any], count: int, place: Place, lo: int, whole: bool) -> tuple[Results, int]:
     """Collect results, arrays straight into their place, and tell how many there were."""
     raw = list(islice(calls, 1))
     if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
@@ -271,11 +274,13 @@ def _gather(calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Re
             return Results([Stack(np.ndarray, stack)]), len(stack)
         raw = stack
     raw.extend(calls)
-    return pack_results(raw, range(lo, lo + len(raw))), len(raw)
+    return pack_results(raw, range(lo, lo + len(raw)), whole), len(raw)
 
 
-def pack_results(raw: list[Any], indices: Sequence[int]) -> Results:
-    """Results of some elements, stacked where they are of one kind."""
+def pack_results(raw: list[Any], indices: Sequence[int], whole: bool = False) -> Results:
+    """Results of some elements, stacked where they are of one kind; tuples too, unless `whole`."""
+    if whole:
+        return Results([pack_column(raw, refuse=False)])
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, indices)
         return Results([pack_column(column) for column in columns], kind)
@@ -296,7 +301,8 @@ def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) ->
     at = 1
     for result in calls:
         if type(result) is not np.ndarray or result.dtype != dtype or result.shape != shape:
-            return [*stack[:at].copy(), result]
+            so_far = stack[:at].copy()
+            return [*(so_far[k, ...] for k in range(at)), result]  # not so_far[k], which may be a scalar
         stack[at] = result
         at += 1
     return stack[:at]

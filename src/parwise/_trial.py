@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._call import Call, result_places
+from ._collect import Collection, collection_of
 from ._kernel import Kernel, Outcome, pack_results
 from ._results import Results, Stack
 from ._split import Task
@@ -75,12 +76,14 @@ class Trial:
                 self._stop = min(len(self.raw) + 1, self._call.count) if stop is None else stop
             return self._stop
 
-    def whole(self) -> np.ndarray | None:
-        """The call's result, if all of it has been computed and it is a plain array of numbers."""
+    def whole(self) -> np.ndarray | Collection | None:
+        """The call's result, if all of it has been computed and it is a plain array of numbers (or no array at all)."""
         call = self._call
         if self._error is not None or len(self.raw) < call.count or call.out is not None:
             return None
         results = self._results()
+        if call.raw:
+            return collection_of(call, results.columns[0])
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):
             return None
@@ -105,7 +108,7 @@ class Trial:
 
     def first(self) -> Results:
         """What the function gave for the first element."""
-        return pack_results(self.raw[:1], range(1))
+        return pack_results(self.raw[:1], range(1), self._call.raw)
 
     def _results(self) -> Results:
-        return pack_results(self.raw, range(len(self.raw)))
+        return pack_results(self.raw, range(len(self.raw)), self._call.raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from ._call import Block, make_call
+from ._call import Block, Call, make_call
 from ._job import Job
 from ._options import Options, resolve
 from ._runners import runner_of
@@ -134,6 +134,11 @@ def parallel_apply(
         rng=rng,
         settings=resolve(options),
     )
+    return run(call)
+
+
+def run(call: Call) -> Any:
+    """The result of a call that has been checked."""
     if call.settings.verify:
         from ._audit import run_with_audit
 
