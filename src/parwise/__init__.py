@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._call import Block
+    from ._numpy import apply_along_axis, vectorize
     from ._options import Options, options
     from .api import parallel_apply, plan
     from .errors import (
@@ -27,9 +28,11 @@ __all__ = [
     "RemoteError",
     "ReproducibilityWarning",
     "WorkerDiedError",
+    "apply_along_axis",
     "options",
     "parallel_apply",
     "plan",
+    "vectorize",
 ]
 
 __version__ = "0.1.0"
@@ -37,9 +40,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Block": "_call",
     "Options": "_options",
+    "apply_along_axis": "_numpy",
     "options": "_options",
     "parallel_apply": "api",
     "plan": "api",
+    "vectorize": "_numpy",
 }
 
 
