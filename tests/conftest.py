@@ -37,6 +37,12 @@ hypothesis.settings.load_profile("parwise")
 made = []
 
 
+def pytest_configure(config):
+    """Know the marks of NumPy's own tests, some of which run here."""
+    for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
+        config.addinivalue_line("markers", f"{mark}: of NumPy")
+
+
 def pytest_collection_modifyitems(items):
     """Dask last: until it is there, every descriptor and thread is accounted for."""
     items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)

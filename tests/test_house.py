@@ -25,8 +25,8 @@ FLOORS = [
     {"_fingerprint"},
     {"_input", "_items"},
     {"_call", "_kernel"},
-    {"_gaps", "_parcel", "_trial", "_invariance"},
-    {"_plan", "_target"},
+    {"_gaps", "_parcel", "_invariance", "_collect"},
+    {"_plan", "_target", "_trial"},
     {"_assemble"},
     {"_worker", "_remote", "_job"},
     {"_zygote", "_link"},
@@ -39,7 +39,10 @@ FLOORS = [
     {"_runners"},
     {"_diagnosis"},
     {"_audit"},
-    {"api"},
+    {"api", "_binding", "_opening"},
+    {"_outputs"},
+    {"_vectorized"},
+    {"_numpy"},
 ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._call import Block
+    from ._numpy import apply_along_axis, vectorize
     from ._options import Options, options
     from .api import parallel, parallel_apply, parallel_map, plan
     from .errors import (
@@ -27,11 +28,13 @@ __all__ = [
     "RemoteError",
     "ReproducibilityWarning",
     "WorkerDiedError",
+    "apply_along_axis",
     "options",
     "parallel",
     "parallel_apply",
     "parallel_map",
     "plan",
+    "vectorize",
 ]
 
 __version__ = "0.1.0"
@@ -39,11 +42,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Block": "_call",
     "Options": "_options",
+    "apply_along_axis": "_numpy",
     "options": "_options",
     "parallel": "api",
     "parallel_apply": "api",
     "parallel_map": "api",
     "plan": "api",
+    "vectorize": "_numpy",
 }
 
 

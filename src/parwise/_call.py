@@ -68,6 +68,9 @@ class Call:
     out : tuple, optional
         Arrays to fill.
     settings : Settings
+    raw : bool
+        Whether results are handed over as the function gave them (a
+        `Collection`), not as one array.
     """
 
     func: Callable[..., Any]
@@ -83,6 +86,7 @@ class Call:
     out: tuple[Any, ...] | None
     settings: Settings
     feed: Feed | None = None
+    raw: bool = False
 
     @property
     def count(self) -> int:
@@ -97,7 +101,7 @@ class Call:
 
     def places(self, ndim: int) -> tuple[int, ...]:
         """Where the mapped axes stand in a result of `ndim` dimensions."""
-        return result_places(self.axis, ndim)
+        return tuple(range(len(self.grid))) if self.raw else result_places(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""

@@ -12,6 +12,7 @@ import numpy as np
 from ._assemble import Assembler
 from ._call import Call
 from ._channel import SLOT_BYTES
+from ._collect import Collection, Collector
 from ._gaps import Gaps
 from ._items import Listing
 from ._kernel import Kernel, Outcome
@@ -57,7 +58,7 @@ class Job:
     """
 
     plan: Plan
-    assembler: Assembler | Listing
+    assembler: Assembler | Listing | Collector
     transcript: Transcript
 
     def __init__(
@@ -82,6 +83,7 @@ class Job:
             call.streams,
             call.bounds[0][1] if call.bounds else 1,
             call.feed is not None,
+            call.raw,
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
@@ -93,7 +95,7 @@ class Job:
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._whole: np.ndarray | list[Any] | None = None
+        self._whole: np.ndarray | list[Any] | Collection | None = None
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
 
@@ -104,7 +106,7 @@ class Job:
         self.plan = Plan(call, self._capacity, start)
         if self._only is not None:
             self.plan.restrict(self._only)
-        self.assembler = Assembler(call) if call.feed is None else Listing()
+        self.assembler = _assembler(call)
         self._gaps = Gaps(call)
         self.transcript = Transcript(call.func)
 
@@ -252,6 +254,13 @@ class Job:
         result = self.assembler.finish(self._gaps.indices)
         self._gaps.warn()
         return result
+
+
+def _assembler(call: Call) -> Assembler | Listing | Collector:
+    """What puts the results together."""
+    if call.feed is not None:
+        return Listing()
+    return Collector(call) if call.raw else Assembler(call)
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

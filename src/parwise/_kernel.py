@@ -96,6 +96,8 @@ class Kernel:
         Elements from one block to the next.
     listing : bool
         Whether results are to be kept as they are, for a list.
+    raw : bool
+        Whether results stay as they are: tuples whole, and of any type.
     """
 
     func: Callable[..., Any]
@@ -108,6 +110,7 @@ class Kernel:
     streams: Streams | None = None
     stride: int = 1
     listing: bool = False
+    raw: bool = False
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
@@ -168,6 +171,8 @@ class Kernel:
         if self.listing:
             # Numbers of one type travel faster as an array, and lose nothing.
             return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
+        if self.raw:
+            return Results([pack_column(raw, refuse=False)])
         if raw and isinstance(raw[0], tuple):
             columns, kind = split_tuples(raw, indices)
             return Results([pack_column(column) for column in columns], kind)

@@ -75,19 +75,26 @@ def detached(result: Any) -> Any:
     return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
 
 
-def pack_column(raw: list[Any]) -> Column:
+def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     """Stack results if ``np.asarray`` of all of them would do no more than that.
 
     Results of mixed types, and those whose common dtype depends on their
     values (strings, Python ints beyond 64 bits), stay a list, for one
     ``np.asarray`` over the results of all tasks: int8, uint16 and float16
     promote to another dtype in steps than at once.
+
+    Parameters
+    ----------
+    raw : list
+    refuse : bool
+        Whether masked arrays are refused, whose masks ``np.asarray`` forgets.
     """
     if not raw:
         return raw
     kinds = set(map(type, raw))
     if len(kinds) > 1:
-        _refuse_masked(kinds)
+        if refuse:
+            _refuse_masked(kinds)
         return raw
     (kind,) = kinds
     if kind in (float, bool, complex):
@@ -102,7 +109,8 @@ def pack_column(raw: list[Any]) -> Column:
         return Stack(kind, np.asarray(raw)) if len({one.dtype for one in raw}) == 1 else raw
     if issubclass(kind, np.number | np.bool_):
         return Stack(kind, np.fromiter(raw, kind, len(raw)))
-    _refuse_masked(kinds)
+    if refuse:
+        _refuse_masked(kinds)
     return raw
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._call import Call, result_places
+from ._collect import Collection, collection_of
 from ._kernel import Kernel, Outcome
 from ._results import Results, Stack
 from ._split import Task
@@ -76,14 +77,16 @@ class Trial:
                 self._stop = min(len(self.raw) + 1, self._most) if stop is None else stop
             return self._stop
 
-    def whole(self) -> np.ndarray | list[Any] | None:
-        """The call's result, if all of it has been computed and it is a list or a plain array of numbers."""
+    def whole(self) -> np.ndarray | list[Any] | Collection | None:
+        """The call's result, if all of it has been computed and it is a plain array of numbers, or none at all."""
         call = self._call
         if self._error is not None or len(self.raw) < call.count or call.out is not None:
             return None
         if call.feed is not None:
             return self.raw
         results = self._results()
+        if call.raw:
+            return collection_of(call, results.columns[0])
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):
             return None
