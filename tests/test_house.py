@@ -40,6 +40,12 @@ FLOORS = [
     {"_diagnosis"},
     {"_audit"},
     {"api"},
+    {"_labels", "_sources"},
+    {"_requests", "_views"},
+    {"_lazy"},
+    {"_labelled"},
+    {"_groups", "_windows"},
+    {"xarray"},
 ]
 
 
