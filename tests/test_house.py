@@ -42,7 +42,7 @@ FLOORS = [
     {"api"},
     {"_labels", "_sources"},
     {"_requests", "_views"},
-    {"_lazy"},
+    {"_combine", "_lazy"},
     {"_labelled"},
     {"_groups", "_windows"},
     {"xarray"},

@@ -48,7 +48,7 @@ def _labels(by: Any, group: Any, count: int) -> Labels:
 def _results(parts: list[Any], labels: Labels, request: Request) -> list[Any]:
     groups = np.empty(len(parts), object)
     groups[:] = list(map(Group, parts))
-    boxes = run(request, [groups], (0,), labels, func=_OnGroup(request.func))
+    boxes = run(request, [groups], (0,), lambda: labels, func=_OnGroup(request.func))
     return [box.value for box in boxes.tolist()]
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from ._call import result_places
+from ._combine import combined
 from ._labels import Frame, coords_within, listed
 from ._requests import Request, arranged, dtypes_of, names_of_columns, places_of, run, sizes_of
 from ._sources import is_dask
-from ._views import OnViews, View, combined, positions
+from ._views import OnViews, View, positions
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 
@@ -27,7 +28,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     axes = places_of(frame, request.vectorized)
     if request.as_xarray:
         return _map_views(frame, request, axes if request.vectorized else tuple(range(len(axes))))
-    results = run(request, arranged(frame, axes), axes, frame.labels())
+    results = run(request, arranged(frame, axes), axes, frame.labels)
     if isinstance(results, tuple):
         columns = zip(results, names_of_columns(request, len(results)), dtypes_of(request, len(results)), strict=True)
         return _like(results, [_finish(frame, request, axes, *column) for column in columns])
@@ -75,7 +76,7 @@ def _map_views(frame: Frame, request: Request, axes: tuple[int, ...]) -> Any:
     """Map a function of DataArrays."""
     func = OnViews(request.func, [View(one) for one in frame.arrays], frame.dims, frame.lengths)
     sources = [*arranged(frame, axes), positions(frame.lengths, axes)]
-    results = run(request, sources, axes, frame.labels(), func=func)
+    results = run(request, sources, axes, frame.labels, func=func)
     columns = results if isinstance(results, tuple) else (results,)
     made = []
     for column in columns:

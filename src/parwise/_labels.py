@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +80,19 @@ class LabelledCall(Call):
 
     Attributes
     ----------
-    labels : Labels
+    labels : callable
+        Gives them, if they are needed.
     """
 
-    labels: Labels | None = None
+    labels: Callable[[], Labels] | None = None
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""
-        if self.labels is None or self.labels.lengths != self.grid:  # made up, to try the function
+        labels = None if self.labels is None else self.labels()
+        if labels is None or labels.lengths != self.grid:  # made up, to try the function
             return Call.name(self, index, stop)
         place = self.public_index(index)
-        return self.labels.name(place if isinstance(place, tuple) else (place,), stop if self.vectorized else None)
+        return labels.name(place if isinstance(place, tuple) else (place,), stop if self.vectorized else None)
 
 
 class Frame:
@@ -114,9 +116,6 @@ class Frame:
             check_has(one, dims, number - 1)
         self.arrays = tuple(arrays)
         self.dims = dims
-        first = self.arrays[0]
-        # What carries the labels to results, with no data to be touched.
-        self._stubs = [_stub(first, first.dims), *(_stub(one, dims) for one in self.arrays[1:])]
         if len(arrays) > 1:
             _check_aligned([_stub(one, dims) for one in self.arrays])
 
@@ -154,17 +153,23 @@ class Frame:
         order = self.in_order(dims)
         if order != list(dims):
             data = data.transpose([list(dims).index(dim) for dim in order])
-        sizes = dict(zip(order, data.shape, strict=True))
-        result: xr.DataArray = xr.apply_ufunc(
-            lambda *_: data,
-            *self._stubs,
-            input_core_dims=[one.dims for one in self._stubs],
-            output_core_dims=[order],
-            exclude_dims={dim for dim in order if dim in first.sizes and first.sizes[dim] != sizes[dim]},
-            join="exact",
-            keep_attrs=keep_attrs,
-        )
-        result.name = first.name
+        changed = {dim for dim, n in zip(order, data.shape, strict=True) if dim in first.dims and first.sizes[dim] != n}
+        if len(self.arrays) == 1 and keep_attrs is True:
+            coords = coords_within(first, [dim for dim in order if dim not in changed])
+            result = xr.DataArray(data, coords, order, name=first.name, attrs=first.attrs)
+        else:
+            # xarray knows how to merge coordinates; it is given no data to touch.
+            stubs = [_stub(first, first.dims), *(_stub(one, self.dims) for one in self.arrays[1:])]
+            result = xr.apply_ufunc(
+                lambda *_: data,
+                *stubs,
+                input_core_dims=[one.dims for one in stubs],
+                output_core_dims=[order],
+                exclude_dims=changed,
+                join="exact",
+                keep_attrs=keep_attrs,
+            )
+            result.name = first.name
         result.encoding = _encoding(first, result)
         return result
 

@@ -15,7 +15,7 @@ from ._call import Block
 from ._labels import Frame, listed
 from ._random import Streams, make_streams
 from ._requests import Request, arranged, dtypes_of, names_of_columns, places_of, run, sizes_of
-from ._views import Box, OnViews, View
+from ._views import Box, OnViews, Plain, View
 from .api import plan
 
 #: Within a block of Dask's; Dask itself decides where that is, and what happens if it is lost.
@@ -173,7 +173,7 @@ class _Task:
             self._request,
             [*blocks, number],
             tuple(range(depth)),
-            labels,
+            lambda: labels,
             out=out if self.tuples else out[0],
             func=self._func,
         )
@@ -188,7 +188,7 @@ class _Task:
         lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
         labels = self._labels.part((lo,), (hi - lo,))
         request = replace(self._request, chunk=max(1, block.last - block.first))
-        result = run(request, arrays, (axis,), labels, func=func)
+        result = run(request, arrays, (axis,), lambda: labels, func=func)
         cut = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
         columns = result if isinstance(result, tuple) else (result,)
         made = [
@@ -233,5 +233,5 @@ def _data(box: Box, names: list[Hashable]) -> Any:
             f"func returned a DataArray with dimensions {listed(result.dims)}, "
             f"but output_core_dims says {listed(names)}"
         )
-    data = result.transpose(*names).to_numpy()
-    return data if names else data[()]
+    data = result.data if isinstance(result, Plain) else result.to_numpy()
+    return data.transpose([result.dims.index(name) for name in names]) if names else data[()]

@@ -135,7 +135,12 @@ def arranged(frame: Frame, places: tuple[int, ...]) -> list[Any]:
 
 
 def run(
-    request: Request, sources: list[Any], axes: tuple[int, ...], labels: Labels, out: Any = None, func: Any = None
+    request: Request,
+    sources: list[Any],
+    axes: tuple[int, ...],
+    labels: Callable[[], Labels],
+    out: Any = None,
+    func: Any = None,
 ) -> Any:
     """Call `parallel_apply`, whose errors then name labels."""
     call = make_call(

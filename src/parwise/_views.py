@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -13,7 +14,7 @@ from ._results import Results, same_results
 
 
 class Box:
-    """A labelled result, which NumPy takes as one object."""
+    """A result of any type, which NumPy takes as one object."""
 
     __slots__ = ("value",)
 
@@ -36,17 +37,63 @@ def _bits(value: Any) -> list[Any]:
     return [one.to_numpy().tolist() if one.dtype.hasobject else one.to_numpy().tobytes() for one in arrays]
 
 
-def boxed(result: Any) -> Any:
-    """A labelled result, or tuple of such, in boxes."""
+class Plain(NamedTuple):
+    """A labelled result whose coordinates are all those of its slice, which need not travel.
+
+    Attributes
+    ----------
+    data : ndarray
+    dims, name, attrs, encoding
+        As of the DataArray.
+    names : tuple of hashable
+        The coordinates that it has.
+    """
+
+    data: np.ndarray
+    dims: tuple[Hashable, ...]
+    name: Hashable
+    attrs: dict[Any, Any]
+    encoding: dict[Any, Any]
+    names: tuple[Hashable, ...]
+
+    @property
+    def look(self) -> tuple[Any, ...]:
+        """What results agree in that can be stacked."""
+        return self.data.dtype, self.data.shape, self.dims, self.name, self.names
+
+    def opened(self, like: xr.DataArray) -> xr.DataArray:
+        """The DataArray, whose slice this is `like`."""
+        coords = like.coords.to_dataset().drop_vars([name for name in like.coords if name not in self.names]).coords
+        whole = xr.DataArray(self.data, coords=coords, dims=self.dims, name=self.name, attrs=self.attrs)
+        whole.encoding = self.encoding
+        return whole
+
+
+def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
+    """A labelled result, or tuple of such, in boxes; `like` is the slice that it came from."""
     if isinstance(result, tuple):
         make = getattr(type(result), "_make", tuple)
-        return make([boxed(one) for one in result])
+        return make([boxed(one, like) for one in result])
     if not isinstance(result, xr.DataArray):
         raise TypeError(
             "with as_xarray=True func must return a DataArray, or a tuple of them, "
             f"but it returned {type(result).__name__}"
         )
-    return Box(result.compute())
+    if not all(one._in_memory for one in (result.variable, *result.coords.variables.values())):
+        result = result.compute()
+    if like is None:
+        return Box(result)
+    variables, own = result.coords.variables, like.coords.variables
+    same = all(name in own and _unchanged(one, own[name]) for name, one in variables.items())
+    if not (same and set(result.xindexes) == set(like.xindexes).intersection(variables)):
+        return Box(result)
+    data = result.data if isinstance(result.data, np.ndarray) else result.to_numpy()
+    names = tuple(name for name in own if name in variables)
+    return Box(Plain(data, result.dims, result.name, dict(result.attrs), dict(result.encoding), names))
+
+
+def _unchanged(one: xr.Variable, other: xr.Variable) -> bool:
+    return one is other or (type(one) is type(other) and bool(one.identical(other)))
 
 
 class View:
@@ -60,20 +107,29 @@ class View:
     def __init__(self, array: xr.DataArray) -> None:
         # Not the data: it travels on its own. Coordinates may lie in files.
         self._coords = array.coords.to_dataset().compute()
-        self._dims, self._dtype = array.dims, array.dtype
+        self._dims, self._shape, self._dtype = array.dims, array.shape, array.dtype
         self._name, self._attrs, self._encoding = array.name, dict(array.attrs), dict(array.encoding)
+
+    @functools.cached_property
+    def _like(self) -> xr.DataArray:
+        """The array, with data that takes no memory."""
+        data = np.broadcast_to(np.empty((), self._dtype), self._shape)
+        like = xr.DataArray(data, self._coords.coords, self._dims, name=self._name, attrs=self._attrs)
+        like.encoding = self._encoding
+        return like
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_like"}
 
     def slice(self, data: Any, where: Mapping[Hashable, Any]) -> xr.DataArray:
         """What ``array.isel(where)`` gives, of which this is the data."""
-        dims = [dim for dim in self._dims if isinstance(where.get(dim, slice(None)), slice)]
         if not isinstance(data, np.ndarray):
             # NumPy's scalars are of native byte order; what else there is might be a list.
             scalar = np.empty((), self._dtype)
             scalar[()] = data
             data = scalar
-        coords = self._coords.isel(where, missing_dims="ignore").coords
-        view = xr.DataArray(data, coords=coords, dims=dims, name=self._name, attrs=self._attrs)
-        view.encoding = self._encoding
+        view = self._like.isel(where)
+        view.data = data
         return view
 
 
@@ -109,13 +165,13 @@ class OnViews:
             index = np.unravel_index(int(given[count]), self._grid)
             where = dict(zip(self._dims, map(int, index), strict=True))
         slices = [view.slice(data, where) for view, data in zip(self._views, given[:count], strict=True)]
-        result = boxed(self.__wrapped__(*slices, *given[count + 1 :], **named))
+        result = self.__wrapped__(*slices, *given[count + 1 :], **named)
         if not isinstance(given[count], np.ndarray):
-            return result
+            return boxed(result, slices[0])
         ndim = given[count].ndim
         if isinstance(result, tuple):
-            return tuple(_block(box, ndim) for box in result)
-        return _block(result, ndim)
+            return tuple(_block(boxed(one), ndim) for one in result)
+        return _block(boxed(result), ndim)
 
 
 def _block(box: Box, ndim: int) -> np.ndarray:
@@ -131,75 +187,3 @@ def positions(grid: tuple[int, ...], places: Sequence[int]) -> np.ndarray:
     for place, length in zip(places, grid, strict=True):
         shape[place] = length
     return np.arange(math.prod(grid)).reshape(grid).transpose(np.argsort(places)).reshape(shape)
-
-
-def combined(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
-    """Put the results of all elements together, as `xarray.concat` of the loop's does.
-
-    Parameters
-    ----------
-    boxes : ndarray of Box or None
-        None stands for a gap.
-    array : DataArray
-        What was mapped over.
-    dims : tuple of hashable
-        The mapped dimensions, one per axis of `boxes`.
-    keep_attrs : bool or str
-    """
-    values: list[Any] = [None if box is None else box.value for box in boxes.ravel().tolist()]
-    _check_alike(values, boxes.shape, dims)
-    first = next(one for one in values if one is not None)
-    for at, one in enumerate(values):
-        if one is None:
-            where = dict(zip(dims, map(int, np.unravel_index(at, boxes.shape)), strict=True))
-            values[at] = _gap(first, array, where)
-    for dim, length in zip(reversed(dims), reversed(boxes.shape), strict=True):
-        values = [concatenated(values[at : at + length], dim, keep_attrs) for at in range(0, len(values), length)]
-    whole: xr.DataArray = values[0]
-    order = [dim for dim in array.dims if dim in whole.dims]
-    order += [dim for dim in whole.dims if dim not in order]
-    return whole.transpose(*order, transpose_coords=False)
-
-
-def _gap(like: xr.DataArray, array: xr.DataArray, where: dict[Hashable, int]) -> xr.DataArray:
-    """NaN in place of a result, with the labels of its element."""
-    own = array.coords.to_dataset().isel(where, missing_dims="ignore").coords
-    gap = like.where(False)
-    return gap.assign_coords({name: own[name] for name in gap.coords if name in own})
-
-
-def concatenated(values: list[Any], dim: Hashable, keep_attrs: Any = True) -> Any:
-    """`xarray.concat` of results that agree in their dimensions and indexes."""
-    attrs = {True: "override", False: "drop"}.get(keep_attrs, keep_attrs)
-    try:
-        return xr.concat(values, dim, coords="different", compat="equals", join="exact", combine_attrs=attrs)
-    except ValueError as error:
-        raise ValueError(
-            f"the results of func cannot be combined along {dim!r}: {error}; "
-            "give all of them the same dimensions and coordinates"
-        ) from error
-
-
-def _check_alike(values: list[Any], shape: tuple[int, ...], mapped: tuple[Hashable, ...]) -> None:
-    """Whether results agree in what `xarray.concat` would make agree."""
-    first: tuple[int, Any] | None = None
-    for at, one in enumerate(values):
-        if one is None:
-            continue
-        look = {
-            "dimensions": {dim: n for dim, n in one.sizes.items() if dim not in mapped},
-            "coordinates": sorted(one.coords, key=str),
-        }
-        first = first or (at, look)
-        for what, mine in first[1].items():
-            if mine != look[what]:
-                here, there = (_element(k, shape) for k in (first[0], at))
-                raise ValueError(
-                    f"results differ in {what}: {mine} of element {here}, {look[what]} of element {there}; "
-                    "with as_xarray=True all must have the same dimensions and coordinates"
-                )
-
-
-def _element(number: int, shape: tuple[int, ...]) -> Any:
-    index = tuple(map(int, np.unravel_index(number, shape)))
-    return index[0] if len(index) == 1 else index
