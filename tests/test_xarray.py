@@ -224,6 +224,11 @@ def pair(x):
     return np.stack([np.ravel(x)[0], np.ravel(x)[-1]])
 
 
+def native(array):
+    """NumPy keeps a foreign byte order where there is one element only."""
+    return array.astype(array.dtype.newbyteorder("="))
+
+
 @given(labelled(), st.booleans())
 @settings(max_examples=60)
 def test_any_array(case, keep_attrs):
@@ -231,9 +236,10 @@ def test_any_array(case, keep_attrs):
     rest = [d for d in array.dims if d not in dims]
     options = {"workers": 1, "keep_attrs": keep_attrs}
     how = {"dims": dims, "keep_attrs": keep_attrs}
-    assert_alike(array.par.map(first, dims, **options), loop(first, array, **how))
-    assert_alike(array.par.map(same, dims, **options), loop(same, array, core=rest, **how))
-    assert_alike(array.par.map(pair, dims, output_core_dims=["end"], **options), loop(pair, array, core=["end"], **how))
+    assert_alike(native(array.par.map(first, dims, **options)), loop(first, array, **how))
+    assert_alike(native(array.par.map(same, dims, **options)), loop(same, array, core=rest, **how))
+    got = native(array.par.map(pair, dims, output_core_dims=["end"], **options))
+    assert_alike(got, loop(pair, array, core=["end"], **how))
 
 
 LABELLED = {
