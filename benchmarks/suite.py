@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from parwise import parallel_apply
 from .base import WORKERS, Case, TimedCase
 from .memory import PeakMemory
 from .work import NOMINAL, Element, burn_unevenly, rows, smooth, vector
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ROW_LENGTH = 25_000
 
@@ -110,6 +114,37 @@ class Random(TimedCase):
 
 def _draw(x: float, rng: np.random.Generator) -> float:
     return x + rng.random()
+
+
+class Labelled(TimedCase):
+    """One call per pixel of a cube with names: xarray's own vectorized loop, and parwise's."""
+
+    params = ((365,), (60,))
+    param_names = ("days", "side")
+    small_params = ((5,), (3,))
+
+    def work(self, days: int, side: int) -> tuple[Element, np.ndarray]:
+        return _slope, np.random.default_rng(0).standard_normal((days, side, side))
+
+    def cube(self) -> xr.DataArray:
+        import xarray as xr  # only for this case: it takes long
+
+        return xr.DataArray(self.array, dims=("time", "lat", "lon"))
+
+    def loop(self) -> np.ndarray:
+        import xarray as xr
+
+        done = xr.apply_ufunc(self.func, self.cube(), input_core_dims=[["time"]], vectorize=True)
+        return done.to_numpy()
+
+    def parwise(self) -> np.ndarray:
+        import parwise.xarray  # noqa: F401 - has .par
+
+        return self.cube().par.map(self.func, ("lat", "lon"), workers=WORKERS).to_numpy()
+
+
+def _slope(series: np.ndarray) -> float:
+    return np.polyfit(np.arange(len(series)), series, 1)[0]
 
 
 class Memory(Case):

@@ -43,6 +43,12 @@ FLOORS = [
     {"_outputs"},
     {"_vectorized"},
     {"_numpy"},
+    {"_labels", "_sources"},
+    {"_requests", "_views"},
+    {"_combine", "_lazy"},
+    {"_labelled"},
+    {"_groups", "_windows"},
+    {"xarray"},
 ]
 
 

@@ -14,7 +14,7 @@ from ._collect import Collection
 from ._gaps import gap_value
 from ._kernel import is_nested
 from ._options import Settings
-from .api import run
+from .api import compute
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def collect(
     )
     given = {one.name: getattr(call, one.name) for one in fields(call)}
     given["raw"] = True
-    found: Collection = run(Call(**given) if walk is None else RunCall(**given, walk=walk))
+    found: Collection = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
     return found
 
 

@@ -140,10 +140,10 @@ def parallel_apply(
         rng=rng,
         settings=resolve(options),
     )
-    return run(call)
+    return compute(call)
 
 
-def run(call: Call) -> Any:
+def compute(call: Call) -> Any:
     """The result of a call that has been checked."""
     if call.settings.verify:
         from ._audit import run_with_audit
@@ -234,7 +234,7 @@ def parallel_map(
         raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
     settings = resolve(options)
     call = make_list_call(func, iterables, args=args, kwargs=kwargs, rng=rng, settings=settings)
-    results: list[T] = run(call)
+    results: list[T] = compute(call)
     return [one for one in results if one is not None] if drop_none else results
 
 
