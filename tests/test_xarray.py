@@ -529,6 +529,16 @@ BAD = {
         ValueError,
         "cannot be combined along 'time'",
     ),
+    "unlike names of coords": (
+        lambda: make_cube().par.map(lambda x: x if x.time.dt.day == 1 else x.drop_vars("area"), "time", as_xarray=True),
+        ValueError,
+        "results differ in coordinates: .*'area'.* of element 0, .* of element 1",
+    ),
+    "unlike lengths of results": (
+        lambda: make_cube().par.map(lambda x: x[:, : 1 + (x.time.dt.day == 1).item()], "time", as_xarray=True),
+        ValueError,
+        "results differ in dimensions: {'lat': 3, 'lon': 2} of element 0, {'lat': 3, 'lon': 1} of element 1",
+    ),
     "halo of labelled blocks": (
         lambda: make_cube().par.map(same, "time", as_xarray=True, vectorized=True, depth=1),
         ValueError,
@@ -585,7 +595,7 @@ def test_labelled_blocks(cube, runner):
     assert_alike(got, xr.concat(blocks, "time", coords="different", compat="equals", join="exact"))
     swapped = cube.transpose("lon", "time", "lat")
     assert_alike(
-        swapped.par.map(lambda x: x + 1, "time", vectorized=True, chunk=5, as_xarray=True),
+        swapped.par.map(lambda x: (x + 1).assign_attrs(x.attrs), "time", vectorized=True, chunk=5, as_xarray=True),
         swapped.copy(data=swapped.data + 1),
     )
 
@@ -645,15 +655,16 @@ def test_groups_of_datasets(cube):
 
 
 def test_groups_keep_their_layout(runner):
-    """Rows of Fortran-ordered arrays are summed in another order than contiguous ones."""
+    """Products of rows of Fortran-ordered arrays are summed in another order than those of contiguous ones."""
     rng = np.random.default_rng(3)
     data = np.asfortranarray(rng.standard_normal((6, 1001)) * 10.0 ** rng.integers(-8, 8, (6, 1001)))
-    array = xr.DataArray(data, {"part": ("x", [1, 1, 1, 2, 2, 2])}, ("x", "y"))
+    array = xr.DataArray(data, {"time": TIMES[:6]}, ("time", "y"))
 
     def func(x):
-        return xr.DataArray([np.sum(row) for row in x.data[:, ::3]], dims="x")
+        return xr.DataArray([row @ row for row in x.data], dims="n")
 
-    assert_alike(array.par.map_groups(func, "part", **runner), array.groupby("part").map(func))
+    by = array.resample(time="3D")  # whose groups are slices, not copies
+    assert_alike(array.par.map_groups(func, by, **runner), by.map(func))
 
 
 # Windows.
@@ -678,14 +689,15 @@ def test_windows_over_two_dimensions(cube):
     xr.testing.assert_allclose(got, want)
 
 
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("min_periods", [1, 2, 3])
-def test_min_periods(cube, min_periods):
+def test_min_periods(cube, min_periods, center):
     cube = cube.where(cube > np.quantile(cube, 0.3))
-    got = cube.par.map_windows(np.nansum, time=3, dim=("lat", "lon"), min_periods=min_periods)
-    counts = cube.rolling(time=3, min_periods=1).count()
-    view = cube.rolling(time=3).construct("window", keep_attrs=True)
+    got = cube.par.map_windows(np.nansum, time=3, dim=("lat", "lon"), min_periods=min_periods, center=center)
+    counts = cube.rolling(time=3, min_periods=1, center=center).count()
+    view = cube.rolling(time=3, center=center).construct("window", keep_attrs=True)
     assert_alike(got, loop(np.nansum, view, dims=("time", "lat", "lon")).where(counts.fillna(0) >= min_periods))
-    whole = cube.par.map_windows(lambda x: np.nansum(x), time=3, min_periods=min_periods)
+    whole = cube.par.map_windows(lambda x: np.nansum(x), time=3, min_periods=min_periods, center=center)
     fewest = counts.fillna(0).min(["lat", "lon"])
     assert (whole.isnull() == (fewest < min_periods)).all()
 
@@ -943,6 +955,9 @@ def test_open_dataset(tmp_path, cube, engine, runner):
             assert_alike(lazy.par.map(np.max, dims, **runner), loop(np.max, loaded, dims=dims))
         got = lazy.par.map(lambda x: x.max("lon"), "time", as_xarray=True, **runner)
         assert_alike(got, loaded.par.map(lambda x: x.max("lon"), "time", as_xarray=True))
+        for dims in ("lat", ("lat", "time")):
+            got = lazy.par.map(lambda x: x.max("lon"), dims, as_xarray=True, **runner)
+            assert_alike(got, loaded.par.map(lambda x: x.max("lon"), dims, as_xarray=True))
         mean = lazy.par.map_groups(lambda x: x.mean("time"), "season", **runner)
         assert_alike(mean, loaded.groupby("season").map(lambda x: x.mean("time")))
         assert not lazy.variable._in_memory
