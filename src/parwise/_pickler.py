@@ -7,7 +7,9 @@ NumPy's own pickle makes an array contiguous that is not, and then native too:
 from __future__ import annotations
 
 import io
+import marshal
 import pickle
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -29,6 +31,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         """How to make `obj` anew, or NotImplemented for the usual way."""
+        if type(obj) is types.CodeType:
+            # cloudpickle 3.1.3 leaves out the file, which tracebacks and warnings name.
+            return marshal.loads, (marshal.dumps(obj),)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
         return super().reducer_override(obj)
