@@ -107,7 +107,10 @@ def children():
     """How many children this process has, by name."""
     found = []
     for path in Path("/proc/self/task").glob("*/children"):
-        for pid in path.read_text().split():
+        pids = []
+        with contextlib.suppress(OSError):  # a helper thread that is just leaving
+            pids = path.read_text().split()
+        for pid in pids:
             with contextlib.suppress(OSError):
                 found.append(Path(f"/proc/{pid}/comm").read_text().strip())
     return sorted(found)
