@@ -169,8 +169,6 @@ def test_boundary_in_the_words_of_ndimage(mode):
     blur = lambda b: scipy.ndimage.gaussian_filter(b, 1.5, mode=mode)  # noqa: E731
     for image in (IMAGE, IMAGE[:3]):
         got = parallel_apply(blur, image, vectorized=True, chunk=2, depth=6, boundary=word, workers=1)
-        if mode == "wrap":  # the other axis is f's own business
-            assert_same(got[:, 6:-6], blur(image)[:, 6:-6])
         assert_same(got, blur(image))
 
 

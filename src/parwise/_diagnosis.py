@@ -149,9 +149,7 @@ class Diagnosis:
         if settings.executor in ("threads", "serial"):
             return None
         settings = replace(settings, isolate=True, verify=False, ignore=False, timeout=None, retries=0)
-        given = {"axis": 0, "args": (), "kwargs": None, "vectorized": False, "chunk": None, "depth": 0}
-        given |= {"boundary": None, "out": None, "rng": None}
-        job = Job(make_call(read_fingerprint, (np.zeros(1),), **given, settings=settings))
+        job = Job(make_call(read_fingerprint, (np.zeros(1),), settings=settings))
         try:
             runner_of(job.call)(job)
             found: dict[str, str] = job.finish()[0]

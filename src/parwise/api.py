@@ -348,14 +348,10 @@ def plan(
         _nothing,
         arrays,
         axis=axis,
-        args=(),
-        kwargs=None,
         vectorized=True,
         chunk=chunk,
         depth=depth,
         boundary=boundary,
-        out=None,
-        rng=None,
         settings=resolve({}),
     )
     return call.blocks
