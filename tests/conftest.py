@@ -142,6 +142,7 @@ def eager(monkeypatch):
     monkeypatch.setattr(processes, "COLD_SECONDS", -1.0)
     monkeypatch.setattr(processes, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "EARLY_SECONDS", 0.0)
     monkeypatch.setattr(processes, "OWN_SECONDS", 0.0)
 
 

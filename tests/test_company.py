@@ -104,9 +104,9 @@ def test_claim_stops_the_trial(monkeypatch):
         return x
 
     class Early(Trial):
-        def run(self, seconds):
+        def run(self, *seconds):
             self.claim()  # as if the first element had taken long
-            super().run(seconds)
+            super().run(*seconds)
 
     from parwise._runners import processes
 

@@ -53,6 +53,8 @@ class Crew:
         self._proof = Proof(job)
         self._threads: ThreadCounts = 1
         self._width = 0
+        # Whether the caller computes too, on a CPU that one worker then leaves alone.
+        self.beside = False
         self._shipment: Shipment | None = None
         # Numbers that belong to the caller's thread, if another one starts the workers.
         self.local_threads: dict[str, int] | None = None
@@ -88,6 +90,12 @@ class Crew:
     def rest(self) -> None:
         """Give workers nothing more."""
         self._width = 0
+
+    def take_all(self) -> None:
+        """Give workers also what the caller's own CPU can do, which computes no more."""
+        self.beside = False
+        for link in list(self._links):
+            self._supply(link)
 
     def wake(self) -> None:
         """Make a `step` in another thread return."""
@@ -262,7 +270,8 @@ class Crew:
         plan = self._job.plan
         if self._proof.due and link.free:
             self._prove(link)
-        if self._links.index(link) >= self._width:
+        others = sum(bool(one.holds) for one in self._links if one is not link)
+        if others >= self._room:
             return
         while link.outbox is None and link.free and len(link.holds) < (SLOTS if plan.queue_ahead else 1):
             task = plan.take(workers=len(self._links))
@@ -271,6 +280,11 @@ class Crew:
             self._give(link, task)
         if plan.empty and not link.holds and self._has_cpu and self._proof.fits(self._seconds_left):
             self._prove(link)
+
+    @property
+    def _room(self) -> int:
+        """How many workers may have tasks at a time."""
+        return min(self._width, max(1, self._width - self.beside))
 
     @property
     def _has_cpu(self) -> bool:

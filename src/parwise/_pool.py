@@ -80,6 +80,11 @@ class WorkerPool:
         return any(link.ready for link in self.links)
 
     @property
+    def seems_warm(self) -> bool:
+        """Whether workers are up as far as any thread can tell, whoever holds the lock."""
+        return any(link.ready for link in tuple(self.links))
+
+    @property
     def foreign(self) -> bool:
         """Whether this process got the pool by a fork and so must not use it."""
         return self._owner != os.getpid()
@@ -325,6 +330,12 @@ def default_pool() -> WorkerPool:
         if _default is None or _default.foreign:
             _default = WorkerPool()
         return _default
+
+
+def known_pool() -> WorkerPool | None:
+    """The pool of this process, if it has one already."""
+    pool = _default
+    return None if pool is None or pool.foreign else pool
 
 
 def _forget_lock_in_child() -> None:

@@ -51,16 +51,31 @@ class Trial:
             one.loaded for one in call.inputs
         )
 
-    def run(self, seconds: float) -> None:
-        """Compute until `seconds` are over, or another thread has taken on what comes next."""
+    def run(self, seconds: float, early: float = 0.0, enough: float = float("inf")) -> None:
+        """Compute until `seconds` are over, or another thread has taken on what comes next.
+
+        Parameters
+        ----------
+        seconds : float
+        early, enough : float
+            After `early` seconds it ends as well if, by then, more than
+            `enough` seconds of work seem to be left.
+        """
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
         begun = time.perf_counter()
         self._error = self._kernel.draw(calls, raw, min(1, count), begun)
         self.first_seconds = time.perf_counter() - begun
         # Another thread may have taken on the next element by now.
-        if self._error is None and self.first_seconds < seconds and count > 1 and self._stop is None:
-            self._error = self._kernel.draw(calls, raw, count, begun + seconds)
+        for until in (early, seconds):
+            if self._error is not None or len(raw) == count or self._stop is not None:
+                break
+            elapsed = time.perf_counter() - begun
+            if elapsed < until:
+                self._error = self._kernel.draw(calls, raw, count, begun + until)
+                elapsed = time.perf_counter() - begun
+            if elapsed * (call.count - len(raw)) > enough * len(raw):
+                break
         # It may have looked just before the last element was counted.
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._company import PATIENCE, Company, Room
+from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company, Room
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
@@ -12,13 +12,13 @@ from .._pool import WorkerPool, default_pool
 from .._trial import Trial
 from . import serial
 
-# Bringing up the first workers takes 90 ms of another CPU and 3 ms of the
-# caller's time; handing a call to workers that are up about 0.5 ms of it.
-COLD_SECONDS = 0.030
-WARM_SECONDS = 0.002
-# The caller's own tasks: the second one is long enough to trust its pace.
+# The caller's own tasks: the second one is long enough to trust its pace. With
+# workers up each 2 ms of them leave a CPU idle, so that less must do.
 TRIAL_SECONDS = 0.002
+EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
+# So much more than pays must seem to be left, after that little.
+WORTH = 2
 # How long an isolated call waits for another thread's.
 TURN_SECONDS = 0.5
 # Workers that are slower than the caller for this long are given up.
@@ -35,8 +35,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     with Company(job, pool) as company:
         if Trial.suits(job.call):
             trial = Trial(job.call, job.kernel)
-            company.expect(PATIENCE, trial.claim)
-            trial.run(TRIAL_SECONDS)
+            company.expect(company.patience(), trial.claim)
+            trial.run(TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if company.warm else float("inf"))
             if job.end_with(trial):
                 return
             joined = company.join(trial.claim)
@@ -94,6 +94,7 @@ def _run_beside(job: Job, company: Company) -> None:
     crew = company.crew
     if not crew.started:
         return
+    crew.take_all()
     race = _Race(crew, company.pace)
     while not crew.finished:
         crew.step(None)
@@ -153,7 +154,7 @@ def _worth(crew: Crew, pool: WorkerPool, left: float) -> bool:
 def _compute_here(job: Job, company: Company) -> None:
     """Compute tasks in this thread until workers take over or none is left."""
     plan, crew, room, pool = job.plan, company.crew, company.room, company.pool
-    seconds = TRIAL_SECONDS
+    seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
     missed = 0.0
     begun = plan.pace is not None
     if plan.pace is not None:
