@@ -528,7 +528,7 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
     link = Link(1, 4096)
     try:
         link.proven = proven
-        link.slots.mark[0] = -1
+        link.slots.mark.leave()
         if proven:
             assert Losses(Job(call)).settle(link, -9, None)
         else:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ._layout import address_of
+from ._mark import MARK_BYTES, Mark
 from ._segment import make_private, map_shared
 from .errors import ParwiseError
 
@@ -42,9 +43,8 @@ class Slots:
 
     Attributes
     ----------
-    mark : memoryview
-        Two ints: the element that the worker is at, and since when, in
-        nanoseconds of the monotonic clock, if somebody wants to know that.
+    mark : Mark
+        The element that the worker is at.
     inputs, outputs : list of memoryview
         Slots for the arguments of a task, and for its results at the same number.
     stream : list of memoryview
@@ -55,10 +55,10 @@ class Slots:
         self._fd = fd
         self.slot_bytes = slot_bytes
         memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
-        self.mark = memory[:16].cast("q")
         self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
+        self.mark = Mark(memory[:MARK_BYTES], self.outputs)
         half = slot_bytes // 2
         self.stream = [every[-1][:half], every[-1][half:]]
 

@@ -7,21 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ._halo import Halo
-from ._results import SCALARS, Column, Results, Stack, detached, is_masked, pack_column, split_tuples
+from ._mark import Mark
+from ._results import SCALARS, WORDS, Column, Results, Stack, detached, is_masked, pack_column, split_tuples
 
 if TYPE_CHECKING:
     from ._random import Streams
-
-#: Holds the index of the element at hand, and since when: two ints that another
-#: process may see.
-Mark: TypeAlias = "memoryview[int]"
 
 #: Gives memory for results of one dtype and shape: ``place(count, dtype, shape)``.
 Place: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
@@ -123,9 +120,8 @@ class Kernel:
             One per mapped array, in the caller's layout.
         lo, hi : int
             The elements, without what a block sees of its neighbours.
-        mark : memoryview of two ints, optional
-            Kept at the index of the element at hand, for whoever finds this
-            process dead.
+        mark : Mark, optional
+            Kept at the element at hand, for whoever finds this process dead.
         place : callable
             Where results go if they are arrays of one dtype and shape.
         """
@@ -152,7 +148,7 @@ class Kernel:
 
     def _block(self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None) -> Outcome:
         if mark is not None:
-            mark[1], mark[0] = time.monotonic_ns(), lo
+            mark.enter(lo)
         kwargs = self.kwargs if self.streams is None else {**self.kwargs, "rng": self.streams.one(lo // self.stride)}
         try:
             result = self.func(*runs, *self.args, **kwargs)
@@ -180,7 +176,7 @@ class Kernel:
 
     def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
         """The function's results for elements from the first one on, each computed as it is asked for."""
-        return self._calls(self.func, iter(runs[0]), runs, 0, None)
+        return self._calls(self.func, iter(runs[0]), runs, 0)
 
     def draw(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
         """Take results until there are `count`, or until the time `stop` (one at least).
@@ -217,7 +213,6 @@ class Kernel:
         elements: Iterator[Any],
         runs: list[np.ndarray],
         lo: int,
-        mark: Mark | None,
     ) -> Iterator[Any]:
         """What `function` gives for each element, one after another."""
         func = partial(function, **self.kwargs) if self.kwargs else function
@@ -225,32 +220,45 @@ class Kernel:
             # The element first: whoever sees an error asks its iterator how far it came.
             func = partial(_call_with_rng, func)
             streams = self.streams.run(lo, lo + len(runs[0]))
-            calls: Iterator[Any] = map(func, elements, *runs[1:], *map(repeat, self.args), streams)
-        else:
-            calls = map(func, elements, *runs[1:], *map(repeat, self.args))
-        if mark is None:
-            return calls
-        return _timed(calls, mark, lo) if self.timed else _marked(calls, mark, lo)
+            return map(func, elements, *runs[1:], *map(repeat, self.args), streams)
+        return map(func, elements, *runs[1:], *map(repeat, self.args))
+
+    def _marked(self, calls: Iterator[Any], index: int, mark: Mark | None) -> Iterator[Any]:
+        """The same results, of elements from `index` on, with `mark` kept."""
+        return calls if mark is None else mark.follow(calls, index, self.timed)
 
     def _elements(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
     ) -> Results:
         count = len(runs[0])
-        calls = self._calls(self.func, elements, runs, lo, mark)
+        calls = self._calls(self.func, elements, runs, lo)
         if self.listing:
-            raw = list(calls)
+            raw = list(self._marked(calls, lo, mark))
             results, found = self.pack(raw, range(lo, lo + len(raw))), len(raw)
         else:
-            results, found = self._gather(calls, count, lo, place)
+            results, found = self._gather(calls, count, lo, mark, place)
         if found < count:
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
             raise StopIteration
         return results
 
-    def _gather(self, calls: Iterator[Any], count: int, lo: int, place: Place) -> tuple[Results, int]:
-        """Collect results, arrays straight into their place, and tell how many there were."""
+    def _gather(
+        self, calls: Iterator[Any], count: int, lo: int, mark: Mark | None, place: Place
+    ) -> tuple[Results, int]:
+        """Collect results, arrays and numbers straight into their place, and tell how many there were."""
+        if mark is not None:
+            mark.enter(lo)
         raw = list(islice(calls, 1))
+        if mark is not None and raw and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
+            trail = mark.trail(count, dtype)
+            if trail is not None:
+                found, odd = _fill(trail, raw[0], calls)
+                numbers = Stack(type(raw[0]), trail[:found])
+                if not odd:
+                    return Results([numbers]), found
+                raw = numbers.unstack() + odd
+        calls = self._marked(calls, lo + len(raw), mark)
         if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
             stack = _stack(raw[0], calls, count, place)
             if isinstance(stack, np.ndarray):
@@ -281,7 +289,8 @@ class Kernel:
                     first.append(error)
                 return _GAP
 
-        kept = (one for one in self._calls(attempt, elements, runs, lo, mark) if one is not _GAP)
+        calls = self._marked(self._calls(attempt, elements, runs, lo), lo, mark)
+        kept = (one for one in calls if one is not _GAP)
         raw = list(kept if self.listing else map(detached, kept))
         missing = set(gaps)
         results = self.pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
@@ -298,19 +307,25 @@ def _call_with_rng(function: Callable[..., Any], *given: Any) -> Any:
 _GAP = object()
 
 
-def _marked(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
-    """The same results, with `mark` at the element that is being computed."""
-    mark[0] = lo
-    for mark[0], result in enumerate(calls, lo + 1):
-        yield result
+def _fill(trail: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, list[Any]]:
+    """Put numbers of one type into their place, each as it comes.
 
-
-def _timed(calls: Iterator[Any], mark: Mark, lo: int) -> Iterator[Any]:
-    """As `_marked`, also with the time: written first, so that no element has an earlier one's."""
-    mark[1], mark[0] = time.monotonic_ns(), lo
-    for index, result in enumerate(calls, lo + 1):
-        mark[1], mark[0] = time.monotonic_ns(), index
-        yield result
+    Returns
+    -------
+    found : int
+        How many there were.
+    odd : list
+        The next one, if it does not fit.
+    """
+    kind, words = type(first), trail.data
+    for at, result in chain(((0, first),), enumerate(calls, 1)):
+        if type(result) is not kind:
+            return at, [result]
+        try:
+            words[at] = result
+        except ValueError:  # an int beyond 64 bits
+            return at, [result]
+    return at + 1, []
 
 
 def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) -> np.ndarray | list[Any]:

@@ -112,7 +112,7 @@ class Link:
     @property
     def at(self) -> int | None:
         """The element that the worker is, or was, at."""
-        index = int(self.slots.mark[0])
+        index = self.slots.mark.index
         return None if index < 0 else index
 
     @property
@@ -127,7 +127,7 @@ class Link:
     @property
     def since(self) -> float:
         """When the worker came to that element, by the monotonic clock, in seconds."""
-        return float(self.slots.mark[1]) * 1e-9
+        return self.slots.mark.since
 
     def kill(self) -> None:
         """End the worker, at once and whatever it does; the zygote ends what it started."""

@@ -64,6 +64,9 @@ def owned(results: Results) -> Results:
 #: Results of these types hold no memory of the function's.
 SCALARS = frozenset({float, int, bool, complex, str, bytes, *np.sctypeDict.values()} - {np.void, np.object_})
 
+#: Those of 8 bytes that memory takes one by one as ``np.asarray`` takes a list of them.
+WORDS: dict[type, type] = {float: np.float64, np.float64: np.float64, int: np.int64, np.int64: np.int64}
+
 
 def detached(result: Any) -> Any:
     """`result` as it is now, whatever the function does to the memory of arrays in it."""

@@ -27,7 +27,6 @@ from ._payload import load, private_copy
 from ._said import Said, pack_said
 from ._segment import map_anonymous, map_private
 
-IDLE = -1
 # Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
 _MALLOC = {-1: 2**25, -3: 2**24}
 
@@ -92,7 +91,7 @@ class Worker:
         self._slots = slots
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
-        self._ear = Ear(lambda: int(slots.mark[0]), self._pass_on)
+        self._ear = Ear(lambda: slots.mark.index, self._pass_on)
         self._ear.install()
         # The task at hand, if any: its number.
         self._number: int | None = None
@@ -110,7 +109,7 @@ class Worker:
 
     def run(self) -> None:
         """Do what the messages say, in order."""
-        self._slots.mark[0] = IDLE
+        self._slots.mark.leave()
         self._channel.send("hello")
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
@@ -182,7 +181,7 @@ class Worker:
         self._number = None
         said, self._late = [*self._late, *self._ear.drain()], []
         head, buffers = pack(outcome, said, lo)
-        self._slots.mark[0] = IDLE
+        self._slots.mark.leave()
         self._reply(number, slot, head, buffers)
 
     def _pass_on(self) -> None:
@@ -222,6 +221,7 @@ class Worker:
                     return Outcome(None, 0.0, index=lo, error=error), False
             else:
                 runs.append(layout.dress(layout.view(root, offset, count)))
+        self._slots.mark.slot = slot
         with self._watch:
             outcome = kernel.run(runs, lo, hi, self._slots.mark, self._place(slot))
         outcome.threaded = self._watch.busy is True
