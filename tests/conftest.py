@@ -177,6 +177,22 @@ def thread_executor():
 
 
 @pytest.fixture(scope="session")
+def own_pool():
+    made.append("pool")
+    with parwise.Pool(2) as pool:
+        parwise.parallel_apply(np.sum, np.ones((8, 2)), executor=pool, isolate=True)
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def initialized_pool():
+    made.append("pool")
+    with parwise.Pool(2, initializer=np.zeros, initargs=(3,)) as pool:
+        parwise.parallel_apply(np.sum, np.ones((8, 2)), executor=pool)
+        yield pool
+
+
+@pytest.fixture(scope="session")
 def dask_client():
     distributed = pytest.importorskip("distributed")
     made.append("dask")
@@ -202,6 +218,8 @@ RUNNERS = {
     "isolated": lambda request: {"workers": 2, "isolate": True},
     "thread_executor": lambda request: {"executor": request.getfixturevalue("thread_executor")},
     "process_executor": lambda request: {"executor": request.getfixturevalue("process_executor")},
+    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("own_pool")})[1],
+    "initialized_pool": lambda request: {"executor": request.getfixturevalue("initialized_pool")},
     "dask": lambda request: {"executor": request.getfixturevalue("dask_client")},
 }
 

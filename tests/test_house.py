@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark"},
+    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark", "_namespace"},
     {"_environment", "_pickler", "_said", "_interrupt", "_results"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_halo", "_random"},
@@ -39,7 +39,10 @@ FLOORS = [
     {"_runners"},
     {"_diagnosis"},
     {"_audit"},
+    {"_stream", "_desk"},
     {"api", "_binding", "_opening"},
+    {"_lists"},
+    {"_executor"},
     {"_outputs"},
     {"_vectorized"},
     {"_numpy"},

@@ -115,8 +115,6 @@ def test_no_trail_where_results_have_no_slot():
 def test_time_of_each_element():
     """Kept where a timeout asks for it."""
     ours, theirs = new_mark()
-    sinces = []
-    for _ in ours.follow(iter(range(3)), 5, timed=True):
-        sinces.append((theirs.index, theirs.since))
+    sinces = [(theirs.index, theirs.since) for _ in ours.follow(iter(range(3)), 5, timed=True)]
     assert [index for index, _ in sinces] == [6, 7, 8]
     assert sorted(sinces) == sinces

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._call import Block
+    from ._executor import Pool
+    from ._lists import parallel, parallel_imap, parallel_map
     from ._numpy import apply_along_axis, vectorize
     from ._options import Options, options
-    from .api import parallel, parallel_apply, parallel_map, plan
+    from .api import parallel_apply, plan
     from .errors import (
         ElementTimeoutError,
         NotReproducibleError,
@@ -25,6 +27,7 @@ __all__ = [
     "NotReproducibleError",
     "Options",
     "ParwiseError",
+    "Pool",
     "RemoteError",
     "ReproducibilityWarning",
     "WorkerDiedError",
@@ -32,6 +35,7 @@ __all__ = [
     "options",
     "parallel",
     "parallel_apply",
+    "parallel_imap",
     "parallel_map",
     "plan",
     "vectorize",
@@ -42,11 +46,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Block": "_call",
     "Options": "_options",
+    "Pool": "_executor",
     "apply_along_axis": "_numpy",
     "options": "_options",
-    "parallel": "api",
+    "parallel": "_lists",
     "parallel_apply": "api",
-    "parallel_map": "api",
+    "parallel_imap": "_lists",
+    "parallel_map": "_lists",
     "plan": "api",
     "vectorize": "_numpy",
 }

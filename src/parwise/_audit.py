@@ -58,7 +58,7 @@ class Sample:
         results = outcome.results
         with self._lock:
             self.seconds += outcome.seconds
-            if results is None or outcome.gaps is not None:
+            if results is None or outcome.error is not None:
                 return
             ends = [task] if self._whole else [Task(k, k + 1) for k in sorted({task.lo, task.hi - 1})]
             for end in ends:

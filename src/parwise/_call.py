@@ -106,12 +106,17 @@ class Call:
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""
         if self.feed is not None:
-            return f"in item {index}"
+            return self.feed.name(index)
         axis = self.axis[0] if len(self.axis) == 1 else self.axis
         where = f"along {'axis' if len(self.axis) == 1 else 'axes'} {axis}"
         if self.vectorized:
             return f"in block {index}:{stop} {where}"
         return f"in element {self.public_index(index)} {where}"
+
+    @property
+    def remedy(self) -> str:
+        """What can be done about an element that ends its worker."""
+        return "With workers=1 the same element can be run in this process" if self.feed is None else self.feed.remedy
 
     def public_index(self, index: int) -> int | tuple[int, ...]:
         """Flat index as the user counts: an int, or a tuple for a tuple of axes."""

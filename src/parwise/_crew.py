@@ -91,9 +91,8 @@ class Crew:
         """Give workers nothing more."""
         self._width = 0
 
-    def take_all(self) -> None:
-        """Give workers also what the caller's own CPU can do, which computes no more."""
-        self.beside = False
+    def supply(self) -> None:
+        """Give workers what they have room for."""
         for link in list(self._links):
             self._supply(link)
 
@@ -131,8 +130,7 @@ class Crew:
         self._proof.start(self._width)
         self._shipment.send(self._links)
         self.started = True
-        for link in list(self._links):
-            self._supply(link)
+        self.supply()
 
     @property
     def finished(self) -> bool:
@@ -233,6 +231,11 @@ class Crew:
             error = unpack_error(packed)
             error.add_note("while a worker process was loading the function and its arguments")
             raise error
+
+    def _on_unfit(self, link: Link, packed: bytes) -> None:
+        error = unpack_error(packed)
+        error.add_note("in the initializer of a worker process")
+        raise error
 
     # What becomes of tasks.
 
@@ -364,5 +367,4 @@ class Crew:
         self._links.append(link)
         assert self._shipment is not None
         self._shipment.send([link])
-        for other in list(self._links):
-            self._supply(other)
+        self.supply()

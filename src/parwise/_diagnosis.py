@@ -35,7 +35,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
     found: list[Results] = []
 
     def take(task: Task, outcome: Outcome) -> None:
-        if outcome.results is not None:
+        if outcome.results is not None and (outcome.error is None or outcome.gaps is not None):
             found.append(owned(outcome.results))
 
     settings = replace(call.settings, isolate=True, verify=False, ignore=False, retries=0)

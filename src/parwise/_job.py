@@ -200,9 +200,11 @@ class Job:
             self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
             self.fail(outcome.index, outcome.error, task)
+            if outcome.results is not None:  # items before it
+                self.assembler.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
-                self._gaps.add(task, outcome.gaps, outcome.error)
+                self._leave_gaps(task, outcome.gaps, outcome.error)
             if outcome.results is not None and task.lo < self.limit:
                 self.assembler.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
         self._close(task)
@@ -224,8 +226,13 @@ class Job:
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""
-        self._gaps.add(task, np.arange(task.lo, task.hi), error)
+        self._leave_gaps(task, np.arange(task.lo, task.hi), error)
         self._close(task)
+
+    def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
+        self._gaps.add(task, gaps, error)
+        if isinstance(self.assembler, Listing):
+            self.assembler.skip(gaps)
 
     def repeat(self) -> None:
         """Show what workers said, as far as it is its turn; in the caller's own thread."""

@@ -44,7 +44,7 @@ class Outcome:
     Attributes
     ----------
     results : Results or None
-        None if the function raised.
+        None if the function raised; of items for a list those before that one.
     seconds : float
         Time spent in the function.
     threaded : bool
@@ -68,7 +68,7 @@ class Outcome:
         """The results; None if the function raised, unless that was Ctrl-C or the like, which goes on."""
         if self.error is not None and not isinstance(self.error, Exception):
             raise self.error
-        return self.results
+        return self.results if self.error is None or self.gaps is not None else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class Kernel:
                 outcome = self._block(runs, lo, hi, mark)
             elif self.ignore:
                 outcome = self._elements_with_gaps(elements, runs, lo, mark)
+            elif self.listing:
+                outcome = self._list(elements, runs, lo, mark)
             else:
                 outcome = Outcome(self._elements(elements, runs, lo, mark, place), 0.0)
         except BaseException as error:
@@ -230,18 +232,25 @@ class Kernel:
     def _elements(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
     ) -> Results:
-        count = len(runs[0])
-        calls = self._calls(self.func, elements, runs, lo)
-        if self.listing:
-            raw = list(self._marked(calls, lo, mark))
-            results, found = self.pack(raw, range(lo, lo + len(raw))), len(raw)
-        else:
-            results, found = self._gather(calls, count, lo, mark, place)
-        if found < count:
+        results, found = self._gather(self._calls(self.func, elements, runs, lo), len(runs[0]), lo, mark, place)
+        if found < len(runs[0]):
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
             raise StopIteration
         return results
+
+    def _list(self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None) -> Outcome:
+        """Results as they are, up to the first that is none."""
+        raw: list[Any] = []
+        error: BaseException | None = None
+        try:
+            raw.extend(self._marked(self._calls(self.func, elements, runs, lo), lo, mark))
+        except BaseException as caught:
+            error = caught
+        if error is None and len(raw) < len(runs[0]):
+            error = StopIteration()
+        results = self.pack(raw, range(lo, lo + len(raw))) if raw or error is None else None
+        return Outcome(results, 0.0, index=-1 if error is None else lo + len(raw), error=error)
 
     def _gather(
         self, calls: Iterator[Any], count: int, lo: int, mark: Mark | None, place: Place

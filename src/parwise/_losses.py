@@ -121,8 +121,7 @@ class Losses:
         else:
             where = self._name(index, held)
         error = WorkerDiedError(
-            f"worker process {link.pid} ended {how} {where}; the next call starts a new worker. "
-            "With workers=1 the same element can be run in this process"
+            f"worker process {link.pid} ended {how} {where}; the next call starts a new worker. {self._job.call.remedy}"
         )
         error.pid, error.stack = link.pid, _stack(link)
         error.index = None if index is None else self._job.call.public_index(index)

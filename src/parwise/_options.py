@@ -29,7 +29,7 @@ class Options(TypedDict, total=False):
         Processes (or threads). None, the default, is the number of CPUs this
         process may use, by affinity mask and cgroup quota. 1 is the plain loop.
     executor : str or executor, optional
-        "processes" (the default), "threads", "serial", any
+        "processes" (the default), "threads", "serial", a `parwise.Pool`, any
         `concurrent.futures.Executor`, or a `dask.distributed.Client`.
     isolate : bool, optional
         True: never call the function in this process. The default, False, lets
@@ -139,6 +139,11 @@ class Settings:
     retries: int = 0
 
     @property
+    def shares(self) -> bool:
+        """Whether functions are to find what an initializer has set."""
+        return is_pool(self.executor) and bool(self.executor.initialized)
+
+    @property
     def workers(self) -> int:
         """Processes or threads, for a call that is large enough to need them."""
         return self.given_workers or cpu_count()
@@ -159,6 +164,8 @@ def resolve(given: Mapping[str, Any]) -> Settings:
             chosen[field] = check(value, executor)
     if chosen.get("timeout") is not None:
         chosen["isolate"] = True
+    if is_pool(executor):
+        _fit_pool(chosen, executor)
     if chosen.get("isolate") and chosen.get("verify"):
         name = "isolate=True" if merged.get("isolate") else f"timeout={merged['timeout']}"
         raise ValueError(
@@ -167,6 +174,16 @@ def resolve(given: Mapping[str, Any]) -> Settings:
         )
     _refuse_reserved(merged)
     return Settings(**chosen)
+
+
+def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:
+    """Options that follow from the pool that a call is to run in."""
+    workers = chosen.get("given_workers")
+    if workers is not None and workers > pool.workers:
+        raise ValueError(f"workers={workers} is more than the {pool.workers} of the pool; make a larger one")
+    chosen["given_workers"] = workers or pool.workers
+    # Only its workers have been through the initializer.
+    chosen["isolate"] = chosen.get("isolate", False) or pool.initialized
 
 
 def _unknown(name: str) -> str:
@@ -218,6 +235,11 @@ def _executor(value: Any) -> Any:
 def is_dask_client(value: Any) -> bool:
     """Whether `value` is a `dask.distributed.Client`, without importing dask."""
     return _is_a(value, "distributed", "Client")
+
+
+def is_pool(value: Any) -> bool:
+    """Whether `value` is a `parwise.Pool`, without importing that."""
+    return _is_a(value, "parwise._executor", "Pool")
 
 
 def is_thread_pool(value: Any) -> bool:
@@ -273,7 +295,7 @@ def _timeout(value: Any, executor: Any) -> float | None:
         raise TypeError(f"timeout must be a number of seconds or None, got {value!r} of type {type(value).__name__}")
     if not float(value) > 0:
         raise ValueError(f"timeout must be more than 0 seconds, got {value}; timeout=None sets no limit")
-    if executor != "processes":
+    if executor != "processes" and not is_pool(executor):
         raise ValueError(
             f"timeout={value} needs worker processes that can be killed, but executor={_name(executor)} has none of "
             "parwise's own; leave one of the two out"
@@ -287,7 +309,7 @@ def _retries(value: Any, executor: Any) -> int:
         raise TypeError(f"retries must be an int, got {value!r} of type {type(value).__name__}")
     if value < 0:
         raise ValueError(f"retries must not be negative, got {value}")
-    if value and not isinstance(executor, str):
+    if value and not (isinstance(executor, str) or is_pool(executor)):
         raise ValueError(
             f"retries={value} is for parwise's own worker processes; {_name(executor)} has rules of its own "
             "for what it lost"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ._layout import Layout, address_of, place, private_memory
+from ._namespace import restore
 from ._pickler import Pickler
 
 _BYTES = np.dtype(np.uint8)
@@ -60,11 +61,18 @@ class Payload:
                 buffer, offset = buffer[done:], offset + done
 
 
-def dump(first: Any, second: Any) -> Payload:
+def dump(first: Any, second: Any, share: bool = False) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
 
     The second may need what the first brings (a module path, say) to be
     unpickled.
+
+    Parameters
+    ----------
+    first, second : object
+    share : bool
+        Whether functions are to have their globals in common with others in the
+        same worker.
 
     Raises
     ------
@@ -74,7 +82,7 @@ def dump(first: Any, second: Any) -> Payload:
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     try:
-        Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(second)
+        Pickler(stream, share, arrays.append).dump(second)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
@@ -104,7 +112,9 @@ def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any
     view = memoryview(memory)
     parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in index]
     between(pickle.loads(parts[0]))
-    return pickle.loads(parts[1], buffers=parts[2:])
+    second = pickle.loads(parts[1], buffers=parts[2:])
+    restore()
+    return second
 
 
 def private_copy(data: bytes) -> memoryview:

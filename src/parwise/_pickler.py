@@ -21,13 +21,33 @@ import numpy as np
 import numpy.rec
 
 from ._layout import ALIGNMENT, Layout, address_of, block_layout, place, private_memory
+from ._namespace import Shared
 
 #: Types that `Layout.dress` makes; other subclasses have their own ways.
 _KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles functions of notebooks and scripts, and arrays in the layout that they have."""
+    """Pickles functions of notebooks and scripts, and arrays in the layout that they have.
+
+    Parameters
+    ----------
+    stream : file
+    share : bool
+        Whether functions are to have their globals in common with others in the
+        same worker.
+    buffer_callback : callable, optional
+        As of `pickle.Pickler`.
+    """
+
+    def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
+        self._share = share
+
+    def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
+        # cloudpickle's own: what a function is made of, its globals second.
+        code, names, *others = super()._function_getnewargs(func)
+        return code, Shared(names) if self._share else names, *others
 
     def reducer_override(self, obj: Any) -> Any:
         """How to make `obj` anew, or NotImplemented for the usual way."""
@@ -39,10 +59,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
 
-def dumps(obj: Any) -> bytes:
+def dumps(obj: Any, share: bool = False) -> bytes:
     """Pickle `obj`, arrays and all, in one piece."""
     stream = io.BytesIO()
-    Pickler(stream, protocol=5).dump(obj)
+    Pickler(stream, share).dump(obj)
     return stream.getvalue()
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ._call import Call
+from ._items import ENDLESS
 from ._split import Task
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
@@ -141,7 +142,9 @@ class Plan:
             if self._blocks is not None:
                 left = self._stop - self._blocks[0].lo if self._blocks else 0
             else:
-                left = max(0, self._stop - self._next)
+                # What ends who knows when is taken to go on for as long as it has.
+                stop = self._stop if self._stop < ENDLESS else 2 * self._next
+                left = max(0, stop - self._next)
             return (left + sum(map(len, self._returned))) * (self._pace or 0.0)
 
     @property

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ._channel import SLOT_BYTES, Channel, segment_bytes
@@ -43,11 +44,19 @@ class WorkerPool:
     variables : dict, optional
         Environment variables that the workers' interpreter starts with, beside
         this process's own.
+    greet : callable, optional
+        Gets the link of each new worker, to send it what comes before all else.
     """
 
-    def __init__(self, slot_bytes: int | None = None, variables: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        slot_bytes: int | None = None,
+        variables: dict[str, str] | None = None,
+        greet: Callable[[Link], None] | None = None,
+    ) -> None:
         self._given_slot_bytes = slot_bytes
         self._variables = variables or {}
+        self._greet = greet
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
         self.links: list[Link] = []
@@ -63,6 +72,7 @@ class WorkerPool:
         self._zygote_pid = 0
         self._poll: select.epoll | None = None
         self._wake = -1
+        self._waking = threading.Lock()
         self._looked = 0.0
 
     @functools.cached_property
@@ -176,6 +186,8 @@ class WorkerPool:
             except OSError as error:
                 self.drop(link)
                 raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
+            if self._greet is not None:
+                self._greet(link)
             link.channel.sock.setblocking(False)
             assert self._poll is not None
             self._poll.register(link.channel, select.EPOLLIN)
@@ -183,8 +195,9 @@ class WorkerPool:
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._waking:  # not a descriptor that `stop` has closed, and that is somebody else's now
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float | None) -> list[tuple[str, Link]]:
         """Events of the workers: ("message", link) and ("death", link).
@@ -289,7 +302,8 @@ class WorkerPool:
             if poll is not None:
                 poll.close()
             if wake >= 0:
-                os.close(wake)
+                with self._waking:
+                    os.close(wake)
             if pid:
                 # Closing the socket is not enough while a process that the user
                 # forked holds a copy. Workers go with the zygote.
@@ -330,6 +344,28 @@ def default_pool() -> WorkerPool:
         if _default is None or _default.foreign:
             _default = WorkerPool()
         return _default
+
+
+def take_pool() -> WorkerPool:
+    """A pool for a call of unknown length: that of this process if it is free, which gets another one at need."""
+    global _default
+    with _default_lock:
+        pool, _default = _default, None
+        if pool is not None and not pool.foreign:
+            if not pool.lock.locked():
+                return pool
+            _default = pool
+    return WorkerPool()
+
+
+def put_back(pool: WorkerPool) -> None:
+    """Have the pool of such a call serve others, unless there is another one by now."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = pool
+            return
+    pool.stop()
 
 
 def known_pool() -> WorkerPool | None:

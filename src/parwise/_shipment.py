@@ -14,7 +14,7 @@ from ._interrupt import Uninterrupted
 from ._job import Job
 from ._link import Link
 from ._memory import file_limit, memory_limit
-from ._payload import dump
+from ._payload import Payload, dump
 from ._segment import create_fd
 from .errors import ParwiseError
 
@@ -35,29 +35,12 @@ class Shipment:
     def __init__(self, job: Job, call: int) -> None:
         self._call = call
         surroundings = read_surroundings()
-        self._payload = dump(surroundings, (job.kernel, job.shared_layouts, read_numerics(), read_log_levels()))
+        body = (job.kernel, job.shared_layouts, read_numerics(), read_log_levels())
+        self._payload = dump(surroundings, body, job.call.settings.shares)
 
     def send(self, links: Iterable[Link]) -> None:
-        """Send it to workers: a small one in a message, a large one once for all of them."""
-        # The table of buffers goes behind them: it may be too long for a message.
-        payload = self._payload
-        table = pickle.dumps(payload.index)
-        nbytes = payload.nbytes + len(table)
-        inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
-        fds: list[int] = []
-        try:
-            if inline is None:
-                with Uninterrupted():
-                    fds.append(_shared_file(nbytes))
-                payload.write(fds[0])
-                os.pwrite(fds[0], table, payload.nbytes)
-            for link in links:
-                with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
-                    link.channel.send("load", self._call, payload.nbytes, nbytes, inline, fds=fds)
-        finally:
-            with Uninterrupted():
-                for fd in fds:
-                    os.close(fd)
+        """Send it to workers."""
+        send_payload(links, "load", self._call, self._payload)
 
     def take_back(self, links: Iterable[Link]) -> None:
         """Have workers let go of a large one: it may be long until the next call."""
@@ -65,6 +48,28 @@ class Shipment:
             for link in links:
                 with contextlib.suppress(OSError):
                     link.channel.send("forget")
+
+
+def send_payload(links: Iterable[Link], kind: str, call: int, payload: Payload) -> None:
+    """Send a payload to workers: a small one in a message, a large one once for all of them."""
+    # The table of buffers goes behind them: it may be too long for a message.
+    table = pickle.dumps(payload.index)
+    nbytes = payload.nbytes + len(table)
+    inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
+    fds: list[int] = []
+    try:
+        if inline is None:
+            with Uninterrupted():
+                fds.append(_shared_file(nbytes))
+            payload.write(fds[0])
+            os.pwrite(fds[0], table, payload.nbytes)
+        for link in links:
+            with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
+                link.channel.send(kind, call, payload.nbytes, nbytes, inline, fds=fds)
+    finally:
+        with Uninterrupted():
+            for fd in fds:
+                os.close(fd)
 
 
 def _shared_file(nbytes: int) -> int:

@@ -22,6 +22,7 @@ from ._ear import Ear, LogLevels
 from ._environment import Numerics, Surroundings
 from ._kernel import Kernel, Outcome
 from ._layout import Layout
+from ._namespace import initialize
 from ._parcel import pack, pack_error
 from ._payload import load, private_copy
 from ._said import Said, pack_said
@@ -42,6 +43,15 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker.run()
     os._exit(0)
+
+
+def _memory_of(nbytes: int, inline: bytes | None, fd: int) -> memoryview:
+    """What came in a message, or in a file beside it."""
+    if inline is not None:
+        return private_copy(inline)
+    memory = memoryview(map_private(fd, nbytes))
+    os.close(fd)
+    return memory
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
@@ -118,9 +128,7 @@ class Worker:
     def _on_load(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Take over a call: its function, and the surroundings of its caller."""
         self._call, self._kernel = call, None
-        memory = private_copy(inline) if inline is not None else memoryview(map_private(fd, nbytes))
-        if fd >= 0:
-            os.close(fd)
+        memory = _memory_of(nbytes, inline, fd)
         try:
             numerics: Numerics
             levels: LogLevels
@@ -132,6 +140,18 @@ class Worker:
             self._ear.drain()
         except BaseException as error:
             self._channel.send("broken", call, pack_error(error, INLINE_BYTES))
+
+    def _on_begin(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Run what is to come before all tasks."""
+        memory = _memory_of(nbytes, inline, fd)
+        self._number = call
+        try:
+            initializer, initargs = load(memory, pickle.loads(memory[table:]), Surroundings.adopt)
+            initialize(initializer, initargs)
+        except BaseException as error:
+            self._channel.send("unfit", pack_error(error, INLINE_BYTES))
+        self._pass_on()
+        self._number = None
 
     def _on_forget(self) -> None:
         """Let go of a large function: it may be long until the next call."""

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
-import numpy as np
-
-from ._call import Block, Call, make_call, make_list_call
+from ._call import Block, Call, make_call
 from ._job import Job
 from ._options import Options, resolve
 from ._runners import runner_of
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def parallel_apply(
@@ -156,150 +150,6 @@ def compute(call: Call) -> Any:
 
         return audit(job)
     return job.finish()
-
-
-def parallel_map(
-    func: Callable[..., T],
-    /,
-    *iterables: Iterable[Any],
-    drop_none: bool = False,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    rng: Any = None,
-    **options: Unpack[Options],
-) -> list[T]:
-    """Map a function over items of any kind, on all cores.
-
-    The list that it gives is that of the plain loop,
-    ``[func(item, *args, **kwargs) for item in items]``, in order.
-
-    Parameters
-    ----------
-    func : callable
-        ``func(*items, *args, **kwargs)``. It may be a lambda or come from a
-        notebook.
-    *iterables : iterable
-        Lists, tuples, generators: mapped together. Items may be anything that
-        can be pickled: images of different sizes, file names, records. From an
-        iterator no more items are taken than are at work, and a few.
-    drop_none : bool, optional
-        Leave out results that are None.
-    args : tuple, optional
-        Further arguments of every call. Large arrays go to each worker once.
-    kwargs : dict, optional
-        Further keyword arguments of every call.
-    rng : optional
-        As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
-    **options
-        How the call runs; see `parwise.Options`. With ``errors="ignore"`` the
-        result is None where there is none.
-
-    Returns
-    -------
-    list
-        What `func` returned, item by item.
-
-    Raises
-    ------
-    TypeError
-        For a wrong argument, before any work.
-    ValueError
-        If the iterables are of different length.
-    Exception
-        Whatever `func`, or an iterator, raised first, with a note that names
-        the item.
-
-    See Also
-    --------
-    parallel_apply : For arrays.
-
-    Examples
-    --------
-    >>> from parwise import parallel_map
-    >>> parallel_map(str.upper, ["a", "b", "c"])
-    ['A', 'B', 'C']
-    >>> parallel_map(pow, [2, 3, 4], [5, 2, 1])
-    [32, 9, 4]
-    >>> parallel_map(lambda x: x if x % 2 else None, range(5), drop_none=True)
-    [1, 3]
-
-    It is what SciPy's ``workers=`` wants:
-
-    >>> from scipy.optimize import differential_evolution, rosen
-    >>> found = differential_evolution(
-    ...     rosen, [(0, 2), (0, 2)], workers=parallel_map, updating="deferred", rng=1, maxiter=3, polish=False
-    ... )
-    """
-    if not isinstance(drop_none, bool):
-        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
-    settings = resolve(options)
-    call = make_list_call(func, iterables, args=args, kwargs=kwargs, rng=rng, settings=settings)
-    results: list[T] = compute(call)
-    return [one for one in results if one is not None] if drop_none else results
-
-
-def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
-    """Give a function a way to be mapped, and leave it as it is.
-
-    ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
-    cores. Use it bare or with options; or set ``func.parallel = parallel(func).parallel``.
-
-    Parameters
-    ----------
-    func : callable
-        Stays itself: it is called, pickled and documented as before.
-    **options
-        How its calls run; see `parwise.Options`.
-
-    Returns
-    -------
-    callable
-        `func`, with the attribute ``parallel``: a function of a sequence, or any
-        iterable, and of further arguments that each call gets. Of an array it
-        gives the array that `parallel_apply` gives, of anything else a list,
-        without the results that are None.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an unknown option or a wrong value, at once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from parwise import parallel
-    >>> @parallel
-    ... def quotient(x, by):
-    ...     return None if by == 0 else x / by
-    >>> quotient(6, 3)
-    2.0
-    >>> quotient.parallel([6, 9], 3)
-    [2.0, 3.0]
-    >>> quotient.parallel([6, 9], 0)
-    []
-    >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
-    array([2., 3.])
-    """
-    resolve(options)
-    if func is None:
-        return functools.partial(parallel, **options)
-    if not callable(func):
-        raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
-
-    def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the function for each item, on all cores; see `parwise.parallel`."""
-        if isinstance(items, np.ndarray):
-            return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
-        return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
-
-    try:
-        func.parallel = mapped  # type: ignore[attr-defined]
-    except AttributeError as error:
-        raise TypeError(
-            f"a {type(func).__name__} takes no attribute, so {getattr(func, '__name__', func)!r} cannot have "
-            ".parallel; use parallel_map(func, items)"
-        ) from error
-    return func
 
 
 def plan(

@@ -11,21 +11,32 @@ from collections.abc import Callable
 from .._call import Call
 from .._job import Job
 from .._kernel import is_nested
+from .._options import is_pool
 from . import processes, serial
+
+
+def is_serial(call: Call) -> bool:
+    """Whether a call is the plain loop, by its options or its size."""
+    settings = call.settings
+    tasks = len(call.bounds) if call.bounds is not None else call.count
+    if settings.executor == "serial" or is_nested() or not tasks:
+        return True
+    own = isinstance(settings.executor, str) or is_pool(settings.executor)
+    return own and not settings.isolate and (settings.given_workers == 1 or tasks < 2)
 
 
 def runner_of(call: Call) -> Callable[[Job], None]:
     """The runner for a call, by its executor and size."""
     executor = call.settings.executor
-    tasks = len(call.bounds) if call.bounds is not None else call.count
-    if executor == "serial" or is_nested() or not tasks:
+    if is_serial(call):
         return serial.run
+    if is_pool(executor):
+        run: Callable[[Job], None] = executor._run
+        return run
     if not isinstance(executor, str):
         from . import futures
 
         return futures.run
-    if not call.settings.isolate and (call.settings.given_workers == 1 or tasks < 2):
-        return serial.run
     if executor == "threads":
         from . import threads
 

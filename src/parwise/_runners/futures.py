@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from .._blas import read_threads
+from .._blas import local_threads, read_threads, with_local_threads
 from .._environment import read_numerics, read_surroundings
+from .._floats import floats, read_floats
 from .._job import Job
 from .._kernel import Outcome
 from .._options import is_dask_client
@@ -30,15 +34,36 @@ def run(job: Job) -> None:
     executor = job.call.settings.executor
     if isinstance(executor, ThreadPoolExecutor):
         threads.run_in(job, executor.submit, executor._max_workers)
-    elif is_dask_client(executor):
-        # The same element twice must be two computations: pure=False.
-        with executor.get_executor(pure=False) as submitter:
-            _Dispatch(job, submitter, sum(executor.nthreads().values())).run()
-    else:
-        _Dispatch(job, executor, getattr(executor, "_max_workers", job.call.settings.workers)).run()
+        return
+    with dispatch(job) as flight:
+        while not flight.finished:
+            flight.step()
 
 
-class _Dispatch:
+@contextlib.contextmanager
+def dispatch(job: Job) -> Iterator[Dispatch]:
+    """Tasks of a call on their way to and from its executor, step by step."""
+    executor = job.call.settings.executor
+    with contextlib.ExitStack() as stack:
+        flight: Dispatch
+        if executor == "threads":
+            workers = job.call.settings.workers
+            own = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="parwise"))
+            flight = _ToThreads(job, own, workers)
+        elif isinstance(executor, ThreadPoolExecutor):
+            flight = _ToThreads(job, executor, executor._max_workers)
+        elif is_dask_client(executor):
+            # The same element twice must be two computations: pure=False.
+            submitter = stack.enter_context(executor.get_executor(pure=False))
+            flight = _ToProcesses(job, submitter, sum(executor.nthreads().values()))
+        else:
+            workers = getattr(executor, "_max_workers", job.call.settings.workers)
+            flight = _ToProcesses(job, executor, workers)
+        stack.callback(flight.cancel)
+        yield flight
+
+
+class Dispatch:
     """Tasks of one call on their way to and from an executor.
 
     Parameters
@@ -49,53 +74,116 @@ class _Dispatch:
         Tasks that it computes at a time.
     """
 
+    seconds = TASK_SECONDS
+
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         job.open()
         self._job = job
         self._executor = executor
-        self._workers = max(1, workers)
-        self._most = 2 * self._workers
+        self.workers = max(1, workers)
+        self._most = 2 * self.workers
         self._flying: dict[Future[Any], Task] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not self._flying and self._job.plan.empty
+
+    def step(self) -> None:
+        """Keep two tasks per worker under way, and take one that is done."""
+        self.supply()
+        if self._flying:
+            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._collect(future, self._flying.pop(future))
+
+    def supply(self) -> None:
+        """Keep two tasks per worker under way."""
+        while len(self._flying) < self._most:
+            task = self._job.plan.take(TASK_SECONDS, self.workers)
+            if task is None:
+                return
+            self._submit(task)
+
+    def attend(self) -> None:
+        """Take what is done, wait for nothing, and keep two tasks per worker under way."""
+        for future in [future for future in self._flying if future.done()]:
+            self._collect(future, self._flying.pop(future))
+        self.supply()
+
+    def cancel(self) -> None:
+        """Have nothing begun any more, and wait for no one."""
+        for future in self._flying:
+            future.cancel()
+
+    def _submit(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def _collect(self, future: Future[Any], task: Task) -> None:
+        raise NotImplementedError
+
+
+class _ToThreads(Dispatch):
+    """Tasks for threads of this process."""
+
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        super().__init__(job, executor, workers)
+        # As in the caller's thread: a new one starts with defaults.
+        self._floats, self._counts = read_floats(), local_threads() or {}
+
+    def cancel(self) -> None:
+        """Have nothing begun any more, and wait for what has: it works on this process's memory."""
+        wait([future for future in self._flying if not future.cancel()])
+
+    def _submit(self, task: Task) -> None:
+        self._flying[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
+
+    def _compute(self, task: Task) -> None:
+        with floats(self._floats), with_local_threads(self._counts):
+            self._job.compute_and_accept(task)
+
+    def _collect(self, future: Future[Any], task: Task) -> None:
+        future.result()
+
+
+class _ToProcesses(Dispatch):
+    """Tasks for processes, on this machine or others; the caller computes the first one too."""
+
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        super().__init__(job, executor, workers)
         self._staged: dict[Task, Parcel] = {}
         settings = job.call.settings
         proved = settings.verify is not False and not settings.isolate
         first = self._stage(job.first_task) if proved and not job.plan.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         body = (job.kernel, job.shared_layouts, read_numerics(), self._threads, first)
-        payload = dump(read_surroundings().path, body)
+        payload = dump(read_surroundings().path, body, settings.shares)
         self._token = uuid.uuid4().hex
         self._index = payload.index
         self._payload = payload.to_bytes()
         self._proofs: list[Results] = []
+        self._own = None if settings.isolate else job.plan.take()
 
-    def run(self) -> None:
-        """Submit, compute the first task here, and collect."""
-        try:
-            own = None if self._job.call.settings.isolate else self._job.plan.take()
-            self._fill()
-            if own is not None:
-                self._job.compute_and_accept(own)
-            while self._flying:
-                self._check_proofs()
-                done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._collect(future)
-                self._fill()
-            self._check_proofs()
-        finally:
-            for future in self._flying:
-                future.cancel()
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._own is None and super().finished
 
-    def _fill(self) -> None:
-        """Keep two tasks per worker under way."""
-        while len(self._flying) < self._most:
-            task = self._job.plan.take(TASK_SECONDS, self._workers)
-            if task is None:
-                return
-            self._staged[task] = self._stage(task)
-            self._submit(task, attach=len(self._payload) <= LIGHT_BYTES)
+    def step(self) -> None:
+        """Compute the first task here, while others are under way, or take one that is done."""
+        if self._own is None:
+            super().step()
+        else:
+            self.supply()
+            own, self._own = self._own, None
+            self._job.compute_and_accept(own)
+        self._check_proofs()
 
-    def _submit(self, task: Task, attach: bool) -> None:
+    def _submit(self, task: Task) -> None:
+        self._staged[task] = self._stage(task)
+        self._send(task, attach=len(self._payload) <= LIGHT_BYTES)
+
+    def _send(self, task: Task, attach: bool) -> None:
         payload = self._payload if attach else None
         try:
             future = self._executor.submit(compute, self._token, payload, self._index, self._staged[task])
@@ -113,15 +201,18 @@ class _Dispatch:
         offsets, layouts = self._job.stage(task, grow)
         return Parcel(task.lo, task.hi, offsets, layouts, bytes(memory))
 
-    def _collect(self, future: Future[Any]) -> None:
-        task = self._flying.pop(future)
+    def _collect(self, future: Future[Any], task: Task) -> None:
         try:
             reply = future.result()
         except BrokenExecutor as error:
             raise self._broken(task, error) from error
+        except WorkerDiedError as error:  # parwise's own pool starts another one
+            del self._staged[task]
+            self._lose(task, error)
+            return
         if reply == MISSING:
             # A process that has not seen this call: once each it gets all.
-            self._submit(task, attach=True)
+            self._send(task, attach=True)
             return
         del self._staged[task]
         (head, buffers), proof = reply
@@ -130,8 +221,18 @@ class _Dispatch:
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each: no more of them than there are workers.
-            self._most = max(1, self._workers // max(self._threads.values(), default=1))
+            self._most = max(1, self.workers // max(self._threads.values(), default=1))
         self._job.accept(task, outcome)
+
+    def _lose(self, task: Task, error: WorkerDiedError) -> None:
+        job = self._job
+        error.index = job.call.public_index(task.lo)
+        behind = f", or {len(task) - 1} behind it" if len(task) > 1 else ""
+        error.add_note(job.call.name(task.lo, task.hi) + behind)
+        if job.call.settings.ignore:
+            job.skip(task, error)
+        else:
+            job.fail(task.lo, error)
 
     def _take_proof(self, outcome: Outcome) -> None:
         if outcome.error is not None and outcome.gaps is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company, Room
+from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
@@ -89,12 +89,13 @@ def _drive(job: Job, crew: Crew) -> None:
 
 def _run_beside(job: Job, company: Company) -> None:
     """Compute here first; go over to workers when that is worth it."""
-    _compute_here(job, company)
-    company.leave()
-    crew = company.crew
+    caller = Caller(job, company)
+    while caller.step():
+        pass
+    crew = caller.leave()
     if not crew.started:
         return
-    crew.take_all()
+    crew.supply()
     race = _Race(crew, company.pace)
     while not crew.finished:
         crew.step(None)
@@ -142,27 +143,33 @@ class _Race:
         return enough and copying and elements * self._pace < 0.9 * elapsed
 
 
-def _worth(crew: Crew, pool: WorkerPool, left: float) -> bool:
-    """Whether `left` seconds of work are enough to bring in workers.
+class Caller:
+    """The calling thread, as it computes tasks until workers take over or none is left.
 
-    Calls of middling size are each too short for a cold start. What they could
-    have saved is added up, and pays for it in the end.
+    Parameters
+    ----------
+    job : Job
+    company : Company
+        Which has joined.
     """
-    return left > WARM_SECONDS if crew.warm else left + pool.missed > COLD_SECONDS
 
+    def __init__(self, job: Job, company: Company) -> None:
+        self._job = job
+        self._company = company
+        self._seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
+        self._missed = 0.0
+        pace = job.plan.pace
+        self._begun = pace is not None
+        if pace is not None:
+            company.pace = pace
+            self._look_up(self._worth(job.plan.seconds_left))
 
-def _compute_here(job: Job, company: Company) -> None:
-    """Compute tasks in this thread until workers take over or none is left."""
-    plan, crew, room, pool = job.plan, company.crew, company.room, company.pool
-    seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
-    missed = 0.0
-    begun = plan.pace is not None
-    if plan.pace is not None:
-        company.pace = plan.pace
-        _look_up(crew, room, _worth(crew, pool, plan.seconds_left))
-    while not (crew.serving or company.error is not None):
-        if (task := plan.take(seconds)) is None:
-            break
+    def step(self) -> bool:
+        """Compute one task, if it is the caller's turn; otherwise return False."""
+        job, company = self._job, self._company
+        plan, room = job.plan, company.room
+        if company.crew.serving or company.error is not None or (task := plan.take(self._seconds)) is None:
+            return False
         company.expect(None if plan.empty else PATIENCE)
         start = time.perf_counter()
         if room.watch.suspicious:
@@ -174,21 +181,38 @@ def _compute_here(job: Job, company: Company) -> None:
         job.repeat()
         company.pace = (time.perf_counter() - start) / len(task)
         left = plan.seconds_left
-        worth = _worth(crew, pool, left)
-        if begun:
+        worth = self._worth(left)
+        if self._begun:
             company.attend(worth and room.known_free())
-            missed = max(missed, left if left > WARM_SECONDS else 0.0)
+            self._missed = max(self._missed, left if left > WARM_SECONDS else 0.0)
             # Where BLAS keeps the CPUs, look again ever more seldom.
-            seconds = min(2 * seconds, PATIENCE / 2) if room.watch.busy else OWN_SECONDS
+            self._seconds = min(2 * self._seconds, PATIENCE / 2) if room.watch.busy else OWN_SECONDS
         else:
-            _look_up(crew, room, worth)
-        begun = True
-    pool.missed = 0.0 if crew.started else pool.missed + missed
+            self._look_up(worth)
+        self._begun = True
+        return True
 
+    def leave(self) -> Crew:
+        """Leave what is left to the workers, if they have been started."""
+        pool, crew = self._company.pool, self._company.crew
+        pool.missed = 0.0 if crew.started else pool.missed + self._missed
+        self._company.leave()
+        crew.beside = False
+        return crew
 
-def _look_up(crew: Crew, room: Room, worth: bool) -> None:
-    """After the first element: see to workers that are there, or whether there is room for some."""
-    if crew.started:
-        crew.wake()  # there is something now to compare a worker's results with
-    else:
-        room.watch.suspicious = worth
+    def _worth(self, left: float) -> bool:
+        """Whether `left` seconds of work are enough to bring in workers.
+
+        Calls of middling size are each too short for a cold start. What they could
+        have saved is added up, and pays for it in the end.
+        """
+        company = self._company
+        return left > WARM_SECONDS if company.crew.warm else left + company.pool.missed > COLD_SECONDS
+
+    def _look_up(self, worth: bool) -> None:
+        """After the first element: see to workers that are there, or whether there is room for some."""
+        crew = self._company.crew
+        if crew.started:
+            crew.wake()  # there is something now to compare a worker's results with
+        else:
+            self._company.room.watch.suspicious = worth
