@@ -35,6 +35,8 @@ hypothesis.settings.load_profile("parwise")
 
 #: Executors of others that tests have made so far; Dask opens and closes sockets and threads as it goes.
 made = []
+# Those of them that are `parwise.Pool`s.
+pools = []
 
 
 def pytest_configure(config):
@@ -51,18 +53,19 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
     """Bring up as many workers as any test uses, so that later counts can be compared."""
-    fill_pool()
+    fill_pools()
     yield
     default_pool().stop()
 
 
-def fill_pool():
-    """Have three workers, whatever a test did to those before."""
-    pool = default_pool()
-    if len(pool.links) != 3 or any(link.over for link in pool.links) or pool.dirty:
-        parwise.parallel_apply(np.sum, np.ones((8, 2)), workers=3, isolate=True)
-    while any(link.pidfd < 0 for link in pool.links):  # the zygote has not told yet
-        pool._read_zygote()
+def fill_pools():
+    """Have all workers, whatever a test did to those before."""
+    for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
+        workers = options.get("workers", 2)
+        if len(pool.links) != workers or any(link.over for link in pool.links) or pool.dirty:
+            parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
+        while any(link.pidfd < 0 for link in pool.links):  # the zygote has not told yet
+            pool._read_zygote()
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +73,7 @@ def _nothing_left():
     """Children, descriptors, threads, environment, handlers and shared memory are as before each test."""
     before, others = process_state(), len(made)
     yield
-    fill_pool()
+    fill_pools()
     kinds = set(before)
     if len(made) > others:  # they stay until the end of the session
         kinds -= {"children", "descriptors", "threads", "path", "log"}
@@ -180,16 +183,20 @@ def thread_executor():
 def own_pool():
     made.append("pool")
     with parwise.Pool(2) as pool:
-        parwise.parallel_apply(np.sum, np.ones((8, 2)), executor=pool, isolate=True)
+        pools.append(pool)
+        fill_pools()
         yield pool
+        pools.remove(pool)
 
 
 @pytest.fixture(scope="session")
 def initialized_pool():
     made.append("pool")
     with parwise.Pool(2, initializer=np.zeros, initargs=(3,)) as pool:
-        parwise.parallel_apply(np.sum, np.ones((8, 2)), executor=pool)
+        pools.append(pool)
+        fill_pools()
         yield pool
+        pools.remove(pool)
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,12 @@ class Crew:
         self._width = 0
 
     def supply(self) -> None:
-        """Give workers what they have room for."""
+        """Give workers what they have room for, and have others in the place of those that are gone."""
+        while len(self._links) < self._job.call.settings.workers and not self._job.plan.empty:
+            link = self._pool.add_link()
+            self._links.append(link)
+            assert self._shipment is not None
+            self._shipment.send([link])
         for link in list(self._links):
             self._supply(link)
 
@@ -159,7 +164,7 @@ class Crew:
             link.kill()
             self._pool.drop(link)
             self._links.remove(link)
-            self._replace()
+            self.supply()
         self._proof.check()
         self.feeding += time.thread_time() - begun
 
@@ -358,13 +363,4 @@ class Crew:
         again = self._losses.settle(link, code, late)
         if again and any(held.proof for held in link.holds.values()):
             self._proof.wanted = True
-        if not self._job.plan.empty:
-            self._replace()
-
-    def _replace(self) -> None:
-        """Bring up a worker in the place of one that is gone."""
-        link = self._pool.add_link()
-        self._links.append(link)
-        assert self._shipment is not None
-        self._shipment.send([link])
         self.supply()

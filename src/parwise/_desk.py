@@ -182,6 +182,7 @@ class Service(Job):
         """Take the result of a call."""
         order = self._orders.close(task.lo)
         assert order is not None
+        self.repeat()  # before whoever waits for the result goes on
         if outcome.error is not None:  # a result that cannot be pickled
             order.future.set_exception(outcome.error)
         else:

@@ -167,7 +167,8 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     if is_pool(executor):
         _fit_pool(chosen, executor)
     if chosen.get("isolate") and chosen.get("verify"):
-        name = "isolate=True" if merged.get("isolate") else f"timeout={merged['timeout']}"
+        name = f"timeout={merged['timeout']}" if merged.get("timeout") is not None else "a pool with an initializer"
+        name = "isolate=True" if merged.get("isolate") else name
         raise ValueError(
             f"verify={chosen['verify']!r} calls func in this process too, to compare, which {name} rules out; "
             "leave one of the two out"
