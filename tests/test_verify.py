@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import types
 import warnings
 
@@ -403,3 +404,11 @@ def test_hostile_values():
     assert to_large(counts)
     assert to_large(flags)
     assert (counts.min(), flags.min()) == (2**15 - 1, True)
+
+
+@pytest.mark.parametrize("count", [1, 5, 200])
+def test_function_that_cannot_be_sent_is_not_passed_over(count):
+    """What nobody has compared must not look as if it had been."""
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent to a worker process"):
+        parallel_apply(lambda x: (lock, x)[1], np.arange(float(count)), workers=2, verify=True)

@@ -45,6 +45,8 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
             processes.run(again, pool)
         else:
             runner_of(again.call)(again)
+    except TypeError:  # it cannot be sent there at all
+        raise
     except Exception:  # a worker that dies says nothing about bits
         return None
     return found[0] if found else None
