@@ -18,16 +18,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark"},
+    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark", "_progress"},
     {"_environment", "_pickler", "_said", "_interrupt", "_results"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_halo", "_random"},
     {"_fingerprint"},
     {"_input", "_items"},
     {"_call", "_kernel"},
-    {"_gaps", "_parcel", "_invariance", "_collect"},
-    {"_plan", "_target", "_trial"},
-    {"_assemble"},
+    {"_gaps", "_parcel", "_invariance", "_collect", "_record"},
+    {"_plan", "_target", "_trial", "_watch"},
+    {"_assemble", "_report"},
     {"_worker", "_remote", "_job"},
     {"_zygote", "_link"},
     {"_pool", "_shipment", "_minder", "_losses", "_proof"},
@@ -40,8 +40,8 @@ FLOORS = [
     {"_diagnosis"},
     {"_audit"},
     {"api", "_binding", "_opening"},
-    {"_outputs"},
-    {"_vectorized"},
+    {"_outputs", "_machine"},
+    {"_vectorized", "__main__"},
     {"_numpy"},
     {"_labels", "_sources"},
     {"_requests", "_views"},
@@ -107,7 +107,8 @@ def test_import_is_light():
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"xarray", "dask", "distributed", "tqdm", "pandas", "scipy", "asyncio", "multiprocessing", "numpy.ma"}
+    heavy = {"xarray", "dask", "distributed", "tqdm", "matplotlib", "IPython", "pandas", "scipy", "asyncio"}
+    heavy |= {"multiprocessing", "numpy.ma"}
     assert not heavy & set(json.loads(done.stdout))
 
 

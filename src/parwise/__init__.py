@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ._call import Block
     from ._numpy import apply_along_axis, vectorize
     from ._options import Options, options
+    from ._report import Report, report
     from .api import parallel, parallel_apply, parallel_map, plan
     from .errors import (
         ElementTimeoutError,
@@ -26,6 +27,7 @@ __all__ = [
     "Options",
     "ParwiseError",
     "RemoteError",
+    "Report",
     "ReproducibilityWarning",
     "WorkerDiedError",
     "apply_along_axis",
@@ -34,6 +36,7 @@ __all__ = [
     "parallel_apply",
     "parallel_map",
     "plan",
+    "report",
     "vectorize",
 ]
 
@@ -42,12 +45,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Block": "_call",
     "Options": "_options",
+    "Report": "_report",
     "apply_along_axis": "_numpy",
     "options": "_options",
     "parallel": "api",
     "parallel_apply": "api",
     "parallel_map": "api",
     "plan": "api",
+    "report": "_report",
     "vectorize": "_numpy",
 }
 

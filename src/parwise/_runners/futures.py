@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -75,12 +76,17 @@ class _Dispatch:
             self._fill()
             if own is not None:
                 self._job.compute_and_accept(own)
+                self._job.show()
             while self._flying:
                 self._check_proofs()
+                since = time.perf_counter()
                 done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+                if self._job.watch is not None:
+                    self._job.watch.waited(since)
                 for future in done:
                     self._collect(future)
                 self._fill()
+                self._job.show()
             self._check_proofs()
         finally:
             for future in self._flying:
@@ -124,14 +130,14 @@ class _Dispatch:
             self._submit(task, attach=True)
             return
         del self._staged[task]
-        (head, buffers), proof = reply
+        (head, buffers), proof, where = reply
         if proof is not None:
             self._take_proof(unpack(*proof)[0])
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each: no more of them than there are workers.
             self._most = max(1, self._workers // max(self._threads.values(), default=1))
-        self._job.accept(task, outcome)
+        self._job.accept(task, outcome, where)
 
     def _take_proof(self, outcome: Outcome) -> None:
         if outcome.error is not None and outcome.gaps is None:

@@ -38,6 +38,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             company.expect(company.patience(), trial.claim)
             trial.run(TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if company.warm else float("inf"))
             if job.end_with(trial):
+                if job.watch is not None:
+                    job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(company)}")
                 return
             joined = company.join(trial.claim)
             job.go_on_from(trial)
@@ -45,8 +47,9 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             joined = company.join(lambda: 0)
         if joined:
             _run_beside(job, company)
-        else:  # another thread's call has the workers
+        else:
             company.leave()
+            job.explain("another thread's call has the workers")
             serial.go_on(job)
 
 
@@ -91,6 +94,7 @@ def _run_beside(job: Job, company: Company) -> None:
     """Compute here first; go over to workers when that is worth it."""
     _compute_here(job, company)
     company.leave()
+    job.repeat()
     crew = company.crew
     if not crew.started:
         return
@@ -101,10 +105,13 @@ def _run_beside(job: Job, company: Company) -> None:
         job.repeat()
         if race.lost():
             _take_back(job, crew)
+    if not crew.computed:
+        job.explain("all was done before the first worker was up")
 
 
 def _take_back(job: Job, crew: Crew) -> None:
     """Compute here what workers are too slow for: copying can cost more than the function."""
+    job.explain("it went back to the caller: copying the arguments took workers longer than computing took the caller")
     crew.rest()
     while not crew.idle:
         crew.step(None)
@@ -142,6 +149,21 @@ class _Race:
         return enough and copying and elements * self._pace < 0.9 * elapsed
 
 
+def _least(company: Company) -> str:
+    """What workers would have to be worth."""
+    if company.warm:
+        return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
+    return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
+
+
+def _explain(job: Job, company: Company, most: float) -> None:
+    """Tell why no worker was started, where `most` seconds of work were left after an element."""
+    if company.room.watch.busy:
+        job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
+    elif most <= WARM_SECONDS if company.warm else most <= COLD_SECONDS:
+        job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(company)}")
+
+
 def _worth(crew: Crew, pool: WorkerPool, left: float) -> bool:
     """Whether `left` seconds of work are enough to bring in workers.
 
@@ -155,10 +177,10 @@ def _compute_here(job: Job, company: Company) -> None:
     """Compute tasks in this thread until workers take over or none is left."""
     plan, crew, room, pool = job.plan, company.crew, company.room, company.pool
     seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
-    missed = 0.0
+    missed = most = 0.0
     begun = plan.pace is not None
     if plan.pace is not None:
-        company.pace = plan.pace
+        company.pace, most = plan.pace, plan.seconds_left
         _look_up(crew, room, _worth(crew, pool, plan.seconds_left))
     while not (crew.serving or company.error is not None):
         if (task := plan.take(seconds)) is None:
@@ -174,6 +196,7 @@ def _compute_here(job: Job, company: Company) -> None:
         job.repeat()
         company.pace = (time.perf_counter() - start) / len(task)
         left = plan.seconds_left
+        most = max(most, left)
         worth = _worth(crew, pool, left)
         if begun:
             company.attend(worth and room.known_free())
@@ -183,6 +206,8 @@ def _compute_here(job: Job, company: Company) -> None:
         else:
             _look_up(crew, room, worth)
         begun = True
+    if job.watch is not None and not crew.started:
+        _explain(job, company, most)
     pool.missed = 0.0 if crew.started else pool.missed + missed
 
 
