@@ -247,7 +247,7 @@ def test_timeline():
     assert len(names) == 3
     whole = r.calls[-1].begun + r.calls[-1].seconds - r.calls[0].begun
     ends = [box.x1 for box in (path.get_extents() for each in ax.collections for path in each.get_paths())]
-    assert 0 < min(ends)
+    assert min(ends) > 0
     assert max(ends) == pytest.approx(whole)
     other = r.plot()
     assert other is not ax
@@ -300,7 +300,7 @@ def test_the_machine():
     assert done.stderr == ""
     assert done.returncode == 0
     lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    assert list(lines) == "parwise CPUs BLAS memory start-up wake copy speed verdict".split()
+    assert list(lines) == ["parwise", "CPUs", "BLAS", "memory", "start-up", "wake", "copy", "speed", "verdict"]
     assert lines["parwise"].startswith(f"{parwise.__version__} on Python 3.")
     assert f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} by affinity" in lines["CPUs"]
     assert re.search(r"\d threads?", lines["BLAS"])
