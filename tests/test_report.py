@@ -161,7 +161,7 @@ def test_why_serial_one_block():
 
 def test_why_serial_one_cpu(monkeypatch):
     monkeypatch.setattr("parwise._options.cpu_count", lambda: 1)
-    assert entry(slow, np.arange(9.0))["why_serial"] == "this process may use one CPU"
+    assert entry(slow, np.arange(60.0))["why_serial"] == "this process may use one CPU"
 
 
 def test_why_serial_small():

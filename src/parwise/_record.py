@@ -141,8 +141,8 @@ class Record:
         self.error = None if error is None else type(error).__name__
         self.elements = call.count if call.count < ENDLESS else sum(one.elements for one in [self.caller, *self.lanes])
         if not self._workers and error is None:
-            # What holds from the beginning comes before what was found out later.
-            self.why = _why_serial(call, self._nested) or self.why or "all was done before a worker had a part in it"
+            # What was clear from the beginning comes before what was found out later.
+            self.why = _clear_from_the_beginning(call, self._nested) or self.why or _why_after_all(call.settings)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -200,8 +200,8 @@ def _executor_name(settings: Settings) -> str:
     return executor if isinstance(executor, str) else type(executor).__name__
 
 
-def _why_serial(call: Call, nested: bool) -> str | None:
-    """Why the call could only be the plain loop, if that was clear from the beginning."""
+def _clear_from_the_beginning(call: Call, nested: bool) -> str | None:
+    """Why the call could only be the plain loop, if its arguments tell."""
     settings = call.settings
     tasks = call.count if call.bounds is None else len(call.bounds)
     what = "element" if call.bounds is None else "block"
@@ -216,6 +216,11 @@ def _why_serial(call: Call, nested: bool) -> str | None:
         return "workers=1"
     if tasks < 2:
         return f"there is one {what} only"
-    if own and settings.workers == 1:
-        return "this process may use one CPU"
     return None
+
+
+def _why_after_all(settings: Settings) -> str:
+    """Why the call was the plain loop, where nothing else tells; to count CPUs takes longer than a small call."""
+    if isinstance(settings.executor, str) and settings.workers == 1:
+        return "this process may use one CPU"
+    return "all was done before a worker had a part in it"
