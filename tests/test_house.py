@@ -18,8 +18,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark", "_progress"},
+    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark"},
     {"_environment", "_pickler", "_said", "_interrupt", "_results"},
+    {"_progress"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
     {"_blas", "_options", "_halo", "_random"},
     {"_fingerprint"},

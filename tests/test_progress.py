@@ -234,6 +234,21 @@ def test_xarray_takes_it():
     seen.check(60)
 
 
+@pytest.mark.usefixtures("at_once")
+def test_none_for_each_of_dasks_blocks():
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("dask.array")
+    pytest.importorskip("parwise.xarray")
+    seen = Seen()
+    lazy = xr.DataArray(A, dims=("time", "x")).chunk(time=5)
+    with parwise.options(progress=seen):
+        made = lazy.par.map(np.sum, "time", output_core_dims=[], output_dtypes=float)
+        assert_same(made.compute(scheduler="synchronous").to_numpy(), loop(np.sum, A))
+    assert seen == []
+    with pytest.raises(ValueError, match="progress"):
+        lazy.par.map(np.sum, "time", output_core_dims=[], output_dtypes=float, progress=seen)
+
+
 # The bar.
 
 

@@ -56,7 +56,9 @@ class Options(TypedDict, total=False):
         items; of blocks the elements in them), a few times a second in the
         thread that made the call, and once at the end; `total` is None for an
         iterator. An exception in it ends the call, as Ctrl-C does. None and
-        False, the default: nothing. Calls within a mapped function show none.
+        False, the default: nothing. Calls within a mapped function show none,
+        nor does NumPy's own loop, which `apply_along_axis` and `vectorize`
+        leave some arrays to.
     errors : {"raise", "ignore"}, optional
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+from ._interrupt import Uninterrupted
+
 # Seconds between two looks: an eye sees no more, and a notebook's bar takes 1 ms for each.
 INTERVAL_SECONDS = 0.1
 
@@ -58,7 +60,10 @@ class Progress:
     """
 
     def __init__(self, wanted: Literal[True] | Tell, total: int | None, name: str) -> None:
-        self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1) if wanted is True else None
+        self._bar: Any = None
+        if wanted is True:
+            with Uninterrupted():  # tqdm's lock must not be left held: other threads would wait for it
+                self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1)
         self._tell: Tell = self._move if wanted is True else wanted
         self._total = total
         self._owner = threading.get_ident()
@@ -98,11 +103,12 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is, whatever became of the call."""
         if self._bar is not None:
-            self._bar.close()
+            with Uninterrupted():
+                self._bar.close()
 
     def _move(self, done: int, total: int | None) -> None:
-        assert self._bar is not None
-        self._bar.update(done - self._bar.n)
+        with Uninterrupted():
+            self._bar.update(done - self._bar.n)
 
 
 @functools.cache
