@@ -12,6 +12,7 @@ from parwise import parallel_apply
 
 from .base import WORKERS, Case, TimedCase
 from .memory import PeakMemory
+from .watching import WATCHES, watched
 from .work import NOMINAL, Element, burn_unevenly, rows, smooth, vector
 
 if TYPE_CHECKING:
@@ -91,6 +92,21 @@ class Handshake(TimedCase):
 
     def parwise(self) -> np.ndarray:
         return parallel_apply(self.func, self.array, workers=WORKERS, verify=self.verify)
+
+
+class Watched(TimedCase):
+    """One call that is left alone, shows its progress, or is reported on; warm workers, 20 us a piece."""
+
+    params = (WATCHES, (20_000,))
+    param_names = ("watch", "elements")
+    small_params = (WATCHES, (20,))
+
+    def work(self, watch: str, elements: int) -> tuple[Element, np.ndarray]:
+        self.watch = watch
+        return NOMINAL.burner(20e-6), vector(elements)
+
+    def parwise(self) -> np.ndarray:
+        return watched(self.watch, self.func, self.array)
 
 
 class Random(TimedCase):

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import cases, compare, memory, peers, soak, suite, work
+from benchmarks import cases, compare, memory, peers, soak, suite, watching, work
 from benchmarks.base import Case
 
 from parwise import parallel_apply
@@ -38,7 +38,7 @@ def test_asv_has_every_case_beside_the_loop():
     for run in small_runs():
         small, method, _ = run.values
         methods.setdefault(small.__name__, set()).add(method)
-    names = "Compute Data Dispatch Handshake Labelled Memory Random Tiny Uneven"
+    names = "Compute Data Dispatch Handshake Labelled Memory Random Tiny Uneven Watched"
     assert set(methods) == set(names.split())
     for name, found in methods.items():
         kind = "track" if name == "Memory" else "time"
@@ -133,6 +133,13 @@ def test_compare_refuses(wrong, capsys):
     with pytest.raises(SystemExit):
         compare.main(wrong)
     assert "error" in capsys.readouterr().err
+
+
+def test_watching(capsys):
+    ratios = watching.main(["--elements", "50", "--rounds", "2"])
+    assert set(ratios) == {"progress", "report"}
+    assert all(ratio > 0 for ratio in ratios.values())
+    assert capsys.readouterr().out.count(" times the plain call's time") == 2
 
 
 def test_soak(capsys):

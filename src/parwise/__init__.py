@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ._lists import parallel, parallel_imap, parallel_map
     from ._numpy import apply_along_axis, vectorize
     from ._options import Options, options
+    from ._report import Report, report
     from .api import parallel_apply, plan
     from .errors import (
         ElementTimeoutError,
@@ -29,6 +30,7 @@ __all__ = [
     "ParwiseError",
     "Pool",
     "RemoteError",
+    "Report",
     "ReproducibilityWarning",
     "WorkerDiedError",
     "apply_along_axis",
@@ -38,6 +40,7 @@ __all__ = [
     "parallel_imap",
     "parallel_map",
     "plan",
+    "report",
     "vectorize",
 ]
 
@@ -47,6 +50,7 @@ _HOMES = {
     "Block": "_call",
     "Options": "_options",
     "Pool": "_executor",
+    "Report": "_report",
     "apply_along_axis": "_numpy",
     "options": "_options",
     "parallel": "_lists",
@@ -54,6 +58,7 @@ _HOMES = {
     "parallel_imap": "_lists",
     "parallel_map": "_lists",
     "plan": "api",
+    "report": "_report",
     "vectorize": "_numpy",
 }
 

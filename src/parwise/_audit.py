@@ -23,6 +23,7 @@ from ._runners import runner_of
 from ._split import Task
 from ._target import check_out
 from ._verify import array_difference, differing
+from ._watch import Watch
 from .errors import ReproducibilityWarning, user_level
 
 # Looking takes this part of the call's time, or so many seconds.
@@ -80,14 +81,14 @@ def pick(results: Results, k: int) -> Results:
     return Results(columns, results.wrap)
 
 
-def run_with_audit(call: Call) -> Any:
+def run_with_audit(call: Call, watch: Watch | None = None) -> Any:
     """Compute a call whose user wants to know whether it can be trusted.
 
     What is to go to `out` goes there at the end: it may be what the function
     reads.
     """
     sample = Sample(call.vectorized)
-    job = Job(replace(call, out=None), observe=sample.take)
+    job = Job(replace(call, out=None), observe=sample.take, watch=watch)
     runner_of(job.call)(job)
     result = audit(job, sample)
     return result if call.out is None else _deliver(call, result)

@@ -261,6 +261,7 @@ class Company:
                 self.crew.start()
             while self._state == "active":
                 self.crew.step(None)
+                self._job.show()
         except BaseException as error:
             self.error = error
         finally:

@@ -19,6 +19,11 @@ def cpu_count() -> int:
     return max(1, min([available or 1, *map(math.ceil, _quotas())]))
 
 
+def cpu_quota() -> float | None:
+    """CPUs' worth of time that cgroups allow this process; None if they set no limit."""
+    return min(_quotas(), default=None)
+
+
 def _quotas(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[float]:
     """CPU quotas of the cgroups that hold this process, versions 1 and 2."""
     for version, folder in group_folders("cpu", root, membership):

@@ -108,6 +108,8 @@ class Crew:
     def call_up(self) -> None:
         """Bring up workers; does not wait for them."""
         self._width = self._job.call.settings.workers
+        if self._job.watch is not None:
+            self._job.watch.called_up()
         self._links = list(self._pool.start(self._width))
 
     def prepare(self) -> None:
@@ -147,7 +149,11 @@ class Crew:
 
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
+        watch = self._job.watch
+        since = 0.0 if watch is None else time.perf_counter()
         events = self._pool.wait(self._minder.patience(timeout, self._links))
+        if watch is not None:
+            watch.waited(since)
         begun = time.thread_time()
         for kind, link in events:
             if link in self._links:
@@ -258,7 +264,7 @@ class Crew:
         self.computed += len(held.task)
         if outcome.threaded:
             self._make_room()
-        self._job.accept(held.task, outcome)
+        self._job.accept(held.task, outcome, link.pid)
 
     def _make_room(self) -> None:
         """Give fewer workers work, as BLAS is seen to use threads in each.
@@ -330,6 +336,8 @@ class Crew:
         number = next(_numbers)
         message = ("task", number, task.lo, task.hi, slot, offsets, layouts, self._threads)
         link.holds[number] = Held(task, proof)
+        if self._job.watch is not None:
+            self._job.watch.served()
         if large is None:
             link.channel.send(*message)
         else:

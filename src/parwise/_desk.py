@@ -178,7 +178,7 @@ class Service(Job):
         self.open()
         self.plan = feed
 
-    def accept(self, task: Task, outcome: Outcome) -> None:
+    def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Take the result of a call."""
         order = self._orders.close(task.lo)
         assert order is not None

@@ -23,6 +23,7 @@ from ._results import Results, owned, same_results
 from ._split import Task
 from ._transcript import Transcript
 from ._trial import Trial
+from ._watch import Watch
 
 #: Where inputs lie in a task's memory: offset, and size if they are pickled.
 Offsets = list[tuple[int, int]]
@@ -40,6 +41,8 @@ class Job:
         All that is to be computed, if not everything.
     observe : callable, optional
         Gets each task and what became of it.
+    watch : Watch, optional
+        For what users want to see of the call.
 
     Attributes
     ----------
@@ -67,8 +70,10 @@ class Job:
         slot_bytes: int = SLOT_BYTES,
         only: Task | None = None,
         observe: Callable[[Task, Outcome], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.call = call
+        self.watch = watch
         self._only = only
         self._observe = observe
         settings = call.settings
@@ -113,6 +118,8 @@ class Job:
     def end_with(self, trial: Trial) -> bool:
         """Whether what a trial has computed is the whole result."""
         self._whole = trial.whole()
+        if self.watch is not None and self._whole is not None:
+            self.watch.took(*trial.summary())
         return self._whole is not None
 
     def go_on_from(self, trial: Trial) -> None:
@@ -121,6 +128,11 @@ class Job:
         if self.compared and trial.raw:
             self.first, self.first_seconds = owned(trial.first()), trial.first_seconds
         self.accept(task, outcome)
+
+    def explain(self, why: str) -> None:
+        """Tell why workers have no part in the call."""
+        if self.watch is not None:
+            self.watch.explain(why)
 
     @cached_property
     def _shared(self) -> list[Layout] | None:
@@ -159,15 +171,21 @@ class Job:
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = place([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
+        nbytes = 0
         offsets = [(0, 0)] * len(inputs)
         for k, start in zip(plain, starts, strict=True):
             offsets[k] = (start, 0)
             count = None if self.call.vectorized else len(task)
-            inputs[k].copy_to(layouts[k].view(memory, start, count), task.lo, task.hi)
+            view = layouts[k].view(memory, start, count)
+            inputs[k].copy_to(view, task.lo, task.hi)
+            nbytes += view.nbytes
         for k, data in pickled.items():
             offsets[k] = (end, len(data))
             memory[end : end + len(data)] = data
             end += len(data)
+            nbytes += len(data)
+        if self.watch is not None:
+            self.watch.staged(nbytes)
         return offsets, None if self._shared else layouts
 
     def runs(self, task: Task) -> list[np.ndarray]:
@@ -193,9 +211,11 @@ class Job:
             self.first, self.first_seconds = (owned(outcome.results) if self.compared else None), outcome.seconds
         self.accept(task, outcome)
 
-    def accept(self, task: Task, outcome: Outcome) -> None:
-        """Take what became of a task."""
+    def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
+        """Take what became of a task, which `who` has computed if not this thread."""
         self.plan.measure(task, outcome.seconds)
+        if self.watch is not None:
+            self.watch.took(task, outcome, who)
         if self._observe is not None:
             self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
@@ -228,6 +248,8 @@ class Job:
         """Leave a gap for a task that was lost."""
         self._leave_gaps(task, np.arange(task.lo, task.hi), error)
         self._close(task)
+        if self.watch is not None:
+            self.watch.skipped(task)
 
     def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
         self._gaps.add(task, gaps, error)
@@ -235,8 +257,14 @@ class Job:
             self.assembler.skip(gaps)
 
     def repeat(self) -> None:
-        """Show what workers said, as far as it is its turn; in the caller's own thread."""
+        """Show what workers said, as far as it is its turn, and what is done; in the caller's own thread."""
         self.transcript.repeat(self.limit)
+        self.show()
+
+    def show(self) -> None:
+        """Show how far the call has come, in any thread."""
+        if self.watch is not None:
+            self.watch.show()
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
         """Note that element `index` raised; of several the lowest counts."""

@@ -55,6 +55,8 @@ class Outcome:
     gaps : ndarray or None
         Indices without a result, whose errors are to be ignored (of a block
         the first one); `results` has those of the other elements.
+    begun : float
+        When that began, by `time.perf_counter` of its machine.
     """
 
     results: Results | None
@@ -63,6 +65,7 @@ class Outcome:
     index: int = -1
     error: BaseException | None = None
     gaps: np.ndarray | None = None
+    begun: float = 0.0
 
     def results_or_interrupt(self) -> Results | None:
         """The results; None if the function raised, unless that was Ctrl-C or the like, which goes on."""
@@ -145,7 +148,7 @@ class Kernel:
             outcome = Outcome(None, 0.0, index=index, error=error)
         finally:
             _nested.reset(nested)
-        outcome.seconds = time.perf_counter() - start
+        outcome.seconds, outcome.begun = time.perf_counter() - start, start
         return outcome
 
     def _block(self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None) -> Outcome:

@@ -19,7 +19,7 @@ from ._views import Box, OnViews, Plain, View
 from .api import plan
 
 #: Within a block of Dask's; Dask itself decides where that is, and what happens if it is lost.
-_SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False}
+_SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
 _TAKEN = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}
 

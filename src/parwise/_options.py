@@ -51,7 +51,14 @@ class Options(TypedDict, total=False):
         do not outnumber CPUs. To give the CPUs to the workers instead, set one
         thread for this process too (``threadpoolctl.threadpool_limits(1)``).
     progress : bool or callable, optional
-        Reserved.
+        True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
+        or a notebook. A function: it gets ``(done, total)``, elements (or
+        items; of blocks the elements in them), a few times a second in the
+        thread that made the call, and once at the end; `total` is None for an
+        iterator. An exception in it ends the call, as Ctrl-C does. None and
+        False, the default: nothing. Calls within a mapped function show none,
+        nor does NumPy's own loop, which `apply_along_axis` and `vectorize`
+        leave some arrays to.
     errors : {"raise", "ignore"}, optional
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker
@@ -77,7 +84,7 @@ class Options(TypedDict, total=False):
     isolate: bool
     verify: bool | Literal["full"] | None
     blas_threads: int | Literal["inherit"] | None
-    progress: bool | Callable[[int, int], None] | None
+    progress: bool | Callable[[int, int | None], object] | None
     errors: Literal["raise", "ignore"]
     timeout: float | None
     retries: int
@@ -137,6 +144,7 @@ class Settings:
     ignore: bool = False
     timeout: float | None = None
     retries: int = 0
+    progress: Any = None
 
     @property
     def shares(self) -> bool:
@@ -197,10 +205,8 @@ def _unknown(name: str) -> str:
 
 def _refuse_reserved(merged: Mapping[str, Any]) -> None:
     """Options whose name is fixed but whose work is not done yet."""
-    idle = {"progress": (None, False), "checkpoint": (None,)}
-    for name, values in idle.items():
-        if name in merged and not any(merged[name] is v or merged[name] == v for v in values):
-            raise NotImplementedError(f"option {name}={merged[name]!r} is not there yet; leave it out")
+    if merged.get("checkpoint") is not None:
+        raise NotImplementedError(f"option checkpoint={merged['checkpoint']!r} is not there yet; leave it out")
 
 
 def _workers(value: Any, executor: Any) -> int | None:
@@ -318,6 +324,14 @@ def _retries(value: Any, executor: Any) -> int:
     return int(value)
 
 
+def _progress(value: Any, executor: Any) -> Any:
+    if value is None or value is False:  # most calls need nothing else
+        return None
+    from ._progress import checked_progress
+
+    return checked_progress(value)
+
+
 def _name(executor: Any) -> str:
     return repr(executor) if isinstance(executor, str) else type(executor).__name__
 
@@ -331,4 +345,5 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "errors": ("ignore", _ignore),
     "timeout": ("timeout", _timeout),
     "retries": ("retries", _retries),
+    "progress": ("progress", _progress),
 }

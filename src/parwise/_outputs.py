@@ -107,7 +107,7 @@ def collect(
 
 def is_serial(settings: Settings, count: int = 2) -> bool:
     """Whether NumPy's own loop does all that is asked for."""
-    if settings.isolate or settings.ignore or settings.verify:
+    if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
         return False
     if is_nested() or count < 2:
         return True

@@ -46,6 +46,8 @@ class Head:
         Whether the last buffer holds warnings, text and log records.
     gaps : ndarray, optional
         Indices without a result, whose errors are to be ignored.
+    begun : float
+        When the function was first called, by `time.perf_counter` of its machine.
     """
 
     index: int
@@ -57,6 +59,7 @@ class Head:
     many: bool = False
     found: bool = False
     gaps: np.ndarray | None = None
+    begun: float = 0.0
 
 
 def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]:
@@ -72,7 +75,16 @@ def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]
     columns: list[tuple[Any, np.dtype[Any], tuple[int, ...]] | None] = []
     buffers: list[Any] = []
     results = outcome.results
-    head = Head(outcome.index, None, (), outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps)
+    head = Head(
+        outcome.index,
+        None,
+        (),
+        outcome.seconds,
+        outcome.threaded,
+        bool(said),
+        gaps=outcome.gaps,
+        begun=outcome.begun,
+    )
     packed = b""
     if results is not None:
         try:
@@ -114,7 +126,7 @@ def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
     buffers = list(buffers)
     said = unpack_said(buffers.pop()) if info.said else []
     error = unpack_error(buffers.pop()) if info.index >= 0 else None
-    outcome = Outcome(None, info.seconds, info.threaded, info.index, error, info.gaps)
+    outcome = Outcome(None, info.seconds, info.threaded, info.index, error, info.gaps, info.begun)
     if not info.found:
         return outcome, said
     columns: list[Column] = pickle.loads(buffers.pop()) if info.many else []

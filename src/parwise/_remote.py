@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import pickle
 import sys
 import threading
@@ -42,14 +43,15 @@ class Parcel:
 
 def compute(
     token: str, payload: bytes | None, index: list[tuple[int, int, bool]], parcel: Parcel
-) -> str | tuple[Packed, Packed | None]:
+) -> str | tuple[Packed, Packed | None, str]:
     """Compute a task of the call `token`.
 
     Returns
     -------
     str or tuple
         `MISSING`; or what became of the task, and, the first time in this
-        process, of the call's first task, which proves this process.
+        process, of the call's first task, which proves this process; and which
+        process this is.
     """
     with _lock:
         session = _sessions.get(token)
@@ -64,7 +66,8 @@ def compute(
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
     packed = _bytes(pack(session.run(parcel), [], parcel.lo))
-    return packed, None if proof is None else _bytes(pack(proof, [], parcel.lo))
+    where = f"{os.uname().nodename} {os.getpid()}"
+    return packed, None if proof is None else _bytes(pack(proof, [], parcel.lo)), where
 
 
 def _bytes(packed: Packed) -> Packed:

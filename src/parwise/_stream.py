@@ -18,6 +18,7 @@ from ._pool import WorkerPool, put_back, take_pool
 from ._runners import is_serial
 from ._runners.futures import dispatch
 from ._runners.processes import Caller
+from ._watch import Watch, is_watched
 
 # Tasks that each worker is ahead of who asks: one at hand, one that waits, and
 # as many done, in case their lengths are uneven.
@@ -56,15 +57,18 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
     Nothing is computed, and no item taken, before the first one is asked for.
     """
-    job = Job(call)
-    with _source_of(job) as source:
-        try:
-            yield from _results(job, source)
-        except GeneratorExit:
-            # Nobody wants the rest; what workers are at they may bring to its end.
-            return
-    if job.disputed is not None:
-        audit(job)
+    with Watch(call) if is_watched(call) else contextlib.nullcontext() as watch:
+        job = Job(call, watch=watch)
+        with _source_of(job) as source:
+            try:
+                yield from _results(job, source)
+            except GeneratorExit:
+                # Nobody wants the rest; what workers are at they may bring to its end.
+                return
+        if job.disputed is not None:
+            audit(job)
+        if watch is not None:
+            watch.finish()
 
 
 def _results(job: Job, source: Source) -> Generator[Any, None, None]:

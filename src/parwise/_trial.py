@@ -30,13 +30,15 @@ class Trial:
     ----------
     raw : list
         What the function gave.
+    seconds, first_seconds : float
+        How long that took, and the first element alone.
     """
 
     def __init__(self, call: Call, kernel: Kernel) -> None:
         self._call = call
         self._kernel = kernel
         self.raw: list[Any] = []
-        self._seconds = self.first_seconds = 0.0
+        self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
         self._stop: int | None = None
         self._lock = threading.Lock()
@@ -63,7 +65,7 @@ class Trial:
         """
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
-        begun = time.perf_counter()
+        self._begun = begun = time.perf_counter()
         self._error = self._kernel.draw(calls, raw, min(1, count), begun)
         self.first_seconds = time.perf_counter() - begun
         # Another thread may have taken on the next element by now.
@@ -80,7 +82,7 @@ class Trial:
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:
             self._error = self._kernel.draw(calls, raw, stop, begun)
-        self._seconds = time.perf_counter() - begun
+        self.seconds = time.perf_counter() - begun
 
     def claim(self, stop: int | None = None) -> int:
         """Agree, once for all, on the first element that is not computed here.
@@ -118,11 +120,15 @@ class Trial:
         found = len(self.raw)
         if self._error is None:
             try:
-                return Task(0, found), Outcome(self._results(), self._seconds)
+                return Task(0, found), Outcome(self._results(), self.seconds, begun=self._begun)
             except Exception as error:  # what cannot be put together
                 self._error = error
                 found -= 1
-        return Task(0, found + 1), Outcome(None, self._seconds, index=found, error=self._error)
+        return Task(0, found + 1), Outcome(None, self.seconds, index=found, error=self._error, begun=self._begun)
+
+    def summary(self) -> tuple[Task, Outcome]:
+        """As `outcome` of all elements, but without their results."""
+        return Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun)
 
     def first(self) -> Results:
         """What the function gave for the first element."""

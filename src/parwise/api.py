@@ -9,6 +9,7 @@ from ._call import Block, Call, make_call
 from ._job import Job
 from ._options import Options, resolve
 from ._runners import runner_of
+from ._watch import Watch, is_watched
 
 
 def parallel_apply(
@@ -139,11 +140,20 @@ def parallel_apply(
 
 def compute(call: Call) -> Any:
     """The result of a call that has been checked."""
+    if not is_watched(call):
+        return _compute(call, None)
+    with Watch(call) as watch:
+        result = _compute(call, watch)
+        watch.finish()
+        return result
+
+
+def _compute(call: Call, watch: Watch | None) -> Any:
     if call.settings.verify:
         from ._audit import run_with_audit
 
-        return run_with_audit(call)
-    job = Job(call)
+        return run_with_audit(call, watch)
+    job = Job(call, watch=watch)
     runner_of(call)(job)
     if job.disputed is not None:
         from ._audit import audit

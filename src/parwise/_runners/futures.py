@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -93,9 +94,13 @@ class Dispatch:
         """Keep two tasks per worker under way, and take one that is done."""
         self.supply()
         if self._flying:
+            since = time.perf_counter()
             done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            if self._job.watch is not None:
+                self._job.watch.waited(since)
             for future in done:
                 self._collect(future, self._flying.pop(future))
+        self._job.show()
 
     def supply(self) -> None:
         """Keep two tasks per worker under way."""
@@ -177,6 +182,7 @@ class _ToProcesses(Dispatch):
             self.supply()
             own, self._own = self._own, None
             self._job.compute_and_accept(own)
+            self._job.show()
         self._check_proofs()
 
     def _submit(self, task: Task) -> None:
@@ -215,14 +221,14 @@ class _ToProcesses(Dispatch):
             self._send(task, attach=True)
             return
         del self._staged[task]
-        (head, buffers), proof = reply
+        (head, buffers), proof, where = reply
         if proof is not None:
             self._take_proof(unpack(*proof)[0])
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each: no more of them than there are workers.
             self._most = max(1, self.workers // max(self._threads.values(), default=1))
-        self._job.accept(task, outcome)
+        self._job.accept(task, outcome, where)
 
     def _lose(self, task: Task, error: WorkerDiedError) -> None:
         job = self._job

@@ -38,6 +38,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             company.expect(company.patience(), trial.claim)
             trial.run(TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if company.warm else float("inf"))
             if job.end_with(trial):
+                if job.watch is not None:
+                    job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(company)}")
                 return
             joined = company.join(trial.claim)
             job.go_on_from(trial)
@@ -45,8 +47,9 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             joined = company.join(lambda: 0)
         if joined:
             _run_beside(job, company)
-        else:  # another thread's call has the workers
+        else:
             company.leave()
+            job.explain("another thread's call has the workers")
             serial.go_on(job)
 
 
@@ -93,6 +96,7 @@ def _run_beside(job: Job, company: Company) -> None:
     while caller.step():
         pass
     crew = caller.leave()
+    job.repeat()
     if not crew.started:
         return
     crew.supply()
@@ -102,10 +106,13 @@ def _run_beside(job: Job, company: Company) -> None:
         job.repeat()
         if race.lost():
             _take_back(job, crew)
+    if not crew.computed:
+        job.explain("all was done before the first worker was up")
 
 
 def _take_back(job: Job, crew: Crew) -> None:
     """Compute here what workers are too slow for: copying can cost more than the function."""
+    job.explain("it went back to the caller: copying the arguments took workers longer than computing took the caller")
     crew.rest()
     while not crew.idle:
         crew.step(None)
@@ -143,6 +150,13 @@ class _Race:
         return enough and copying and elements * self._pace < 0.9 * elapsed
 
 
+def _least(company: Company) -> str:
+    """What workers would have to be worth."""
+    if company.warm:
+        return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
+    return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
+
+
 class Caller:
     """The calling thread, as it computes tasks until workers take over or none is left.
 
@@ -157,11 +171,12 @@ class Caller:
         self._job = job
         self._company = company
         self._seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
-        self._missed = 0.0
+        # The most work that was left and could have been shared, and that was left at all.
+        self._missed = self._most = 0.0
         pace = job.plan.pace
         self._begun = pace is not None
         if pace is not None:
-            company.pace = pace
+            company.pace, self._most = pace, job.plan.seconds_left
             self._look_up(self._worth(job.plan.seconds_left))
 
     def step(self) -> bool:
@@ -181,6 +196,7 @@ class Caller:
         job.repeat()
         company.pace = (time.perf_counter() - start) / len(task)
         left = plan.seconds_left
+        self._most = max(self._most, left)
         worth = self._worth(left)
         if self._begun:
             company.attend(worth and room.known_free())
@@ -195,10 +211,20 @@ class Caller:
     def leave(self) -> Crew:
         """Leave what is left to the workers, if they have been started."""
         pool, crew = self._company.pool, self._company.crew
+        if self._job.watch is not None and not crew.started:
+            self._explain()
         pool.missed = 0.0 if crew.started else pool.missed + self._missed
         self._company.leave()
         crew.beside = False
         return crew
+
+    def _explain(self) -> None:
+        """Tell why no worker was started."""
+        job, company, most = self._job, self._company, self._most
+        if company.room.watch.busy:
+            job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
+        elif most <= WARM_SECONDS if company.warm else most <= COLD_SECONDS:
+            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(company)}")
 
     def _worth(self, left: float) -> bool:
         """Whether `left` seconds of work are enough to bring in workers.

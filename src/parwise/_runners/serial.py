@@ -15,3 +15,4 @@ def go_on(job: Job) -> None:
     """Compute here what is left of a job that is open."""
     while (task := job.plan.take()) is not None:
         job.compute_and_accept(task)
+        job.show()

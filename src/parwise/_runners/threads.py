@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 from .._blas import local_threads, with_local_threads
 from .._floats import floats, read_floats
 from .._job import Job
+from .._watch import Watch
 from . import serial
 
 
@@ -42,6 +44,8 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
     futures = [submit(contextvars.copy_context().run, draw) for _ in range(others)]
     try:
         _draw(job, 1 + others)
+        if job.watch is not None:
+            _await(job.watch, [future for future in futures if not future.cancel()])
     except BaseException:
         job.plan.cut(0)
         raise
@@ -52,7 +56,16 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
         future.result()
 
 
+def _await(watch: Watch, futures: list[Future[Any]]) -> None:
+    """Wait for threads that are at their last tasks, and show when one has done it."""
+    since = time.perf_counter()
+    for _ in as_completed(futures):
+        watch.show()
+    watch.waited(since)
+
+
 def _draw(job: Job, threads: int) -> None:
     """Compute tasks until none is left."""
     while (task := job.plan.take(workers=threads)) is not None:
         job.compute_and_accept(task)
+        job.show()

@@ -1,0 +1,253 @@
+"""In a real Jupyter kernel: what people do in notebooks."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from pathlib import Path
+
+import pytest
+
+import parwise
+
+from .conftest import made
+
+manager = pytest.importorskip("jupyter_client.manager")
+pytest.importorskip("ipykernel")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+TIMEOUT = 60
+PATHS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+
+
+class Cell:
+    """What running a cell gave: its output, what it displays, and its error."""
+
+    def __init__(self):
+        self.stdout = self.stderr = ""
+        self.shown = {}
+        self.error = None
+
+    def take(self, message):
+        content = message["content"]
+        match message["msg_type"]:
+            case "stream":
+                setattr(self, content["name"], getattr(self, content["name"]) + content["text"])
+            case "execute_result" | "display_data":
+                self.shown.update(content["data"])
+            case "error":
+                self.error = content["ename"]
+
+    @property
+    def value(self):
+        """The text of the last expression, where nothing went wrong or was said."""
+        assert (self.error, self.stderr) == (None, "")
+        return self.shown["text/plain"]
+
+
+class Notebook:
+    """Cells, run one after another in a kernel."""
+
+    def __init__(self, kernel, client):
+        self.kernel = kernel
+        self._client = client
+
+    def run(self, code, listen=lambda cell: None):
+        """Run a cell; `listen` hears of all that comes from it."""
+        cell = Cell()
+        mine = self._client.execute(code, allow_stdin=False)
+        while True:
+            message = self._client.get_iopub_msg(timeout=TIMEOUT)
+            if message["parent_header"].get("msg_id") != mine:
+                continue
+            if message["content"].get("execution_state") == "idle":
+                self._client.get_shell_msg(timeout=TIMEOUT)
+                return cell
+            cell.take(message)
+            listen(cell)
+
+    def restart(self):
+        """Kill the kernel, and begin anew."""
+        self.kernel.restart_kernel(now=True)
+        self._client.wait_for_ready(timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    made.append("kernel")
+    folder = tmp_path_factory.mktemp("jupyter")
+    before = {name: os.environ.get(name) for name in PATHS}
+    path = os.pathsep.join([str(Path(parwise.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    os.environ.update(dict.fromkeys(PATHS, str(folder)))
+    # No name is looked up, and no port opened.
+    kernel = manager.KernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "kernel"))
+    try:
+        kernel.start_kernel(env={**os.environ, "PYTHONPATH": path}, cwd=str(folder))
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    client = kernel.blocking_client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=TIMEOUT)
+        yield Notebook(kernel, client)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+        kernel.context.destroy(linger=0)
+
+
+@pytest.fixture
+def cells(notebook):
+    """The notebook, with what every one begins with; workers have a part in each call."""
+    assert notebook.run(BEGINNING).error is None
+    return notebook
+
+
+BEGINNING = """
+import os, time, warnings
+import numpy as np
+import parwise
+from parwise import parallel_apply, parallel_map
+
+warnings.simplefilter("error")
+both = dict(workers=2, isolate=True)
+"""
+
+
+def test_a_lambda(cells):
+    assert cells.run("parallel_apply(lambda x: x * 2, np.arange(4), **both).tolist()").value == "[0, 2, 4, 6]"
+    assert cells.run("parallel_apply(lambda x: x * 2, np.arange(4)).tolist()").value == "[0, 2, 4, 6]"
+
+
+def test_a_function_that_is_defined_again(cells):
+    """The one that counts is the newest, also of those that it calls, and of classes."""
+    call = "parallel_map(f, range(3), **both)"
+    cells.run("def g(x):\n    return x + 1\ndef f(x):\n    return g(x), os.getpid()")
+    first = cells.run(f"[x for x, _ in {call}]")
+    assert first.value == "[1, 2, 3]"
+    cells.run("def g(x):\n    return x - 1")
+    assert cells.run(f"[x for x, _ in {call}]").value == "[-1, 0, 1]"
+    cells.run("def f(x):\n    return g(x) * 10, os.getpid()")
+    assert cells.run(f"[x for x, _ in {call}]").value == "[-10, 0, 10]"
+    assert cells.run(f"os.getpid() in [pid for _, pid in {call}]").value == "False"
+    cells.run("class P:\n    y = 1\ndef f(x):\n    return isinstance(p, P), p.y\np = P()")
+    assert cells.run(call).value == "[(True, 1), (True, 1), (True, 1)]"
+    cells.run("class P:\n    y = 2\np = P()")
+    assert cells.run(call).value == "[(True, 2), (True, 2), (True, 2)]"
+
+
+@pytest.mark.parametrize("options", ["**both", "workers=2", "workers=1", "executor='threads', workers=2"])
+def test_print_comes_to_the_cell(cells, options):
+    cell = cells.run(f"done = parallel_map(lambda x: print(f'item {{x}}\\n', end=''), range(20), {options})")
+    assert (cell.error, cell.stderr) == (None, "")
+    lines = cell.stdout.splitlines()
+    assert sorted(lines) == sorted(f"item {k}" for k in range(20))
+    if "threads" not in options:
+        assert lines == [f"item {k}" for k in range(20)]
+
+
+def test_print_comes_while_the_call_is_at_work(cells, tmp_path):
+    """The second element waits until the first one's words have arrived here."""
+    gate = tmp_path / "gate"
+
+    def open_gate(cell):
+        if "first" in cell.stdout:
+            gate.touch()
+
+    code = f"""
+    def f(x):
+        if x == 0:
+            print("first", flush=True)
+            return x
+        while not os.path.exists({str(gate)!r}):
+            time.sleep(0.01)
+        return x
+    parallel_map(f, range(2), **both)
+    """
+    assert cells.run(code, open_gate).value == "[0, 1]"
+
+
+def test_an_error_is_shown(cells):
+    cell = cells.run("def f(x):\n    raise KeyError(x)\nparallel_map(f, range(9), **both)")
+    assert cell.error == "KeyError"
+    assert cells.run("parallel_map(str, range(2), **both)").value == "['0', '1']"
+
+
+@pytest.mark.parametrize("options", ["**both", "workers=1"])
+def test_a_bar(cells, options):
+    """With warnings as errors: where ipywidgets is missing, a bar of text it is, and no word about that."""
+    pytest.importorskip("tqdm")
+    cell = cells.run(f"def f(x):\n    return x\nsum(parallel_map(f, range(50), progress=True, {options}))")
+    assert cell.error is None
+    # With ipywidgets the last thing that is displayed is the result as well.
+    assert cell.shown["text/plain"] == "1225"
+    try:
+        import ipywidgets  # noqa: F401 - whether it is there
+    except ImportError:
+        assert "f: 100%|" in cell.stderr
+        assert "| 50/50 [" in cell.stderr
+        assert "Warning" not in cell.stderr
+
+
+def test_interrupt(cells, tmp_path):
+    """The button: KeyboardInterrupt in that cell, no worker left, and the next call is right."""
+
+    pressed = []
+
+    def press(cell):
+        if not pressed and "here" in cell.stdout:
+            pressed.append(True)
+            cells.kernel.interrupt_kernel()
+
+    for options in ("**both", "workers=2", "workers=1", "executor='threads', workers=2"):
+        pressed.clear()
+        code = f"""
+        def f(x):
+            print("here", os.getpid(), flush=True)
+            time.sleep({1 if "threads" in options else 600})
+        parallel_map(f, range(4), {options})
+        """
+        cell = cells.run(code, press)
+        assert cell.error == "KeyboardInterrupt", options
+        assert pressed
+        pids = {int(pid) for pid in re.findall(r"here (\d+)", cell.stdout)}
+        kernel = int(cells.run("os.getpid()").value)
+        alive = [pid for pid in pids - {kernel} if "Z" not in state(pid)]
+        assert alive == []
+        assert cells.run("parallel_map(lambda x: x + 1, range(4), **both)").value == "[1, 2, 3, 4]"
+
+
+def state(pid):
+    """A process's state by one letter; "Z" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def test_a_report_is_shown_as_html(cells):
+    cell = cells.run("with parwise.report() as r:\n    parallel_apply(np.sin, np.arange(40.0), **both)\nr")
+    assert cell.error is None
+    assert "sin: 40 elements in" in cell.shown["text/html"]
+    assert "<svg" in cell.shown["text/html"]
+    assert cell.shown["text/plain"] == "<parwise report of 1 call(s)>"
+
+
+def test_the_kernel_leaves_no_worker_when_it_is_killed(cells):
+    """Kernels are restarted that way: by SIGKILL."""
+    pids = cells.run("[os.getpid(), *parallel_map(lambda x: os.getpid(), range(20), **both)]").value
+    _, *workers = {int(pid): None for pid in re.findall(r"\d+", pids)}
+    assert workers
+    fds = [os.pidfd_open(pid) for pid in workers]
+    cells.restart()
+    for fd in fds:
+        assert select.select([fd], [], [], TIMEOUT)[0], "a worker outlived its kernel"
+        os.close(fd)
+    assert cells.run(BEGINNING).error is None
+    assert cells.run("parallel_map(lambda x: x + 1, range(3), **both)").value == "[1, 2, 3]"
