@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import WorkerDiedError, _pool, parallel_apply, parallel_imap, parallel_map
+from parwise import WorkerDiedError, _pool, parallel_apply, parallel_imap, parallel_map, report
 from parwise._pool import default_pool
 from parwise._runners import processes
 
@@ -392,3 +392,27 @@ def test_warnings_go_where_the_loop_is():
         warnings.simplefilter("always")
         list(parallel_imap(lambda k: 1 / k, range(3), errors="ignore", workers=1))
     assert [one.filename for one in caught] == [__file__]
+
+
+def test_progress_and_report(how):
+    seen = []
+    with report() as r:
+        found = list(
+            parallel_imap(lambda k: k, range(300), progress=lambda done, total: seen.append((done, total)), **how)
+        )
+    assert found == list(range(300))
+    assert seen == sorted(seen)
+    assert seen[-1] == (300, 300)
+    (call,) = r.to_dict()["calls"]
+    assert call["elements"] == 300
+    assert call["caller"]["elements"] + sum(one["elements"] for one in call["per_worker"]) == 300
+
+
+def test_progress_of_what_is_left_in_the_midst(how):
+    seen = []
+    results = parallel_imap(lambda k: k, itertools.count(), progress=lambda *numbers: seen.append(numbers), **how)
+    with report() as r:
+        assert [next(results) for _ in range(5)] == list(range(5))
+        results.close()
+    assert all(total is None for _, total in seen)
+    assert len(r.calls) == 1
