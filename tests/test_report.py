@@ -202,6 +202,14 @@ def test_why_serial_small_and_cold(monkeypatch):
     assert re.fullmatch(pattern, found["why_serial"])
 
 
+def test_why_serial_blas(monkeypatch):
+    """Threads of BLAS are seen to run at each look."""
+    monkeypatch.setattr("parwise._blas.ThreadWatch.running", lambda self, activity=None: True)
+    monkeypatch.setattr("parwise._company.workers_beside", lambda threads, workers: 1)
+    found = entry(slow, np.arange(60.0), workers=2)
+    assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
+
+
 def test_why_serial_another_call_has_the_workers():
     with default_pool().lock:
         found = entry(slow, np.arange(20.0), workers=2)
