@@ -181,8 +181,9 @@ def test_an_error_is_shown(cells):
 
 @pytest.mark.parametrize("options", ["**both", "workers=1"])
 def test_a_bar(cells, options):
-    """With warnings as errors: where ipywidgets is missing, a bar of text it is, and no word about that."""
+    """Where ipywidgets is missing, a bar of text it is, and no word about that."""
     pytest.importorskip("tqdm")
+    cells.run("warnings.simplefilter('always')")
     cell = cells.run(f"def f(x):\n    return x\nsum(parallel_map(f, range(50), progress=True, {options}))")
     assert cell.error is None
     # With ipywidgets the last thing that is displayed is the result as well.

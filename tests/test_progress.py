@@ -55,13 +55,15 @@ def test_every_executor_tells(runner):
     seen.check(20)
 
 
-@pytest.mark.usefixtures("at_once", "small_tasks", "eager")
-@pytest.mark.parametrize("options", [{"workers": 2}, {"workers": 2, "isolate": True}, {"executor": "threads"}])
-def test_it_moves_on_the_way(options):
+@pytest.mark.usefixtures("at_once", "eager")
+@pytest.mark.parametrize("isolate", [False, True])
+def test_it_moves_on_the_way(isolate):
+    """Workers have no more than four of the twenty blocks at a time."""
     seen = Seen()
-    assert_same(parallel_apply(lambda x: x + 1, A, progress=seen, **options), A + 1)
+    how = {"vectorized": True, "chunk": 1, "workers": 2, "isolate": isolate}
+    assert_same(parallel_apply(lambda x: x + 1, A, progress=seen, **how), A + 1)
     seen.check(20)
-    assert len(seen) > 2
+    assert len(seen) > 3
 
 
 def test_it_is_told_only_now_and_then(monkeypatch):
@@ -87,6 +89,8 @@ def test_blocks_count_their_elements(runner):
     assert_same(got, blocks(np.cumsum, A[:, 0], [(0, 6), (6, 12), (12, 18), (18, 20)]))
     seen.check(20)
     assert {done for done, _ in seen} <= {2, 6, 8, 12, 14, 18, 20}
+    if runner in ({"executor": "serial"}, {"workers": 1}):
+        assert [done for done, _ in seen] == [6, 12, 18, 20]
 
 
 @pytest.mark.usefixtures("at_once", "eager")
@@ -174,6 +178,17 @@ def test_an_error_is_raised_as_without(runner):
     with pytest.raises(ValueError, match="1"):
         parallel_apply(odd_ones_raise, np.arange(10.0), progress=seen, **runner)
     assert all(done < total for done, total in seen)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_block_that_raises_is_not_done():
+    def f(block):
+        return np.sqrt(odd_ones_raise(int(block[0]) // 4)) + block
+
+    seen = Seen()
+    with pytest.raises(ValueError, match="1"):
+        parallel_apply(f, np.arange(10.0), vectorized=True, chunk=2, progress=seen, executor="serial")
+    assert seen == [(2, 10), (4, 10)]
 
 
 @pytest.mark.usefixtures("at_once")

@@ -71,6 +71,27 @@ def test_workers_have_lanes_of_their_own():
     assert 0 < found["waiting_seconds"] < found["seconds"]
 
 
+def test_spans_are_what_workers_say():
+    """By their own clock: by ours a task would end when we hear of it."""
+
+    def f(x):
+        return time.perf_counter()
+
+    with parwise.report() as r:
+        moments = parallel_apply(f, np.arange(40.0), isolate=True, workers=2)
+    spans = [span for lane in r.calls[0].lanes for span in lane.spans]
+    assert all(any(begin <= moment <= end for begin, end in spans) for moment in moments)
+
+
+def test_workers_elsewhere_have_names(process_executor):
+    found = entry(total, A, executor=process_executor)
+    assert found["executor"] == "ProcessPoolExecutor"
+    assert found["startup_seconds"] is None
+    pids = {re.fullmatch(rf"worker {os.uname().nodename} (\d+)", one["name"])[1] for one in found["per_worker"]}
+    assert pids <= {str(pid) for pid in process_executor._processes}
+    assert pids
+
+
 def test_pickled_items_are_staged():
     with parwise.report() as r:
         assert parallel_map(len, ["ab" * 1000, "c" * 500], isolate=True, workers=2) == [2000, 500]
@@ -179,6 +200,14 @@ def test_why_serial_small_and_cold(monkeypatch):
     found = entry(slow, np.arange(20.0))
     pattern = r"\d+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
     assert re.fullmatch(pattern, found["why_serial"])
+
+
+def test_why_serial_blas(monkeypatch):
+    """Threads of BLAS are seen to run at each look."""
+    monkeypatch.setattr("parwise._blas.ThreadWatch.running", lambda self, activity=None: True)
+    monkeypatch.setattr("parwise._company.workers_beside", lambda threads, workers: 1)
+    found = entry(slow, np.arange(60.0), workers=2)
+    assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
 
 
 def test_why_serial_another_call_has_the_workers():
