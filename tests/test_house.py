@@ -43,10 +43,10 @@ FLOORS = [
     {"_outputs"},
     {"_vectorized"},
     {"_numpy"},
-    {"_labels", "_sources"},
+    {"_labels", "_sources", "_parts"},
     {"_requests", "_views"},
     {"_combine", "_lazy"},
-    {"_labelled"},
+    {"_labelled", "_lazy_groups"},
     {"_groups", "_windows"},
     {"xarray"},
 ]

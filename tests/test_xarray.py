@@ -19,29 +19,12 @@ from hypothesis import strategies as st
 import parwise.xarray
 from parwise import ReproducibilityWarning, parallel_apply, plan
 
+from .labelled import Counted, assert_alike, loop, make_cube
 from .oracle import assert_same
 from .strategies import make_array
 
 with contextlib.suppress(ImportError):
     import netCDF4  # noqa: F401 - sets environment variables when it is imported
-
-TIMES = np.arange("2020-03-01", "2020-03-13", dtype="M8[D]").astype("M8[ns]")
-
-
-def make_cube(shape=(12, 3, 4), dtype="f8", seed=0):
-    """Time, lat and lon, with coordinates of all kinds."""
-    values = make_array(shape, dtype, "C", seed)
-    coords = {
-        "time": ("time", TIMES[0] + np.arange(shape[0]).astype("m8[D]"), {"axis": "T"}),
-        "lat": ("lat", np.linspace(-30.0, 30.0, shape[1]), {"units": "degrees_north"}),
-        "season": ("time", np.resize(["a", "b", "c", "a"], shape[0])),
-        "area": (("lat", "lon"), np.arange(shape[1] * shape[2]).reshape(shape[1:])),
-        "hours": (("time", "lat"), np.arange(shape[0] * shape[1]).reshape(shape[:2])),
-        "height": 2.0,
-    }
-    cube = xr.DataArray(values, coords, ("time", "lat", "lon"), name="t2m", attrs={"units": "K"})
-    cube.encoding = {"zlib": True, "dtype": "i2", "scale_factor": 0.01}
-    return cube
 
 
 @pytest.fixture(autouse=True)
@@ -53,57 +36,6 @@ def _no_threads_of_dask():
 @pytest.fixture
 def cube():
     return make_cube()
-
-
-def loop(func, *arrays, dims, core=None, outputs=1, keep_attrs=True, exclude=()):
-    """The plain loop as xarray has it, with dimensions in the array's order."""
-    dims = dims if isinstance(dims, tuple) else (dims,)
-    first = arrays[0]
-    if first.dtype.kind == "M":  # np.vectorize cannot make these
-        done = loop(func, first.astype("i8"), dims=dims, core=core, keep_attrs=keep_attrs)
-        return done.astype(first.dtype)
-    inputs = [[d for d in one.dims if d not in dims] for one in arrays]
-    cores = [core or [] for _ in range(outputs)]
-    done = xr.apply_ufunc(
-        func,
-        *arrays,
-        input_core_dims=inputs,
-        output_core_dims=cores,
-        exclude_dims=set(exclude),
-        vectorize=True,
-        keep_attrs=keep_attrs,
-        join="exact",
-    )
-
-    def ordered(one):
-        known = [d for d in first.dims if d in one.dims]
-        rest = [d for d in one.dims if d not in known]
-        return (
-            one.transpose(*known, *rest, transpose_coords=False).rename(first.name).astype(one.dtype.newbyteorder("="))
-        )
-
-    return tuple(map(ordered, done)) if outputs > 1 else ordered(done)
-
-
-def assert_alike(got, want):
-    """Identical to xarray, and the same bits."""
-    if isinstance(want, tuple):
-        assert isinstance(got, tuple)
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            assert_alike(one, other)
-        return
-    assert type(got) is type(want)
-    xr.testing.assert_identical(got, want)
-    if isinstance(want, xr.Dataset):
-        assert list(got.data_vars) == list(want.data_vars)
-        for name in want.variables:
-            assert_same(got[name].to_numpy(), want[name].to_numpy())
-        return
-    assert list(got.indexes) == list(want.indexes)
-    for one, other in [(got, want), *((got.coords[name], want.coords[name]) for name in want.coords)]:
-        assert one.dims == other.dims
-        assert_same(one.to_numpy(), other.to_numpy())
 
 
 def slope(series):
@@ -545,7 +477,6 @@ BAD = {
         "no halo and no gaps",
     ),
     "no group": (lambda: ONE.par.map_groups(same, "y"), Exception, "y"),
-    "gaps of groups": (lambda: ONE.par.map_groups(same, "x", errors="ignore"), ValueError, "groups have no gaps"),
     "no window": (lambda: ONE.par.map_windows(same), TypeError, "no window: give"),
     "window": (lambda: ONE.par.map_windows(same, tme=2), ValueError, "no dimension 'tme' to roll along; there are 'x'"),
     "missing": (
@@ -611,60 +542,6 @@ def test_slices_are_private(cube):
     cube.par.map_groups(func, "season")
     cube.par.map(func, "lat")
     assert_alike(cube, kept)
-
-
-# Groups.
-
-
-@pytest.mark.parametrize(
-    "group",
-    ["season", "time.month", "time", "area", "array", "dict", "bins", "resample"],
-)
-@pytest.mark.parametrize("reduce", [True, False])
-def test_groups_as_xarray_makes_them(cube, group, reduce):
-    def func(x, factor=1):
-        dims = [d for d in ("time", "stacked_lat_lon") if d in x.dims]
-        return x.mean(dims[0]) * factor if reduce else x * factor - x.mean()
-
-    by = {
-        "array": xr.DataArray(np.arange(12) % 5, dims="time", name="mod"),
-        "dict": {"season": xr.groupers.UniqueGrouper()},
-        "bins": cube.groupby_bins("lat", [-90, -60, -10, 90]),
-        "resample": cube.resample(time="5D"),
-    }.get(group, group)
-    if group == "time" and not reduce:
-        cube = cube.drop_vars("hours")
-    theirs = by if group in ("bins", "resample") else cube.groupby(by)
-    if group == "bins":
-
-        def func(x, factor=1):
-            return x.mean("lat") if reduce else x * 2
-
-    assert_alike(cube.par.map_groups(func, by, workers=2, isolate=True), theirs.map(func))
-
-
-def test_groups_of_datasets(cube):
-    ds = cube.to_dataset().assign(flag=("time", np.arange(12)))
-
-    def func(x, k):
-        return x.mean("time") + k
-
-    got = ds.par.map_groups(func, "season", args=(2,), isolate=True, workers=2)
-    assert_alike(got, ds.groupby("season").map(func, args=(2,)))
-    assert_alike(ds.par.map_groups(lambda x: x.t2m.max(), "season"), ds.groupby("season").map(lambda x: x.t2m.max()))
-
-
-def test_groups_keep_their_layout(runner):
-    """Products of rows of Fortran-ordered arrays are summed in another order than those of contiguous ones."""
-    rng = np.random.default_rng(3)
-    data = np.asfortranarray(rng.standard_normal((6, 1001)) * 10.0 ** rng.integers(-8, 8, (6, 1001)))
-    array = xr.DataArray(data, {"time": TIMES[:6]}, ("time", "y"))
-
-    def func(x):
-        return xr.DataArray([row @ row for row in x.data], dims="n")
-
-    by = array.resample(time="3D")  # whose groups are slices, not copies
-    assert_alike(array.par.map_groups(func, by, **runner), by.map(func))
 
 
 # Windows.
@@ -904,23 +781,6 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["lon"], as_xarray=True
         ).compute()
-
-
-class Counted(xr.backends.BackendArray):
-    """An array in a file that tells what was read of it."""
-
-    def __init__(self, array):
-        self._array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, []
-
-    def __getitem__(self, key):
-        from xarray.core import indexing
-
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
-
-    def _get(self, key):
-        part = self._array[key]
-        self.read.append(part.size)
-        return part
 
 
 @pytest.mark.parametrize("dims", ["time", ("lat", "lon"), ("lon", "time")])

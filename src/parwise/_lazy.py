@@ -19,7 +19,7 @@ from ._views import Box, OnViews, Plain, View
 from .api import plan
 
 #: Within a block of Dask's; Dask itself decides where that is, and what happens if it is lost.
-_SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False}
+SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False}
 _TAKEN = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}
 
@@ -49,15 +49,20 @@ def _check(request: Request) -> None:
             "the data is in Dask's blocks, and results are not known before they are computed; pass "
             "output_dtypes=[...] (and output_core_dims, output_sizes), or map over array.load()"
         )
+    check_options(request)
+    if request.vectorized and request.as_xarray:
+        raise ValueError(
+            "blocks of DataArrays (vectorized=True, as_xarray=True) are not there for data in Dask's blocks"
+        )
+
+
+def check_options(request: Request) -> None:
+    """Refuse options that say how a call runs where Dask does that."""
     others = [name for name in request.options if name not in _TAKEN and request.options[name] is not None]
     if others:
         raise ValueError(
             f"option(s) {listed(others)} have no meaning for data in Dask's blocks, where Dask's scheduler decides; "
             "leave them out, or map over array.load()"
-        )
-    if request.vectorized and request.as_xarray:
-        raise ValueError(
-            "blocks of DataArrays (vectorized=True, as_xarray=True) are not there for data in Dask's blocks"
         )
 
 
@@ -155,7 +160,7 @@ class _Task:
         if views is not None:
             func = _Plain(OnViews(func, views, frame.dims, frame.lengths), names)
         self._func = _Placed(func, len(frame.arrays), streams, views is not None)
-        options = {**request.options, **_SERIAL}
+        options = {**request.options, **SERIAL}
         self._request = replace(request, rng=None, options=options, chunk=None, depth=0, boundary=None)
 
     def __call__(self, *given: Any) -> Any:

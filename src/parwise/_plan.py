@@ -50,6 +50,7 @@ class Plan:
         self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
+        self._carriage = call.carriage
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
@@ -136,13 +137,13 @@ class Plan:
 
     @property
     def seconds_left(self) -> float:
-        """Time that one process would need for what has not been handed out."""
+        """Time that one process would need for what has not been handed out, without what handing it out costs."""
         with self._lock:
             if self._blocks is not None:
                 left = self._stop - self._blocks[0].lo if self._blocks else 0
             else:
                 left = max(0, self._stop - self._next)
-            return (left + sum(map(len, self._returned))) * (self._pace or 0.0)
+            return (left + sum(map(len, self._returned))) * max(0.0, (self._pace or 0.0) - self._carriage)
 
     @property
     def queue_ahead(self) -> bool:

@@ -141,8 +141,12 @@ def run(
     labels: Callable[[], Labels],
     out: Any = None,
     func: Any = None,
+    carriage: float = 0.0,
 ) -> Any:
-    """Call `parallel_apply`, whose errors then name labels."""
+    """Call `parallel_apply`, whose errors then name labels.
+
+    `carriage` is the caller's time to hand an element to a worker, where that is much.
+    """
     call = make_call(
         func or request.func,
         tuple(sources),
@@ -157,7 +161,8 @@ def run(
         rng=request.rng,
         settings=resolve(request.options),
     )
-    return compute(LabelledCall(**{one.name: getattr(call, one.name) for one in fields(call)}, labels=labels))
+    plain = {one.name: getattr(call, one.name) for one in fields(call)}
+    return compute(LabelledCall(**{**plain, "carriage": carriage}, labels=labels))
 
 
 def sizes_of(frame: Frame, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
