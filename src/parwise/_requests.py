@@ -129,7 +129,7 @@ def places_of(frame: Frame, vectorized: bool) -> tuple[int, ...]:
 def arranged(frame: Frame, places: tuple[int, ...]) -> list[Any]:
     """The arrays' data, with the mapped axes at `places`."""
     return [
-        source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places))
+        source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places), frame.dims)
         for one in frame.arrays
     ]
 
