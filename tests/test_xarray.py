@@ -718,6 +718,31 @@ def test_dask_blocks(cube, boundary):
     assert_alike(got.compute(), cube.par.map(draw, "time", vectorized=True, chunk=4, rng=3))
 
 
+@pytest.mark.parametrize("dim", ["time", "lat"])
+def test_dask_labelled_blocks(cube, dim):
+    def func(x):
+        assert_alike(x, cube.sel({dim: x[dim]}))
+        return (x * x[dim].dt.day if dim == "time" else x + x.lat).transpose("lon", ...)
+
+    how = {"vectorized": True, "chunk": 2, "as_xarray": True}
+    lazy = cube.chunk(time=5, lat=1)
+    got = lazy.par.map(func, dim, output_dtypes=float, **how)
+    assert got.chunks == (lazy.chunks[0] if dim == "time" else (12,), lazy.chunks[1] if dim == "lat" else (3,), (4,))
+    assert_same(got.compute().data, cube.par.map(func, dim, **how).transpose(*cube.dims).data)
+    assert set(got.coords) == set(cube.coords)
+
+    def reduced(x, rng):
+        return x.max("lon"), x.sum("lon") * rng.random()
+
+    how = {**how, "rng": 3}
+    dims = [["time" if dim == "lat" else "lat"]] * 2
+    got = lazy.par.map(reduced, dim, output_dtypes=[float, float], output_core_dims=dims, **how)
+    for one, other in zip(got, cube.par.map(reduced, dim, **how), strict=True):
+        assert_same(one.to_numpy(), other.to_numpy())
+    with pytest.raises(ValueError, match="dimensions 'time', 'lat', but output_core_dims says .*'lon'"):
+        lazy.par.map(lambda x: x.max("lon"), dim, output_dtypes=float, **{**how, "rng": None}).compute()
+
+
 def test_dask_groups_and_windows(cube):
     def anomaly(x):
         return x - x.mean("time")
@@ -749,10 +774,6 @@ BAD_LAZY = {
     "workers": (
         {"output_dtypes": float, "output_core_dims": [], "workers": 3},
         "'workers' have no meaning for data in Dask's blocks",
-    ),
-    "labelled blocks": (
-        {"output_dtypes": float, "vectorized": True, "as_xarray": True},
-        "are not there for data in Dask's blocks",
     ),
 }
 
