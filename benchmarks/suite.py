@@ -135,7 +135,7 @@ def _draw(x: float, rng: np.random.Generator) -> float:
 class Labelled(TimedCase):
     """One call per pixel of a cube with names: xarray's own vectorized loop, and parwise's."""
 
-    params = ((365,), (60,))
+    params = ((365,), (60, 200))
     param_names = ("days", "side")
     small_params = ((5,), (3,))
 

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import cases, compare, memory, peers, soak, suite, watching, work
+from benchmarks import cases, compare, labelled, memory, peers, soak, suite, watching, work
 from benchmarks.base import Case
 
 from parwise import parallel_apply
@@ -140,6 +140,20 @@ def test_watching(capsys):
     assert set(ratios) == {"progress", "report"}
     assert all(ratio > 0 for ratio in ratios.values())
     assert capsys.readouterr().out.count(" times the plain call's time") == 2
+
+
+def test_labelled(capsys):
+    result = labelled.main(["--small", "--rounds", "1"])
+    assert all(seconds > 0 for medians in result.values() for seconds in medians.values())
+    assert set(result["a line fitted to each pixel"]) == {"xarray", "parwise", "parallel_apply"}
+    printed = capsys.readouterr().out
+    assert printed.count("times xarray's speed") == len(result) - 1
+    assert "beyond the computation itself: " in printed
+
+
+def test_labelled_tells_unlike_results():
+    with pytest.raises(AssertionError, match="not the same bits"):
+        labelled.in_turn({"one": lambda: np.ones(1), "other": lambda: np.zeros(1)}, 1)
 
 
 def test_soak(capsys):

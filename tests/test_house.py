@@ -47,10 +47,10 @@ FLOORS = [
     {"_outputs", "_machine"},
     {"_vectorized", "__main__"},
     {"_numpy"},
-    {"_labels", "_sources"},
+    {"_labels", "_sources", "_parts"},
     {"_requests", "_views"},
     {"_combine", "_lazy"},
-    {"_labelled"},
+    {"_labelled", "_lazy_groups"},
     {"_groups", "_windows"},
     {"xarray"},
 ]

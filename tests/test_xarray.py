@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from collections import namedtuple
@@ -17,31 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parwise.xarray
-from parwise import ReproducibilityWarning, parallel_apply, plan
+from parwise import ReproducibilityWarning, _sources, parallel_apply, plan
 
+from .labelled import Counted, assert_alike, loop, make_cube
 from .oracle import assert_same
 from .strategies import make_array
 
 with contextlib.suppress(ImportError):
     import netCDF4  # noqa: F401 - sets environment variables when it is imported
-
-TIMES = np.arange("2020-03-01", "2020-03-13", dtype="M8[D]").astype("M8[ns]")
-
-
-def make_cube(shape=(12, 3, 4), dtype="f8", seed=0):
-    """Time, lat and lon, with coordinates of all kinds."""
-    values = make_array(shape, dtype, "C", seed)
-    coords = {
-        "time": ("time", TIMES[0] + np.arange(shape[0]).astype("m8[D]"), {"axis": "T"}),
-        "lat": ("lat", np.linspace(-30.0, 30.0, shape[1]), {"units": "degrees_north"}),
-        "season": ("time", np.resize(["a", "b", "c", "a"], shape[0])),
-        "area": (("lat", "lon"), np.arange(shape[1] * shape[2]).reshape(shape[1:])),
-        "hours": (("time", "lat"), np.arange(shape[0] * shape[1]).reshape(shape[:2])),
-        "height": 2.0,
-    }
-    cube = xr.DataArray(values, coords, ("time", "lat", "lon"), name="t2m", attrs={"units": "K"})
-    cube.encoding = {"zlib": True, "dtype": "i2", "scale_factor": 0.01}
-    return cube
 
 
 @pytest.fixture(autouse=True)
@@ -53,57 +37,6 @@ def _no_threads_of_dask():
 @pytest.fixture
 def cube():
     return make_cube()
-
-
-def loop(func, *arrays, dims, core=None, outputs=1, keep_attrs=True, exclude=()):
-    """The plain loop as xarray has it, with dimensions in the array's order."""
-    dims = dims if isinstance(dims, tuple) else (dims,)
-    first = arrays[0]
-    if first.dtype.kind == "M":  # np.vectorize cannot make these
-        done = loop(func, first.astype("i8"), dims=dims, core=core, keep_attrs=keep_attrs)
-        return done.astype(first.dtype)
-    inputs = [[d for d in one.dims if d not in dims] for one in arrays]
-    cores = [core or [] for _ in range(outputs)]
-    done = xr.apply_ufunc(
-        func,
-        *arrays,
-        input_core_dims=inputs,
-        output_core_dims=cores,
-        exclude_dims=set(exclude),
-        vectorize=True,
-        keep_attrs=keep_attrs,
-        join="exact",
-    )
-
-    def ordered(one):
-        known = [d for d in first.dims if d in one.dims]
-        rest = [d for d in one.dims if d not in known]
-        return (
-            one.transpose(*known, *rest, transpose_coords=False).rename(first.name).astype(one.dtype.newbyteorder("="))
-        )
-
-    return tuple(map(ordered, done)) if outputs > 1 else ordered(done)
-
-
-def assert_alike(got, want):
-    """Identical to xarray, and the same bits."""
-    if isinstance(want, tuple):
-        assert isinstance(got, tuple)
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            assert_alike(one, other)
-        return
-    assert type(got) is type(want)
-    xr.testing.assert_identical(got, want)
-    if isinstance(want, xr.Dataset):
-        assert list(got.data_vars) == list(want.data_vars)
-        for name in want.variables:
-            assert_same(got[name].to_numpy(), want[name].to_numpy())
-        return
-    assert list(got.indexes) == list(want.indexes)
-    for one, other in [(got, want), *((got.coords[name], want.coords[name]) for name in want.coords)]:
-        assert one.dims == other.dims
-        assert_same(one.to_numpy(), other.to_numpy())
 
 
 def slope(series):
@@ -545,7 +478,6 @@ BAD = {
         "no halo and no gaps",
     ),
     "no group": (lambda: ONE.par.map_groups(same, "y"), Exception, "y"),
-    "gaps of groups": (lambda: ONE.par.map_groups(same, "x", errors="ignore"), ValueError, "groups have no gaps"),
     "no window": (lambda: ONE.par.map_windows(same), TypeError, "no window: give"),
     "window": (lambda: ONE.par.map_windows(same, tme=2), ValueError, "no dimension 'tme' to roll along; there are 'x'"),
     "missing": (
@@ -611,60 +543,6 @@ def test_slices_are_private(cube):
     cube.par.map_groups(func, "season")
     cube.par.map(func, "lat")
     assert_alike(cube, kept)
-
-
-# Groups.
-
-
-@pytest.mark.parametrize(
-    "group",
-    ["season", "time.month", "time", "area", "array", "dict", "bins", "resample"],
-)
-@pytest.mark.parametrize("reduce", [True, False])
-def test_groups_as_xarray_makes_them(cube, group, reduce):
-    def func(x, factor=1):
-        dims = [d for d in ("time", "stacked_lat_lon") if d in x.dims]
-        return x.mean(dims[0]) * factor if reduce else x * factor - x.mean()
-
-    by = {
-        "array": xr.DataArray(np.arange(12) % 5, dims="time", name="mod"),
-        "dict": {"season": xr.groupers.UniqueGrouper()},
-        "bins": cube.groupby_bins("lat", [-90, -60, -10, 90]),
-        "resample": cube.resample(time="5D"),
-    }.get(group, group)
-    if group == "time" and not reduce:
-        cube = cube.drop_vars("hours")
-    theirs = by if group in ("bins", "resample") else cube.groupby(by)
-    if group == "bins":
-
-        def func(x, factor=1):
-            return x.mean("lat") if reduce else x * 2
-
-    assert_alike(cube.par.map_groups(func, by, workers=2, isolate=True), theirs.map(func))
-
-
-def test_groups_of_datasets(cube):
-    ds = cube.to_dataset().assign(flag=("time", np.arange(12)))
-
-    def func(x, k):
-        return x.mean("time") + k
-
-    got = ds.par.map_groups(func, "season", args=(2,), isolate=True, workers=2)
-    assert_alike(got, ds.groupby("season").map(func, args=(2,)))
-    assert_alike(ds.par.map_groups(lambda x: x.t2m.max(), "season"), ds.groupby("season").map(lambda x: x.t2m.max()))
-
-
-def test_groups_keep_their_layout(runner):
-    """Products of rows of Fortran-ordered arrays are summed in another order than those of contiguous ones."""
-    rng = np.random.default_rng(3)
-    data = np.asfortranarray(rng.standard_normal((6, 1001)) * 10.0 ** rng.integers(-8, 8, (6, 1001)))
-    array = xr.DataArray(data, {"time": TIMES[:6]}, ("time", "y"))
-
-    def func(x):
-        return xr.DataArray([row @ row for row in x.data], dims="n")
-
-    by = array.resample(time="3D")  # whose groups are slices, not copies
-    assert_alike(array.par.map_groups(func, by, **runner), by.map(func))
 
 
 # Windows.
@@ -840,6 +718,31 @@ def test_dask_blocks(cube, boundary):
     assert_alike(got.compute(), cube.par.map(draw, "time", vectorized=True, chunk=4, rng=3))
 
 
+@pytest.mark.parametrize("dim", ["time", "lat"])
+def test_dask_labelled_blocks(cube, dim):
+    def func(x):
+        assert_alike(x, cube.sel({dim: x[dim]}))
+        return (x * x[dim].dt.day if dim == "time" else x + x.lat).transpose("lon", ...)
+
+    how = {"vectorized": True, "chunk": 2, "as_xarray": True}
+    lazy = cube.chunk(time=5, lat=1)
+    got = lazy.par.map(func, dim, output_dtypes=float, **how)
+    assert got.chunks == (lazy.chunks[0] if dim == "time" else (12,), lazy.chunks[1] if dim == "lat" else (3,), (4,))
+    assert_same(got.compute().data, cube.par.map(func, dim, **how).transpose(*cube.dims).data)
+    assert set(got.coords) == set(cube.coords)
+
+    def reduced(x, rng):
+        return x.max("lon"), x.sum("lon") * rng.random()
+
+    how = {**how, "rng": 3}
+    dims = [["time" if dim == "lat" else "lat"]] * 2
+    got = lazy.par.map(reduced, dim, output_dtypes=[float, float], output_core_dims=dims, **how)
+    for one, other in zip(got, cube.par.map(reduced, dim, **how), strict=True):
+        assert_same(one.to_numpy(), other.to_numpy())
+    with pytest.raises(ValueError, match="dimensions 'time', 'lat', but output_core_dims says .*'lon'"):
+        lazy.par.map(lambda x: x.max("lon"), dim, output_dtypes=float, **{**how, "rng": None}).compute()
+
+
 def test_dask_groups_and_windows(cube):
     def anomaly(x):
         return x - x.mean("time")
@@ -872,10 +775,6 @@ BAD_LAZY = {
         {"output_dtypes": float, "output_core_dims": [], "workers": 3},
         "'workers' have no meaning for data in Dask's blocks",
     ),
-    "labelled blocks": (
-        {"output_dtypes": float, "vectorized": True, "as_xarray": True},
-        "are not there for data in Dask's blocks",
-    ),
 }
 
 
@@ -906,40 +805,153 @@ def test_more_bad_input_for_dask(cube):
         ).compute()
 
 
-class Counted(xr.backends.BackendArray):
-    """An array in a file that tells what was read of it."""
+def in_file(array):
+    """The same as it comes from a file, and what tells what is read of it."""
+    from xarray.core.indexing import LazilyIndexedArray
 
-    def __init__(self, array):
-        self._array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, []
-
-    def __getitem__(self, key):
-        from xarray.core import indexing
-
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._get)
-
-    def _get(self, key):
-        part = self._array[key]
-        self.read.append(part.size)
-        return part
+    counted = Counted(array.data)
+    variable = xr.Variable(array.dims, LazilyIndexedArray(counted), array.attrs, array.encoding)
+    return xr.DataArray(variable, array.coords, name=array.name), counted
 
 
 @pytest.mark.parametrize("dims", ["time", ("lat", "lon"), ("lon", "time")])
-def test_files_are_read_in_blocks(dims):
-    from xarray.core.indexing import LazilyIndexedArray
-
+def test_files_are_read_in_blocks(dims, monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 2**21)
     cube = make_cube((200, 60, 70))
-    counted = Counted(cube.data)
-    lazy = xr.DataArray(
-        xr.Variable(cube.dims, LazilyIndexedArray(counted), cube.attrs, cube.encoding), cube.coords, name=cube.name
-    )
+    lazy, counted = in_file(cube)
     got = lazy.par.map(np.max, dims, workers=2)
-    assert len(counted.read) > 3
-    assert max(counted.read) < 0.5 * cube.size
-    assert sum(counted.read) < 1.2 * cube.size
+    assert len(counted.read) == 4
+    assert max(counted.read) < 0.35 * cube.size
+    assert sum(counted.read) == cube.size  # and nothing twice
     assert_alike(got, cube.par.map(np.max, dims, workers=1))
     counted.read.clear()
     lazy[:5].par.map(lambda x: x.max(), "time", as_xarray=True)
-    assert sum(counted.read) <= 6 * cube[0].size  # that of the first element twice
+    assert sum(counted.read) == 5 * cube[0].size
+    assert not lazy.variable._in_memory
+
+
+def test_files_are_read_as_asked_where_that_is_much(monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 0)
+    cube = make_cube((20, 6, 7))
+    lazy, counted = in_file(cube)
+    assert_alike(lazy.par.map(np.max, "time", workers=1), cube.par.map(np.max, "time"))
+    assert sum(counted.read) == cube.size
+    assert len(counted.read) > 1
+
+
+def test_what_is_read_once_more_leaves_what_is_kept(monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 10 * 8)
+    lazy, counted = in_file(xr.DataArray(np.arange(100.0), dims="x"))
+    band = _sources.Band(lazy.variable, ["x"])
+    for lo in (0, 20, 22, 0, 28):
+        assert band.read((slice(lo, lo + 3),)).tolist() == [lo, lo + 1, lo + 2]
+    assert counted.read == [10, 10, 3, 8]  # of 28:38 two were kept
+    again = pickle.loads(pickle.dumps(_sources.Band(lazy.variable.copy(data=np.arange(100.0)), ["x"])))
+    assert again.read((slice(4, 6),)).tolist() == [4.0, 5.0]
+
+
+WINDOWS = [
+    {"time": 7},
+    {"time": 7, "dim": ("lat", "lon"), "center": True},
+    {"lat": 3, "lon": 4, "dim": "time", "center": {"lat": True, "lon": False}},
+    {"time": 4, "fill_value": -1},
+    {"lat": 3, "min_periods": 2},
+    {"time": 3, "lat": 2, "min_periods": 5, "center": True},
+    {"time": 300},
+]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i2", "M8[ns]"])
+@pytest.mark.parametrize("how", WINDOWS, ids=str)
+def test_windows_of_files_are_read_in_blocks(how, dtype, monkeypatch, runner):
+    if dtype == "M8[ns]" and "fill_value" in how:
+        how = {**how, "fill_value": np.datetime64("2000-01-01", "ns")}
+    cube = make_cube((120, 60, 2), dtype)
+    monkeypatch.setattr(_sources, "BAND_BYTES", cube.nbytes // 6)
+    lazy, counted = in_file(cube)
+
+    def func(x):  # rounds otherwise if it is contiguous
+        return x.max() if x.dtype.kind == "M" else x.ravel() @ x.ravel() if x.ndim > 1 else x @ x
+
+    got = lazy.par.map_windows(func, **how, **runner)
+    assert_alike(got, cube.par.map_windows(func, **how, workers=1))
+    if how.get("time") != 300:  # all of it is in each window
+        assert sum(counted.read) < 3 * cube.size
+    assert not lazy.variable._in_memory
+
+
+@pytest.mark.parametrize(
+    "how", [{"time": 7}, {"lat": 3, "lon": 4, "dim": "time"}, {"lat": 3, "min_periods": 2}], ids=str
+)
+def test_little_is_kept_of_windows_of_files(how, monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 2**20)
+    lazy, counted = in_file(make_cube((200, 60, 70)))
+    lazy.par.map_windows(np.max, **how, workers=1)
+    assert max(counted.read) < 0.4 * lazy.size
+    times = 1 if "min_periods" not in how else 3
+    assert sum(counted.read) < (times + 0.1) * lazy.size
+
+
+def test_windows_of_single_pixels_of_files_are_not_read_for_each_map(monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 2**10)
+    lazy, counted = in_file(make_cube((200, 5, 4)))
+    lazy.par.map_windows(np.max, time=10, dim=("lat", "lon"), workers=1)
+    assert sum(counted.read) == lazy.size
+
+
+def test_windows_of_files_lie_as_those_in_memory():
+    cube = make_cube((30, 6, 5), "f4")
+    lazy, _ = in_file(cube)
+    seen = []
+
+    def look(x):
+        small = [n for n, length in zip(x.strides, x.shape, strict=True) if length > 1]
+        seen.append((x.dtype, x.shape, x.flags.c_contiguous, x.flags.writeable, np.argsort(small).tolist()))
+        return 0
+
+    for one in (lazy, cube):
+        one.par.map_windows(look, time=3, dim="lon", workers=1)
+        one.par.map_windows(look, lat=2, workers=1)
+        one.par.map_windows(
+            lambda x: x.max(-1) if look(x) == 0 else x,
+            lat=2,
+            vectorized=True,
+            chunk=3,
+            workers=1,
+            output_core_dims=["time", "lon"],
+        )
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+
+
+def test_labelled_windows_of_files(monkeypatch):
+    monkeypatch.setattr(_sources, "BAND_BYTES", 2**12)
+    cube = make_cube((60, 6, 5))
+    lazy, counted = in_file(cube)
+    how = {"time": 4, "as_xarray": True, "workers": 1}
+    assert_alike(
+        lazy.par.map_windows(lambda x: x.mean("window"), **how), cube.par.map_windows(lambda x: x.mean("window"), **how)
+    )
+    assert max(counted.read) < 0.5 * cube.size
+    some = {"errors": "ignore", **how}
+
+    def fails(x):
+        return x.mean("window") + boom(x, float(cube[30].max()))
+
+    with pytest.warns(RuntimeWarning, match="of 60 elements"):
+        got = lazy.par.map_windows(fails, **some)
+    with pytest.warns(RuntimeWarning, match="of 60 elements"):
+        assert_alike(got, cube.par.map_windows(fails, **some))
+
+
+def test_windows_of_datasets_of_files(cube):
+    lazy, _ = in_file(cube)
+    ds = xr.Dataset({"t2m": cube, "flag": ("lat", [1, 2, 3]), "more": ("time", np.arange(12.0))}, attrs={"title": "w"})
+    got = ds.assign(t2m=lazy).par.map_windows(np.sum, time=3, dim="lat", min_periods=2)
+    assert_alike(got, ds.par.map_windows(np.sum, time=3, dim="lat", min_periods=2))
+    assert_alike(got.more.drop_attrs(), ds.more.drop_attrs())
+    both = ds.par.map_windows(np.sum, time=2, lat=2)  # what has one dimension only is left as it is
+    assert_alike(both.flag, ds.flag)
+    assert not lazy.variable._in_memory
 
 
 @pytest.mark.parametrize("engine", ["scipy", "netcdf4", "h5netcdf"])

@@ -71,6 +71,9 @@ class Call:
     raw : bool
         Whether results are handed over as the function gave them (a
         `Collection`), not as one array.
+    carriage : float
+        Seconds that it takes the caller to hand an element to a worker, where
+        that is more than copying the array; a guess.
     """
 
     func: Callable[..., Any]
@@ -87,6 +90,7 @@ class Call:
     settings: Settings
     feed: Feed | None = None
     raw: bool = False
+    carriage: float = 0.0
 
     @property
     def count(self) -> int:

@@ -26,6 +26,8 @@ WARM_SECONDS = 0.002
 # others take as long, workers pay; but not before, nor much later than this.
 LEAST_PATIENCE = 0.002
 PATIENCE = 0.010
+# Nor before it has taken so many times what handing an element over does.
+CARRIAGES = 2
 SWITCH_SECONDS = 0.0001
 
 
@@ -181,7 +183,8 @@ class Company:
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
-        return min(PATIENCE, max(LEAST_PATIENCE, least / max(1, self._job.call.count - 1)))
+        patience = min(PATIENCE, max(LEAST_PATIENCE, least / max(1, self._job.call.count - 1)))
+        return max(patience, CARRIAGES * self._job.call.carriage)
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""

@@ -54,6 +54,8 @@ class Input:
         # What blocks see of their neighbours.
         self.halo: Halo | None = None
         self._padded: tuple[int, ...] = ()
+        # Whether a file's elements lie otherwise than what is read.
+        self._lies = False
         if self.loaded:
             self._describe_array(shape)
         else:
@@ -93,8 +95,15 @@ class Input:
         return lead
 
     def _describe_file(self, shape: tuple[int, ...]) -> None:
-        """What reading one element gives: fresh, contiguous, writable memory."""
+        """What reading one element gives: fresh, contiguous, writable memory, unless the source tells how it lies."""
         dtype = self.source.dtype
+        lies = getattr(self.source, "lies", None)
+        if lies is not None:
+            self._lies = True
+            own = lies if self.vectorized else tuple(n for d, n in enumerate(lies) if d not in self.axes)
+            self.like = Layout("ndarray", dtype, False, shape if self.vectorized else self.piece, own)
+            self.step = lies[self.axes[-1]]
+            return
         if self.vectorized:
             self.like = Layout("ndarray", dtype, True, shape, _contiguous(shape, dtype))
             return
@@ -130,8 +139,9 @@ class Input:
             return element_layout(self.like, self.step, count)
         axis = self.axes[0]
         shape = (*self.like.shape[:axis], count, *self.like.shape[axis + 1 :])
-        like_source = self.loaded or self._padded
-        strides = self.like.strides if like_source else _contiguous(shape, self.like.dtype)
+        strides = (
+            self.like.strides if self.loaded or self._lies or self._padded else _contiguous(shape, self.like.dtype)
+        )
         return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
 
     def block_layout(self, lo: int, hi: int) -> Layout:

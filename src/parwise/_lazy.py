@@ -19,7 +19,7 @@ from ._views import Box, OnViews, Plain, View
 from .api import plan
 
 #: Within a block of Dask's; Dask itself decides where that is, and what happens if it is lost.
-_SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
+SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
 _TAKEN = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}
 
@@ -49,15 +49,16 @@ def _check(request: Request) -> None:
             "the data is in Dask's blocks, and results are not known before they are computed; pass "
             "output_dtypes=[...] (and output_core_dims, output_sizes), or map over array.load()"
         )
+    check_options(request)
+
+
+def check_options(request: Request) -> None:
+    """Refuse options that say how a call runs where Dask does that."""
     others = [name for name in request.options if name not in _TAKEN and request.options[name] is not None]
     if others:
         raise ValueError(
             f"option(s) {listed(others)} have no meaning for data in Dask's blocks, where Dask's scheduler decides; "
             "leave them out, or map over array.load()"
-        )
-    if request.vectorized and request.as_xarray:
-        raise ValueError(
-            "blocks of DataArrays (vectorized=True, as_xarray=True) are not there for data in Dask's blocks"
         )
 
 
@@ -150,12 +151,15 @@ class _Task:
         self._streams = streams = (
             None if request.rng is None else make_streams(request.rng, request.func, dict(request.kwargs or {}))
         )
-        views = [View(one) for one in frame.arrays] if request.as_xarray else None
-        func = request.func
-        if views is not None:
-            func = _Plain(OnViews(func, views, frame.dims, frame.lengths), names)
-        self._func = _Placed(func, len(frame.arrays), streams, views is not None)
-        options = {**request.options, **_SERIAL}
+        self._func = func = request.func
+        if request.as_xarray:
+            axis = places_of(frame, True)[0] if request.vectorized else 0
+            whole = [[*one[:axis], *frame.dims, *one[axis:]] if request.vectorized else one for one in names]
+            views = OnViews(func, [View(one) for one in frame.arrays], frame.dims, frame.lengths)
+            self._func = func = _Plain(views, whole)
+        if not request.vectorized:
+            self._func = _Placed(func, len(frame.arrays), streams, request.as_xarray)
+        options = {**request.options, **SERIAL}
         self._request = replace(request, rng=None, options=options, chunk=None, depth=0, boundary=None)
 
     def __call__(self, *given: Any) -> Any:
@@ -181,13 +185,15 @@ class _Task:
 
     def block(self, axis: int, number: int, block: Block, *given: Any) -> Any:
         """Call a block function, and take what it gives for the block without its neighbours."""
-        func = self._request.func
+        func = self._func
         if self._streams is not None:
             func = functools.partial(func, rng=self._streams.one(number))
         arrays = [np.asarray(one) for one in given]
         lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
         labels = self._labels.part((lo,), (hi - lo,))
         request = replace(self._request, chunk=max(1, block.last - block.first))
+        if self._request.as_xarray:
+            arrays.append(np.arange(lo, hi).reshape((1,) * axis + (-1,)))
         result = run(request, arrays, (axis,), lambda: labels, func=func)
         cut = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
         columns = result if isinstance(result, tuple) else (result,)
@@ -226,8 +232,8 @@ class _Plain:
         return _data(result, self._names[0])
 
 
-def _data(box: Box, names: list[Hashable]) -> Any:
-    result = box.value
+def _data(box: Any, names: list[Hashable]) -> Any:
+    result = box.value if isinstance(box, Box) else box.flat[0].value  # of a block
     if set(result.dims) != set(names):
         raise ValueError(
             f"func returned a DataArray with dimensions {listed(result.dims)}, "

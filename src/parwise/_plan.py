@@ -51,6 +51,7 @@ class Plan:
         self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
+        self._carriage = call.carriage
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
@@ -137,7 +138,7 @@ class Plan:
 
     @property
     def seconds_left(self) -> float:
-        """Time that one process would need for what has not been handed out."""
+        """Time that one process would need for what has not been handed out, without what handing it out costs."""
         with self._lock:
             if self._blocks is not None:
                 left = self._stop - self._blocks[0].lo if self._blocks else 0
@@ -145,7 +146,7 @@ class Plan:
                 # What ends who knows when is taken to go on for as long as it has.
                 stop = self._stop if self._stop < ENDLESS else 2 * self._next
                 left = max(0, stop - self._next)
-            return (left + sum(map(len, self._returned))) * (self._pace or 0.0)
+            return (left + sum(map(len, self._returned))) * max(0.0, (self._pace or 0.0) - self._carriage)
 
     @property
     def queue_ahead(self) -> bool:

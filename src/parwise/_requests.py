@@ -129,7 +129,7 @@ def places_of(frame: Frame, vectorized: bool) -> tuple[int, ...]:
 def arranged(frame: Frame, places: tuple[int, ...]) -> list[Any]:
     """The arrays' data, with the mapped axes at `places`."""
     return [
-        source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places))
+        source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places), frame.dims)
         for one in frame.arrays
     ]
 
@@ -141,8 +141,12 @@ def run(
     labels: Callable[[], Labels],
     out: Any = None,
     func: Any = None,
+    carriage: float = 0.0,
 ) -> Any:
-    """Call `parallel_apply`, whose errors then name labels."""
+    """Call `parallel_apply`, whose errors then name labels.
+
+    `carriage` is the caller's time to hand an element to a worker, where that is much.
+    """
     call = make_call(
         func or request.func,
         tuple(sources),
@@ -157,7 +161,8 @@ def run(
         rng=request.rng,
         settings=resolve(request.options),
     )
-    return compute(LabelledCall(**{one.name: getattr(call, one.name) for one in fields(call)}, labels=labels))
+    plain = {one.name: getattr(call, one.name) for one in fields(call)}
+    return compute(LabelledCall(**{**plain, "carriage": carriage}, labels=labels))
 
 
 def sizes_of(frame: Frame, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:

@@ -32,9 +32,10 @@ class Box:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _bits(value: Any) -> list[Any]:
-    arrays = value.variables.values() if isinstance(value, xr.Dataset) else [value.variable]
-    return [one.to_numpy().tolist() if one.dtype.hasobject else one.to_numpy().tobytes() for one in arrays]
+def _bits(value: Any) -> dict[Hashable, Any]:
+    # By name: the order among coordinates and data is no part of a Dataset.
+    arrays = value.variables if isinstance(value, xr.Dataset) else {None: value.variable}
+    return {n: x.to_numpy().tolist() if x.dtype.hasobject else x.to_numpy().tobytes() for n, x in arrays.items()}
 
 
 class Plain(NamedTuple):

@@ -157,7 +157,8 @@ class DataArrayMaps:
             array of labels, a dict of groupers; or what that, `groupby_bins` or
             `resample` made of this array.
         **how
-            `args`, `kwargs`, `rng`, and options; see `parwise.xarray.How`.
+            `args`, `kwargs`, `rng`, and options; see `parwise.xarray.How`. With
+            ``errors="ignore"`` NaN stands in place of a group's result.
 
         Returns
         -------
@@ -294,7 +295,8 @@ class DatasetMaps:
         func : callable
             Gets a Dataset and returns one, or a DataArray.
         group, **how
-            As for a DataArray. Data in Dask's blocks must be loaded first.
+            As for a DataArray. For data in Dask's blocks `output_dtypes` (and
+            `output_core_dims`) may be dicts, if `func` gives other variables.
 
         Returns
         -------

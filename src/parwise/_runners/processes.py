@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
+from .._company import CARRIAGES, COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
@@ -100,7 +100,7 @@ def _run_beside(job: Job, company: Company) -> None:
     if not crew.started:
         return
     crew.supply()
-    race = _Race(crew, company.pace)
+    race = _Race(crew, company.pace, job.call.carriage)
     while not crew.finished:
         crew.step(None)
         job.repeat()
@@ -128,11 +128,14 @@ class _Race:
     crew : Crew
     pace : float
         Seconds that an element took here, with all copying.
+    carriage : float
+        Seconds that handing one over is known to take.
     """
 
-    def __init__(self, crew: Crew, pace: float) -> None:
+    def __init__(self, crew: Crew, pace: float, carriage: float) -> None:
         self._crew = crew
         self._pace = pace
+        self._carriage = carriage
         self._begun: tuple[float, int, float] | None = None
 
     def lost(self) -> bool:
@@ -146,7 +149,7 @@ class _Race:
         # A few long elements say nothing: they may be uneven. And where copying
         # is not what holds workers up, other programs are, for a while.
         enough = elapsed > max(RACE_SECONDS, RACE_ELEMENTS * self._pace)
-        copying = feeding - self._begun[2] > COPYING_SHARE * elapsed
+        copying = self._carriage > self._pace or feeding - self._begun[2] > COPYING_SHARE * elapsed
         return enough and copying and elements * self._pace < 0.9 * elapsed
 
 
@@ -185,7 +188,7 @@ class Caller:
         plan, room = job.plan, company.room
         if company.crew.serving or company.error is not None or (task := plan.take(self._seconds)) is None:
             return False
-        company.expect(None if plan.empty else PATIENCE)
+        company.expect(None if plan.empty else max(PATIENCE, CARRIAGES * job.call.carriage))
         start = time.perf_counter()
         if room.watch.suspicious:
             with room.watch:
