@@ -327,6 +327,39 @@ def test_in_the_loop_over_its_own_results(pool):
     assert found == [(k, k, [k], [k, k]) for k in range(12)]
 
 
+@pytest.mark.parametrize("more", [{}, {"isolate": True}, {"retries": 1}, {"timeout": 60}])
+def test_in_the_items_of_its_own_calls(pool, initialized_pool, more):
+    """Maps one behind another: the outer one's iterator waits for the same workers."""
+    want = [k + 2 for k in range(30)]
+    for one in (pool, initialized_pool):
+
+        def f(k):
+            return k + 1
+
+        assert parallel_map(f, one.imap(f, range(30), **more), executor=one, **more) == want
+        assert parallel_map(f, (one.apply(f, (k,)) for k in range(30)), executor=one, **more) == want
+        assert list(one.imap(f, one.imap(f, range(30), **more), **more)) == want
+
+
+def test_timeout_and_retries_of_imap(pool, tmp_path):
+    """They hold there too, in workers that may be killed."""
+
+    def f(k):
+        if k == 2:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(tmp_path / "once", os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+        while k == 4:
+            pass
+        return k
+
+    pids = {link.pid for link in pool._pool.links}
+    with pytest.warns(RuntimeWarning, match="took more than timeout"):
+        found = list(pool.imap(f, range(6), timeout=0.5, retries=1, errors="ignore"))
+    assert found == [0, 1, 2, 3, None, 5]
+    assert pids == {link.pid for link in pool._pool.links}
+
+
 def test_from_many_threads(pool):
     rows = np.random.default_rng(0).standard_normal((30, 50))
     wrong = []

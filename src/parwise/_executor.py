@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import threading
@@ -15,6 +16,7 @@ from ._checks import is_int
 from ._cpu import cpu_count
 from ._desk import Desk, Order
 from ._environment import read_surroundings
+from ._items import ENDLESS
 from ._job import Job
 from ._kernel import is_nested
 from ._link import Link
@@ -101,10 +103,10 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else int(workers)
         self.initialized = initializer is not None
-        greet = (
+        self._greet = (
             None if initializer is None else _Greeting(dump(read_surroundings(), (initializer, initargs), share=True))
         )
-        self._pool = WorkerPool(greet=greet)
+        self._pool = WorkerPool(greet=self._greet)
         self._desk = Desk(self._pool, self.workers)
         self._closed = False
         # One call at a time of those that have no other process to run in.
@@ -209,7 +211,8 @@ class Pool(Executor):
         *iterables : iterable
             Of one length.
         **options
-            As for `parwise.parallel_imap`.
+            As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
+            starts workers of its own, which may be killed.
 
         Returns
         -------
@@ -245,7 +248,12 @@ class Pool(Executor):
         """Compute a call over an array or a list."""
         self._check_open()
         settings = job.call.settings
-        if self._desk.busy and settings.timeout is None and not settings.retries:
+        # Its iterator may wait for this pool itself, as a chain of maps does.
+        lazy = job.call.feed is not None and job.call.count == ENDLESS
+        if settings.needs_own_workers and lazy:
+            with self._spare() as spare:
+                processes.run(job, spare)
+        elif (self._desk.busy or lazy) and not settings.needs_own_workers:
             # Beside the calls that its workers are at.
             futures.run(job)
         elif settings.isolate:
@@ -254,6 +262,16 @@ class Pool(Executor):
         else:
             with self._desk.turn():
                 processes.run(job, self._pool)
+
+    @contextlib.contextmanager
+    def _spare(self) -> Iterator[WorkerPool]:
+        """Workers like the pool's own, for a call that may end some while others wait for this pool."""
+        self._check_open()
+        spare = WorkerPool(greet=self._greet)
+        try:
+            yield spare
+        finally:
+            spare.stop()
 
     def _check_open(self) -> None:
         if self._closed:
