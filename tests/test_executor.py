@@ -124,6 +124,17 @@ def test_map_raises_where_the_result_would_come(pool):
         next(results)
 
 
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+def test_map_loses_no_result_before_an_error(pool, chunksize):
+    """However many items go to a worker together."""
+    results, found = pool.map(lambda k: 1 // (k - 20), range(100), chunksize=chunksize), []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(results)
+    assert found == [-1] * 20
+    assert next(results, "end") == "end"
+    pool.map(abs, range(9)).close()
+
+
 def test_map_gives_up_waiting(pool, gate):
     results = pool.map(gate, ["a"], timeout=0.01)
     with pytest.raises(TimeoutError):
@@ -469,6 +480,29 @@ def test_results_that_cannot_be_sent(mortal):
     with pytest.raises(TypeError, match="cannot be sent"):
         mortal.submit(abs, threading.Lock())
     assert mortal.apply(abs, (-3,)) == 3
+
+
+class Here:
+    """Can be rebuilt in workers only."""
+
+    def __reduce__(self):
+        return rebuild, (os.getpid(),)
+
+
+def rebuild(pid):
+    if os.getpid() != pid:
+        raise OSError("not here")
+
+
+def test_result_that_cannot_be_rebuilt_costs_one_call(mortal, gate):
+    held, lost = mortal.submit(gate), mortal.submit(Here)
+    assert "not here" in str(lost.exception())
+    assert [mortal.submit(abs, -k).result() for k in range(3)] == [0, 1, 2]
+    gate.open()
+    assert held.result() == "gate"
+    with pytest.raises(OSError, match="not here") as caught:
+        parallel_map(lambda k: Here() if k == 3 else k, range(9), executor=mortal, isolate=True)
+    assert "while reading the results of these elements" in caught.value.__notes__
 
 
 def test_large_arguments_and_results(mortal):

@@ -22,6 +22,7 @@ from ._kernel import is_nested
 from ._link import Link
 from ._lists import parallel_imap
 from ._options import Options
+from ._parcel import pack_error, unpack_error
 from ._payload import Payload, dump
 from ._pickler import dumps
 from ._pool import WorkerPool
@@ -200,7 +201,7 @@ class Pool(Executor):
         items = list(zip(*iterables, strict=False))
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
         chunks = [items[at : at + size] for at in range(0, len(items), size)]
-        return itertools.chain.from_iterable(super().map(_Chunk(fn), chunks, timeout=timeout))
+        return _flat(super().map(_Chunk(fn), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
         """Yield ``func(*items)`` in order, taking items only as they are needed.
@@ -326,8 +327,23 @@ class _Chunk:
         self._func = func
         self.__qualname__ = getattr(func, "__qualname__", repr(func))
 
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
-        return list(itertools.starmap(self._func, chunk))
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+        results: list[Any] = []
+        try:
+            results.extend(itertools.starmap(self._func, chunk))
+            if len(results) < len(chunk):
+                raise StopIteration  # of the function, which `starmap` takes for its own end
+        except BaseException as error:
+            return results, pack_error(error)
+        return results, None
+
+
+def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
+    """Results of chunks one by one, and the first error behind those before it."""
+    for results, error in chunks:
+        yield from results
+        if error is not None:
+            raise unpack_error(error)
 
 
 def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
