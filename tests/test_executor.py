@@ -180,23 +180,51 @@ def test_cancel(pool, gate):
         waiting[1].result()
 
 
-def test_callbacks_and_what_they_cannot_do(pool):
+WAITING = {
+    "apply": lambda pool: pool.apply(abs, (-8,)),
+    "map": lambda pool: list(pool.map(abs, range(100))),
+    "imap": lambda pool: list(pool.imap(abs, range(100))),
+    "parallel_map": lambda pool: parallel_map(abs, range(100), executor=pool),
+    "retries": lambda pool: parallel_map(abs, range(100), executor=pool, retries=1),
+    "exception": lambda pool: pool.submit(abs, -8).exception(),
+}
+
+
+@pytest.mark.parametrize("way", WAITING.values(), ids=WAITING)
+def test_callbacks_and_what_they_cannot_do(pool, gate, way):
+    """They run in the thread that would have to bring what they wait for."""
     seen, done = [], threading.Event()
 
     def after(future):
         seen.append(future.result())
         seen.append(pool.submit(abs, -8))
         try:
-            parallel_map(abs, [1, 2], executor=pool, retries=1)
+            way(pool)
         except RuntimeError as error:
             seen.append(str(error))
         done.set()
 
+    held = pool.submit(gate)
+    gate.came()
     pool.submit(abs, -7).add_done_callback(after)
     assert done.wait(60)
+    gate.open()
     assert seen[0] == 7
     assert seen[1].result() == 8
-    assert seen[2] is None or "callback" in seen[2]
+    assert "a callback of one of the pool's own futures cannot wait" in seen[2]
+    assert held.result() == "gate"
+
+
+def test_no_thread_to_be_had(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Pool(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="can't start"):
+                pool.submit(abs, -1)
+        assert pool.apply(abs, (-2,)) == 2
 
 
 def test_shutdown():
@@ -221,6 +249,41 @@ def test_shutdown_without_waiting(gate):
     assert not future.done()
     gate.open()
     assert future.result() == "gate"
+
+
+def test_shutdown_said_again(gate):
+    """To wait after all, or to have it sooner."""
+    pool = Pool(1)
+    held, waiting = pool.submit(gate), pool.submit(abs, 1)
+    gate.came()
+    pool.shutdown(wait=False)
+    threading.Timer(0.01, gate.open).start()
+    pool.shutdown(cancel_futures=True)
+    assert held.done()
+    assert waiting.cancelled()
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_ctrl_c_while_it_is_left(tmp_path, explicit):
+    """The wait for calls at work ends, and they do."""
+    gate = Gate(tmp_path)
+
+    def hit():
+        gate.came()
+        while not pool._closed:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=hit)
+    with contextlib.suppress(KeyboardInterrupt), Pool(1) as pool:
+        held, waiting = pool.submit(gate), pool.submit(abs, 1)
+        thread.start()
+        if explicit:
+            pool.shutdown()
+    thread.join()
+    assert "interrupt" in str(held.exception(60))
+    assert waiting.cancelled()
 
 
 def test_shutdown_cancels(gate):
@@ -687,3 +750,20 @@ def test_in_a_forked_child(pool):
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert pool.apply(abs, (-1,)) == 1
+
+
+def test_forgotten_in_a_forked_child():
+    """Another thread had the workers when the fork came, and is not there to let go of them."""
+    pool = Pool(1)
+    pool.apply(abs, (1,))
+    while pool._desk._thread is not None:
+        time.sleep(0.001)
+    with pool._pool.lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            del pool
+            gc.collect()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    pool.shutdown()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack
 
 from ._checks import is_int
 from ._cpu import cpu_count
-from ._desk import Desk, Order
+from ._desk import Answer, Desk, Order
 from ._environment import read_surroundings
 from ._items import ENDLESS
 from ._job import Job
@@ -138,7 +138,7 @@ class Pool(Executor):
             If something cannot be sent to a worker.
         """
         self._check_open()
-        future: Future[T] = Future()
+        future: Future[T] = Answer(self._desk)
         if is_nested():
             # In a mapped function, which may have the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
@@ -236,18 +236,24 @@ class Pool(Executor):
 
     def _shut(self, wait: bool, cancel: bool, kill: bool) -> None:
         self._closed = True
-        if not self._pool.foreign and self._end.detach() is not None:
-            self._desk.close(wait, cancel, kill)
+        self._end.detach()
+        self._desk.close(wait, cancel, kill)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        self._shut(wait=True, cancel=error is not None, kill=error is not None and not isinstance(error, Exception))
+        try:
+            self._shut(wait=True, cancel=error is not None, kill=_ends(error))
+        except BaseException as late:
+            if _ends(late):  # Ctrl-C while it waits
+                self._shut(wait=True, cancel=True, kill=True)
+            raise
         return None
 
     def _run(self, job: Job) -> None:
         """Compute a call over an array or a list."""
         self._check_open()
+        self._check_wait()
         settings = job.call.settings
         # Its iterator may wait for this pool itself, as a chain of maps does.
         lazy = job.call.feed is not None and job.call.count == ENDLESS
@@ -279,6 +285,9 @@ class Pool(Executor):
             raise RuntimeError("the pool has been shut down, and takes no more calls; make a new one")
         if self._pool.foreign:
             raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
+
+    def _check_wait(self) -> None:
+        self._desk.check_wait()
 
     @property
     def _max_workers(self) -> int:
@@ -344,6 +353,11 @@ def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
         yield from results
         if error is not None:
             raise unpack_error(error)
+
+
+def _ends(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C or the like."""
+    return error is not None and not isinstance(error, Exception)
 
 
 def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
