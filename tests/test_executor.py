@@ -124,6 +124,17 @@ def test_map_raises_where_the_result_would_come(pool):
         next(results)
 
 
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+def test_map_loses_no_result_before_an_error(pool, chunksize):
+    """However many items go to a worker together."""
+    results, found = pool.map(lambda k: 1 // (k - 20), range(100), chunksize=chunksize), []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(results)
+    assert found == [-1] * 20
+    assert next(results, "end") == "end"
+    pool.map(abs, range(9)).close()
+
+
 def test_map_gives_up_waiting(pool, gate):
     results = pool.map(gate, ["a"], timeout=0.01)
     with pytest.raises(TimeoutError):
@@ -169,23 +180,51 @@ def test_cancel(pool, gate):
         waiting[1].result()
 
 
-def test_callbacks_and_what_they_cannot_do(pool):
+WAITING = {
+    "apply": lambda pool: pool.apply(abs, (-8,)),
+    "map": lambda pool: list(pool.map(abs, range(100))),
+    "imap": lambda pool: list(pool.imap(abs, range(100))),
+    "parallel_map": lambda pool: parallel_map(abs, range(100), executor=pool),
+    "retries": lambda pool: parallel_map(abs, range(100), executor=pool, retries=1),
+    "exception": lambda pool: pool.submit(abs, -8).exception(),
+}
+
+
+@pytest.mark.parametrize("way", WAITING.values(), ids=WAITING)
+def test_callbacks_and_what_they_cannot_do(pool, gate, way):
+    """They run in the thread that would have to bring what they wait for."""
     seen, done = [], threading.Event()
 
     def after(future):
         seen.append(future.result())
         seen.append(pool.submit(abs, -8))
         try:
-            parallel_map(abs, [1, 2], executor=pool, retries=1)
+            way(pool)
         except RuntimeError as error:
             seen.append(str(error))
         done.set()
 
+    held = pool.submit(gate)
+    gate.came()
     pool.submit(abs, -7).add_done_callback(after)
     assert done.wait(60)
+    gate.open()
     assert seen[0] == 7
     assert seen[1].result() == 8
-    assert seen[2] is None or "callback" in seen[2]
+    assert "a callback of one of the pool's own futures cannot wait" in seen[2]
+    assert held.result() == "gate"
+
+
+def test_no_thread_to_be_had(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Pool(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="can't start"):
+                pool.submit(abs, -1)
+        assert pool.apply(abs, (-2,)) == 2
 
 
 def test_shutdown():
@@ -210,6 +249,41 @@ def test_shutdown_without_waiting(gate):
     assert not future.done()
     gate.open()
     assert future.result() == "gate"
+
+
+def test_shutdown_said_again(gate):
+    """To wait after all, or to have it sooner."""
+    pool = Pool(1)
+    held, waiting = pool.submit(gate), pool.submit(abs, 1)
+    gate.came()
+    pool.shutdown(wait=False)
+    threading.Timer(0.01, gate.open).start()
+    pool.shutdown(cancel_futures=True)
+    assert held.done()
+    assert waiting.cancelled()
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_ctrl_c_while_it_is_left(tmp_path, explicit):
+    """The wait for calls at work ends, and they do."""
+    gate = Gate(tmp_path)
+
+    def hit():
+        gate.came()
+        while not pool._closed:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=hit)
+    with contextlib.suppress(KeyboardInterrupt), Pool(1) as pool:
+        held, waiting = pool.submit(gate), pool.submit(abs, 1)
+        thread.start()
+        if explicit:
+            pool.shutdown()
+    thread.join()
+    assert "interrupt" in str(held.exception(60))
+    assert waiting.cancelled()
 
 
 def test_shutdown_cancels(gate):
@@ -327,6 +401,39 @@ def test_in_the_loop_over_its_own_results(pool):
     assert found == [(k, k, [k], [k, k]) for k in range(12)]
 
 
+@pytest.mark.parametrize("more", [{}, {"isolate": True}, {"retries": 1}, {"timeout": 60}])
+def test_in_the_items_of_its_own_calls(pool, initialized_pool, more):
+    """Maps one behind another: the outer one's iterator waits for the same workers."""
+    want = [k + 2 for k in range(30)]
+    for one in (pool, initialized_pool):
+
+        def f(k):
+            return k + 1
+
+        assert parallel_map(f, one.imap(f, range(30), **more), executor=one, **more) == want
+        assert parallel_map(f, (one.apply(f, (k,)) for k in range(30)), executor=one, **more) == want
+        assert list(one.imap(f, one.imap(f, range(30), **more), **more)) == want
+
+
+def test_timeout_and_retries_of_imap(pool, tmp_path):
+    """They hold there too, in workers that may be killed."""
+
+    def f(k):
+        if k == 2:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(tmp_path / "once", os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+        while k == 4:
+            pass
+        return k
+
+    pids = {link.pid for link in pool._pool.links}
+    with pytest.warns(RuntimeWarning, match="took more than timeout"):
+        found = list(pool.imap(f, range(6), timeout=0.5, retries=1, errors="ignore"))
+    assert found == [0, 1, 2, 3, None, 5]
+    assert pids == {link.pid for link in pool._pool.links}
+
+
 def test_from_many_threads(pool):
     rows = np.random.default_rng(0).standard_normal((30, 50))
     wrong = []
@@ -436,6 +543,29 @@ def test_results_that_cannot_be_sent(mortal):
     with pytest.raises(TypeError, match="cannot be sent"):
         mortal.submit(abs, threading.Lock())
     assert mortal.apply(abs, (-3,)) == 3
+
+
+class Here:
+    """Can be rebuilt in workers only."""
+
+    def __reduce__(self):
+        return rebuild, (os.getpid(),)
+
+
+def rebuild(pid):
+    if os.getpid() != pid:
+        raise OSError("not here")
+
+
+def test_result_that_cannot_be_rebuilt_costs_one_call(mortal, gate):
+    held, lost = mortal.submit(gate), mortal.submit(Here)
+    assert "not here" in str(lost.exception())
+    assert [mortal.submit(abs, -k).result() for k in range(3)] == [0, 1, 2]
+    gate.open()
+    assert held.result() == "gate"
+    with pytest.raises(OSError, match="not here") as caught:
+        parallel_map(lambda k: Here() if k == 3 else k, range(9), executor=mortal, isolate=True)
+    assert "while reading the results of these elements" in caught.value.__notes__
 
 
 def test_large_arguments_and_results(mortal):
@@ -620,3 +750,20 @@ def test_in_a_forked_child(pool):
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert pool.apply(abs, (-1,)) == 1
+
+
+def test_forgotten_in_a_forked_child():
+    """Another thread had the workers when the fork came, and is not there to let go of them."""
+    pool = Pool(1)
+    pool.apply(abs, (1,))
+    while pool._desk._thread is not None:
+        time.sleep(0.001)
+    with pool._pool.lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            del pool
+            gc.collect()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    pool.shutdown()

@@ -13,6 +13,7 @@ import numpy as np
 from ._blas import ThreadCounts, read_threads, workers_beside
 from ._channel import SLOTS, copy_in, lay
 from ._job import Job
+from ._kernel import Outcome
 from ._link import Held, Inbox, Link
 from ._losses import Losses
 from ._minder import Minder
@@ -256,7 +257,11 @@ class Crew:
         link.proven = True
         if not head:  # too long for a message
             head, *buffers = (bytes(buffers[0]), *buffers[1:])
-        outcome, said = unpack(head, buffers)
+        try:
+            outcome, said = unpack(head, buffers)
+        except Exception as error:  # a result that cannot be rebuilt here: no fault of other tasks
+            error.add_note("while reading the results of these elements")
+            outcome, said = Outcome(None, 0.0, index=held.task.lo, error=error), []
         if held.proof:
             self._proof.take(outcome)
             return

@@ -15,6 +15,7 @@ import numpy as np
 
 from ._call import Call
 from ._crew import Crew
+from ._interrupt import Uninterrupted
 from ._items import ENDLESS, Column
 from ._job import Job
 from ._kernel import Outcome
@@ -49,6 +50,31 @@ class Order:
     name: str
 
 
+class Answer(Future[Any]):
+    """A future that does not let the thread wait which is to bring its result.
+
+    Parameters
+    ----------
+    desk : Desk
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the call returned, or raised."""
+        if not self.done():
+            self._desk.check_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised."""
+        if not self.done():
+            self._desk.check_wait()
+        return super().exception(timeout)
+
+
 def perform(packed: bytes) -> tuple[bool, Any]:
     """In a worker: make the call, and tell whether it raised nothing, and the result or the packed error."""
     try:
@@ -77,7 +103,8 @@ class Orders:
         self._returned: deque[Task] = deque()
         self._taken: dict[int, Order] = {}
         self._next = 0
-        self._lock = threading.Lock()
+        # A signal's handler, or what the collector ends, may come back here.
+        self._lock = threading.RLock()
         # Whether new ones have to wait.
         self.shut = False
 
@@ -221,11 +248,15 @@ class Desk:
         self._pool = pool
         self._workers = workers
         self._orders = Orders()
-        self._change = threading.Condition()
+        # Entered by itself and not through the condition, which an interrupt could leave locked.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        # Whether that thread has the workers now, how many others want them, and whether all is to end.
+        # Set once that thread is about to end: an interrupted `join` takes it for ended.
+        self._over = threading.Event()
+        # Whether that thread has the workers now, which calls want them, and whether all is to end.
         self._leading = False
-        self._wanted = 0
+        self._wanted: set[object] = set()
         self._closing = self._killing = False
 
     @property
@@ -240,35 +271,48 @@ class Desk:
 
     def submit(self, order: Order) -> None:
         """Have a call made as soon as a worker is free."""
-        with self._change:
-            self._orders.add(order)
+        with Uninterrupted(), self._lock:
             if self._thread is None:
                 # Not a daemon: at its end Python waits for what has been asked for, as for other executors.
-                self._thread = threading.Thread(target=self._run, name="parwise-desk")
-                self._thread.start()
+                over = threading.Event()
+                thread = threading.Thread(target=self._run, args=(over,), name="parwise-desk")
+                thread.start()
+                self._thread, self._over = thread, over
+            self._orders.add(order)
         self._pool.wake()
+
+    def check_wait(self) -> None:
+        """Refuse to wait in the thread that would have to bring what is waited for."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a callback of one of the pool's own futures cannot wait for its workers")
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Have the workers for another kind of call: what has begun comes to its end first, and the rest waits."""
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("a callback of one of the pool's own futures cannot wait for its workers")
-        with self._change:
-            self._wanted += 1
-            self._orders.shut = True
+        self.check_wait()
+        call = object()
         try:
-            self._pool.wake()
-            with self._change:
-                self._change.wait_for(lambda: not self._leading)
-            yield
+            try:
+                with self._lock:
+                    self._wanted.add(call)
+                    self._orders.shut = True
+                self._pool.wake()
+                with self._lock:
+                    self._change.wait_for(lambda: not self._leading)
+                yield
+            finally:
+                self._end_turn(call)
         finally:
-            with self._change:
-                self._wanted -= 1
-                self._orders.shut = self._wanted > 0
-                self._change.notify_all()
+            self._end_turn(call)  # again, in case that an interrupt came in the midst of it
+
+    def _end_turn(self, call: object) -> None:
+        with self._lock:
+            self._wanted.discard(call)
+            self._orders.shut = bool(self._wanted)
+            self._change.notify_all()
 
     def close(self, wait: bool, cancel: bool, kill: bool) -> None:
-        """End the workers, once calls have their results.
+        """End the workers, once calls have their results; may be said again, to wait or to have it sooner.
 
         Parameters
         ----------
@@ -279,41 +323,51 @@ class Desk:
         kill : bool
             Whether workers are ended in the midst of theirs.
         """
+        if self._pool.foreign:  # locks may be held by threads that are not there
+            return
         if cancel:
             self._orders.cancel()
-        with self._change:
-            self._closing, self._killing = True, kill
-            thread = self._thread
+        with self._lock:
+            self._closing, self._killing = True, self._killing or kill
+            thread, over = self._thread, self._over
         if thread is None:
             with self.turn(), self._pool.lock:
                 self._pool.stop()
             return
         self._pool.wake()
         if wait:
+            self.check_wait()
+            over.wait()
             thread.join()
 
-    def _run(self) -> None:
+    def _run(self, over: threading.Event) -> None:
         """In the desk's own thread."""
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: not self._wanted)
-                if not self.busy:
-                    self._thread = None
-                    break
-                self._leading = True
-            try:
+        try:
+            while self._take_turn():
+                try:
+                    with self._pool.lock:
+                        self._lead()
+                except BaseException as error:
+                    for order in self._orders.close_all():
+                        order.future.set_exception(error)
+                finally:
+                    with self._lock:
+                        self._leading = False
+                        self._change.notify_all()
+            if self._closing:
                 with self._pool.lock:
-                    self._lead()
-            except BaseException as error:
-                for order in self._orders.close_all():
-                    order.future.set_exception(error)
-            finally:
-                with self._change:
-                    self._leading = False
-                    self._change.notify_all()
-        if self._closing:
-            with self._pool.lock:
-                self._pool.stop()
+                    self._pool.stop()
+        finally:
+            over.set()
+
+    def _take_turn(self) -> bool:
+        """Wait until no other call wants the workers, and tell whether there is anything to do."""
+        with self._lock:
+            self._change.wait_for(lambda: not self._wanted)
+            self._leading = self.busy
+            if not self._leading:
+                self._thread = None
+            return self._leading
 
     def _lead(self) -> None:
         """Lead the workers until there is nothing to do, or somebody else wants them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import threading
@@ -13,13 +14,15 @@ from typing import Any, TypeVar, Unpack
 
 from ._checks import is_int
 from ._cpu import cpu_count
-from ._desk import Desk, Order
+from ._desk import Answer, Desk, Order
 from ._environment import read_surroundings
+from ._items import ENDLESS
 from ._job import Job
 from ._kernel import is_nested
 from ._link import Link
 from ._lists import parallel_imap
 from ._options import Options
+from ._parcel import pack_error, unpack_error
 from ._payload import Payload, dump
 from ._pickler import dumps
 from ._pool import WorkerPool
@@ -101,10 +104,10 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else int(workers)
         self.initialized = initializer is not None
-        greet = (
+        self._greet = (
             None if initializer is None else _Greeting(dump(read_surroundings(), (initializer, initargs), share=True))
         )
-        self._pool = WorkerPool(greet=greet)
+        self._pool = WorkerPool(greet=self._greet)
         self._desk = Desk(self._pool, self.workers)
         self._closed = False
         # One call at a time of those that have no other process to run in.
@@ -135,7 +138,7 @@ class Pool(Executor):
             If something cannot be sent to a worker.
         """
         self._check_open()
-        future: Future[T] = Future()
+        future: Future[T] = Answer(self._desk)
         if is_nested():
             # In a mapped function, which may have the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
@@ -198,7 +201,7 @@ class Pool(Executor):
         items = list(zip(*iterables, strict=False))
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
         chunks = [items[at : at + size] for at in range(0, len(items), size)]
-        return itertools.chain.from_iterable(super().map(_Chunk(fn), chunks, timeout=timeout))
+        return _flat(super().map(_Chunk(fn), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
         """Yield ``func(*items)`` in order, taking items only as they are needed.
@@ -209,7 +212,8 @@ class Pool(Executor):
         *iterables : iterable
             Of one length.
         **options
-            As for `parwise.parallel_imap`.
+            As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
+            starts workers of its own, which may be killed.
 
         Returns
         -------
@@ -232,20 +236,31 @@ class Pool(Executor):
 
     def _shut(self, wait: bool, cancel: bool, kill: bool) -> None:
         self._closed = True
-        if not self._pool.foreign and self._end.detach() is not None:
-            self._desk.close(wait, cancel, kill)
+        self._end.detach()
+        self._desk.close(wait, cancel, kill)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        self._shut(wait=True, cancel=error is not None, kill=error is not None and not isinstance(error, Exception))
+        try:
+            self._shut(wait=True, cancel=error is not None, kill=_ends(error))
+        except BaseException as late:
+            if _ends(late):  # Ctrl-C while it waits
+                self._shut(wait=True, cancel=True, kill=True)
+            raise
         return None
 
     def _run(self, job: Job) -> None:
         """Compute a call over an array or a list."""
         self._check_open()
+        self._check_wait()
         settings = job.call.settings
-        if self._desk.busy and settings.timeout is None and not settings.retries:
+        # Its iterator may wait for this pool itself, as a chain of maps does.
+        lazy = job.call.feed is not None and job.call.count == ENDLESS
+        if settings.needs_own_workers and lazy:
+            with self._spare() as spare:
+                processes.run(job, spare)
+        elif (self._desk.busy or lazy) and not settings.needs_own_workers:
             # Beside the calls that its workers are at.
             futures.run(job)
         elif settings.isolate:
@@ -255,11 +270,24 @@ class Pool(Executor):
             with self._desk.turn():
                 processes.run(job, self._pool)
 
+    @contextlib.contextmanager
+    def _spare(self) -> Iterator[WorkerPool]:
+        """Workers like the pool's own, for a call that may end some while others wait for this pool."""
+        self._check_open()
+        spare = WorkerPool(greet=self._greet)
+        try:
+            yield spare
+        finally:
+            spare.stop()
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the pool has been shut down, and takes no more calls; make a new one")
         if self._pool.foreign:
             raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
+
+    def _check_wait(self) -> None:
+        self._desk.check_wait()
 
     @property
     def _max_workers(self) -> int:
@@ -308,8 +336,28 @@ class _Chunk:
         self._func = func
         self.__qualname__ = getattr(func, "__qualname__", repr(func))
 
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
-        return list(itertools.starmap(self._func, chunk))
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+        results: list[Any] = []
+        try:
+            results.extend(itertools.starmap(self._func, chunk))
+            if len(results) < len(chunk):
+                raise StopIteration  # of the function, which `starmap` takes for its own end
+        except BaseException as error:
+            return results, pack_error(error)
+        return results, None
+
+
+def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
+    """Results of chunks one by one, and the first error behind those before it."""
+    for results, error in chunks:
+        yield from results
+        if error is not None:
+            raise unpack_error(error)
+
+
+def _ends(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C or the like."""
+    return error is not None and not isinstance(error, Exception)
 
 
 def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

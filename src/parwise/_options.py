@@ -152,6 +152,11 @@ class Settings:
         return is_pool(self.executor) and bool(self.executor.initialized)
 
     @property
+    def needs_own_workers(self) -> bool:
+        """Whether what happens to workers is to be seen to, which no executor does for its calls."""
+        return self.timeout is not None or self.retries > 0
+
+    @property
     def workers(self) -> int:
         """Processes or threads, for a call that is large enough to need them."""
         return self.given_workers or cpu_count()

@@ -13,6 +13,7 @@ from ._company import Company
 from ._crew import Crew
 from ._items import Listing
 from ._job import Job
+from ._options import is_pool
 from ._plan import LOOK_AHEAD, TASK_SECONDS
 from ._pool import WorkerPool, put_back, take_pool
 from ._runners import is_serial
@@ -100,10 +101,14 @@ def _results(job: Job, source: Source) -> Generator[Any, None, None]:
 
 @contextlib.contextmanager
 def _source_of(job: Job) -> Iterator[Source]:
+    settings = job.call.settings
     if is_serial(job.call):
         job.open()
         yield _Alone(job)
-    elif job.call.settings.executor != "processes":
+    elif is_pool(settings.executor) and settings.needs_own_workers:
+        with settings.executor._spare() as spare, _workers(job, spare) as source:
+            yield source
+    elif settings.executor != "processes":
         with dispatch(job) as flight:
             yield flight
     else:

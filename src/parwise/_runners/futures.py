@@ -15,7 +15,7 @@ from .._environment import read_numerics, read_surroundings
 from .._floats import floats, read_floats
 from .._job import Job
 from .._kernel import Outcome
-from .._options import is_dask_client
+from .._options import is_dask_client, is_pool
 from .._parcel import unpack
 from .._payload import dump
 from .._remote import MISSING, Parcel, compute
@@ -58,6 +58,8 @@ def dispatch(job: Job) -> Iterator[Dispatch]:
             submitter = stack.enter_context(executor.get_executor(pure=False))
             flight = _ToProcesses(job, submitter, sum(executor.nthreads().values()))
         else:
+            if is_pool(executor):
+                executor._check_wait()
             workers = getattr(executor, "_max_workers", job.call.settings.workers)
             flight = _ToProcesses(job, executor, workers)
         stack.callback(flight.cancel)
