@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import doctest
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -25,6 +26,9 @@ def main(path):
     """Run one page; the exit status is 1 if an example gives something else than it says."""
     test = doctest.DocTestParser().get_doctest(examples_of(path.read_text()), {}, path.name, str(path), 0)
     test.globs = vars(sys.modules["__main__"])  # and no copy of it, where pickle would find no function
+    # Dask warns of slow machines; Python 3.12 warns of a fork beside BLAS's threads, as multiprocessing makes it.
+    warnings.filterwarnings("ignore", module=r"(dask|distributed)\b")
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(test, clear_globs=False)
     print(f"{path}: {runner.tries} examples, {runner.failures} failed")
