@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL = {"quickstart": ["--step", "8"]}
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "common")
 
 
-def test_quickstart(tmp_path):
+@pytest.mark.parametrize("name", NAMES)
+def test_example(name, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "picture.png"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "quickstart.py"), str(picture), "--step", "8"],
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py", picture, *SMALL.get(name, ["--small"])],
         capture_output=True,
         text=True,
         timeout=100,
-        check=True,
+        check=False,
     )
-    assert "True" in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "same bits   True" in done.stdout
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

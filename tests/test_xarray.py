@@ -655,6 +655,11 @@ def counting(x):
     raise AssertionError("called before anything was asked for")
 
 
+def test_dask_gives_no_name(cube):
+    lazy = cube.chunk(lat=1).rename(None)
+    assert lazy.par.map(np.mean, ("lat", "lon"), output_dtypes=float, output_core_dims=[]).name is None
+
+
 def test_dask_is_lazy(cube):
     lazy = cube.chunk(lat=2, lon=1)
     never = lazy.par.map(counting, ("lat", "lon"), output_dtypes=[float], output_core_dims=["q"], output_sizes={"q": 3})

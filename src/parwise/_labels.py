@@ -156,7 +156,8 @@ class Frame:
         changed = {dim for dim, n in zip(order, data.shape, strict=True) if dim in first.dims and first.sizes[dim] != n}
         if len(self.arrays) == 1 and keep_attrs is True:
             coords = coords_within(first, [dim for dim in order if dim not in changed])
-            result = xr.DataArray(data, coords, order, name=first.name, attrs=first.attrs)
+            result = xr.DataArray(data, coords, order, attrs=first.attrs)
+            result.name = first.name  # of None the constructor makes the name that Dask has for its blocks
         else:
             # xarray knows how to merge coordinates; it is given no data to touch.
             stubs = [_stub(first, first.dims), *(_stub(one, self.dims) for one in self.arrays[1:])]

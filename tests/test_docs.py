@@ -1,0 +1,84 @@
+"""What the documentation shows is what happens: each page is run, in an interpreter of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .test_examples import NAMES
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+FENCE = re.compile(r"^```(.*)\n(.*\n?)", re.MULTILINE)
+
+
+def name_of(page):
+    return page.relative_to(DOCS).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
+def test_page(page):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "tests" / "page.py", page],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_is_run(page):
+    """Whatever is neither Python with prompts, nor for a shell, nor Sphinx's, would not be tried."""
+    opened = FENCE.findall(page.read_text())[::2]
+    for language, line in opened:
+        assert language in ("console", "text") or language.startswith("{") or line.startswith(">>>"), (language, line)
+        assert language != "" or not line.startswith(">>>"), line
+
+
+def test_gallery_has_every_example():
+    text = (DOCS / "gallery.md").read_text()
+    assert all(f"examples/{name}.py" in text for name in NAMES)
+
+
+def test_broken_page_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Text.\n\n```python\n>>> 1 + 1\n3\n\n```\n")
+    done = subprocess.run([sys.executable, ROOT / "tests" / "page.py", page], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "line 4" in done.stdout
+
+
+def test_readme(tmp_path, monkeypatch):
+    """The lines of the README, with whatever they take for granted."""
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("dask")
+    import parwise.xarray
+
+    def f(first, *others, rng=None):
+        return first.mean() if isinstance(first, xr.DataArray) else 0.0
+
+    time = np.arange("2020-01-01", "2020-03-01", dtype="datetime64[D]").astype("datetime64[ns]")
+    da = xr.DataArray(np.random.default_rng(0).random((len(time), 3, 2)), {"time": time}, ("time", "lat", "lon"))
+    image = np.ones((1024, 4))
+    names = {
+        "array": image, "cube": np.ones((3, 4, 5)), "images": image, "masks": image, "image": image, "model": None,
+        "dataset": image, "filenames": ["a", "b"], "np": np, "parwise": parwise, "out": np.empty(1024),
+        "parallel_map": parwise.parallel_map, "parallel": parwise.parallel, "a": image, "b": image,
+        "f": f, "g": lambda a, b=None: a if b is None else 0.0, "slope": lambda series: series[-1] - series[0],
+        "da": da, "other": da, "ds": xr.Dataset({"sst": da}),
+    }  # fmt: skip
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(blocks) >= 3
+    assert names["out"].tobytes() == bytes(8 * 1024)
