@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import WorkerDiedError, _pool, parallel_apply, parallel_imap, parallel_map
+from parwise import WorkerDiedError, _items, _pool, parallel_apply, parallel_imap, parallel_map
 from parwise._pool import default_pool
 from parwise._runners import processes
 
@@ -146,6 +146,45 @@ def test_slow_first_result_holds_up_a_few_only():
     next(results)
     assert len(taken) < 700
     results.close()
+
+
+@pytest.mark.parametrize("call", [parallel_imap, parallel_map])
+def test_interrupt_while_an_item_is_taken(call, tmp_path):
+    """It does not wait for what workers are at."""
+
+    def items():
+        yield from range(3)
+        raise KeyboardInterrupt
+
+    def f(k):
+        time.sleep(2)
+        (tmp_path / str(k)).touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(call(f, items(), workers=2, isolate=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how):
+    """As a stream's that is under way; only what workers could have at once is taken."""
+    monkeypatch.setattr(_items, "SLOW_SECONDS", -1.0)
+    taken = []
+    results = parallel_imap(lambda k: k, (taken.append(k) or k for k in itertools.count()), **how)
+    for k in range(40):
+        assert next(results) == k
+        assert len(taken) <= k + 40
+    results.close()
+
+
+def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
+    """They could be large."""
+    monkeypatch.setattr(_items, "TAKING_SECONDS", -1.0)
+    feed = _items.Feed((iter(range(100)),), any_thread=False, keep=False)
+    assert 9 <= feed.fill(100, 1) <= 20
+    assert feed.fill(100, 40) >= 40
+    assert feed.fill(100) == 100
+    assert feed.fill(200, 101) == 100
+    assert feed.count == 100
 
 
 def test_thread_that_asks_takes_the_items(how):

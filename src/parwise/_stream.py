@@ -11,10 +11,10 @@ from ._audit import audit
 from ._call import Call
 from ._company import Company
 from ._crew import Crew
-from ._items import Listing
+from ._items import LOOK_AHEAD, Listing
 from ._job import Job
 from ._options import is_pool
-from ._plan import LOOK_AHEAD, TASK_SECONDS
+from ._plan import TASK_SECONDS
 from ._pool import WorkerPool, put_back, take_pool
 from ._runners import is_serial
 from ._runners.futures import dispatch
