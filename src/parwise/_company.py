@@ -185,6 +185,8 @@ class Company:
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""
+        if self._joined and self.pool.foreign:  # the other thread is the parent's, as are the workers
+            return
         with self._turn:
             if self._state != "active":
                 self._go()
