@@ -178,6 +178,12 @@ class Company:
         pool = self._given_pool or known_pool()
         return pool is not None and pool.seems_warm
 
+    @property
+    def found_warm(self) -> bool:
+        """Whether workers of an earlier call are up, unless the other thread is bringing up some: it hears them then."""
+        with self._turn:
+            return self._state not in ("preparing", "active") and self.crew.warm
+
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
