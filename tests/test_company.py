@@ -6,6 +6,7 @@ import contextlib
 import decimal
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -177,16 +178,31 @@ def test_one_cpu(monkeypatch):
 
 
 def test_switch_interval_is_put_back_by_the_last():
-    import sys
-
     before = sys.getswitchinterval()
-    with _short_turns:
-        other = threading.Thread(target=lambda: _short_turns.__enter__())
-        other.start()
-        other.join()
+    _short_turns.begin()
+    other = threading.Thread(target=_short_turns.begin)
+    other.start()
+    other.join()
+    _short_turns.end()
     assert sys.getswitchinterval() < before
-    _short_turns.__exit__()
+    _short_turns.end()
     assert sys.getswitchinterval() == before
+
+
+def test_switch_interval_is_put_back_before_the_call_returns():
+    """And not some time later, by a thread that is on its way out."""
+    before = sys.getswitchinterval()
+    seen = set()
+
+    def f(x):
+        slowly(x)
+        seen.add(sys.getswitchinterval())
+        return x
+
+    for _ in range(20):
+        parallel_apply(f, A[:2], workers=2, verify=False)
+        assert sys.getswitchinterval() == before
+    assert min(seen) < before
 
 
 # What verify must not do.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import WorkerDiedError, _pool, parallel_apply, parallel_imap, parallel_map, report
+from parwise import WorkerDiedError, _items, _pool, parallel_apply, parallel_imap, parallel_map, report
 from parwise._pool import default_pool
 from parwise._runners import processes
 
@@ -146,6 +147,45 @@ def test_slow_first_result_holds_up_a_few_only():
     next(results)
     assert len(taken) < 700
     results.close()
+
+
+@pytest.mark.parametrize("call", [parallel_imap, parallel_map])
+def test_interrupt_while_an_item_is_taken(call, tmp_path):
+    """It does not wait for what workers are at."""
+
+    def items():
+        yield from range(3)
+        raise KeyboardInterrupt
+
+    def f(k):
+        time.sleep(2)
+        (tmp_path / str(k)).touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        list(call(f, items(), workers=2, isolate=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how):
+    """As a stream's that is under way; only what workers could have at once is taken."""
+    monkeypatch.setattr(_items, "SLOW_SECONDS", -1.0)
+    taken = []
+    results = parallel_imap(lambda k: k, (taken.append(k) or k for k in itertools.count()), **how)
+    for k in range(40):
+        assert next(results) == k
+        assert len(taken) <= k + 1000
+    results.close()
+
+
+def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
+    """They could be large."""
+    monkeypatch.setattr(_items, "TAKING_SECONDS", -1.0)
+    feed = _items.Feed((iter(range(100)),), any_thread=False, keep=False)
+    assert 9 <= feed.fill(100, 1) <= 20
+    assert feed.fill(100, 40) >= 40
+    assert feed.fill(100) == 100
+    assert feed.fill(200, 101) == 100
+    assert feed.count == 100
 
 
 def test_thread_that_asks_takes_the_items(how):
@@ -317,6 +357,79 @@ def test_left_in_the_midst(how):
             if k == 3:
                 break
         assert list(parallel_imap(lambda k: k, range(30), **how)) == list(range(30))
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_in_a_forked_child(how, more):
+    """It cannot go on there, where the workers are not its own, and leaves them alone when it is dropped."""
+    large = np.ones(300_000)
+    results = parallel_imap(lambda k: slowly(k + large[0]), range(30), **how)
+    assert next(results) == 1.0
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        code = 0
+        if more:
+            try:
+                code = len(list(results)) - 29
+            except RuntimeError as error:
+                code = "was forked from" not in str(error)
+        del results
+        gc.collect()
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert list(results) == [k + 1.0 for k in range(1, 30)]
+
+
+def test_dropped_by_one_of_its_own_threads():
+    """In which the collector has found it."""
+    go, done = threading.Event(), threading.Event()
+
+    def f(k):
+        if k == 5:
+            go.wait(60)
+            gc.collect()
+            done.set()
+        return k
+
+    def use():
+        results = parallel_imap(f, itertools.count(), workers=2, executor="threads")
+        assert next(results) == 0
+        circle = [results]
+        circle.append(circle)
+
+    gc.disable()
+    try:
+        use()
+        go.set()
+        assert done.wait(60)
+    finally:
+        gc.enable()
+
+
+def test_in_a_thread_of_its_own_executor():
+    with ThreadPoolExecutor(1) as executor:
+        found = executor.submit(lambda: list(parallel_imap(abs, range(100), executor=executor)))
+        assert found.result(60) == list(range(100))
+
+
+def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
+    """The collector may come upon a generator at any line, in the same thread."""
+    pool = default_pool()
+    made = []
+
+    class Made(_pool.WorkerPool):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+            _pool.put_back(pool)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_pool, "WorkerPool", Made)
+        patch.setattr(_pool, "_default", None)
+        assert _pool.default_pool() is pool
+    assert len(made) == 1
+    assert default_pool() is pool
 
 
 def test_small_ones_start_no_process():

@@ -93,6 +93,8 @@ class Company:
         self._start: Callable[[], int] = _nowhere
         self._deadline: float | None = None
         self._retry = LEAST_PATIENCE / 2
+        # Whether the second thread has made turns short.
+        self._short = False
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
         self._gone = _thread.allocate_lock()
@@ -180,6 +182,12 @@ class Company:
         pool = self._given_pool or known_pool()
         return pool is not None and pool.seems_warm
 
+    @property
+    def found_warm(self) -> bool:
+        """Whether workers of an earlier call are up, unless the other thread is bringing up some: it hears them then."""
+        with self._turn:
+            return self._state not in ("preparing", "active") and self.crew.warm
+
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
@@ -188,6 +196,8 @@ class Company:
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""
+        if self._joined and self.pool.foreign:  # the other thread is the parent's, as are the workers
+            return
         with self._turn:
             if self._state != "active":
                 self._go()
@@ -204,16 +214,27 @@ class Company:
     def _go(self) -> None:
         if self._state != "left":
             self._state = "left"
+            self._lengthen()
             self._leaving.release()
+
+    def _lengthen(self) -> None:
+        """Have turns of the usual length again; in the caller, since the other thread may come to it after the call."""
+        short, self._short = self._short, False
+        if short:
+            _short_turns.end()
 
     def _run(self) -> None:
         """In the second thread: wait, take over when it is time, and attend to workers until the caller leaves."""
-        # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
-        with _short_turns:
-            while not self._leaving.acquire(True, self._patience()):
-                if self._may_prepare() and self._prepare():
-                    self._drive()
-                    return
+        with self._turn:
+            if self._state == "left":
+                return
+            # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
+            _short_turns.begin()
+            self._short = True
+        while not self._leaving.acquire(True, self._patience()):
+            if self._may_prepare() and self._prepare():
+                self._drive()
+                return
 
     def _patience(self) -> float:
         deadline = self._deadline
@@ -289,14 +310,16 @@ class _ShortTurns:
         self._before = 0.0
         self._lock = threading.Lock()
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """For one more thread."""
         with self._lock:
             if not self._users:
                 self._before = sys.getswitchinterval()
                 sys.setswitchinterval(SWITCH_SECONDS)
             self._users += 1
 
-    def __exit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """For one less."""
         with self._lock:
             self._users -= 1
             if not self._users:

@@ -64,6 +64,8 @@ class Crew:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._pool.foreign:  # in a child that was forked in the midst: the workers are the parent's
+            return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None:

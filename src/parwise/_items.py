@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sized
 from operator import itemgetter
 from typing import Any
@@ -15,6 +16,15 @@ from ._split import Task
 
 #: Length of what has not come to its end yet.
 ENDLESS = 2**62
+
+# Items that are taken from an iterator before they are needed: while the caller
+# computes one, workers have these. Not if each takes so long to come: a result
+# is not to wait for items behind it.
+LOOK_AHEAD = 8
+SLOW_SECONDS = 0.050
+# So long, about, items are taken for one task: with a function faster than they
+# come, 40 ms of its work could be all there are, or more than the memory holds.
+TAKING_SECONDS = 0.004
 
 _OBJECT = np.dtype(object)
 
@@ -57,32 +67,48 @@ class Feed:
         self._taken = 0
         self._thread = None if any_thread else threading.get_ident()
         self._keep = keep
+        # Whether the last item was long in coming.
+        self._slow = False
         self.most = ENDLESS
         self.count = (
             lengths.pop() if len(lengths) == 1 and all(isinstance(one, Sized) for one in iterables) else ENDLESS
         )
         self.error: BaseException | None = None
 
-    def fill(self, stop: int) -> int:
-        """Have the items before `stop` ready, and tell how many there are: fewer at the end, or in another thread."""
+    def fill(self, stop: int, least: int | None = None) -> int:
+        """Have the items before `stop` ready, and tell how many there are: fewer at the end, or in another thread.
+
+        Those behind `least` may be left for later, if they are long in coming.
+        """
         if self._thread in (None, threading.get_ident()):
-            wanted = min(stop, self.count, self.most)
-            if self._taken < wanted:
-                self._take(wanted)
+            self._fill(min(stop, self.count, self.most), stop if least is None else least)
         return min(stop, self._taken)
+
+    def _fill(self, stop: int, least: int) -> None:
+        size, begun, clock = 1, time.perf_counter(), time.perf_counter
+        now = begun
+        while self._taken < min(stop, self.count):
+            ahead = self._taken - least
+            if ahead >= 0 and (self._slow or (ahead >= LOOK_AHEAD and now - begun > TAKING_SECONDS)):
+                return
+            self._take(min(stop, self._taken + size))
+            before, now = now, clock()
+            self._slow = now - before > SLOW_SECONDS * size
+            size *= 2
 
     def _take(self, stop: int) -> None:
         items, taken = self._items, self._taken
         try:
             items.update(zip(range(taken, stop), self._iterator, strict=False))
-        except BaseException as error:
+        except Exception as error:
             self.error = error
-        # What came before an error is there.
-        while taken < stop and taken in items:
-            taken += 1
-        self._taken = taken
-        if taken < stop:
-            self.count = taken
+        finally:
+            # What came before an error is there.
+            while taken < stop and taken in items:
+                taken += 1
+            self._taken = taken
+            if taken < stop:
+                self.count = taken
 
     def belong(self) -> None:
         """Take items in this thread from now on."""

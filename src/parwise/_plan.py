@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ._call import Call
-from ._items import ENDLESS
+from ._items import ENDLESS, LOOK_AHEAD
 from ._split import Task
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
@@ -21,9 +21,6 @@ LEAST_SECONDS = 0.001
 # A second task waits at a worker only if its turn comes soon: a long one is
 # better kept for whoever is free first.
 QUEUE_SECONDS = 0.050
-# Items that are taken from an iterator before they are needed: while the caller
-# computes one, workers have these.
-LOOK_AHEAD = 8
 
 
 class Plan:
@@ -72,19 +69,22 @@ class Plan:
             if self._blocks is not None:
                 return self._blocks.popleft() if self._blocks else None
             lo = self._next
-            hi = self._fill(min(lo + self._size(lo, seconds, workers), self._stop))
+            hi = self._fill(min(lo + self._size(lo, seconds, workers), self._stop), lo + 1)
             if lo >= hi:
                 return None
             self._next = hi
             return Task(lo, hi)
 
-    def _fill(self, hi: int) -> int:
-        """Have the items before `hi` ready, some more for other workers, and tell how many of them there are."""
+    def _fill(self, hi: int, least: int) -> int:
+        """Have the items before `hi` ready, some more for other workers, and tell how many of them there are.
+
+        Those before `least` in any case, if there are so many.
+        """
         if self._feed is None:
             return hi
-        self._feed.fill(hi + LOOK_AHEAD)
+        found = self._feed.fill(hi + LOOK_AHEAD, least)
         self._stop = min(self._stop, self._feed.count)
-        return self._feed.fill(min(hi, self._stop))
+        return min(hi, self._stop, found)
 
     def _size(self, lo: int, seconds: float, workers: int) -> int:
         """Elements of the next task."""
@@ -161,6 +161,6 @@ class Plan:
     def empty(self) -> bool:
         """Whether all has been handed out."""
         with self._lock:
-            self._fill(self._next)
+            self._fill(self._next, self._next + 1)
             left = bool(self._blocks) if self._blocks is not None else self._next < self._stop
             return not left and not self._returned

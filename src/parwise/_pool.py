@@ -334,16 +334,23 @@ def fitting_slot_bytes() -> int:
 
 
 _default: WorkerPool | None = None
-_default_lock = threading.Lock()
+# Reentrant: the collector may end a generator, which puts its pool back, while it is held.
+_default_lock = threading.RLock()
 
 
 def default_pool() -> WorkerPool:
     """The pool of this process; a forked child gets one of its own."""
     global _default
     with _default_lock:
-        if _default is None or _default.foreign:
-            _default = WorkerPool()
-        return _default
+        pool = _default
+        if pool is not None and not pool.foreign:
+            return pool
+    fresh = WorkerPool()
+    with _default_lock:
+        # Not if another one came meanwhile.
+        if _default is pool:
+            _default = fresh
+        return _default or fresh
 
 
 def take_pool() -> WorkerPool:
@@ -377,7 +384,7 @@ def known_pool() -> WorkerPool | None:
 def _forget_lock_in_child() -> None:
     # Another thread of the parent may have held it when the fork came.
     global _default_lock
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget_lock_in_child)

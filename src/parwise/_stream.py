@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
@@ -11,10 +12,10 @@ from ._audit import audit
 from ._call import Call
 from ._company import Company
 from ._crew import Crew
-from ._items import Listing
+from ._items import LOOK_AHEAD, Listing
 from ._job import Job
 from ._options import is_pool
-from ._plan import LOOK_AHEAD, TASK_SECONDS
+from ._plan import TASK_SECONDS
 from ._pool import WorkerPool, put_back, take_pool
 from ._runners import is_serial
 from ._runners.futures import dispatch
@@ -77,7 +78,10 @@ def _results(job: Job, source: Source) -> Generator[Any, None, None]:
     assert feed is not None
     assert isinstance(listing, Listing)
     index, clock = 0, time.perf_counter
+    # A forked child has the workers' channels too, and would take the parent's results.
+    owner = None if isinstance(source, _Alone) else os.getpid()
     while True:
+        _check_owner(owner)
         # Whichever thread asks: the plain loop would take its items there.
         feed.belong()
         size = max(1, int(source.seconds / plan.pace)) if plan.pace else 1
@@ -94,9 +98,17 @@ def _results(job: Job, source: Source) -> Generator[Any, None, None]:
             yield result
             index += 1
             if clock() - seen > PAUSE_SECONDS:
+                _check_owner(owner)
                 source.attend()
                 job.repeat()
                 seen = clock()
+
+
+def _check_owner(pid: int | None) -> None:
+    if pid not in (None, os.getpid()):
+        raise RuntimeError(
+            "these results are computed for the process that this one was forked from; call parallel_imap anew here"
+        )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -49,8 +51,9 @@ def dispatch(job: Job) -> Iterator[Dispatch]:
         flight: Dispatch
         if executor == "threads":
             workers = job.call.settings.workers
-            own = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="parwise"))
-            flight = _ToThreads(job, own, workers)
+            own = ThreadPoolExecutor(workers, thread_name_prefix="parwise")
+            to_threads = flight = _ToThreads(job, own, workers)
+            stack.callback(lambda: own.shutdown(wait=not to_threads.within))
         elif isinstance(executor, ThreadPoolExecutor):
             flight = _ToThreads(job, executor, executor._max_workers)
         elif is_dask_client(executor):
@@ -83,6 +86,7 @@ class Dispatch:
         job.open()
         self._job = job
         self._executor = executor
+        self._owner = os.getpid()
         self.workers = max(1, workers)
         self._most = 2 * self.workers
         self._flying: dict[Future[Any], Task] = {}
@@ -120,8 +124,9 @@ class Dispatch:
 
     def cancel(self) -> None:
         """Have nothing begun any more, and wait for no one."""
-        for future in self._flying:
-            future.cancel()
+        if os.getpid() == self._owner:  # and not in a child that was forked in the midst
+            for future in self._flying:
+                future.cancel()
 
     def _submit(self, task: Task) -> None:
         raise NotImplementedError
@@ -137,17 +142,44 @@ class _ToThreads(Dispatch):
         super().__init__(job, executor, workers)
         # As in the caller's thread: a new one starts with defaults.
         self._floats, self._counts = read_floats(), local_threads() or {}
+        self._computing: set[int] = set()
+
+    @property
+    def within(self) -> bool:
+        """Whether this thread is at one of the tasks, in which the collector has come upon what is at them."""
+        return threading.get_ident() in self._computing
+
+    def step(self) -> None:
+        """Take a task that is done; or compute one here, if the executor has begun none.
+
+        It may have all its threads at something else, or be the one that this
+        runs in.
+        """
+        self.supply()
+        first = next(iter(self._flying), None)
+        if first is not None and not any(f.running() or f.done() for f in self._flying) and first.cancel():
+            self._job.compute_and_accept(self._flying.pop(first))
+        else:
+            super().step()
 
     def cancel(self) -> None:
         """Have nothing begun any more, and wait for what has: it works on this process's memory."""
-        wait([future for future in self._flying if not future.cancel()])
+        if os.getpid() == self._owner:
+            begun = [future for future in self._flying if not future.cancel()]
+            if not self.within:
+                wait(begun)
 
     def _submit(self, task: Task) -> None:
         self._flying[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
 
     def _compute(self, task: Task) -> None:
-        with floats(self._floats), with_local_threads(self._counts):
-            self._job.compute_and_accept(task)
+        thread = threading.get_ident()
+        self._computing.add(thread)
+        try:
+            with floats(self._floats), with_local_threads(self._counts):
+                self._job.compute_and_accept(task)
+        finally:
+            self._computing.discard(thread)
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         future.result()

@@ -236,7 +236,7 @@ class Caller:
         have saved is added up, and pays for it in the end.
         """
         company = self._company
-        return left > WARM_SECONDS if company.crew.warm else left + company.pool.missed > COLD_SECONDS
+        return left > WARM_SECONDS if company.found_warm else left + company.pool.missed > COLD_SECONDS
 
     def _look_up(self, worth: bool) -> None:
         """After the first element: see to workers that are there, or whether there is room for some."""
