@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._company import CARRIAGES, COLD_SECONDS, PATIENCE, WARM_SECONDS, Company, Room
+from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company, Room
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
@@ -95,7 +95,7 @@ def _run_beside(job: Job, company: Company) -> None:
     if not crew.started:
         return
     crew.take_all()
-    race = _Race(crew, company.pace, job.call.carriage)
+    race = _Race(crew, company.pace, job.call.carriage())
     while not crew.finished:
         crew.step(None)
         job.repeat()
@@ -166,7 +166,7 @@ def _compute_here(job: Job, company: Company) -> None:
     while not (crew.serving or company.error is not None):
         if (task := plan.take(seconds)) is None:
             break
-        company.expect(None if plan.empty else max(PATIENCE, CARRIAGES * job.call.carriage))
+        company.expect(None if plan.empty else company.at_least())
         start = time.perf_counter()
         if room.watch.suspicious:
             with room.watch:
