@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
-from parwise import _company, _groups
+from parwise import _company, _parts
 from parwise._parts import Whole, wheres_of
 from parwise._runners import processes
 
@@ -217,12 +217,14 @@ def test_groups_that_cost_more_to_send_than_to_compute_stay_here(cube, monkeypat
     monkeypatch.setattr(processes, "COLD_SECONDS", 0.0)
     monkeypatch.setattr(processes, "WARM_SECONDS", 0.0)
     monkeypatch.setattr(_company, "WARM_SECONDS", 0.0)
-    monkeypatch.setattr(_groups, "PARCEL_SECONDS", 1000.0)
+    monkeypatch.setattr(_parts, "PARCEL_SECONDS", 1000.0)
     many = cube.groupby("time")
     assert set(cube.par.map_groups(busy, many, workers=2, verify=False).to_numpy().tolist()) == {os.getpid()}
-    monkeypatch.setattr(_groups, "PARCEL_SECONDS", 0.0)
+    monkeypatch.setattr(_parts, "PARCEL_SECONDS", 0.0)
+    monkeypatch.setattr(_parts, "PARCELS", 0.0)
+    monkeypatch.setattr(_parts, "IMPORT_SECONDS", 0.0)
     monkeypatch.setattr(processes, "OWN_SECONDS", 0.0)
-    monkeypatch.setattr(_company, "LEAST_PATIENCE", 0.0)
+    monkeypatch.setattr(_company, "CARRIED_PATIENCE", 0.0)
     longer = make_cube((2000, 1, 1))
     assert len(set(longer.par.map_groups(busy, "time", workers=2, verify=False).to_numpy().tolist())) > 1
 

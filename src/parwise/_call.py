@@ -71,9 +71,9 @@ class Call:
     raw : bool
         Whether results are handed over as the function gave them (a
         `Collection`), not as one array.
-    carriage : float
-        Seconds that it takes the caller to hand an element to a worker, where
-        that is more than copying the array; a guess.
+    carriage : callable
+        Tells about how many seconds it takes to hand an element to a worker,
+        and the result back, where that is more than copying arrays.
     """
 
     func: Callable[..., Any]
@@ -90,7 +90,7 @@ class Call:
     settings: Settings
     feed: Feed | None = None
     raw: bool = False
-    carriage: float = 0.0
+    carriage: Callable[[], float] = float
 
     @property
     def count(self) -> int:

@@ -26,8 +26,10 @@ WARM_SECONDS = 0.002
 # others take as long, workers pay; but not before, nor much later than this.
 LEAST_PATIENCE = 0.002
 PATIENCE = 0.010
-# Nor before it has taken so many times what handing an element over does.
+# Where handing over takes long, not before so many times that, nor before it is no hiccup of this machine's: the
+# libraries that such a function needs take a worker up to a second.
 CARRIAGES = 2
+CARRIED_PATIENCE = 0.050
 SWITCH_SECONDS = 0.0001
 
 
@@ -184,15 +186,19 @@ class Company:
 
     @property
     def found_warm(self) -> bool:
-        """Whether workers of an earlier call are up, unless the other thread is bringing up some: it hears them then."""
+        """Whether workers of an earlier call are up; not if the other thread is bringing some up, and hears them."""
         with self._turn:
             return self._state not in ("preparing", "active") and self.crew.warm
 
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
-        patience = min(PATIENCE, max(LEAST_PATIENCE, least / max(1, self._job.call.count - 1)))
-        return max(patience, CARRIAGES * self._job.call.carriage)
+        return self.at_least(min(PATIENCE, max(LEAST_PATIENCE, least / max(1, self._job.call.count - 1))))
+
+    def at_least(self, patience: float = PATIENCE) -> float:
+        """As much patience, or what there must be where handing over takes long."""
+        carriage = self._job.call.carriage()
+        return max(patience, CARRIED_PATIENCE, CARRIAGES * carriage) if carriage else patience
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""

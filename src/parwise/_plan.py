@@ -52,6 +52,7 @@ class Plan:
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
+        self._measured, self._seconds = 0, 0.0
 
     def take(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
         """The next task, about `seconds` long if that is known, or None.
@@ -126,6 +127,8 @@ class Plan:
         pace = seconds / max(1, len(task))
         with self._lock:
             self._samples += 1
+            self._measured += len(task)
+            self._seconds += seconds
             # The very first call is slow (imports, caches), so the second one
             # replaces it. From then on half the weight goes to the newest:
             # uneven work changes quickly.
@@ -146,7 +149,10 @@ class Plan:
                 # What ends who knows when is taken to go on for as long as it has.
                 stop = self._stop if self._stop < ENDLESS else 2 * self._next
                 left = max(0, stop - self._next)
-            return (left + sum(map(len, self._returned))) * max(0.0, (self._pace or 0.0) - self._carriage)
+            pace = self._pace or 0.0
+            if carriage := self._carriage():  # which one hiccup of the machine must not seem to be worth
+                pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - carriage)
+            return (left + sum(map(len, self._returned))) * pace
 
     @property
     def queue_ahead(self) -> bool:

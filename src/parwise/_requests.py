@@ -141,11 +141,11 @@ def run(
     labels: Callable[[], Labels],
     out: Any = None,
     func: Any = None,
-    carriage: float = 0.0,
+    carriage: Callable[[], float] = float,
 ) -> Any:
     """Call `parallel_apply`, whose errors then name labels.
 
-    `carriage` is the caller's time to hand an element to a worker, where that is much.
+    `carriage` tells what it takes to hand an element to a worker, where that is much.
     """
     call = make_call(
         func or request.func,

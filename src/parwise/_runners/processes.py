@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._company import CARRIAGES, COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
+from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
@@ -100,7 +100,7 @@ def _run_beside(job: Job, company: Company) -> None:
     if not crew.started:
         return
     crew.supply()
-    race = _Race(crew, company.pace, job.call.carriage)
+    race = _Race(crew, company.pace, job.call.carriage())
     while not crew.finished:
         crew.step(None)
         job.repeat()
@@ -188,7 +188,7 @@ class Caller:
         plan, room = job.plan, company.room
         if company.crew.serving or company.error is not None or (task := plan.take(self._seconds)) is None:
             return False
-        company.expect(None if plan.empty else max(PATIENCE, CARRIAGES * job.call.carriage))
+        company.expect(None if plan.empty else company.at_least())
         start = time.perf_counter()
         if room.watch.suspicious:
             with room.watch:
