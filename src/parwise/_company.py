@@ -17,6 +17,7 @@ from ._crew import Crew
 from ._interrupt import Uninterrupted
 from ._job import Job
 from ._pool import WorkerPool, default_pool, known_pool
+from .errors import ParwiseError
 
 # Bringing up the first workers takes 90 ms of another CPU and 3 ms of the
 # caller's time; handing a call to workers that are up about 0.5 ms of it.
@@ -259,8 +260,12 @@ class Company:
             self.room.threads.add(threading.get_native_id())
             if not self.room.seems_free():
                 return False
-            if not self.crew.started:
-                self.crew.call_up()
+            try:
+                if not self.crew.started:
+                    self.crew.call_up()
+            except (ParwiseError, OSError):
+                self._deadline = None  # the caller tries, and is told, between two tasks
+                return False
             self._state = "preparing"
             return True
 
