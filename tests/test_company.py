@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import NotReproducibleError, _options, parallel_apply
+from parwise import NotReproducibleError, _company, _options, parallel_apply
 from parwise._blas import is_local, local_threads, with_local_threads
 from parwise._company import _short_turns
 from parwise._pool import default_pool
@@ -329,3 +329,20 @@ def test_threads_of_blas_with_a_slow_first_element():
     with threadpoolctl.threadpool_limits(2):
         f = lambda v: (slowly(1.0), v @ v)[1]  # noqa: E731
         assert_same(parallel_apply(f, rows, workers=2), loop(f, rows))
+
+
+def test_interrupt_as_it_is_about_to_leave(monkeypatch):
+    """The other thread must not go on with workers that another call has by then."""
+    leave, calls = _company.Company.leave, []
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        leave(self)
+
+    monkeypatch.setattr(_company.Company, "leave", interrupted)
+    company = _company.Company(None, None)
+    with pytest.raises(KeyboardInterrupt), company:
+        pass
+    assert company._state == "left"

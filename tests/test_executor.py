@@ -191,7 +191,7 @@ WAITING = {
 
 
 @pytest.mark.parametrize("way", WAITING.values(), ids=WAITING)
-def test_callbacks_and_what_they_cannot_do(pool, gate, way):
+def test_callbacks_and_what_they_cannot_do(pool, gate, way, tmp_path):
     """They run in the thread that would have to bring what they wait for."""
     seen, done = [], threading.Event()
 
@@ -206,7 +206,10 @@ def test_callbacks_and_what_they_cannot_do(pool, gate, way):
 
     held = pool.submit(gate)
     gate.came()
-    pool.submit(abs, -7).add_done_callback(after)
+    (tmp_path / "other").mkdir()
+    other = Gate(tmp_path / "other")
+    pool.submit(other, 7).add_done_callback(after)
+    other.open()
     assert done.wait(60)
     gate.open()
     assert seen[0] == 7

@@ -79,7 +79,8 @@ def test_small_calls_and_empty_ones():
     for count in (100, 1, 0):
         seen = Seen()
         assert_same(parallel_apply(np.negative, np.arange(float(count)), progress=seen), -np.arange(float(count)))
-        assert seen == [(count, count)]
+        assert seen[-1] == (count, count)
+        assert seen.count((count, count)) == 1  # on a machine that is held up there are more before it
 
 
 @pytest.mark.usefixtures("at_once")

@@ -115,7 +115,12 @@ class Company:
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
-            self.leave()
+            try:
+                self.leave()
+            finally:
+                # Again, if an interrupt came before it had begun: the other thread would go on with workers that
+                # others use by then.
+                self.leave()
         except BaseException as late:
             error = late
             raise
@@ -187,7 +192,7 @@ class Company:
 
     @property
     def found_warm(self) -> bool:
-        """Whether workers of an earlier call are up; not if the other thread is bringing some up, and hears them."""
+        """Whether workers of an earlier call are up; if the other thread brings up some, it hears them."""
         with self._turn:
             return self._state not in ("preparing", "active") and self.crew.warm
 
@@ -216,7 +221,8 @@ class Company:
             self.crew.wake()
             self._gone.acquire()
         if self.error is not None:
-            raise self.error
+            error, self.error = self.error, None
+            raise error
 
     def _go(self) -> None:
         if self._state != "left":
