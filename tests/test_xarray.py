@@ -313,6 +313,58 @@ def test_coordinates_can_be_mapped(cube):
     assert days.to_numpy()[:2].tolist() == [18322, 18323]
 
 
+def test_calendars_of_models():
+    times = xr.date_range("2000-01-01", periods=10, calendar="noleap", use_cftime=True)
+    array = xr.DataArray(np.random.default_rng(0).random((10, 3)), {"time": times}, ("time", "x"))
+    assert_alike(array.par.map(np.sum, "time"), loop(np.sum, array, dims="time"))
+    for by in ("time.month", array.resample(time="3D")):
+        want = (array.groupby(by) if isinstance(by, str) else by).map(lambda x: x.mean("time"))
+        assert_alike(array.par.map_groups(lambda x: x.mean("time"), by, workers=2, isolate=True), want)
+    with pytest.raises(KeyError) as error:
+        array.par.map(boom, "time", args=(float(array[0].max()),))
+    assert "time=2000-01-01 00:00:00" in notes_of(error)
+
+
+def test_multiindex_in_windows_and_groups(cube):
+    stacked = cube.drop_vars(["area", "hours"]).stack(pixel=("lat", "lon"))
+    view = stacked.rolling(pixel=2).construct("window", keep_attrs=True)
+    assert_alike(stacked.par.map_windows(np.sum, pixel=2, dim="time"), loop(np.sum, view, dims=("pixel", "time")))
+    for by in ("lat", "pixel"):
+        got = (
+            stacked.par.map_groups(lambda x: x.mean("pixel"), by) if by == "lat" else stacked.par.map_groups(np.sum, by)
+        )
+        func = np.sum if by == "pixel" else lambda x: x.mean("pixel")
+        assert_alike(got, stacked.groupby(by).map(func))
+
+
+def test_several_groupers(cube):
+    array = cube.assign_coords(half=("time", np.repeat(["x", "y"], 6)))
+    got = array.par.map_groups(lambda x: x.mean("time"), ["season", "half"], workers=2, isolate=True)
+    assert_alike(got, array.groupby(["season", "half"]).map(lambda x: x.mean("time")))
+
+
+@pytest.mark.parametrize("dims", ["my dim", ("my dim", "a.b")])
+def test_names_of_all_kinds(dims):
+    array = xr.DataArray(np.arange(24.0).reshape(2, 3, 4), {"my dim": [3, 4]}, ("my dim", "a.b", "y"), name=("a", 1))
+    assert_alike(array.par.map(np.sum, dims), loop(np.sum, array, dims=dims))
+    got = array.par.map_windows(np.sum, {"my dim": 2})
+    assert_alike(got, loop(np.sum, array.rolling({"my dim": 2}).construct("window", keep_attrs=True), dims="my dim"))
+
+
+def test_the_same_array_twice(cube):
+    def func(x, y, z):
+        return (x * y - z).sum()
+
+    assert_alike(cube.par.map(func, "lat", cube, cube), loop(func, cube, cube, cube, dims="lat"))
+
+
+def test_dask_chunks_of_several_lengths_and_no_name(cube):
+    lazy = cube.rename(None).chunk(time=-1, lat=(1, 2), lon=(3, 1))
+    got = lazy.par.map(np.sum, ("lat", "lon"), output_core_dims=[], output_dtypes=float)
+    assert (got.chunks, got.name) == (((1, 2), (3, 1)), None)
+    assert_alike(got.compute(), loop(np.sum, cube, dims=("lat", "lon")).rename(None))
+
+
 def test_no_element():
     empty = xr.DataArray(np.ones((0, 3)), {"y": [1, 2, 3]}, ("x", "y"))
     assert empty.par.map(np.sum, "x").shape == (0,)
@@ -417,7 +469,7 @@ BAD = {
     ),
     "unlike labels": (
         lambda: ONE.par.map(same, "x", ONE.assign_coords(x=[1, 2, 4])),
-        ValueError,
+        getattr(xr, "AlignmentError", ValueError),
         "the coordinate 'x' of other 0 differs from the array's, first at 2: 4 against 3",
     ),
     "unlike lengths": (lambda: ONE.par.map(same, "x", ONE[:2]), ValueError, "other 0 has length 2 along 'x'"),
@@ -477,9 +529,28 @@ BAD = {
         ValueError,
         "no halo and no gaps",
     ),
-    "no group": (lambda: ONE.par.map_groups(same, "y"), Exception, "y"),
+    "no group": (lambda: ONE.par.map_groups(same, "y"), KeyError, "'y'.*; there are 'x'"),
+    "no group of a dataset": (lambda: ONE.to_dataset().par.map_groups(same, "y"), KeyError, "; there are 'x', 'one'"),
     "no window": (lambda: ONE.par.map_windows(same), TypeError, "no window: give"),
-    "window": (lambda: ONE.par.map_windows(same, tme=2), ValueError, "no dimension 'tme' to roll along; there are 'x'"),
+    "window": (lambda: ONE.par.map_windows(same, tme=2), KeyError, "no dimension 'tme' to roll along; there are 'x'"),
+    "windows twice": (lambda: ONE.par.map_windows(same, {"x": 2}, x=3), ValueError, "as a dict, .* and by keyword"),
+    "windows by rolling": (lambda: ONE.par.map_windows(same, ONE.rolling(x=2)), TypeError, "got DataArrayRolling"),
+    "window of no int": (lambda: ONE.par.map_windows(same, x=2.5), TypeError, "must be an int, got 2.5 of type float"),
+    "window of nothing": (lambda: ONE.par.map_windows(same, x=0), ValueError, "at least 1 long, got 0"),
+    "min_periods": (lambda: ONE.par.map_windows(same, x=2, min_periods=0), ValueError, "from 1 on, or None, got 0"),
+    "window and dim": (lambda: ONE.par.map_windows(same, x=2, dim="x"), ValueError, "one dimension twice"),
+    "keep_attrs": (lambda: ONE.par.map(counting, "x", keep_attrs="all"), ValueError, "got 'all'"),
+    "no names": (lambda: ONE.par.map(pair, "x", output_core_dims=[None]), TypeError, "must be names"),
+    "sizes": (
+        lambda: ONE.par.map(pair, "x", output_core_dims=["q"], output_sizes={"q": 3}),
+        ValueError,
+        r"output_sizes says 3 for 'q', but func gives results of shape \(2,\)",
+    ),
+    "blocks of groups": (
+        lambda: ONE.par.map_groups(counting, "x", vectorized=True, keep_attrs=False),
+        ValueError,
+        "'vectorized', 'keep_attrs': each group is given to func whole",
+    ),
     "missing": (
         lambda: ONE.to_dataset().par.map(same, "x", on_missing_dim="keep"),
         ValueError,
@@ -492,6 +563,10 @@ BAD = {
         "no node of the tree has a dimension 'y'; there are 'x'",
     ),
 }
+
+
+if not hasattr(xr, "DataTree"):
+    del BAD["tree"]
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -825,9 +900,9 @@ def test_files_are_read_in_blocks(dims, monkeypatch):
     cube = make_cube((200, 60, 70))
     lazy, counted = in_file(cube)
     got = lazy.par.map(np.max, dims, workers=2)
-    assert len(counted.read) == 4
+    assert 4 <= len(counted.read) <= 6
     assert max(counted.read) < 0.35 * cube.size
-    assert sum(counted.read) == cube.size  # and nothing twice
+    assert sum(counted.read) < 1.01 * cube.size  # only the first task may be wanted twice, to compare workers with
     assert_alike(got, cube.par.map(np.max, dims, workers=1))
     counted.read.clear()
     lazy[:5].par.map(lambda x: x.max(), "time", as_xarray=True)
@@ -936,7 +1011,7 @@ def test_labelled_windows_of_files(monkeypatch):
     assert_alike(
         lazy.par.map_windows(lambda x: x.mean("window"), **how), cube.par.map_windows(lambda x: x.mean("window"), **how)
     )
-    assert max(counted.read) < 0.5 * cube.size
+    assert sum(counted.read) == cube.size
     some = {"errors": "ignore", **how}
 
     def fails(x):
@@ -977,6 +1052,8 @@ def test_open_dataset(tmp_path, cube, engine, runner):
             assert_alike(got, loaded.par.map(lambda x: x.max("lon"), dims, as_xarray=True))
         mean = lazy.par.map_groups(lambda x: x.mean("time"), "season", **runner)
         assert_alike(mean, loaded.groupby("season").map(lambda x: x.mean("time")))
+        how = {"time": 3, "min_periods": 2, "center": True, **runner}
+        assert_alike(lazy.par.map_windows(np.nanmax, **how), loaded.par.map_windows(np.nanmax, **how))
         assert not lazy.variable._in_memory
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
-from ._labels import Labels, coords_within
+from ._labels import Labels, coords_within, listed
 from ._parts import Part, Whole, loaded, wheres_of
 from ._requests import Request, run
 from ._views import Box
@@ -23,7 +23,8 @@ def map_groups(whole: Any, group: Any, request: Request) -> Any:
     xarray makes the groups and combines the results; only the calls are done
     otherwise, in between.
     """
-    by = group if isinstance(group, GroupBy) else whole.groupby(group)
+    _check(request)
+    by = group if isinstance(group, GroupBy) else _grouped(whole, group)
     wheres = wheres_of(by)
     labels = functools.partial(_labels, by, group, len(wheres))
     variables = whole.variables.values() if isinstance(whole, xr.Dataset) else [whole]
@@ -37,6 +38,24 @@ def map_groups(whole: Any, group: Any, request: Request) -> Any:
     parts = Whole(by._obj, wheres)
     results = _with_gaps(_results(parts, len(wheres), labels, request), parts)
     return _combined(by, results, [one if _is_labelled(one) else parts.part(k) for k, one in enumerate(results)])
+
+
+def _check(request: Request) -> None:
+    """Refuse what is about slices and blocks."""
+    given = {"vectorized": False, "chunk": None, "depth": 0, "boundary": None, "keep_attrs": True}
+    if wrong := [name for name, default in given.items() if getattr(request, name) != default]:
+        raise ValueError(
+            f"{listed(wrong)}: each group is given to func whole, and what that returns is kept as it is; "
+            "leave them out, or use .par.map"
+        )
+
+
+def _grouped(whole: Any, group: Any) -> Any:
+    try:
+        return whole.groupby(group)
+    except KeyError as error:
+        known = [*whole.coords, *whole.dims, *(whole.data_vars if isinstance(whole, xr.Dataset) else [])]
+        raise KeyError(f"no group {group!r}; there are {listed(dict.fromkeys(known))}") from error
 
 
 def _labels(by: Any, group: Any, count: int) -> Labels:

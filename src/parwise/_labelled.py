@@ -53,6 +53,10 @@ def _finish(
             f"output_core_dims names {len(names)} dimension(s), {listed(names)}, "
             f"but func gives results of shape {core}; give one name per dimension"
         )
+    sizes = request.output_sizes or {}
+    for name, length in zip(names, core, strict=True):
+        if sizes.get(name, length) != length:
+            raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {core}")
     if dtype is not None:
         data = data.astype(dtype, casting="same_kind", copy=False)
     dims: list[Hashable] = list(names)

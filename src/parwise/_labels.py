@@ -11,6 +11,9 @@ import xarray as xr
 
 from ._call import Call
 
+#: What xarray raises for objects that do not align; a ValueError, and older than its own name.
+AlignmentError: type[ValueError] = getattr(xr, "AlignmentError", ValueError)
+
 #: Of an encoding, what holds whatever the shape, dtype and values.
 _FREE_ENCODING = {
     "zlib",
@@ -157,7 +160,6 @@ class Frame:
         if len(self.arrays) == 1 and keep_attrs is True:
             coords = coords_within(first, [dim for dim in order if dim not in changed])
             result = xr.DataArray(data, coords, order, attrs=first.attrs)
-            result.name = first.name  # of None the constructor makes the name that Dask has for its blocks
         else:
             # xarray knows how to merge coordinates; it is given no data to touch.
             stubs = [_stub(first, first.dims), *(_stub(one, self.dims) for one in self.arrays[1:])]
@@ -170,7 +172,7 @@ class Frame:
                 join="exact",
                 keep_attrs=keep_attrs,
             )
-            result.name = first.name
+        result.name = first.name  # and not that of an array of Dask's
         result.encoding = _encoding(first, result)
         return result
 
@@ -231,7 +233,7 @@ def _check_aligned(stubs: list[xr.DataArray]) -> None:
     for number, other in enumerate(stubs[1:]):
         for dim in first.dims:
             if other.sizes[dim] != first.sizes[dim]:
-                raise ValueError(
+                raise AlignmentError(
                     f"other {number} has length {other.sizes[dim]} along {dim!r}, the array {first.sizes[dim]}; "
                     "arrays mapped together must align: select or xr.align(..., join='inner') first"
                 )
@@ -239,7 +241,7 @@ def _check_aligned(stubs: list[xr.DataArray]) -> None:
             if both and not first.indexes[dim].equals(other.indexes[dim]):
                 mine, theirs = first.indexes[dim], other.indexes[dim]
                 at = next((k for k, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1]), 0)
-                raise ValueError(
+                raise AlignmentError(
                     f"the coordinate {dim!r} of other {number} differs from the array's, first at {at}: "
                     f"{_text(theirs[at])} against {_text(mine[at])}; "
                     "arrays mapped together must align: select, reindex or xr.align(..., join='inner') first"
@@ -247,7 +249,7 @@ def _check_aligned(stubs: list[xr.DataArray]) -> None:
     try:  # indexes that are not pandas'
         xr.align(*stubs, join="exact", copy=False)
     except ValueError as error:
-        raise ValueError(
+        raise AlignmentError(
             f"the coordinates of others differ from the array's along {listed(first.dims)}: {error}"
         ) from error
 

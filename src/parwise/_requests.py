@@ -63,7 +63,8 @@ class How(Options, total=False):
         The dimensions of one result, if these are not the slice's; a list for
         each, if the function gives a tuple.
     output_dtypes : dtype or list of dtype, optional
-        Of each result. Needed for data in Dask's blocks.
+        Of each result. Needed for data in Dask's blocks. For groups of a
+        Dataset a dict, by variable; so is `output_core_dims`.
     output_sizes : dict, optional
         Lengths of new dimensions. Needed for data in Dask's blocks.
     keep_attrs : bool or str, optional
@@ -86,6 +87,8 @@ class How(Options, total=False):
     as_xarray: bool
 
 
+#: What xarray knows to do with attributes.
+_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
 #: The names of all that.
 HOW = frozenset(How.__annotations__) | frozenset(Options.__annotations__)
 
@@ -100,6 +103,10 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     request = Request(func, checked_dims(dim), **{name: how[name] for name in how if name in own}, options=options)
     if not isinstance(request.as_xarray, bool):
         raise TypeError(f"as_xarray must be a bool, got {request.as_xarray!r}")
+    if not (isinstance(request.keep_attrs, bool) or callable(request.keep_attrs) or request.keep_attrs in _ATTRS):
+        raise ValueError(
+            f"keep_attrs must be a bool, a function, or one of {listed(_ATTRS)}, got {request.keep_attrs!r}"
+        )
     if request.as_xarray and request.vectorized and (request.depth or request.boundary or settings.ignore):
         raise ValueError(
             "blocks of DataArrays (vectorized=True, as_xarray=True) have no halo and no gaps; "
@@ -198,6 +205,8 @@ def names_of_columns(request: Request, count: int) -> list[Any]:
             "pass one list of names per result"
         )
     for names in columns:
+        if None in names:
+            raise TypeError(f"output_core_dims must be names, got {request.output_core_dims!r}")
         if len(set(names)) < len(names) or set(names) & set(request.dims):
             raise ValueError(
                 f"output_core_dims must name different dimensions, without those mapped over ({listed(request.dims)}), "

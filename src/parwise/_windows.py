@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ._checks import is_int
 from ._labelled import map_array, map_dataset
 from ._labels import check_has, checked_dims, listed
 from ._requests import HOW, make_request
@@ -25,20 +26,37 @@ def map_windows(
     more: Mapping[str, Any],
 ) -> Any:
     """Map over the windows of a DataArray or Dataset; `more` has windows and options by keyword."""
-    sizes = {**(windows or {}), **{name: value for name, value in more.items() if name not in HOW}}
-    if not sizes:
-        raise TypeError("no window: give the dimension to roll along and its length, as in time=30")
+    sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
+    if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
+        raise ValueError(f"min_periods must be an int from 1 on, or None, got {min_periods!r}")
     how = {name: value for name, value in more.items() if name in HOW}
     others = () if dim is None else checked_dims(dim)
     request = make_request(func, (*sizes, *others), **how)
     for name in sizes:
         if name not in whole.dims:
-            raise ValueError(f"no dimension {name!r} to roll along; there are {listed(whole.dims)}")
+            raise KeyError(f"no dimension {name!r} to roll along; there are {listed(whole.dims)}")
     if isinstance(whole, xr.DataArray):
         check_has(whole, request.dims)
     view = _windows_of(whole, sizes, request.dims, center, fill_value)
     result = map_dataset(view, (), request, "copy") if isinstance(view, xr.Dataset) else map_array(view, (), request)
     return result if min_periods is None else _with_periods(result, whole, request.dims, sizes, center, min_periods)
+
+
+def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
+    """The windows' lengths, checked."""
+    if windows is not None and not isinstance(windows, Mapping):
+        raise TypeError(f"windows must be a dict of lengths by dimension, as in time=30, got {type(windows).__name__}")
+    if windows and named:
+        raise ValueError(f"windows are given as a dict, {dict(windows)}, and by keyword, {dict(named)}; choose one")
+    sizes = {**(windows or {}), **named}
+    if not sizes:
+        raise TypeError("no window: give the dimension to roll along and its length, as in time=30")
+    for dim, size in sizes.items():
+        if not is_int(size):
+            raise TypeError(f"the window along {dim!r} must be an int, got {size!r} of type {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"the window along {dim!r} must be at least 1 long, got {size}")
+    return sizes
 
 
 def _windows_of(

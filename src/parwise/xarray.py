@@ -30,17 +30,119 @@ from ._windows import map_windows
 __all__ = ["DataArrayMaps", "DataTreeMaps", "DatasetMaps", "How"]
 
 
+class _GroupsAndWindows:
+    """What DataArrays and Datasets have alike."""
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+
+    def map_groups(self, func: Callable[..., Any], group: Any, **how: Unpack[How]) -> Any:
+        """Map a function over groups: ``array.groupby(group).map(func)``.
+
+        Parameters
+        ----------
+        func : callable
+            Gets a DataArray (or a Dataset), with `args` and `kwargs`, and
+            returns one.
+        group : str, DataArray, dict or groupby
+            As xarray's `groupby` takes it: a coordinate, "time.month", an
+            array of labels, a dict of groupers; or what that, `groupby_bins` or
+            `resample` made of this object.
+        **how
+            `args`, `kwargs`, `rng`, and options; see `parwise.xarray.How`. With
+            ``errors="ignore"`` NaN stands in place of a group's result.
+
+        Returns
+        -------
+        DataArray or Dataset
+            What the loop gives: xarray makes the groups and puts the results
+            together. Lazy if the data is in Dask's blocks, which needs
+            `output_dtypes` (and `output_core_dims`): dicts, if `func` gives a
+            Dataset of other variables than it got.
+
+        Raises
+        ------
+        Exception
+            What `func` raised for the first group, with a note that names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> import parwise.xarray
+        >>> da = xr.DataArray([1.0, 2.0, 4.0], {"part": ("x", ["a", "b", "a"])}, "x")
+        >>> da.par.map_groups(lambda one: one - one.mean(), "part").to_numpy()
+        array([-1.5,  0. ,  1.5])
+        >>> da.to_dataset(name="a").par.map_groups(lambda one: one.mean(), "part")["a"].to_numpy()
+        array([2.5, 2. ])
+        """
+        return map_groups(self._whole, group, make_request(func, "group", **how))
+
+    def map_windows(
+        self,
+        func: Callable[..., Any],
+        windows: Mapping[Any, int] | None = None,
+        *,
+        dim: Hashable | tuple[Hashable, ...] | None = None,
+        min_periods: int | None = None,
+        center: bool | Mapping[Any, bool] = False,
+        fill_value: Any = ...,
+        **more: Any,
+    ) -> Any:
+        """Map a function over rolling windows; of a Dataset those of each variable that has the dimensions.
+
+        Parameters
+        ----------
+        func : callable
+            Gets a window: the slice at each label of
+            ``array.rolling(time=30).construct("window")``, with that dimension
+            last.
+        windows : dict, optional
+            The length of the window along each dimension; or by keyword,
+            ``time=30``.
+        dim : hashable or tuple of hashable, optional
+            Dimensions that are mapped over, too: ``dim=("lat", "lon")`` gives
+            `func` the windows of single pixels.
+        min_periods : int, optional
+            NaN where a window has fewer values than these (the fewest, along
+            dimensions that results do not have). None: every result counts.
+        center : bool, optional
+            Whether labels are at the middle of windows.
+        fill_value : optional
+            What stands beyond the array; NaN by default.
+        **more
+            Windows by keyword, and what `parwise.xarray.How` has.
+
+        Returns
+        -------
+        DataArray or Dataset, or tuple of such
+            As from `map`. Of files only blocks are read, each with its windows'
+            neighbours.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> import parwise.xarray
+        >>> da = xr.DataArray([1.0, 5.0, 3.0, 2.0], dims="time")
+        >>> da.par.map_windows(np.median, time=3).to_numpy()
+        array([nan, nan,  3.,  3.])
+        >>> da.par.map_windows(np.nanmedian, time=3, min_periods=2).to_numpy()
+        array([nan,  3.,  3.,  3.])
+        >>> da.to_dataset(name="a").par.map_windows(np.max, time=2)["a"].to_numpy()
+        array([nan,  5.,  5.,  3.])
+        """
+        return map_windows(self._whole, func, windows, dim, min_periods, center, fill_value, more)
+
+
 @xr.register_dataarray_accessor("par")
-class DataArrayMaps:
+class DataArrayMaps(_GroupsAndWindows):
     """Maps over a DataArray, as ``array.par``.
 
     Parameters
     ----------
     array : DataArray
     """
-
-    def __init__(self, array: xr.DataArray) -> None:
-        self._array = array
 
     def map(
         self,
@@ -124,7 +226,7 @@ class DataArrayMaps:
         ('lat', 'lon', 'q')
         """
         return map_array(
-            self._array,
+            self._whole,
             others,
             make_request(
                 func,
@@ -145,109 +247,15 @@ class DataArrayMaps:
             ),
         )
 
-    def map_groups(self, func: Callable[..., Any], group: Any, **how: Unpack[How]) -> Any:
-        """Map a function over groups: ``array.groupby(group).map(func)``.
-
-        Parameters
-        ----------
-        func : callable
-            Gets a DataArray, with `args` and `kwargs`, and returns one.
-        group : str, DataArray, dict or groupby
-            As `DataArray.groupby` takes it: a coordinate, "time.month", an
-            array of labels, a dict of groupers; or what that, `groupby_bins` or
-            `resample` made of this array.
-        **how
-            `args`, `kwargs`, `rng`, and options; see `parwise.xarray.How`. With
-            ``errors="ignore"`` NaN stands in place of a group's result.
-
-        Returns
-        -------
-        DataArray
-            What the loop gives: xarray makes the groups and puts the results
-            together. Lazy if the data is in Dask's blocks, which needs
-            `output_dtypes`.
-
-        Raises
-        ------
-        Exception
-            What `func` raised for the first group, with a note that names it.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import xarray as xr
-        >>> import parwise.xarray
-        >>> da = xr.DataArray([1.0, 2.0, 4.0], {"part": ("x", ["a", "b", "a"])}, "x")
-        >>> da.par.map_groups(lambda one: one - one.mean(), "part").to_numpy()
-        array([-1.5,  0. ,  1.5])
-        """
-        return map_groups(self._array, group, make_request(func, "group", **how))
-
-    def map_windows(
-        self,
-        func: Callable[..., Any],
-        windows: Mapping[Any, int] | None = None,
-        *,
-        dim: Hashable | tuple[Hashable, ...] | None = None,
-        min_periods: int | None = None,
-        center: bool | Mapping[Any, bool] = False,
-        fill_value: Any = ...,
-        **more: Any,
-    ) -> Any:
-        """Map a function over rolling windows.
-
-        Parameters
-        ----------
-        func : callable
-            Gets a window: the slice at each label of
-            ``array.rolling(time=30).construct("window")``, with that dimension
-            last.
-        windows : dict, optional
-            The length of the window along each dimension; or by keyword,
-            ``time=30``.
-        dim : hashable or tuple of hashable, optional
-            Dimensions that are mapped over, too: ``dim=("lat", "lon")`` gives
-            `func` the windows of single pixels.
-        min_periods : int, optional
-            NaN where a window has fewer values than these (the fewest, along
-            dimensions that results do not have). None: every result counts.
-        center : bool, optional
-            Whether labels are at the middle of windows.
-        fill_value : optional
-            What stands beyond the array; NaN by default.
-        **more
-            Windows by keyword, and what `parwise.xarray.How` has.
-
-        Returns
-        -------
-        DataArray or tuple of DataArray
-            As from `map`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import xarray as xr
-        >>> import parwise.xarray
-        >>> da = xr.DataArray([1.0, 5.0, 3.0, 2.0], dims="time")
-        >>> da.par.map_windows(np.median, time=3).to_numpy()
-        array([nan, nan,  3.,  3.])
-        >>> da.par.map_windows(np.nanmedian, time=3, min_periods=2).to_numpy()
-        array([nan,  3.,  3.,  3.])
-        """
-        return map_windows(self._array, func, windows, dim, min_periods, center, fill_value, more)
-
 
 @xr.register_dataset_accessor("par")
-class DatasetMaps:
+class DatasetMaps(_GroupsAndWindows):
     """Maps over the variables of a Dataset, as ``dataset.par``.
 
     Parameters
     ----------
     dataset : Dataset
     """
-
-    def __init__(self, dataset: xr.Dataset) -> None:
-        self._dataset = dataset
 
     def map(
         self,
@@ -285,65 +293,7 @@ class DatasetMaps:
         >>> list(ds.par.map(np.sum, "x", on_missing_dim="drop"))
         ['a']
         """
-        return map_dataset(self._dataset, others, make_request(func, dim, **how), on_missing_dim)
-
-    def map_groups(self, func: Callable[..., Any], group: Any, **how: Unpack[How]) -> Any:
-        """Map a function over groups: ``dataset.groupby(group).map(func)``.
-
-        Parameters
-        ----------
-        func : callable
-            Gets a Dataset and returns one, or a DataArray.
-        group, **how
-            As for a DataArray. For data in Dask's blocks `output_dtypes` (and
-            `output_core_dims`) may be dicts, if `func` gives other variables.
-
-        Returns
-        -------
-        Dataset or DataArray
-
-        Examples
-        --------
-        >>> import xarray as xr
-        >>> import parwise.xarray
-        >>> ds = xr.Dataset({"a": ("x", [1.0, 2.0, 4.0])}, {"part": ("x", ["a", "b", "a"])})
-        >>> ds.par.map_groups(lambda one: one.mean(), "part")["a"].to_numpy()
-        array([2.5, 2. ])
-        """
-        return map_groups(self._dataset, group, make_request(func, "group", **how))
-
-    def map_windows(
-        self,
-        func: Callable[..., Any],
-        windows: Mapping[Any, int] | None = None,
-        *,
-        dim: Hashable | tuple[Hashable, ...] | None = None,
-        min_periods: int | None = None,
-        center: bool | Mapping[Any, bool] = False,
-        fill_value: Any = ...,
-        **more: Any,
-    ) -> Any:
-        """Map a function over the rolling windows of each variable that has the dimensions.
-
-        Parameters
-        ----------
-        func, windows, dim, min_periods, center, fill_value, **more
-            As for a DataArray.
-
-        Returns
-        -------
-        Dataset or tuple of Dataset
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import xarray as xr
-        >>> import parwise.xarray
-        >>> ds = xr.Dataset({"a": ("time", [1.0, 5.0, 3.0])})
-        >>> ds.par.map_windows(np.max, time=2)["a"].to_numpy()
-        array([nan,  5.,  5.])
-        """
-        return map_windows(self._dataset, func, windows, dim, min_periods, center, fill_value, more)
+        return map_dataset(self._whole, others, make_request(func, dim, **how), on_missing_dim)
 
 
 class DataTreeMaps:
