@@ -74,6 +74,8 @@ def test_readme(tmp_path, monkeypatch):
         "array": image, "cube": np.ones((3, 4, 5)), "images": image, "masks": image, "image": image, "model": None,
         "dataset": image, "filenames": ["a", "b"], "np": np, "parwise": parwise, "out": np.empty(1024),
         "parallel_map": parwise.parallel_map, "parallel": parwise.parallel, "a": image, "b": image,
+        "parallel_imap": parwise.parallel_imap, "frames": [image, image], "save": np.asarray,
+        "load": int, "predict": np.sum,
         "f": f, "g": lambda a, b=None: a if b is None else 0.0, "slope": lambda series: series[-1] - series[0],
         "da": da, "other": da, "ds": xr.Dataset({"sst": da}),
     }  # fmt: skip
