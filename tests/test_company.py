@@ -16,7 +16,10 @@ import threadpoolctl
 
 from parwise import NotReproducibleError, _company, _options, parallel_apply
 from parwise._blas import is_local, local_threads, with_local_threads
+from parwise._call import make_call
 from parwise._company import _short_turns
+from parwise._job import Job
+from parwise._options import resolve
 from parwise._pool import default_pool
 from parwise._trial import Trial
 
@@ -114,6 +117,24 @@ def test_claim_stops_the_trial(monkeypatch):
     monkeypatch.setattr(processes, "Trial", Early)
     assert_same(parallel_apply(f, np.arange(50.0), workers=2), np.arange(50.0))
     assert calls == sorted(set(calls))
+
+
+def test_claim_in_the_midst_of_a_trial():
+    """From the time on when another thread may look, each element may be the last."""
+    alone, claimed = time.perf_counter() + 0.01, []
+
+    def f(x):
+        if x == 5:
+            while time.perf_counter() <= alone:
+                pass
+            claimed.append(trial.claim())  # as by the other thread, while this one is at hand
+        return x
+
+    call = make_call(f, (np.arange(50.0),), settings=resolve({"workers": 2}))
+    trial = Trial(call, Job(call).kernel)
+    trial.run(alone, 60.0)
+    assert claimed == [6]
+    assert trial.raw == list(range(6))
 
 
 def test_claim_behind_the_last_element_of_a_trial(monkeypatch):

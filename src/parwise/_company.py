@@ -156,14 +156,20 @@ class Company:
                     self.pool.lock.release()
         return True
 
-    def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> None:
+    def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> float:
         """Take over if the caller's next task takes longer than `seconds`.
 
         `start` gives the element to begin with, as long as the job is not open.
+
+        Returns
+        -------
+        float
+            When that is, by `time.perf_counter`; nothing is taken over before.
         """
         # The other thread only reads these, and holds no turn while it waits.
         self._start = start or self._start
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = float("inf") if seconds is None else time.perf_counter() + seconds
+        self._deadline = None if seconds is None else deadline
         if self._state == "alone" and seconds is not None:
             self._state = "waiting"
             # A new thread has none of the caller's contexts: error handling, precision.
@@ -172,6 +178,7 @@ class Company:
                 _thread.start_new_thread(run, (self._run,))
             except RuntimeError:  # the interpreter ends, or has as many threads as it may have
                 self._state = "alone"
+        return deadline
 
     def attend(self, wanted: bool) -> None:
         """See to the workers from the caller's thread, and start them if `wanted`."""
@@ -251,16 +258,16 @@ class Company:
 
     def _patience(self) -> float:
         deadline = self._deadline
-        return PATIENCE if deadline is None else max(0.0, deadline - time.monotonic())
+        return PATIENCE if deadline is None else max(0.0, deadline - time.perf_counter())
 
     def _may_prepare(self) -> bool:
         """Whether it is time to bring up workers; they are on their way then."""
         with self._turn:
-            if self._state != "waiting" or self._deadline is None or time.monotonic() < self._deadline:
+            if self._state != "waiting" or self._deadline is None or time.perf_counter() < self._deadline:
                 return False
             # Now and then a thread of BLAS is seen to run that only goes to sleep: look again soon.
             self._retry = min(2 * self._retry, PATIENCE)
-            self._deadline = time.monotonic() + self._retry
+            self._deadline = time.perf_counter() + self._retry
             if not self._join() or self._job.plan.empty:  # another thread's call has them; or nothing is left
                 return False
             self.room.threads.add(threading.get_native_id())

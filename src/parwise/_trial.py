@@ -53,11 +53,15 @@ class Trial:
             one.loaded for one in call.inputs
         )
 
-    def run(self, seconds: float, early: float = 0.0, enough: float = float("inf")) -> None:
+    def run(self, alone: float, seconds: float, early: float = 0.0, enough: float = float("inf")) -> None:
         """Compute until `seconds` are over, or another thread has taken on what comes next.
 
         Parameters
         ----------
+        alone : float
+            Until when no other thread does that, by `time.perf_counter`. From then
+            on each element may be the last: what that thread takes on begins
+            behind the one at hand.
         seconds : float
         early, enough : float
             After `early` seconds it ends as well if, by then, more than
@@ -74,7 +78,7 @@ class Trial:
                 break
             elapsed = time.perf_counter() - begun
             if elapsed < until:
-                self._error = self._kernel.draw(calls, raw, count, begun + until)
+                self._error = self._kernel.draw(calls, raw, count, min(begun + until, alone))
                 elapsed = time.perf_counter() - begun
             if elapsed * (call.count - len(raw)) > enough * len(raw):
                 break

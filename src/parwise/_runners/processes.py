@@ -35,8 +35,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     with Company(job, pool) as company:
         if Trial.suits(job.call):
             trial = Trial(job.call, job.kernel)
-            company.expect(company.patience(), trial.claim)
-            trial.run(TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if company.warm else float("inf"))
+            alone = company.expect(company.patience(), trial.claim)
+            trial.run(alone, TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if company.warm else float("inf"))
             if job.end_with(trial):
                 if job.watch is not None:
                     job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(company)}")
