@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._call import Call
 from ._items import ENDLESS
 from ._kernel import Outcome, is_nested
-from ._progress import Progress
-from ._record import Record, name_of
 from ._split import Task
+
+if TYPE_CHECKING:
+    from ._progress import Progress
+    from ._record import Record
 
 
 class _Report(Protocol):
@@ -37,6 +39,10 @@ class Watch:
     """
 
     def __init__(self, call: Call) -> None:
+        # Only here: most calls are not watched, and importing parwise is to be quick.
+        from ._progress import Progress
+        from ._record import Record, name_of
+
         nested = is_nested()
         self._progress: Progress | None = None
         progress = call.settings.progress
