@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 
@@ -12,8 +13,12 @@ import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
 from parwise import _company, _parts
+from parwise._call import make_call
+from parwise._options import resolve
 from parwise._parts import Whole, wheres_of
+from parwise._plan import Plan
 from parwise._runners import processes
+from parwise._split import Task
 
 from .labelled import TIMES, Counted, assert_alike, make_cube
 from .oracle import assert_same
@@ -72,6 +77,12 @@ def test_groups_as_xarray_makes_them(cube, group, reduce):
             return x.mean("lat") if reduce else x * 2
 
     assert_alike(cube.par.map_groups(func, by, workers=2, isolate=True), theirs.map(func))
+
+
+def test_lazy_results_are_computed_where_the_function_is(cube, runner):
+    seen = cube.par.map_groups(lambda x: x.chunk().mean("time"), "season", **runner)
+    assert seen.chunks is None
+    assert_alike(seen, cube.groupby("season").map(lambda x: x.mean("time")))
 
 
 def test_groups_of_datasets(cube):
@@ -229,6 +240,18 @@ def test_groups_that_cost_more_to_send_than_to_compute_stay_here(cube, monkeypat
     assert len(set(longer.par.map_groups(busy, "time", workers=2, verify=False).to_numpy().tolist())) > 1
 
 
+def test_one_hiccup_does_not_make_groups_worth_sending():
+    call = make_call(np.sum, (np.ones(100),), settings=resolve({}))
+    plan = Plan(dataclasses.replace(call, carriage=lambda: 0.5), most=10)
+    for hi, seconds in (10, 10.0), (20, 10.0), (30, 100.0):
+        plan.take()
+        plan.measure(Task(hi - 10, hi), seconds)
+    taken = sum(len(task) for task in iter(plan.take, None))
+    assert plan.seconds_left == 0
+    plan.give_back([Task(0, taken)])
+    assert plan.seconds_left == taken * (120 / 30 - 0.5)  # of the last it would be 5.5 for each
+
+
 # Gaps.
 
 
@@ -345,6 +368,11 @@ def test_dask_random_numbers_are_those_of_the_group(cube):
     want = cube.par.map_groups(func, "season", rng=5)
     got = lazily(cube).par.map_groups(func, "season", rng=5, output_dtypes=float)
     assert_alike(got.compute(), want)
+
+
+def test_dask_results_of_other_orders(cube):
+    got = lazily(cube).par.map_groups(lambda x: (x * 2).transpose("lon", ...), "season", output_dtypes=float)
+    assert_same(got.to_numpy(), cube.to_numpy() * 2)
 
 
 def test_dask_errors_and_gaps(cube):
