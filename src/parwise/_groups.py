@@ -31,13 +31,11 @@ def map_groups(whole: Any, group: Any, request: Request) -> Any:
     if any(one.chunks is not None for one in variables):
         from ._lazy_groups import lazy_results
 
-        results = lazy_results([by._obj.isel(where) for where in wheres], labels(), request)
-        return _combined(by, results, results)
+        return _combined(by, lazy_results([by._obj.isel(where) for where in wheres], labels(), request))
     if not wheres:  # xarray says what it thinks of that
         return by.map(request.func)
     parts = Whole(by._obj, wheres)
-    results = _with_gaps(_results(parts, len(wheres), labels, request), parts)
-    return _combined(by, results, [one if _is_labelled(one) else parts.part(k) for k, one in enumerate(results)])
+    return _combined(by, _with_gaps(_results(parts, len(wheres), labels, request), parts), parts)
 
 
 def _check(request: Request) -> None:
@@ -72,8 +70,8 @@ def _results(parts: Whole, count: int, labels: Callable[[], Labels], request: Re
     groups = np.empty(count, object)
     groups[:] = [Part(parts, number) for number in range(count)]
     func = _OnPart(request.func, parts)
-    boxes = run(request, [groups], (0,), labels, func=func, carriage=parts.carriage)
-    return [box.value if isinstance(box, Box) else None for box in boxes.tolist()]
+    found = run(request, [groups], (0,), labels, func=func, carriage=parts.carriage, raw=True)
+    return [box.value if isinstance(box, Box) else None for box in found.values()]
 
 
 class _OnPart:
@@ -92,14 +90,15 @@ def _is_labelled(result: Any) -> bool:
     return isinstance(result, xr.DataArray | xr.Dataset)
 
 
-def _combined(by: Any, results: list[Any], parts: list[Any]) -> Any:
-    """The results put together by xarray's own loop, which is given them in place of its groups."""
+def _combined(by: Any, results: list[Any], parts: Whole | None = None) -> Any:
+    """The results put together by xarray's own loop, and none of them kept meanwhile."""
+    # To make the groups again takes as long as many a function: only what is not labelled is given the labels of its.
+    given = [None if parts is None or _is_labelled(one) else parts.part(number) for number, one in enumerate(results)]
+    results.reverse()
     known = copy.copy(by)
-    # Its class has slots, so that the method cannot be the object's own. To make the groups again takes
-    # as long as many a function.
-    known.__class__ = type(type(by).__name__, (type(by),), {"__slots__": (), "_iter_grouped": lambda self: iter(parts)})
-    made = iter(results)
-    return known.map(lambda part: next(made))
+    # Its class has slots, so that the method cannot be the object's own.
+    known.__class__ = type(type(by).__name__, (type(by),), {"__slots__": (), "_iter_grouped": lambda self: iter(given)})
+    return known.map(lambda part: results.pop())
 
 
 def _with_gaps(results: list[Any], parts: Whole) -> list[Any]:

@@ -59,12 +59,20 @@ class Whole:
         self._taken, self._seconds = 0, 0.0
         (self.dim,) = wheres[0]
         data = whole.data_vars if isinstance(whole, xr.Dataset) else {None: whole}
+        # Whether all is in memory and cut by each group: a list of indices makes a copy of that by itself.
+        self._plain = all(
+            one._in_memory and (self.dim in one.dims or isinstance(one, xr.IndexVariable))
+            for one in _variables(whole).values()
+        )
         self._moving: dict[Hashable, xr.Variable] = {n: x.variable for n, x in data.items() if self.dim in x.dims}
 
     def part(self, number: int) -> Any:
         """One part, in memory of its own."""
         start = time.perf_counter()
-        part = _private(loaded(self._whole.isel(self._wheres[number])), self._whole)
+        where = self._wheres[number]
+        part = self._whole.isel(where)
+        if not self._plain or isinstance(where[self.dim], slice):
+            part = _private(loaded(part), self._whole, where)
         self._taken += 1
         self._seconds += time.perf_counter() - start
         return part
@@ -159,7 +167,7 @@ class Skeleton:
 
     def part(self, where: Where, data: list[np.ndarray]) -> Any:
         """The part that lies at `where`."""
-        still = _private(self._still.isel(where), self._still)
+        still = _private(self._still.isel(where), self._still, where)
         made = {
             name: xr.Variable(dims, one, attrs, encoding)
             for (name, dims, attrs, encoding), one in zip(self._moving, data, strict=True)
@@ -188,13 +196,15 @@ def loaded(labelled: Any) -> Any:
     return labelled if all(one._in_memory for one in _variables(labelled).values()) else labelled.compute()
 
 
-def _private(part: Any, whole: Any) -> Any:
-    """The part, without memory that it shares with the whole."""
+def _private(part: Any, whole: Any, where: Where) -> Any:
+    """The part that lies at `where`, without memory that it shares with the whole."""
     theirs = _variables(whole)
+    copied = {dim for dim, index in where.items() if not isinstance(index, slice)}
     copies = {
         name: one.copy(deep=False, data=_copy(one.data))
         for name, one in _variables(part).items()
-        if not isinstance(one, xr.IndexVariable) and theirs[name]._in_memory and _shared(one.data, theirs[name].data)
+        if not (isinstance(one, xr.IndexVariable) or copied.intersection(one.dims) or not theirs[name]._in_memory)
+        and _shared(one.data, theirs[name].data)
     }
     if None in copies and not isinstance(part, xr.Dataset):
         part.data = copies.pop(None).data

@@ -149,10 +149,12 @@ def run(
     out: Any = None,
     func: Any = None,
     carriage: Callable[[], float] = float,
+    raw: bool = False,
 ) -> Any:
     """Call `parallel_apply`, whose errors then name labels.
 
-    `carriage` tells what it takes to hand an element to a worker, where that is much.
+    `carriage` tells what it takes to hand an element to a worker, where that
+    is much; with `raw` the result is a `Collection`.
     """
     call = make_call(
         func or request.func,
@@ -169,7 +171,7 @@ def run(
         settings=resolve(request.options),
     )
     plain = {one.name: getattr(call, one.name) for one in fields(call)}
-    return compute(LabelledCall(**{**plain, "carriage": carriage}, labels=labels))
+    return compute(LabelledCall(**{**plain, "carriage": carriage, "raw": raw}, labels=labels))
 
 
 def sizes_of(frame: Frame, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
