@@ -22,8 +22,8 @@ import pytest
 
 import parwise
 from parwise import _company, _plan
-from parwise._pool import default_pool
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .hostile import WAYS
 
@@ -179,24 +179,27 @@ def thread_executor():
         yield executor
 
 
-@pytest.fixture(scope="session")
-def own_pool():
+@contextlib.contextmanager
+def full_pool(**given):
+    """A `parwise.Pool` that is filled anew after each test."""
     made.append("pool")
-    with parwise.Pool(2) as pool:
+    with parwise.Pool(2, **given) as pool:
         pools.append(pool)
         fill_pools()
         yield pool
         pools.remove(pool)
+
+
+@pytest.fixture(scope="session")
+def own_pool():
+    with full_pool() as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")
 def initialized_pool():
-    made.append("pool")
-    with parwise.Pool(2, initializer=np.zeros, initargs=(3,)) as pool:
-        pools.append(pool)
-        fill_pools()
+    with full_pool(initializer=np.zeros, initargs=(3,)) as pool:
         yield pool
-        pools.remove(pool)
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ import threadpoolctl
 
 from parwise import NotReproducibleError, _company, _options, parallel_apply
 from parwise._blas import is_local, local_threads, with_local_threads
-from parwise._call import make_call
+from parwise._checked import make_call
 from parwise._company import _short_turns
 from parwise._job import Job
 from parwise._options import resolve
-from parwise._pool import default_pool
+from parwise._shared_pool import default_pool
 from parwise._trial import Trial
 
 from .oracle import assert_same, loop

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import parwise
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
-from parwise._pool import default_pool
+from parwise._shared_pool import default_pool
 
 from .oracle import assert_same, loop
 from .test_lists import FUNCTIONS, same
@@ -260,7 +260,7 @@ def test_shutdown_said_again(gate):
     held, waiting = pool.submit(gate), pool.submit(abs, 1)
     gate.came()
     pool.shutdown(wait=False)
-    threading.Timer(0.01, gate.open).start()
+    waiting.add_done_callback(lambda _: gate.open())  # as it is cancelled
     pool.shutdown(cancel_futures=True)
     assert held.done()
     assert waiting.cancelled()
@@ -293,7 +293,7 @@ def test_shutdown_cancels(gate):
     with Pool(1) as pool:
         held, waiting = pool.submit(gate), pool.submit(abs, 1)
         gate.came()
-        threading.Timer(0.01, gate.open).start()
+        waiting.add_done_callback(lambda _: gate.open())  # as it is cancelled
         pool.shutdown(cancel_futures=True)
     assert held.result() == "gate"
     assert waiting.cancelled()
@@ -303,7 +303,7 @@ def test_left_by_an_exception(gate):
     pool = Pool(1)
     held, waiting = pool.submit(gate), pool.submit(abs, 1)
     gate.came()
-    threading.Timer(0.01, gate.open).start()
+    waiting.add_done_callback(lambda _: gate.open())  # as it is cancelled
     with pytest.raises(ValueError, match="mine"), pool:
         raise ValueError("mine")
     assert held.result() == "gate"
@@ -681,6 +681,22 @@ def test_initializer_that_raises():
                 with pytest.raises(ZeroDivisionError) as caught:
                     call()
                 assert "in the initializer of a worker process" in caught.value.__notes__
+
+
+def test_initializer_that_forks(tmp_path):
+    """The child that comes back from it is no second worker at the same socket."""
+
+    def fork():
+        child = os.fork()
+        (tmp_path / f"{os.getpid()} {'parent' if child else 'child'}").touch()
+
+    with Pool(1, initializer=fork) as pool:
+        assert pool.apply(abs, (-1,)) == 1
+        while not list(tmp_path.glob("* child")):
+            time.sleep(0.001)
+        assert list(pool.map(abs, range(50), chunksize=1)) == list(range(50))
+        assert len({pool.apply(os.getpid) for _ in range(20)}) == 1
+        assert len(list(tmp_path.glob("* parent"))) == 1
 
 
 def test_initializer_that_ends_its_worker():

@@ -16,13 +16,14 @@ import pytest
 
 import parwise
 from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, _zygote, parallel_apply
-from parwise._call import make_call
+from parwise._checked import make_call
 from parwise._job import Job
 from parwise._link import Link
 from parwise._losses import Losses
 from parwise._options import resolve
-from parwise._pool import WorkerPool, default_pool
+from parwise._pool import WorkerPool
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .oracle import assert_same, loop
 

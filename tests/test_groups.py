@@ -13,7 +13,7 @@ import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
 from parwise import _company, _parts
-from parwise._call import make_call
+from parwise._checked import make_call
 from parwise._options import resolve
 from parwise._parts import Whole, wheres_of
 from parwise._plan import Plan

@@ -16,7 +16,7 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._interrupt import Uninterrupted
-from parwise._pool import default_pool
+from parwise._shared_pool import default_pool
 
 from .oracle import assert_same
 from .scripts import run_script

@@ -15,8 +15,9 @@ import pytest
 
 from parwise import _minder, _pool, parallel_apply
 from parwise._memory import _group_limits, memory_limit, own_bytes
-from parwise._pool import default_pool, fitting_slot_bytes
+from parwise._pool import fitting_slot_bytes
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .oracle import assert_same, loop
 from .scripts import run_script
@@ -30,7 +31,7 @@ def test_files_of_limited_size():
         """
         import resource, numpy as np
         from parwise import parallel_apply, ParwiseError
-        from parwise._pool import default_pool
+        from parwise._shared_pool import default_pool
         big = np.ones(100_000)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         a = np.random.default_rng(0).random((300, 1000))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, WorkerDiedError, options, parallel, parallel_apply, parallel_map
 from parwise._job import Job
-from parwise._pool import default_pool
+from parwise._shared_pool import default_pool
 
 from .test_company import slowly
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from parwise import _cpu
 from parwise._blas import ThreadWatch
-from parwise._call import make_call, result_places
+from parwise._call import result_places
+from parwise._checked import make_call
 from parwise._layout import Layout, element_layout, place
 from parwise._options import resolve
 from parwise._plan import Plan

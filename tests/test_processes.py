@@ -28,8 +28,9 @@ from parwise import (
 )
 from parwise._blas import ThreadWatch
 from parwise._channel import Slots, segment_bytes
-from parwise._pool import WorkerPool, default_pool
+from parwise._pool import WorkerPool
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .conftest import made as others
 from .oracle import assert_same, loop
@@ -51,7 +52,7 @@ def test_small_call_starts_no_process():
         """
         import os, numpy as np
         from parwise import parallel_apply
-        from parwise._pool import default_pool
+        from parwise._shared_pool import default_pool
         assert parallel_apply(lambda x: x + 1, np.arange(100.0)).sum() == 5050
         assert default_pool()._zygote_pid == 0
         with open("/proc/self/task/%d/children" % os.getpid()) as children:
@@ -437,7 +438,7 @@ def test_interrupt(tmp_path):
         """
         import os, signal, time, numpy as np
         from parwise import parallel_apply
-        from parwise._pool import default_pool
+        from parwise._shared_pool import default_pool
         def f(x):
             if x == 3:
                 os.kill(caller, signal.SIGINT)

@@ -17,9 +17,9 @@ import pytest
 import parwise
 from parwise import _watch, parallel_apply, parallel_map
 from parwise._call import Call
-from parwise._pool import default_pool
 from parwise._record import GAP_SHARE, Lane, name_of
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .oracle import assert_same, loop
 
@@ -172,6 +172,10 @@ def test_nested_calls_are_part_of_the_one_around():
 )
 def test_why_serial_from_the_beginning(options, array, why):
     assert entry(total, array, **options)["why_serial"] == why
+
+
+def test_why_serial_pool(own_pool):
+    assert entry(total, A, executor=own_pool, workers=1)["why_serial"] == "workers=1"
 
 
 def test_why_serial_one_block():

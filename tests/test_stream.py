@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import WorkerDiedError, _items, _pool, parallel_apply, parallel_imap, parallel_map, report
-from parwise._pool import default_pool
+from parwise import WorkerDiedError, _items, _shared_pool, parallel_apply, parallel_imap, parallel_map, report
 from parwise._runners import processes
+from parwise._shared_pool import default_pool
 
 from .test_company import slowly
 from .test_lists import FUNCTIONS, same
@@ -340,14 +340,14 @@ def test_generator_that_is_left_alone():
     """Its workers are missing for nobody, and gone with it."""
     results = parallel_imap(lambda k: k, range(30), workers=2, isolate=True)
     next(results)
-    mine = _pool._default
+    mine = _shared_pool._default
     assert list(parallel_map(lambda k: k, range(30), workers=2, isolate=True)) == list(range(30))
     other = default_pool()
     assert mine is not other
     del results
     assert default_pool() is other
     other.stop()  # the one more zygote that this test made
-    _pool._default = None
+    _shared_pool._default = None
 
 
 def test_left_in_the_midst(how):
@@ -418,16 +418,16 @@ def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
     pool = default_pool()
     made = []
 
-    class Made(_pool.WorkerPool):
+    class Made(_shared_pool.WorkerPool):
         def __init__(self):
             super().__init__()
             made.append(self)
-            _pool.put_back(pool)
+            _shared_pool.put_back(pool)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_pool, "WorkerPool", Made)
-        patch.setattr(_pool, "_default", None)
-        assert _pool.default_pool() is pool
+        patch.setattr(_shared_pool, "WorkerPool", Made)
+        patch.setattr(_shared_pool, "_default", None)
+        assert default_pool() is pool
     assert len(made) == 1
     assert default_pool() is pool
 

@@ -16,7 +16,8 @@ from ._blas import ThreadWatch, local_threads, read_threads, workers_beside
 from ._crew import Crew
 from ._interrupt import Uninterrupted
 from ._job import Job
-from ._pool import WorkerPool, default_pool, known_pool
+from ._pool import WorkerPool
+from ._shared_pool import default_pool, known_pool
 from .errors import ParwiseError
 
 # Bringing up the first workers takes 90 ms of another CPU and 3 ms of the

@@ -96,7 +96,7 @@ class Crew:
 
     def supply(self) -> None:
         """Give workers what they have room for, and have others in the place of those that are gone."""
-        while len(self._links) < self._job.call.settings.workers and not self._job.plan.empty:
+        while len(self._links) < self._width and not self._job.plan.empty:
             link = self._pool.add_link()
             self._links.append(link)
             assert self._shipment is not None

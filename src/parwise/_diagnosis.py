@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ._blas import SharedThreadLimit
-from ._call import make_call
+from ._checked import make_call
 from ._fingerprint import REMEDIES, environment_differences, read_fingerprint
 from ._job import Job
 from ._kernel import Outcome

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack
 
 from ._checks import is_int
 from ._cpu import cpu_count
-from ._desk import Answer, Desk, Order
+from ._desk import Answer, Desk
 from ._environment import read_surroundings
 from ._items import ENDLESS
 from ._job import Job
@@ -22,6 +22,7 @@ from ._kernel import is_nested
 from ._link import Link
 from ._lists import parallel_imap
 from ._options import Options
+from ._orders import Order
 from ._parcel import pack_error, unpack_error
 from ._payload import Payload, dump
 from ._pickler import dumps

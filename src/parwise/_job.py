@@ -87,8 +87,7 @@ class Job:
             call.halo,
             call.streams,
             call.bounds[0][1] if call.bounds else 1,
-            call.feed is not None,
-            call.raw,
+            call.form,
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
@@ -293,9 +292,9 @@ class Job:
 
 def _assembler(call: Call) -> Assembler | Listing | Collector:
     """What puts the results together."""
-    if call.feed is not None:
+    if call.form == "list":
         return Listing()
-    return Collector(call) if call.raw else Assembler(call)
+    return Collector(call) if call.form == "raw" else Assembler(call)
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

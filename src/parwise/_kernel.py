@@ -15,7 +15,7 @@ import numpy as np
 
 from ._halo import Halo
 from ._mark import Mark
-from ._results import SCALARS, WORDS, Column, Results, Stack, detached, is_masked, pack_column, split_tuples
+from ._results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack
 
 if TYPE_CHECKING:
     from ._random import Streams
@@ -94,10 +94,8 @@ class Kernel:
         Generators that calls get as ``rng``.
     stride : int
         Elements from one block to the next.
-    listing : bool
-        Whether results are to be kept as they are, for a list.
-    raw : bool
-        Whether results stay as they are: tuples whole, and of any type.
+    form : {"arrays", "raw", "list"}
+        What becomes of results.
     """
 
     func: Callable[..., Any]
@@ -109,8 +107,7 @@ class Kernel:
     halo: Halo | None = None
     streams: Streams | None = None
     stride: int = 1
-    listing: bool = False
-    raw: bool = False
+    form: Form = "arrays"
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
@@ -137,7 +134,7 @@ class Kernel:
                 outcome = self._block(runs, lo, hi, mark)
             elif self.ignore:
                 outcome = self._elements_with_gaps(elements, runs, lo, mark)
-            elif self.listing:
+            elif self.form == "list":
                 outcome = self._list(elements, runs, lo, mark)
             else:
                 outcome = Outcome(self._elements(elements, runs, lo, mark, place), 0.0)
@@ -169,15 +166,7 @@ class Kernel:
 
     def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
         """Results of some elements, stacked where they are of one kind."""
-        if self.listing:
-            # Numbers of one type travel faster as an array, and lose nothing.
-            return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
-        if self.raw:
-            return Results([pack_column(raw, refuse=False)])
-        if raw and isinstance(raw[0], tuple):
-            columns, kind = split_tuples(raw, indices)
-            return Results([pack_column(column) for column in columns], kind)
-        return Results([pack_column(raw)])
+        return pack(raw, indices, self.form)
 
     def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
         """The function's results for elements from the first one on, each computed as it is asked for."""
@@ -193,7 +182,7 @@ class Kernel:
         """
         nested = _nested.set(True)
         # Looked up once: 30 ns for each element.
-        clock, listing, lone, plain = time.perf_counter, self.listing, np.ndarray, SCALARS
+        clock, listing, lone, plain = time.perf_counter, self.form == "list", np.ndarray, SCALARS
         try:
             for result in calls:
                 # Arrays may lie in memory that the function uses again; a list holds what there is.
@@ -303,7 +292,7 @@ class Kernel:
 
         calls = self._marked(self._calls(attempt, elements, runs, lo), lo, mark)
         kept = (one for one in calls if one is not _GAP)
-        raw = list(kept if self.listing else map(detached, kept))
+        raw = list(kept if self.form == "list" else map(detached, kept))
         missing = set(gaps)
         results = self.pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
         if not first:

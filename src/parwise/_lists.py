@@ -8,7 +8,8 @@ from typing import Any, TypeVar, Unpack
 
 import numpy as np
 
-from ._call import Call, make_list_call
+from ._call import Call
+from ._checked import make_list_call
 from ._options import Options, resolve
 from ._stream import stream
 from .api import compute, parallel_apply

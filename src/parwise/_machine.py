@@ -17,9 +17,10 @@ import threadpoolctl
 from ._company import COLD_SECONDS, WARM_SECONDS
 from ._cpu import cpu_count, cpu_quota
 from ._memory import memory_limit
-from ._pool import WorkerPool, default_pool
+from ._pool import WorkerPool
 from ._report import amount, duration
 from ._segment import HAS_MEMFD
+from ._shared_pool import default_pool
 from .api import parallel_apply
 from .errors import ParwiseError
 

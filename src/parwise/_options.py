@@ -156,6 +156,20 @@ class Settings:
         """Whether what happens to workers is to be seen to, which no executor does for its calls."""
         return self.timeout is not None or self.retries > 0
 
+    def why_plain(self, tasks: int, nested: bool, what: str = "element") -> str | None:
+        """Why a call of so many tasks can only be the plain loop, if that is clear from the beginning."""
+        if self.executor == "serial":
+            return "executor='serial'"
+        if nested:
+            return "it was called within a mapped function"
+        if not tasks:
+            return "there was nothing to compute"
+        if self.isolate or not (isinstance(self.executor, str) or is_pool(self.executor)):
+            return None
+        if self.given_workers == 1:
+            return "workers=1"
+        return f"there is one {what} only" if tasks < 2 else None
+
     @property
     def workers(self) -> int:
         """Processes or threads, for a call that is large enough to need them."""
@@ -180,14 +194,19 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     if is_pool(executor):
         _fit_pool(chosen, executor)
     if chosen.get("isolate") and chosen.get("verify"):
-        name = f"timeout={merged['timeout']}" if merged.get("timeout") is not None else "a pool with an initializer"
-        name = "isolate=True" if merged.get("isolate") else name
         raise ValueError(
-            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {name} rules out; "
-            "leave one of the two out"
+            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(merged)} rules "
+            "out; leave one of the two out"
         )
     _refuse_reserved(merged)
     return Settings(**chosen)
+
+
+def _isolating(merged: Mapping[str, Any]) -> str:
+    """What keeps the function out of this process."""
+    if merged.get("isolate"):
+        return "isolate=True"
+    return "a pool with an initializer" if merged.get("timeout") is None else f"timeout={merged['timeout']}"
 
 
 def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ._call import Call, make_call
+from ._call import Call
+from ._checked import make_call
 from ._collect import Collection
 from ._gaps import gap_value
 from ._kernel import is_nested
@@ -109,9 +110,7 @@ def is_serial(settings: Settings, count: int = 2) -> bool:
     """Whether NumPy's own loop does all that is asked for."""
     if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
         return False
-    if is_nested() or count < 2:
-        return True
-    return settings.executor == "serial" or (isinstance(settings.executor, str) and settings.given_workers == 1)
+    return count < 2 or settings.why_plain(count, is_nested()) is not None
 
 
 def refuse_options(settings: Settings, what: str) -> None:

@@ -142,7 +142,7 @@ class Record:
         self.elements = call.count if call.count < ENDLESS else sum(one.elements for one in [self.caller, *self.lanes])
         if not self._workers and error is None:
             # What was clear from the beginning comes before what was found out later.
-            self.why = _clear_from_the_beginning(call, self._nested) or self.why or _why_after_all(call.settings)
+            self.why = call.why_plain(self._nested) or self.why or _why_after_all(call.settings)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -198,25 +198,6 @@ def name_of(func: Callable[..., Any]) -> str:
 def _executor_name(settings: Settings) -> str:
     executor = settings.executor
     return executor if isinstance(executor, str) else type(executor).__name__
-
-
-def _clear_from_the_beginning(call: Call, nested: bool) -> str | None:
-    """Why the call could only be the plain loop, if its arguments tell."""
-    settings = call.settings
-    tasks = call.count if call.bounds is None else len(call.bounds)
-    what = "element" if call.bounds is None else "block"
-    own = isinstance(settings.executor, str)
-    if settings.executor == "serial":
-        return "executor='serial'"
-    if nested:
-        return "it was called within a mapped function"
-    if not call.count:
-        return "there was nothing to compute"
-    if own and settings.given_workers == 1:
-        return "workers=1"
-    if tasks < 2:
-        return f"there is one {what} only"
-    return None
 
 
 def _why_after_all(settings: Settings) -> str:

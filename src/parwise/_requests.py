@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._call import make_call
+from ._checked import make_call
 from ._labels import Frame, LabelledCall, Labels, checked_dims, listed
 from ._options import Options, resolve
 from ._sources import order_with, source_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class Stack:
             return [self.array[at, ...] for at in range(len(self.array))]
         return list(self.array)
 
+
+#: What a call makes of its results: one array of a tuple's each item; whatever they are, kept apart from the
+#: function's memory; or a list of the very objects.
+Form: TypeAlias = Literal["arrays", "raw", "list"]
 
 #: One result of each element: stacked, or a plain list.
 Column: TypeAlias = Stack | list[Any]
@@ -76,6 +80,19 @@ def detached(result: Any) -> Any:
         return result
     # Not by its type's own call, which may want other arguments.
     return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
+
+
+def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
+    """Results of some elements, stacked where they are of one kind."""
+    if form == "list":
+        # Numbers of one type travel faster as an array, and lose nothing.
+        return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
+    if form == "raw":
+        return Results([pack_column(raw, refuse=False)])
+    if raw and isinstance(raw[0], tuple):
+        columns, kind = split_tuples(raw, indices)
+        return Results([pack_column(column) for column in columns], kind)
+    return Results([pack_column(raw)])
 
 
 def pack_column(raw: list[Any], refuse: bool = True) -> Column:

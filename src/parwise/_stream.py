@@ -16,10 +16,11 @@ from ._items import LOOK_AHEAD, Listing
 from ._job import Job
 from ._options import is_pool
 from ._plan import TASK_SECONDS
-from ._pool import WorkerPool, put_back, take_pool
+from ._pool import WorkerPool
 from ._runners import is_serial
 from ._runners.futures import dispatch
 from ._runners.processes import Caller
+from ._shared_pool import put_back, take_pool
 from ._watch import Watch, is_watched
 
 # Tasks that each worker is ahead of who asks: one at hand, one that waits, and
@@ -196,7 +197,6 @@ class _Beside:
 
     def __init__(self, job: Job, company: Company) -> None:
         self.workers = job.call.settings.workers
-        self._job = job
         self._company = company
         self._caller: Caller | None = Caller(job, company)
         self._led = _Led(job, company.crew)

@@ -145,10 +145,15 @@ class Worker:
         """Run what is to come before all tasks."""
         memory = _memory_of(nbytes, inline, fd)
         self._number = call
+        error: BaseException | None = None
         try:
             initializer, initargs = load(memory, pickle.loads(memory[table:]), Surroundings.adopt)
             initialize(initializer, initargs)
-        except BaseException as error:
+        except BaseException as caught:
+            error = caught
+        if os.getpid() != self._owner:
+            _end_child(error)
+        if error is not None:
             self._channel.send("unfit", pack_error(error, INLINE_BYTES))
         self._pass_on()
         self._number = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from ._call import Block, Call, make_call
+from ._call import Block, Call
+from ._checked import make_call
 from ._job import Job
 from ._options import Options, resolve
 from ._runners import runner_of

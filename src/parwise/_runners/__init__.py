@@ -17,12 +17,7 @@ from . import processes, serial
 
 def is_serial(call: Call) -> bool:
     """Whether a call is the plain loop, by its options or its size."""
-    settings = call.settings
-    tasks = len(call.bounds) if call.bounds is not None else call.count
-    if settings.executor == "serial" or is_nested() or not tasks:
-        return True
-    own = isinstance(settings.executor, str) or is_pool(settings.executor)
-    return own and not settings.isolate and (settings.given_workers == 1 or tasks < 2)
+    return call.why_plain(is_nested()) is not None
 
 
 def runner_of(call: Call) -> Callable[[Job], None]:

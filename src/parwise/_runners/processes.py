@@ -8,7 +8,8 @@ from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
-from .._pool import WorkerPool, default_pool
+from .._pool import WorkerPool
+from .._shared_pool import default_pool
 from .._trial import Trial
 from . import serial
 
