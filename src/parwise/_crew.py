@@ -123,7 +123,7 @@ class Crew:
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        self._shipment = Shipment(self._job, self._call)
+        self._shipment = Shipment(self._job, self._call, self._threads)
 
     def start(self) -> None:
         """Bring up workers and send them the function, as far as that has not been done."""
@@ -341,7 +341,7 @@ class Crew:
 
         offsets, layouts = self._job.stage(task, memory)
         number = next(_numbers)
-        message = ("task", number, task.lo, task.hi, slot, offsets, layouts, self._threads)
+        message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
         link.holds[number] = Held(task, proof)
         if self._job.watch is not None:
             self._job.watch.served()

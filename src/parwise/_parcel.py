@@ -5,31 +5,37 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._kernel import Outcome
 from ._pickler import dumps
-from ._results import Column, Results, Stack
+from ._results import SCALARS, Column, Results, Stack
 from ._said import Said, pack_said, unpack_said
 from .errors import RemoteError
 
 # Tuples of more results than this travel as one pickle.
 MANY_COLUMNS = 64
+# Kinds of stacks that any process knows.
+_KNOWN = SCALARS | {np.ndarray, "block"}
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
-@dataclass(frozen=True)
-class Head:
-    """What a parcel's buffers mean.
+class Head(NamedTuple):
+    """What a parcel's buffers mean; travels as a plain tuple.
 
     Attributes
     ----------
     index : int
         The element that raised, or -1.
+    seconds : float
+        Time spent in the function.
+    threaded : bool
+        Whether threads of BLAS or the like took part.
+    said : bool
+        Whether the last buffer holds warnings, text and log records.
     wrap : type, optional
         Tuple type of the results.
     columns : tuple
@@ -38,12 +44,6 @@ class Head:
         Whether one pickle holds all columns instead.
     found : bool
         Whether there are results.
-    seconds : float
-        Time spent in the function.
-    threaded : bool
-        Whether threads of BLAS or the like took part.
-    said : bool
-        Whether the last buffer holds warnings, text and log records.
     gaps : ndarray, optional
         Indices without a result, whose errors are to be ignored.
     begun : float
@@ -51,11 +51,11 @@ class Head:
     """
 
     index: int
-    wrap: type[tuple[Any, ...]] | None
-    columns: tuple[tuple[Any, np.dtype[Any], tuple[int, ...]] | None, ...]
     seconds: float
     threaded: bool
     said: bool
+    wrap: type[tuple[Any, ...]] | None = None
+    columns: tuple[tuple[Any, np.dtype[Any], tuple[int, ...]] | None, ...] = ()
     many: bool = False
     found: bool = False
     gaps: np.ndarray | None = None
@@ -72,39 +72,36 @@ def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]
     lo : int
         First element, which gets the blame if results cannot be pickled.
     """
-    columns: list[tuple[Any, np.dtype[Any], tuple[int, ...]] | None] = []
-    buffers: list[Any] = []
-    results = outcome.results
     head = Head(
-        outcome.index,
-        None,
-        (),
-        outcome.seconds,
-        outcome.threaded,
-        bool(said),
-        gaps=outcome.gaps,
-        begun=outcome.begun,
+        outcome.index, outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps, begun=outcome.begun
     )
-    packed = b""
-    if results is not None:
+    packed, buffers = b"", []
+    if outcome.results is not None:
         try:
-            many = len(results.columns) > MANY_COLUMNS
-            for column in [] if many else results.columns:
-                columns.append(_kind(column))
-                buffers.append(_flat(column))
-            if many:
-                buffers = [dumps(results.columns)]
-            packed = dumps(replace(head, wrap=results.wrap, columns=tuple(columns), many=many, found=True))
+            packed, buffers = _pack_results(head, outcome.results)
         except Exception as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
-            outcome.error, buffers = error, []
-            head = replace(head, index=max(outcome.index, lo), gaps=None)
-    packed = packed or dumps(head)
+            outcome.error = error
+            head = head._replace(index=max(outcome.index, lo), gaps=None)
+    packed = packed or _dump_head(head)
     if outcome.error is not None:
         buffers.append(pack_error(outcome.error))
     if said:
         buffers.append(pack_said(said))
     return packed, buffers
+
+
+def _pack_results(head: Head, results: Results) -> tuple[bytes, list[Any]]:
+    many = len(results.columns) > MANY_COLUMNS
+    columns = () if many else tuple(map(_kind, results.columns))
+    buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
+    return _dump_head(head._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
+
+
+def _dump_head(head: Head) -> bytes:
+    # Types of users' own go by another pickler, which takes 25 us instead of 4.
+    known = head.wrap in (None, tuple) and all(one is None or one[0] in _KNOWN for one in head.columns)
+    return pickle.dumps(tuple(head), protocol=5) if known else dumps(tuple(head))
 
 
 def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
@@ -122,7 +119,7 @@ def _flat(column: Column) -> Any:
 
 def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
     """The outcome, its arrays lying in `buffers`, and what was said."""
-    info: Head = pickle.loads(head)
+    info = Head(*pickle.loads(head))
     buffers = list(buffers)
     said = unpack_said(buffers.pop()) if info.said else []
     error = unpack_error(buffers.pop()) if info.index >= 0 else None

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Iterable
 
+from ._blas import ThreadCounts
 from ._channel import INLINE_BYTES
 from ._ear import read_log_levels
 from ._environment import read_numerics, read_surroundings
@@ -30,12 +31,14 @@ class Shipment:
     job : Job
     call : int
         A number that tells the calls of a process apart.
+    threads : int or dict
+        What numerical libraries are to use in workers.
     """
 
-    def __init__(self, job: Job, call: int) -> None:
+    def __init__(self, job: Job, call: int, threads: ThreadCounts) -> None:
         self._call = call
         surroundings = read_surroundings()
-        body = (job.kernel, job.shared_layouts, read_numerics(), read_log_levels())
+        body = (job.kernel, job.shared_layouts, read_numerics(), read_log_levels(), threads)
         self._payload = dump(surroundings, body, job.call.settings.shares)
 
     def send(self, links: Iterable[Link]) -> None:

@@ -111,6 +111,7 @@ class Worker:
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._kernel: Kernel | None = None
         self._layouts: list[Layout] = []
+        self._threads: ThreadCounts = 1
         self._call = 0
         self._stream_free = [True, True]
         # An argument too large for a slot comes in pieces and is put together here.
@@ -133,9 +134,11 @@ class Worker:
             numerics: Numerics
             levels: LogLevels
             index = pickle.loads(memory[table:])
-            self._kernel, self._layouts, numerics, levels = load(memory, index, Surroundings.adopt)
+            self._kernel, self._layouts, numerics, levels, self._threads = load(memory, index, Surroundings.adopt)
             numerics.adopt()
             levels.adopt()
+            # Looking for libraries takes 2 ms the first time, which no task need wait for.
+            self._limit.set(self._threads)
             # The caller has imported the function's modules itself, and heard them.
             self._ear.drain()
         except BaseException as error:
@@ -182,7 +185,6 @@ class Worker:
         slot: int,
         offsets: list[tuple[int, int]],
         layouts: list[Layout] | None,
-        threads: ThreadCounts,
     ) -> None:
         """Compute a task whose arguments lie in `slot`, or came in pieces (-1).
 
@@ -192,7 +194,7 @@ class Worker:
             return
         memory = self._slots.inputs[slot] if slot >= 0 else self._large
         self._large = memoryview(b"")
-        self._limit.set(threads)
+        self._limit.set(self._threads)
         self._number = number
         outcome, kept = self._compute(self._kernel, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:

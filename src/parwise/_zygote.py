@@ -32,6 +32,20 @@ _ONE_THREAD = (
 # the CPUs; in workers they sleep at once.
 _SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
+#: Options of an interpreter, by their names in `sys.flags`.
+_LETTERS = {
+    "debug": "d",
+    "optimize": "O",
+    "dont_write_bytecode": "B",
+    "no_user_site": "s",
+    "no_site": "S",
+    "ignore_environment": "E",
+    "isolated": "I",
+    "verbose": "v",
+    "bytes_warning": "b",
+    "quiet": "q",
+}
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 #: Its end of the control socket: the place of its standard input.
@@ -71,13 +85,24 @@ def _command() -> list[str]:
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
     not stand in for the standard library's.
     """
-    import subprocess  # 3 ms, which the zygote itself does without
-
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
     code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}"
     code = f"{code}; from parwise._zygote import main; main({os.getpid()})"
-    return [sys.executable, *flags, "-P", "-c", code]
+    return [sys.executable, *_flags(), "-P", "-c", code]
+
+
+def _flags() -> list[str]:
+    """This interpreter's own options.
+
+    Not by `subprocess`: to import it takes 8 ms beside a function in pure Python.
+    """
+    letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
+    named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    return [
+        *("-" + letter for letter in letters if letter),
+        *("-W" + one for one in sys.warnoptions),
+        *("-X" + one for one in named),
+    ]
 
 
 def main(parent: int) -> None:
