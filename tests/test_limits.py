@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +283,41 @@ def test_calls_from_workers_of_others(process_executor, thread_executor, dask_cl
     assert process_executor.submit(apply_inside, 5).result() == want
     assert thread_executor.submit(apply_inside, 5).result() == want
     assert dask_client.submit(apply_inside, 5, pure=False).result() == want
+
+
+class Elsewhere(Executor):
+    """One process of somebody else's executor that is at two tasks at a time."""
+
+    def __init__(self):
+        self._threads = ThreadPoolExecutor(2)
+
+    def submit(self, func, /, *args, **kwargs):
+        return self._threads.submit(func, *args, **kwargs)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_a_first_task_that_waits_for_another_there():
+    """So does a function that has Dask compute something: its worker takes on another task meanwhile."""
+    name = "parwise_test_meeting"
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].other = threading.Event()
+
+    def f(x, name, caller):
+        other = sys.modules[name].other
+        if x > 0:
+            other.set()
+        elif threading.get_ident() != caller:
+            assert other.wait(20)
+        return 2 * x
+
+    try:
+        with Elsewhere() as executor:
+            got = parallel_apply(f, np.arange(3.0), args=(name, threading.get_ident()), executor=executor, workers=2)
+    finally:
+        del sys.modules[name]
+    assert_same(got, np.arange(3.0) * 2)
 
 
 def test_at_the_end_of_the_interpreter():

@@ -55,16 +55,16 @@ def compute(
     """
     with _lock:
         session = _sessions.get(token)
-        proof = None
+        new = session is None
         if session is None:
             if payload is None:
                 return MISSING
-            session = _Session(payload, index)
-            proof = None if session.first is None else session.run(session.first)
-            _sessions[token] = session
+            session = _sessions[token] = _Session(payload, index)
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
+    # Without the lock: a function that has Dask compute something makes way for another task, which must not wait.
+    proof = session.run(session.first) if new and session.first is not None else None
     packed = _bytes(pack(session.run(parcel), [], parcel.lo))
     where = f"{os.uname().nodename} {os.getpid()}"
     return packed, None if proof is None else _bytes(pack(proof, [], parcel.lo)), where
