@@ -62,6 +62,8 @@ def fill_pools():
     """Have all workers, whatever a test did to those before."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
+        for link in pool.links[workers:]:
+            pool.drop(link)
         if len(pool.links) != workers or any(link.over for link in pool.links) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
         while any(link.pidfd < 0 for link in pool.links):  # the zygote has not told yet

@@ -195,7 +195,7 @@ def _made_up(job: Job, arrays: list[np.ndarray], count: int) -> Job:
     """The same function over other values, which a worker may not be at for long."""
     call = job.call
     seconds = HOSTILE_SECONDS + 20 * job.first_seconds
-    settings = replace(call.settings, executor="processes", ignore=False, timeout=seconds)
+    settings = call.settings._replace(executor="processes", ignore=False, timeout=seconds)
     axes = [one.axes[0] if call.vectorized else 0 for one in call.inputs]
     inputs = tuple(Input(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))
     bounds = [(0, count)] if call.vectorized else None
@@ -213,7 +213,7 @@ def _ends_in_worker(job: Job, runs: list[np.ndarray], count: int) -> bool:
 
 def _check_all(job: Job, result: Any) -> None:
     """Compute everything again in this process, and compare."""
-    settings = replace(job.call.settings, executor="serial", isolate=False, verify=False, timeout=None)
+    settings = job.call.settings._replace(executor="serial", isolate=False, verify=False, timeout=None)
     again = Job(replace(job.call, settings=settings))
     runner_of(again.call)(again)
     loop = again.finish()

@@ -10,8 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._said import Logged, Said, StreamName, Warned, Written
 
@@ -57,7 +56,7 @@ class Ear:
     def _take_text(self, stream: StreamName, text: str) -> None:
         index = self._index()
         last = self._said[-1] if self._said else None
-        if isinstance(last, Written) and (last.index, last.stream) == (index, stream):
+        if isinstance(last, Written) and (last.element, last.stream) == (index, stream):
             last.text += text
             self._take(None, len(text))
         else:
@@ -154,8 +153,7 @@ class _LogHandler(logging.Handler):
         self._record(record)
 
 
-@dataclass(frozen=True)
-class LogLevels:
+class LogLevels(NamedTuple):
     """Which log records a process wants at all."""
 
     disable: int

@@ -14,16 +14,14 @@ import decimal
 import os
 import sys
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._floats import read_floats, set_floats
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a process needs before it can import the function's modules."""
 
     variables: dict[str, str]
@@ -43,8 +41,7 @@ class Surroundings:
         sys.argv[:] = self.argv
 
 
-@dataclass(frozen=True)
-class Numerics:
+class Numerics(NamedTuple):
     """What the function's arithmetic, printing and warnings depend on."""
 
     errstate: dict[str, Any]

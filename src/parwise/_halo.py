@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from ._checks import is_int
 BOUNDARIES = ("reflect", "symmetric", "nearest", "wrap", "constant")
 
 
-@dataclass(frozen=True, slots=True)
-class Halo:
+class Halo(NamedTuple):
     """How far blocks reach into their neighbours, and what they find beyond the array.
 
     Attributes
@@ -26,7 +24,7 @@ class Halo:
         One of `BOUNDARIES`; None if blocks are shorter at the ends of the array.
     value : object
         For "constant"; None is the dtype's zero.
-    count : int
+    length : int
         Length of the mapped axis.
     axis : int
         That axis, as given: a negative one counts from the end of a result's axes.
@@ -35,32 +33,32 @@ class Halo:
     depth: int
     boundary: str | None
     value: Any
-    count: int
+    length: int
     axis: int
 
     def extent(self, lo: int, hi: int) -> tuple[int, int]:
         """What the block ``lo:hi`` sees: from where to where, possibly beyond the array."""
-        if self.boundary is None or not self.count:
-            return max(0, lo - self.depth), min(self.count, hi + self.depth)
+        if self.boundary is None or not self.length:
+            return max(0, lo - self.depth), min(self.length, hi + self.depth)
         return lo - self.depth, hi + self.depth
 
     def inside(self, lo: int, hi: int) -> tuple[int, int]:
         """The part of that which lies in the array."""
         start, stop = self.extent(lo, hi)
-        return max(0, start), min(self.count, stop)
+        return max(0, start), min(self.length, stop)
 
     def outside(self, lo: int, hi: int) -> Iterator[range]:
         """The parts of that which do not."""
         start, stop = self.extent(lo, hi)
         if start < 0:
             yield range(start, 0)
-        if stop > self.count:
-            yield range(self.count, stop)
+        if stop > self.length:
+            yield range(self.length, stop)
 
     def sources(self, beyond: range) -> np.ndarray:
         """Which elements stand beyond the array, as `numpy.pad` has it."""
         places = np.arange(beyond.start, beyond.stop)
-        n = self.count
+        n = self.length
         if self.boundary == "nearest":
             return places.clip(0, n - 1)
         if self.boundary == "wrap":

@@ -37,7 +37,7 @@ def new_memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.n
     return np.empty((count, *shape), dtype)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outcome:
     """What became of one task.
 

@@ -9,9 +9,7 @@ small as that allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +18,7 @@ ALIGNMENT = 64
 PAGE = 4096
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Memory geometry of a run of pieces (elements, or one block).
 
     Attributes
@@ -44,12 +41,12 @@ class Layout:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    @cached_property
+    @property
     def below(self) -> int:
         """Bytes in front of the first item, where strides are negative."""
         return -self._reach(min)
 
-    @cached_property
+    @property
     def above(self) -> int:
         """Bytes from the first item to the end."""
         return self._reach(max) + self.dtype.itemsize
@@ -67,7 +64,7 @@ class Layout:
 
     def empty(self, count: int | None = None) -> np.ndarray:
         """The run in new memory that Python may keep objects in: a buffer of bytes has no room for them."""
-        run = self if count is None else replace(self, shape=(count, *self.shape[1:]))
+        run = self if count is None else self._replace(shape=(count, *self.shape[1:]))
         memory = np.empty((run.below + run.above) // (self.dtype.itemsize or 1), self.dtype)
         # Not `self.dtype`: each array of StringDType has one of its own, which keeps the long strings.
         return np.ndarray(run.shape, memory.dtype, memory, run.below, run.strides)
@@ -96,12 +93,12 @@ def element_layout(like: Layout, step: int, capacity: int) -> Layout:
         Elements that the copy has room for.
     """
     pitch, strides = _pack(like, step, capacity)
-    return replace(like, shape=(capacity, *like.shape), strides=(pitch, *strides))
+    return like._replace(shape=(capacity, *like.shape), strides=(pitch, *strides))
 
 
 def block_layout(like: Layout) -> Layout:
     """Geometry of a copy of one block that lies like the block itself does."""
-    return replace(like, strides=_pack(like, None, 1)[1])
+    return like._replace(strides=_pack(like, None, 1)[1])
 
 
 def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int, ...]]:

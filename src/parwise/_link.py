@@ -31,7 +31,7 @@ class Held:
     since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inbox:
     """Results that come in pieces."""
 

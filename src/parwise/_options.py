@@ -7,9 +7,8 @@ import contextvars
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, get_args
 
 from ._checks import is_int, is_real
 from ._cpu import cpu_count
@@ -125,8 +124,7 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
         _scoped.reset(token)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Options after checking, every default filled in.
 
     Attributes

@@ -28,7 +28,7 @@ class Head(NamedTuple):
 
     Attributes
     ----------
-    index : int
+    raised : int
         The element that raised, or -1.
     seconds : float
         Time spent in the function.
@@ -50,7 +50,7 @@ class Head(NamedTuple):
         When the function was first called, by `time.perf_counter` of its machine.
     """
 
-    index: int
+    raised: int
     seconds: float
     threaded: bool
     said: bool
@@ -72,17 +72,15 @@ def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]
     lo : int
         First element, which gets the blame if results cannot be pickled.
     """
-    head = Head(
-        outcome.index, outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps, begun=outcome.begun
-    )
-    packed, buffers = b"", []
+    head = Head(outcome.index, outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps, begun=outcome.begun)
+    packed, buffers = b"", list[Any]()
     if outcome.results is not None:
         try:
             packed, buffers = _pack_results(head, outcome.results)
         except Exception as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
             outcome.error = error
-            head = head._replace(index=max(outcome.index, lo), gaps=None)
+            head = head._replace(raised=max(outcome.index, lo), gaps=None)
     packed = packed or _dump_head(head)
     if outcome.error is not None:
         buffers.append(pack_error(outcome.error))
@@ -122,8 +120,8 @@ def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
     info = Head(*pickle.loads(head))
     buffers = list(buffers)
     said = unpack_said(buffers.pop()) if info.said else []
-    error = unpack_error(buffers.pop()) if info.index >= 0 else None
-    outcome = Outcome(None, info.seconds, info.threaded, info.index, error, info.gaps, info.begun)
+    error = unpack_error(buffers.pop()) if info.raised >= 0 else None
+    outcome = Outcome(None, info.seconds, info.threaded, info.raised, error, info.gaps, info.begun)
     if not info.found:
         return outcome, said
     columns: list[Column] = pickle.loads(buffers.pop()) if info.many else []

@@ -121,7 +121,7 @@ class Part:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         where, moving = self._whole.parcel(self._number)
         payload = dump(None, moving)
-        return Shipped, (where, payload.to_bytes(), payload.index)
+        return Shipped, (where, payload.to_bytes(), payload.table)
 
 
 class Shipped:

@@ -11,8 +11,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from ._pickler import Pickler
 _BYTES = np.dtype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(NamedTuple):
     """A pickle and the buffers that belong to it.
 
     Attributes
@@ -42,7 +40,7 @@ class Payload:
     nbytes: int
 
     @property
-    def index(self) -> list[tuple[int, int, bool]]:
+    def table(self) -> list[tuple[int, int, bool]]:
         """Offset, size and read-only flag of each buffer."""
         return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
 
@@ -105,7 +103,7 @@ def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any
     ----------
     memory : buffer
     index : list
-        `Payload.index`.
+        `Payload.table`.
     between : callable
         Gets the first object before the second is unpickled.
     """

@@ -11,7 +11,6 @@ import marshal
 import pickle
 import types
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -103,7 +102,7 @@ def _reduce_objects(array: np.ndarray) -> Any:
 
 
 def _empty(layout: Layout) -> np.ndarray:
-    return replace(layout, writeable=True).dress(layout.empty())
+    return layout._replace(writeable=True).dress(layout.empty())
 
 
 def _fill(array: np.ndarray, state: tuple[np.ndarray, bool]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stack:
     """Results of one type, dtype and shape, as one array.
 
@@ -43,7 +43,7 @@ Form: TypeAlias = Literal["arrays", "raw", "list"]
 Column: TypeAlias = Stack | list[Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Results:
     """What the function gave for the elements of one task.
 

@@ -9,18 +9,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import cloudpickle
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(NamedTuple):
     """A warning that passed the worker's filters."""
 
-    index: int
+    element: int
     message: Warning | str
     category: type[Warning]
     filename: str
@@ -29,7 +28,7 @@ class Warned:
     def plain(self) -> Warned:
         """Its text, as a warning of Python's own that it is one of."""
         category = next(kind for kind in self.category.__mro__ if kind.__module__ == "builtins")
-        return Warned(self.index, str(self.message), category, self.filename, self.lineno)
+        return Warned(self.element, str(self.message), category, self.filename, self.lineno)
 
     def repeat(self, function: Any) -> None:
         """Warn here, as if `function` had been called here."""
@@ -48,7 +47,7 @@ class Warned:
 class Written:
     """Text that Python code wrote to a standard stream."""
 
-    index: int
+    element: int
     stream: StreamName
     text: str
 
@@ -64,18 +63,17 @@ class Written:
             stream.flush()
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """A log record."""
 
-    index: int
+    element: int
     record: logging.LogRecord
 
     def plain(self) -> Logged:
         """Without what was given as ``extra``."""
         usual = vars(logging.makeLogRecord({}))
         kept = {name: value for name, value in vars(self.record).items() if name in usual}
-        return Logged(self.index, logging.makeLogRecord(kept))
+        return Logged(self.element, logging.makeLogRecord(kept))
 
     def repeat(self, function: Any) -> None:
         """Hand it to this process's logger of that name."""

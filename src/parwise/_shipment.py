@@ -56,7 +56,7 @@ class Shipment:
 def send_payload(links: Iterable[Link], kind: str, call: int, payload: Payload) -> None:
     """Send a payload to workers: a small one in a message, a large one once for all of them."""
     # The table of buffers goes behind them: it may be too long for a message.
-    table = pickle.dumps(payload.index)
+    table = pickle.dumps(payload.table)
     nbytes = payload.nbytes + len(table)
     inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
     fds: list[int] = []

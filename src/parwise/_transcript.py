@@ -36,7 +36,7 @@ class Transcript:
         if not said:
             return
         with self._lock:
-            self._held.setdefault(lo, []).extend(one for one in said if not self._is_told(one.index))
+            self._held.setdefault(lo, []).extend(one for one in said if not self._is_told(one.element))
 
     def lose(self, lo: int) -> None:
         """Note that the task that begins at `lo`, or parts of it, are to be computed again.
@@ -47,10 +47,10 @@ class Transcript:
         with self._lock:
             held = self._held.get(lo, [])
             # Of an earlier worker that had the same task, elements are whole already.
-            found = {one.index for one in held} | {self._last.pop(lo, -1)}
+            found = {one.element for one in held} | {self._last.pop(lo, -1)}
             newest = max((index for index in found if index >= lo and not self._is_told(index)), default=None)
             if newest is not None:
-                self._held[lo] = [one for one in held if one.index != newest]
+                self._held[lo] = [one for one in held if one.element != newest]
                 self._told.append(range(lo, newest))
 
     def _is_told(self, index: int) -> bool:
@@ -82,8 +82,8 @@ class Transcript:
             for lo in due:
                 found = self._held.pop(lo)
                 if found and lo >= self._frontier:  # still open
-                    self._last[lo] = found[-1].index
+                    self._last[lo] = found[-1].element
                 said.extend(found)
         for one in said:
-            if one.index <= limit:
+            if one.element <= limit:
                 one.repeat(self._function)

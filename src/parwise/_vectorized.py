@@ -115,7 +115,7 @@ def _first_result(binding: Binding, settings: Settings) -> tuple[Any] | None:
             return (binding.call(given),)
         func, args, kwargs = binding.bind({})
         single = [objects_of([one], (1,)) for one in given]
-        found = collect(func, single, (0,), replace(settings, ignore=False, progress=None), args, kwargs)
+        found = collect(func, single, (0,), settings._replace(ignore=False, progress=None), args, kwargs)
         return (found.values()[0],)
     except Exception:
         if settings.ignore:

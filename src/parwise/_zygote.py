@@ -92,7 +92,7 @@ def _command() -> list[str]:
 
 
 def _flags() -> list[str]:
-    """This interpreter's own options.
+    """Options of this interpreter.
 
     Not by `subprocess`: to import it takes 8 ms beside a function in pure Python.
     """

@@ -198,7 +198,7 @@ class _ToProcesses(Dispatch):
         body = (job.kernel, job.shared_layouts, read_numerics(), self._threads, first)
         payload = dump(read_surroundings().path, body, settings.shares)
         self._token = uuid.uuid4().hex
-        self._index = payload.index
+        self._table = payload.table
         self._payload = payload.to_bytes()
         self._proofs: list[Results] = []
         self._own = None if settings.isolate else job.plan.take()
@@ -226,7 +226,7 @@ class _ToProcesses(Dispatch):
     def _send(self, task: Task, attach: bool) -> None:
         payload = self._payload if attach else None
         try:
-            future = self._executor.submit(compute, self._token, payload, self._index, self._staged[task])
+            future = self._executor.submit(compute, self._token, payload, self._table, self._staged[task])
         except BrokenExecutor as error:
             raise self._broken(task, error) from error
         self._flying[future] = task
