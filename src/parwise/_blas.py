@@ -51,6 +51,11 @@ def _libraries() -> list[Any]:
     return [*_found[1], *_numba()]
 
 
+def look_for_libraries() -> None:
+    """Know the libraries of this process, and so of those that are forked from it."""
+    _libraries()
+
+
 def is_local(library: Any) -> bool:
     """Whether each thread has a number of its own there."""
     return library.filepath == "numba" or getattr(library, "user_api", "") == "openmp"
@@ -159,6 +164,16 @@ class ThreadWatch:
         """Whether any of those threads runs at this moment."""
         now = self._activity() if activity is None else activity
         return any("R (running)" in state for state in now.values())
+
+    def at_work(self) -> bool:
+        """Whether any of those threads runs at this moment, and has ever slept.
+
+        OpenBLAS starts its threads as it is imported, and they spin for 25 ms then.
+        """
+        return any(
+            "R (running)" in state and " voluntary_ctxt_switches:\t0 " not in state
+            for state in self._activity().values()
+        )
 
     def _activity(self) -> dict[str, str]:
         """State and number of switches of each thread that is not Python's."""

@@ -68,7 +68,7 @@ class Room:
     def seems_free(self) -> bool:
         """Whether there is room at this moment, in the midst of a task."""
         # Looking for BLAS takes 20 ms beside a function in pure Python, so that comes last.
-        return self._any and not (self.watch.running() and self._doubtful)
+        return self._any and not (self.watch.at_work() and self._doubtful)
 
 
 class Company:
@@ -204,6 +204,11 @@ class Company:
         with self._turn:
             return self._state not in ("preparing", "active") and self.crew.warm
 
+    @property
+    def shares(self) -> bool:
+        """Whether the second thread feeds workers while the caller computes, and none has had to wait for it."""
+        return self._state == "active" and self.crew.beside and not self.crew.kept_waiting
+
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
@@ -276,7 +281,7 @@ class Company:
                 return False
             try:
                 if not self.crew.started:
-                    self.crew.call_up()
+                    self.crew.call_up(beside=True)
             except (ParwiseError, OSError):
                 self._deadline = None  # the caller tries, and is told, between two tasks
                 return False
@@ -305,7 +310,6 @@ class Company:
     def _drive(self) -> None:
         """Be at the workers until the caller leaves."""
         try:
-            self.crew.beside = True
             if not self.crew.started:
                 self.crew.start()
             while self._state == "active":

@@ -193,6 +193,10 @@ class WorkerPool:
             self._poll.register(link.channel, select.EPOLLIN)
         return link
 
+    def another(self, links: list[Link]) -> Link:
+        """A worker beside `links`: one that is there, or a new one."""
+        return next((link for link in self.links if link not in links), None) or self.add_link()
+
     def wake(self) -> None:
         """Make another thread's `wait` return."""
         with self._waking:  # not a descriptor that `stop` has closed, and that is somebody else's now
