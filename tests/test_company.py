@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import decimal
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,8 +16,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import NotReproducibleError, _company, _options, parallel_apply
-from parwise._blas import is_local, local_threads, with_local_threads
+from parwise import NotReproducibleError, _company, _crew, _options, parallel_apply
+from parwise._blas import ThreadWatch, is_local, local_threads, with_local_threads
 from parwise._checked import make_call
 from parwise._company import _short_turns
 from parwise._job import Job
@@ -69,6 +71,50 @@ def test_function_that_writes_files_is_never_cut(tmp_path):
     for count in (2, 3, 5):
         assert_same(parallel_apply(save, np.arange(float(count)), workers=2), np.arange(float(count)))
         assert {path.read_text() for path in tmp_path.iterdir()} == {"begin end"}
+
+
+def pids_of_long_elements(monkeypatch, kept_seconds):
+    """Where eight elements of 60 ms of pure Python were computed, for each how often."""
+    monkeypatch.setattr(_company, "KEPT_SECONDS", kept_seconds)
+    monkeypatch.setattr(_crew, "KEPT_SECONDS", kept_seconds)
+    monkeypatch.setattr(_company.Room, "seems_free", lambda room: True)
+
+    def f(x):
+        slowly(slowly(x))
+        return os.getpid()
+
+    return collections.Counter(parallel_apply(f, np.arange(8.0), workers=2, verify=False).tolist())
+
+
+def test_caller_stays_at_long_elements(monkeypatch):
+    """Another worker would only take its CPU, and take 10 ms to get ready."""
+    pids = pids_of_long_elements(monkeypatch, float("inf"))
+    assert len(pids) == 2
+    assert pids[os.getpid()] >= 3
+
+
+def test_caller_that_keeps_workers_waiting_leaves(monkeypatch):
+    """Its function keeps the GIL, which the thread that feeds workers needs."""
+    pids = pids_of_long_elements(monkeypatch, float("-inf"))
+    assert len(pids) == 3
+    assert pids[os.getpid()] <= 2
+
+
+@pytest.mark.parametrize(
+    ("state", "slept", "at_work"), [("R (running)", 0, False), ("R (running)", 1, True), ("S (sleeping)", 1, False)]
+)
+def test_threads_that_spin_since_they_began_are_not_at_work(state, slept, at_work, monkeypatch):
+    watch = ThreadWatch()
+    thread = threading.get_native_id()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "get_native_id", lambda: -1)
+        patch.setattr(threading, "enumerate", list)
+        real = watch._activity()[str(thread)]
+    told = re.sub(r"State:\t[^ ]+ \([a-z ]+\)", f"State:\t{state}", real)
+    told = re.sub(r" voluntary_ctxt_switches:\t\d+", f" voluntary_ctxt_switches:\t{slept}", told)
+    monkeypatch.setattr(watch, "_activity", lambda: {"7": told})
+    assert watch.at_work() == at_work
+    assert watch.running() == ("R" in state)
 
 
 class Changing:

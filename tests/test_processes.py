@@ -688,3 +688,23 @@ def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blo
     assert_same(parallel_apply(f, a, workers=2, **options), np.sort(a, axis=-1))
     assert after
     assert_same(parallel_apply(f, a, workers=2, isolate=True, **options), np.sort(a, axis=-1))
+
+
+@pytest.mark.parametrize(
+    "options", ["-I -OO -b -X dev", "-E -s -W ignore::UserWarning -q", "-X utf8=1 -X int_max_str_digits=5000", "-P -bb"]
+)
+def test_workers_have_the_callers_options(options):
+    """Those of its interpreter; but the working directory is on no worker's path in any case."""
+    done = run_script(
+        """
+        import sys, numpy as np
+        from parwise import parallel_apply
+        def f(x):
+            flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[:1] != "_"}
+            return repr(({**flags, "safe_path": True, "count": 0, "index": 0}, sys.warnoptions, sys._xoptions))
+        print(set(parallel_apply(f, np.arange(3), workers=2, isolate=True)) == {f(0)})
+        """,
+        *options.split(),
+        "-",
+    )
+    assert done.stdout == "True\n", done.stderr
