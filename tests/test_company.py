@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import decimal
 import os
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import NotReproducibleError, _company, _crew, _options, parallel_apply
+from parwise import NotReproducibleError, _company, _options, parallel_apply
 from parwise._blas import ThreadWatch, is_local, local_threads, with_local_threads
 from parwise._checked import make_call
 from parwise._company import _short_turns
@@ -73,33 +72,6 @@ def test_function_that_writes_files_is_never_cut(tmp_path):
         assert {path.read_text() for path in tmp_path.iterdir()} == {"begin end"}
 
 
-def pids_of_long_elements(monkeypatch, kept_seconds):
-    """Where eight elements of 60 ms of pure Python were computed, for each how often."""
-    monkeypatch.setattr(_company, "KEPT_SECONDS", kept_seconds)
-    monkeypatch.setattr(_crew, "KEPT_SECONDS", kept_seconds)
-    monkeypatch.setattr(_company.Room, "seems_free", lambda room: True)
-
-    def f(x):
-        slowly(slowly(x))
-        return os.getpid()
-
-    return collections.Counter(parallel_apply(f, np.arange(8.0), workers=2, verify=False).tolist())
-
-
-def test_caller_stays_at_long_elements(monkeypatch):
-    """Another worker would only take its CPU, and take 10 ms to get ready."""
-    pids = pids_of_long_elements(monkeypatch, float("inf"))
-    assert len(pids) == 2
-    assert pids[os.getpid()] >= 3
-
-
-def test_caller_that_keeps_workers_waiting_leaves(monkeypatch):
-    """Its function keeps the GIL, which the thread that feeds workers needs."""
-    pids = pids_of_long_elements(monkeypatch, float("-inf"))
-    assert len(pids) == 3
-    assert pids[os.getpid()] <= 2
-
-
 @pytest.mark.parametrize(
     ("state", "slept", "at_work"), [("R (running)", 0, False), ("R (running)", 1, True), ("S (sleeping)", 1, False)]
 )
@@ -115,6 +87,24 @@ def test_threads_that_spin_since_they_began_are_not_at_work(state, slept, at_wor
     monkeypatch.setattr(watch, "_activity", lambda: {"7": told})
     assert watch.at_work() == at_work
     assert watch.running() == ("R" in state)
+
+
+def test_workers_that_have_no_part_in_a_call_take_no_attention(monkeypatch):
+    """One that ends meanwhile is let go of, and not heard of again and again."""
+    parallel_apply(np.sum, np.ones((6, 2)), workers=3, isolate=True)
+    pool = default_pool()
+    outsider, waits, wait = pool.links[2], [], pool.wait
+    pid = outsider.pid
+
+    def f(x):
+        if x == 0:
+            os.kill(pid, signal.SIGKILL)
+        return slowly(x)
+
+    monkeypatch.setattr(pool, "wait", lambda timeout: [waits.append(timeout), wait(timeout)][1])
+    assert_same(parallel_apply(f, A, workers=2, isolate=True), A)
+    assert outsider not in pool.links
+    assert len(waits) < 100
 
 
 class Changing:

@@ -708,3 +708,22 @@ def test_workers_have_the_callers_options(options):
         "-",
     )
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("how", [{"isolate": True}, {}])
+def test_dtypes_that_hold_types_of_ones_own(how):
+    class Record(np.record):
+        pass
+
+    dtypes = [np.dtype((Record, [("a", "f8"), ("b", "i4")])), np.dtype("f8", metadata={"unit": Record})]
+
+    for dtype in dtypes:
+
+        def f(x, dtype=dtype):
+            time.sleep(0.002)
+            return np.zeros(3, dtype)
+
+        got = parallel_apply(f, np.arange(40.0), workers=2, **how)
+        assert got.dtype == dtype
+        assert got.dtype.type is dtype.type
+        assert got.tobytes() == bytes(40 * 3 * dtype.itemsize)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ._blas import ThreadWatch, local_threads, read_threads, workers_beside
-from ._crew import KEPT_SECONDS, Crew
+from ._crew import Crew
 from ._interrupt import Uninterrupted
 from ._job import Job
 from ._pool import WorkerPool
@@ -99,9 +99,6 @@ class Company:
         self._retry = LEAST_PATIENCE / 2
         # Whether the second thread has made turns short.
         self._short = False
-        # When it should run at the latest, when it did, and whether it was late: the function keeps the GIL.
-        self._due = self._ran = 0.0
-        self._kept_waiting = False
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
         self._gone = _thread.allocate_lock()
@@ -176,7 +173,6 @@ class Company:
         self._deadline = None if seconds is None else deadline
         if self._state == "alone" and seconds is not None:
             self._state = "waiting"
-            self._due = time.perf_counter() + sys.getswitchinterval() + KEPT_SECONDS
             # A new thread has none of the caller's contexts: error handling, precision.
             run = contextvars.copy_context().run
             try:
@@ -207,12 +203,6 @@ class Company:
         """Whether workers of an earlier call are up; if the other thread brings up some, it hears them."""
         with self._turn:
             return self._state not in ("preparing", "active") and self.crew.warm
-
-    @property
-    def shares(self) -> bool:
-        """Whether the second thread feeds workers while the caller computes, and none has had to wait for it."""
-        kept_waiting = self._kept_waiting or self.crew.kept_waiting
-        return self._state == "active" and self.crew.beside and not kept_waiting
 
     def patience(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
@@ -262,8 +252,6 @@ class Company:
             # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
             _short_turns.begin()
             self._short = True
-            self._ran = time.perf_counter()
-            self._kept_waiting = self._ran > self._due
         while not self._leaving.acquire(True, self._patience()):
             if self._may_prepare() and self._prepare():
                 self._drive()
@@ -276,13 +264,11 @@ class Company:
     def _may_prepare(self) -> bool:
         """Whether it is time to bring up workers; they are on their way then."""
         with self._turn:
-            now = time.perf_counter()
-            if self._state != "waiting" or self._deadline is None or now < self._deadline:
+            if self._state != "waiting" or self._deadline is None or time.perf_counter() < self._deadline:
                 return False
-            self._kept_waiting |= now > max(self._deadline, self._ran) + KEPT_SECONDS
             # Now and then a thread of BLAS is seen to run that only goes to sleep: look again soon.
             self._retry = min(2 * self._retry, PATIENCE)
-            self._deadline = now + self._retry
+            self._deadline = time.perf_counter() + self._retry
             if not self._join() or self._job.plan.empty:  # another thread's call has them; or nothing is left
                 return False
             self.room.threads.add(threading.get_native_id())
@@ -290,7 +276,7 @@ class Company:
                 return False
             try:
                 if not self.crew.started:
-                    self.crew.call_up(beside=True)
+                    self.crew.call_up()
             except (ParwiseError, OSError):
                 self._deadline = None  # the caller tries, and is told, between two tasks
                 return False
@@ -319,6 +305,7 @@ class Company:
     def _drive(self) -> None:
         """Be at the workers until the caller leaves."""
         try:
+            self.crew.beside = True
             if not self.crew.started:
                 self.crew.start()
             while self._state == "active":

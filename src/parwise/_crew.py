@@ -25,9 +25,6 @@ from ._segment import map_anonymous
 from ._shipment import Shipment
 from ._split import Task
 
-# Beside a caller in pure Python another thread runs 0.1 to 0.5 ms after it could.
-KEPT_SECONDS = 0.002
-
 _numbers = itertools.count(1)
 
 
@@ -57,11 +54,8 @@ class Crew:
         self._proof = Proof(job)
         self._threads: ThreadCounts = 1
         self._width = 0
-        # Whether the caller computes too, in the place of one worker; and what it is at.
+        # Whether the caller computes too, on a CPU that one worker then leaves alone.
         self.beside = False
-        self.own: Held | None = None
-        # Whether a worker had to wait while it did: its function keeps the GIL.
-        self.kept_waiting = False
         self._shipment: Shipment | None = None
         # Numbers that belong to the caller's thread, if another one starts the workers.
         self.local_threads: dict[str, int] | None = None
@@ -101,9 +95,9 @@ class Crew:
         self._width = 0
 
     def supply(self) -> None:
-        """Give workers what they have room for, and have others in the place of those that are gone or left out."""
-        while len(self._links) < self._room and not self._job.plan.empty:
-            link = self._pool.another(self._links)
+        """Give workers what they have room for, and have others in the place of those that are gone."""
+        while len(self._links) < self._width and not self._job.plan.empty:
+            link = self._pool.add_link()
             self._links.append(link)
             assert self._shipment is not None
             self._shipment.send([link])
@@ -114,13 +108,12 @@ class Crew:
         """Make a `step` in another thread return."""
         self._pool.wake()
 
-    def call_up(self, beside: bool = False) -> None:
-        """Bring up workers, one less `beside` the caller; does not wait for them."""
-        self.beside = beside
+    def call_up(self) -> None:
+        """Bring up workers; does not wait for them."""
         self._width = self._job.call.settings.workers
         if self._job.watch is not None:
             self._job.watch.called_up()
-        self._links = list(self._pool.start(self._room))
+        self._links = list(self._pool.start(self._width))
 
     def prepare(self) -> None:
         """Pickle the function, which takes a while: meanwhile workers come up."""
@@ -172,6 +165,8 @@ class Crew:
                 self._hear(link)
                 if kind == "death" and link in self._links:
                     self._bury(link)
+            elif link in self._pool.links:  # of an earlier call; and not buried just now
+                self._pool.look_after(link)
         for link, index in self._minder.late(self._links):
             link.ready = False
             link.kill_with_stack()
@@ -276,8 +271,6 @@ class Crew:
             return
         self._job.transcript.hear(held.task.lo, said)
         self.computed += len(held.task)
-        if self.beside:
-            self.kept_waiting |= time.perf_counter() - outcome.begun - outcome.seconds > KEPT_SECONDS
         if outcome.threaded:
             self._make_room()
         self._job.accept(held.task, outcome, link.pid)
@@ -325,8 +318,9 @@ class Crew:
     def _seconds_left(self) -> float:
         """How long the others will be busy, if their tasks take as long as those so far."""
         pace, now = self._job.plan.pace or 0.0, time.monotonic()
-        held = [one for link in self._links for one in link.holds.values() if not one.proof]
-        ends = (one.since + pace * len(one.task) for one in ([*held, self.own] if self.own else held))
+        ends = (
+            one.since + pace * len(one.task) for link in self._links for one in link.holds.values() if not one.proof
+        )
         return max(0.0, max(ends, default=now) - now)
 
     def _prove(self, link: Link) -> None:

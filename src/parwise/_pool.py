@@ -83,11 +83,22 @@ class WorkerPool:
     @property
     def running(self) -> bool:
         """Whether workers are there and have answered."""
-        for link in self.links:
+        for link in list(self.links):
             if not link.ready and not link.holds:
-                with contextlib.suppress(BlockingIOError, EOFError, OSError):
-                    link.ready = link.channel.receive()[0] == ("hello",)
+                self.look_after(link)
         return any(link.ready for link in self.links)
+
+    def look_after(self, link: Link) -> None:
+        """Take in what a worker says, or that it has ended, which has no part in any call at the moment."""
+        try:
+            if link.over:
+                self.drop(link)
+            else:
+                link.ready |= link.channel.receive()[0] == ("hello",)
+        except BlockingIOError:
+            pass
+        except (EOFError, OSError):
+            self.drop(link)
 
     @property
     def seems_warm(self) -> bool:
@@ -192,10 +203,6 @@ class WorkerPool:
             assert self._poll is not None
             self._poll.register(link.channel, select.EPOLLIN)
         return link
-
-    def another(self, links: list[Link]) -> Link:
-        """A worker beside `links`: one that is there, or a new one."""
-        return next((link for link in self.links if link not in links), None) or self.add_link()
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""

@@ -64,10 +64,20 @@ def compute(
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
     # Without the lock: a function that has Dask compute something makes way for another task, which must not wait.
-    proof = session.run(session.first) if new and session.first is not None else None
+    proof = _prove(token, session) if new else None
     packed = _bytes(pack(session.run(parcel), [], parcel.lo))
     where = f"{os.uname().nodename} {os.getpid()}"
     return packed, None if proof is None else _bytes(pack(proof, [], parcel.lo)), where
+
+
+def _prove(token: str, session: _Session) -> Outcome | None:
+    """Compute the call's first task; a process that fails to is as one that has not been sent the call."""
+    try:
+        return None if session.first is None else session.run(session.first)
+    except BaseException:
+        with _lock:
+            _sessions.pop(token, None)
+        raise
 
 
 def _bytes(packed: Packed) -> Packed:

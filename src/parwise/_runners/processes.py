@@ -8,7 +8,6 @@ from .._company import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
 from .._crew import Crew
 from .._interrupt import Uninterrupted
 from .._job import Job
-from .._link import Held
 from .._pool import WorkerPool
 from .._shared_pool import default_pool
 from .._trial import Trial
@@ -188,20 +187,16 @@ class Caller:
         """Compute one task, if it is the caller's turn; otherwise return False."""
         job, company = self._job, self._company
         plan, room = job.plan, company.room
-        if company.error is not None or (company.crew.serving and not self._stays):
-            return False
-        if (task := plan.take(self._seconds)) is None:
+        if company.crew.serving or company.error is not None or (task := plan.take(self._seconds)) is None:
             return False
         company.expect(None if plan.empty else company.at_least())
         start = time.perf_counter()
-        company.crew.own = Held(task)
         if room.watch.suspicious:
             with room.watch:
                 start = time.perf_counter()
                 job.compute_and_accept(task)
         else:
             job.compute_and_accept(task)
-        company.crew.own = None
         job.repeat()
         company.pace = (time.perf_counter() - start) / len(task)
         left = plan.seconds_left
@@ -216,11 +211,6 @@ class Caller:
             self._look_up(worth)
         self._begun = True
         return True
-
-    @property
-    def _stays(self) -> bool:
-        """Whether the caller goes on beside workers: where elements are long, another worker would only replace it."""
-        return self._company.shares and not self._job.plan.queue_ahead
 
     def leave(self) -> Crew:
         """Leave what is left to the workers, if they have been started."""
