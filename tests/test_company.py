@@ -210,8 +210,8 @@ def test_local_threads_belong_to_the_caller():
 
     fake = Library()
     assert is_local(fake)
-    before = _blas._libraries
-    _blas._libraries = lambda: [fake]
+    before = _blas.libraries
+    _blas.libraries = lambda: [fake]
     try:
         fake.set_num_threads(1)
         assert local_threads() == {"libfake.so": 1}
@@ -224,7 +224,7 @@ def test_local_threads_belong_to_the_caller():
         _blas._found = (0, [])
         assert local_threads(look=False) is None
     finally:
-        _blas._libraries = before
+        _blas.libraries = before
 
 
 def test_one_cpu(monkeypatch):

@@ -686,14 +686,18 @@ def test_initializer_that_raises():
 def test_initializer_that_forks(tmp_path):
     """The child that comes back from it is no second worker at the same socket."""
 
+    fifo = tmp_path / "child"
+    os.mkfifo(fifo)
+
     def fork():
-        child = os.fork()
-        (tmp_path / f"{os.getpid()} {'parent' if child else 'child'}").touch()
+        if os.fork():
+            (tmp_path / f"{os.getpid()} parent").touch()
+        else:
+            fifo.write_text("forked")
 
     with Pool(1, initializer=fork) as pool:
         assert pool.apply(abs, (-1,)) == 1
-        while not list(tmp_path.glob("* child")):
-            time.sleep(0.001)
+        assert fifo.read_text() == "forked"
         assert list(pool.map(abs, range(50), chunksize=1)) == list(range(50))
         assert len({pool.apply(os.getpid) for _ in range(20)}) == 1
         assert len(list(tmp_path.glob("* parent"))) == 1

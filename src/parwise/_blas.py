@@ -32,28 +32,24 @@ ThreadCounts: TypeAlias = int | dict[str, int]
 def read_threads() -> dict[str, int]:
     """Threads that each loaded BLAS or OpenMP library of this process uses, and numba."""
     return {
-        os.path.basename(library.filepath): int(library.num_threads) for library in _libraries() if library.num_threads
+        os.path.basename(library.filepath): int(library.num_threads) for library in libraries() if library.num_threads
     }
 
 
 _found: tuple[int, list[Any]] = (0, [])
 
 
-def _libraries() -> list[Any]:
+def libraries() -> list[Any]:
     """BLAS and OpenMP libraries of this process.
 
-    Looking for them takes 0.3 to 0.6 ms, so it is done only when modules have been imported.
+    Looking for them takes 0.3 to 0.6 ms, and 2 the first time, so it is done only when modules have been imported; a
+    forked process knows those of its parent.
     """
     global _found
     modules = len(sys.modules)
     if _found[0] != modules:
         _found = modules, threadpoolctl.ThreadpoolController().lib_controllers
     return [*_found[1], *_numba()]
-
-
-def look_for_libraries() -> None:
-    """Know the libraries of this process, and so of those that are forked from it."""
-    _libraries()
 
 
 def is_local(library: Any) -> bool:
@@ -68,13 +64,13 @@ def local_threads(look: bool = True) -> dict[str, int] | None:
     """
     if not look and _found[0] != len(sys.modules):
         return None
-    return {os.path.basename(one.filepath): int(one.num_threads) for one in _libraries() if is_local(one)}
+    return {os.path.basename(one.filepath): int(one.num_threads) for one in libraries() if is_local(one)}
 
 
 @contextlib.contextmanager
 def with_local_threads(counts: dict[str, int]) -> Iterator[None]:
     """Have another thread's numbers for a ``with`` block, as far as they belong to a thread."""
-    before = [(one, one.num_threads) for one in _libraries() if is_local(one)] if counts else []
+    before = [(one, one.num_threads) for one in libraries() if is_local(one)] if counts else []
     for library, number in before:
         wanted = counts.get(os.path.basename(library.filepath), number)
         if wanted != number:
@@ -202,7 +198,7 @@ class ThreadLimit:
         """Apply `counts`."""
         state = (counts, len(sys.modules))
         if state != self._state:
-            _set_threads(_libraries(), counts)
+            _set_threads(libraries(), counts)
             self._state = state
 
 
@@ -225,9 +221,9 @@ class SharedThreadLimit:
         with self._change:
             self._change.wait_for(lambda: not self._users or self._counts == counts)
             if not self._users:
-                libraries = _libraries()
-                self._before = [(library, library.num_threads) for library in libraries]
-                _set_threads(libraries, counts)
+                found = libraries()
+                self._before = [(library, library.num_threads) for library in found]
+                _set_threads(found, counts)
             self._counts = counts
             self._users += 1
         try:
@@ -241,9 +237,9 @@ class SharedThreadLimit:
                     self._change.notify_all()
 
 
-def _set_threads(libraries: Iterable[Any], counts: ThreadCounts) -> None:
+def _set_threads(found: Iterable[Any], counts: ThreadCounts) -> None:
     """Set each library's threads; one that the caller has not loaded gets its largest number."""
-    for library in libraries:
+    for library in found:
         if isinstance(counts, int):
             wanted = counts
         else:

@@ -89,7 +89,7 @@ class WorkerPool:
         return any(link.ready for link in self.links)
 
     def look_after(self, link: Link) -> None:
-        """Take in what a worker says, or that it has ended, which has no part in any call at the moment."""
+        """Take in what a worker outside the call at hand says, or that it has ended."""
         try:
             if link.over:
                 self.drop(link)

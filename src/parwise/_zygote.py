@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 
-from ._blas import look_for_libraries
+from ._blas import libraries
 from ._channel import Channel
 from ._worker import serve
 from .errors import ParwiseError
@@ -115,7 +115,7 @@ def main(parent: int) -> None:
     if os.getppid() != parent:  # gone before we could watch it
         os._exit(0)
     control = Channel(socket.socket(fileno=CONTROL_FD))
-    look_for_libraries()  # each worker would take 2 ms for it
+    libraries()  # or each worker would look for them
     # What is there now is there for ever: no worker's collector need touch,
     # and so copy, its pages. During the imports it was off, which saves 10 ms.
     gc.freeze()
