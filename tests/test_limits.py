@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parwise import _minder, _pool, parallel_apply
+from parwise import _minder, _pool, _remote, parallel_apply
 from parwise._memory import _group_limits, memory_limit, own_bytes
 from parwise._pool import fitting_slot_bytes
 from parwise._runners import processes
@@ -318,6 +318,27 @@ def test_a_first_task_that_waits_for_another_there():
     finally:
         del sys.modules[name]
     assert_same(got, np.arange(3.0) * 2)
+
+
+def test_a_process_that_could_not_be_proved_is_sent_the_call_again(monkeypatch):
+    """Its first task has to be compared before any other of its results counts."""
+    given = []
+
+    class Told(Elsewhere):
+        def submit(self, func, /, *args, **kwargs):
+            given.append(args)
+            return super().submit(func, *args, **kwargs)
+
+    with Told() as executor:
+        parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
+    token, payload, table, parcel = given[0]
+    _remote._sessions.pop(token, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(_remote._Session, "run", lambda session, parcel: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            _remote.compute(token, payload, table, parcel)
+    assert _remote.compute(token, None, table, parcel) == _remote.MISSING
+    assert _remote.compute(token, payload, table, parcel)[1] is not None
 
 
 def test_at_the_end_of_the_interpreter():
