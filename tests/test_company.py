@@ -18,11 +18,11 @@ import threadpoolctl
 from parwise import NotReproducibleError, _company, _options, parallel_apply
 from parwise._blas import ThreadWatch, is_local, local_threads, with_local_threads
 from parwise._checked import make_call
-from parwise._company import _short_turns
 from parwise._job import Job
 from parwise._options import resolve
 from parwise._shared_pool import default_pool
 from parwise._trial import Trial
+from parwise._turns import short_turns
 
 from .oracle import assert_same, loop
 
@@ -236,13 +236,13 @@ def test_one_cpu(monkeypatch):
 
 def test_switch_interval_is_put_back_by_the_last():
     before = sys.getswitchinterval()
-    _short_turns.begin()
-    other = threading.Thread(target=_short_turns.begin)
+    short_turns.begin()
+    other = threading.Thread(target=short_turns.begin)
     other.start()
     other.join()
-    _short_turns.end()
+    short_turns.end()
     assert sys.getswitchinterval() < before
-    _short_turns.end()
+    short_turns.end()
     assert sys.getswitchinterval() == before
 
 

@@ -18,7 +18,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: A file imports from lower floors only.
 FLOORS = [
-    {"errors", "_checks", "_cgroup", "_split", "_layout", "_segment", "_floats", "_hostile", "_mark", "_namespace"},
+    {
+        "errors",
+        "_checks",
+        "_cgroup",
+        "_split",
+        "_layout",
+        "_segment",
+        "_floats",
+        "_hostile",
+        "_mark",
+        "_namespace",
+        "_turns",
+    },
     {"_environment", "_pickler", "_said", "_interrupt", "_results"},
     {"_progress"},
     {"_ear", "_transcript", "_cpu", "_memory", "_payload", "_channel", "_verify"},
@@ -31,7 +43,7 @@ FLOORS = [
     {"_assemble", "_report"},
     {"_worker", "_remote", "_job"},
     {"_zygote", "_link"},
-    {"_pool", "_shipment", "_minder", "_losses", "_proof"},
+    {"_pool", "_shipment", "_minder", "_losses", "_proof", "_room"},
     {"_shared_pool"},
     {"_crew"},
     {"_company"},

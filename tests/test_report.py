@@ -210,7 +210,7 @@ def test_why_serial_blas(monkeypatch):
     """Threads of BLAS are seen to run at each look."""
     monkeypatch.setattr("parwise._blas.ThreadWatch.running", lambda self, activity=None: True)
     monkeypatch.setattr("parwise._blas.ThreadWatch.at_work", lambda self: True)
-    monkeypatch.setattr("parwise._company.workers_beside", lambda threads, workers: 1)
+    monkeypatch.setattr("parwise._room.workers_beside", lambda threads, workers: 1)
     found = entry(slow, np.arange(60.0), workers=2)
     assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextvars
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +11,14 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal
 
-from ._blas import ThreadWatch, local_threads, read_threads, workers_beside
+from ._blas import local_threads
 from ._crew import Crew
 from ._interrupt import Uninterrupted
 from ._job import Job
 from ._pool import WorkerPool
+from ._room import Room
 from ._shared_pool import default_pool, known_pool
+from ._turns import short_turns
 from .errors import ParwiseError
 
 # Bringing up the first workers takes 90 ms of another CPU and 3 ms of the
@@ -32,43 +33,6 @@ PATIENCE = 0.010
 # libraries that such a function needs take a worker up to a second.
 CARRIAGES = 2
 CARRIED_PATIENCE = 0.050
-SWITCH_SECONDS = 0.0001
-
-
-class Room:
-    """Whether there are CPUs for workers, or BLAS has them all at work already.
-
-    Workers keep the caller's number of BLAS threads, which its bits depend on.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        # Native ids of this call's own threads.
-        self.threads: set[int] = set()
-        self.watch = ThreadWatch(self.threads)
-
-    @cached_property
-    def _any(self) -> bool:
-        """Whether this process may use more than one CPU at all."""
-        return self._job.call.settings.workers > 1
-
-    @cached_property
-    def _doubtful(self) -> bool:
-        """Whether BLAS would leave no CPU to a second worker, if it is at work."""
-        wanted = self._job.call.settings.blas_threads
-        return not isinstance(wanted, int) and workers_beside(read_threads(), 2) < 2
-
-    def known_free(self) -> bool:
-        """Whether the last task has shown that there is room; if not, the next will."""
-        if not (self._any and self._doubtful):
-            return self._any
-        self.watch.suspicious = self.watch.busy is not False
-        return self.watch.busy is False
-
-    def seems_free(self) -> bool:
-        """Whether there is room at this moment, in the midst of a task."""
-        # Looking for BLAS takes 20 ms beside a function in pure Python, so that comes last.
-        return self._any and not (self.watch.at_work() and self._doubtful)
 
 
 class Company:
@@ -242,7 +206,7 @@ class Company:
         """Have turns of the usual length again; in the caller, since the other thread may come to it after the call."""
         short, self._short = self._short, False
         if short:
-            _short_turns.end()
+            short_turns.end()
 
     def _run(self) -> None:
         """In the second thread: wait, take over when it is time, and attend to workers until the caller leaves."""
@@ -250,7 +214,7 @@ class Company:
             if self._state == "left":
                 return
             # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
-            _short_turns.begin()
+            short_turns.begin()
             self._short = True
         while not self._leaving.acquire(True, self._patience()):
             if self._may_prepare() and self._prepare():
@@ -319,36 +283,3 @@ class Company:
 
 def _nowhere() -> int:
     return 0
-
-
-class _ShortTurns:
-    """Lets this thread have the GIL soon, beside a function in pure Python.
-
-    Every system call lets go of it, and such a function gives it back only
-    after the switch interval: of the usual 5 ms, looking for BLAS threads took
-    0.4 s and starting workers half a second. The interval is the whole
-    process's, so the last thread that leaves puts it back.
-    """
-
-    def __init__(self) -> None:
-        self._users = 0
-        self._before = 0.0
-        self._lock = threading.Lock()
-
-    def begin(self) -> None:
-        """For one more thread."""
-        with self._lock:
-            if not self._users:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(SWITCH_SECONDS)
-            self._users += 1
-
-    def end(self) -> None:
-        """For one less."""
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                sys.setswitchinterval(self._before)
-
-
-_short_turns = _ShortTurns()
