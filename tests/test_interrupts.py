@@ -152,3 +152,14 @@ def test_interrupted_pool_is_renewed():
     where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)
     assert not before & set(where.tolist())
     assert default_pool()._zygote_pid == zygote
+
+
+def test_no_wait_is_endless(monkeypatch):
+    """Python may miss a signal until its system call ends, so each does soon."""
+    pool = default_pool()
+    waits, wait = [], pool.wait
+    monkeypatch.setattr(pool, "wait", lambda timeout: [waits.append(timeout), wait(timeout)][1])
+    for options in ({}, {"timeout": 1e4}):
+        assert_same(parallel_apply(np.negative, np.arange(3.0), workers=2, isolate=True, **options), -np.arange(3.0))
+    assert waits
+    assert all(timeout is not None and timeout <= 1 for timeout in waits)

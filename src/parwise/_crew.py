@@ -25,6 +25,10 @@ from ._segment import map_anonymous
 from ._shipment import Shipment
 from ._split import Task
 
+# Python learns of a signal that comes just before a system call only when that ends: one Ctrl-C of 2,000 was not
+# noticed before the next message.
+SIGNAL_SECONDS = 1.0
+
 _numbers = itertools.count(1)
 
 
@@ -154,7 +158,8 @@ class Crew:
         """Wait for news from the workers, take it, and give them more to do."""
         watch = self._job.watch
         since = 0.0 if watch is None else time.perf_counter()
-        events = self._pool.wait(self._minder.patience(timeout, self._links))
+        patience = self._minder.patience(timeout, self._links)
+        events = self._pool.wait(SIGNAL_SECONDS if patience is None else min(patience, SIGNAL_SECONDS))
         if watch is not None:
             watch.waited(since)
         begun = time.thread_time()
