@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
-from parwise import _requests, parallel_apply
+from parwise import parallel_apply
+from parwise._xarray import request
 
 from .base import WORKERS
 from .work import burn
@@ -95,7 +96,7 @@ def overhead(cube: xr.DataArray, rounds: int) -> float:
     within the call is measured, and taken from the whole.
     """
     inside = 0.0
-    compute = _requests.compute
+    compute = request.compute
 
     def timed(call: Any) -> Any:
         nonlocal inside
@@ -106,7 +107,7 @@ def overhead(cube: xr.DataArray, rounds: int) -> float:
             inside = time.perf_counter() - start
 
     seconds = []
-    with mock.patch.object(_requests, "compute", timed):
+    with mock.patch.object(request, "compute", timed):
         for _ in range(rounds):
             start = time.perf_counter()
             cube.par.map(np.ptp, ("lat", "lon"), workers=WORKERS)

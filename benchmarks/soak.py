@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from parwise import ElementTimeoutError, WorkerDiedError, parallel_apply
-from parwise._shared_pool import default_pool
+from parwise._workers.default_pool import default_pool
 
 from .memory import family_bytes
 

@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import _company, _plan
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise._executors import background, inline, task_queue
+from parwise._workers.default_pool import default_pool
 
 from .hostile import WAYS
 
@@ -136,25 +135,25 @@ def descriptors(*, dask):
 @pytest.fixture
 def eager(monkeypatch):
     """Hand over to workers after two elements, however small the call and busy the machine."""
-    attend = _company.Company.attend
+    attend = background.Company.attend
 
     def attend_until_served(self, wanted):
         attend(self, wanted)
         while self._state != "active" and self.crew.started and not self.crew.serving:
             self.crew.step(None)
 
-    monkeypatch.setattr(_company.Company, "attend", attend_until_served)
-    monkeypatch.setattr(processes, "COLD_SECONDS", -1.0)
-    monkeypatch.setattr(processes, "WARM_SECONDS", -1.0)
-    monkeypatch.setattr(processes, "TRIAL_SECONDS", 0.0)
-    monkeypatch.setattr(processes, "EARLY_SECONDS", 0.0)
-    monkeypatch.setattr(processes, "OWN_SECONDS", 0.0)
+    monkeypatch.setattr(background.Company, "attend", attend_until_served)
+    monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "WARM_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
 
 
 @pytest.fixture
 def small_tasks(monkeypatch):
     """Spread results over many tasks, however cheap the function."""
-    monkeypatch.setattr(_plan, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(task_queue, "LEAST_SECONDS", 0.0)
 
 
 @pytest.fixture

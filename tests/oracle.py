@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parwise._call import result_places
+from parwise._core.call import result_places
 
 
 def elements(arrays, axis):

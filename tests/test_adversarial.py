@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise._shared_pool import default_pool
+from parwise._workers.default_pool import default_pool
 
 from .hostile import WAYS, blockwise, case, check, here, in_thread, reused
 from .strategies import LAYOUTS, make_array

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import NotReproducibleError, _company, _options, parallel_apply
-from parwise._blas import ThreadWatch, is_local, local_threads, with_local_threads
-from parwise._checked import make_call
-from parwise._job import Job
-from parwise._options import resolve
-from parwise._shared_pool import default_pool
-from parwise._trial import Trial
-from parwise._turns import short_turns
+from parwise import NotReproducibleError, parallel_apply
+from parwise._core.arguments import make_call
+from parwise._core.options import resolve
+from parwise._executors import background
+from parwise._executors.inline import Trial
+from parwise._executors.job import Job
+from parwise._system.blas import ThreadWatch, is_local, local_threads, with_local_threads
+from parwise._system.interpreter import short_turns
+from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same, loop
 
@@ -148,7 +149,7 @@ def test_claim_stops_the_trial(monkeypatch):
             self.claim()  # as if the first element had taken long
             super().run(*seconds)
 
-    from parwise._runners import processes
+    from parwise._executors import processes
 
     monkeypatch.setattr(processes, "Trial", Early)
     assert_same(parallel_apply(f, np.arange(50.0), workers=2), np.arange(50.0))
@@ -175,7 +176,7 @@ def test_claim_in_the_midst_of_a_trial():
 
 def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
     """The other thread looks when all that was copied for the trial is computed, and not yet told."""
-    from parwise._runners import processes
+    from parwise._executors import processes
 
     class Late(Trial):
         def claim(self, stop=None):
@@ -206,12 +207,12 @@ def test_local_threads_belong_to_the_caller():
         def set_num_threads(self, number):
             self.numbers.n = number
 
-    from parwise import _blas
+    from parwise._system import blas
 
     fake = Library()
     assert is_local(fake)
-    before = _blas.libraries
-    _blas.libraries = lambda: [fake]
+    before = blas.libraries
+    blas.libraries = lambda: [fake]
     try:
         fake.set_num_threads(1)
         assert local_threads() == {"libfake.so": 1}
@@ -221,14 +222,14 @@ def test_local_threads_belong_to_the_caller():
             assert fake.num_threads == 3
         assert fake.num_threads == 1
         # Of a library that nobody has looked at, only the caller's own thread can tell the number.
-        _blas._found = (0, [])
+        blas._found = (0, [])
         assert local_threads(look=False) is None
     finally:
-        _blas.libraries = before
+        blas.libraries = before
 
 
 def test_one_cpu(monkeypatch):
-    monkeypatch.setattr(_options, "cpu_count", lambda: 1)
+    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: 1)
     for executor in ("threads", "processes"):
         assert_same(parallel_apply(np.negative, A, executor=executor), -A)
     assert_same(parallel_apply(slowly, A), A)
@@ -326,7 +327,7 @@ def test_out_may_be_the_input(verify, options):
 
 
 def test_block_function_that_never_ends_on_nan(monkeypatch):
-    monkeypatch.setattr("parwise._audit.HOSTILE_SECONDS", 0.1)
+    monkeypatch.setattr("parwise._verify.audit.HOSTILE_SECONDS", 0.1)
 
     def settle(block):
         out = block.copy()
@@ -365,7 +366,7 @@ def test_constant_beyond_arrays_of_any_kind():
 
 def test_disputes_of_long_elements_cost_little(monkeypatch):
     """By default, what takes long is not computed again and again to find out why."""
-    monkeypatch.setattr("parwise._audit.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("parwise._verify.audit.LONG_SECONDS", 0.0)
     here = os.getpid()
     calls = []
 
@@ -390,7 +391,7 @@ def test_threads_of_blas_with_a_slow_first_element():
 
 def test_interrupt_as_it_is_about_to_leave(monkeypatch):
     """The other thread must not go on with workers that another call has by then."""
-    leave, calls = _company.Company.leave, []
+    leave, calls = background.Company.leave, []
 
     def interrupted(self):
         calls.append(self)
@@ -398,8 +399,8 @@ def test_interrupt_as_it_is_about_to_leave(monkeypatch):
             raise KeyboardInterrupt
         leave(self)
 
-    monkeypatch.setattr(_company.Company, "leave", interrupted)
-    company = _company.Company(None, None)
+    monkeypatch.setattr(background.Company, "leave", interrupted)
+    company = background.Company(None, None)
     with pytest.raises(KeyboardInterrupt), company:
         pass
     assert company._state == "left"

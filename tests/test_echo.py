@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._ear import Ear
-from parwise._said import Written
-from parwise._transcript import Transcript
+from parwise._executors.output_replay import Transcript
+from parwise._workers.output_capture import Ear, Written
 
 from .oracle import assert_same
 from .scripts import run_script

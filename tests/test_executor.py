@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import parwise
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
-from parwise._shared_pool import default_pool
+from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same, loop
 from .test_lists import FUNCTIONS, same

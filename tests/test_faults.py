@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, _zygote, parallel_apply
-from parwise._checked import make_call
-from parwise._job import Job
-from parwise._link import Link
-from parwise._losses import Losses
-from parwise._options import resolve
-from parwise._pool import WorkerPool
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, parallel_apply
+from parwise._core.arguments import make_call
+from parwise._core.options import resolve
+from parwise._executors import processes
+from parwise._executors.faults import Losses
+from parwise._executors.job import Job
+from parwise._workers import fork_server
+from parwise._workers.default_pool import default_pool
+from parwise._workers.handle import Link
+from parwise._workers.worker_pool import WorkerPool
 
 from .oracle import assert_same, loop
 
@@ -166,14 +167,14 @@ def test_crash_at_start(how, monkeypatch):
 def test_no_more_processes_can_be_made(monkeypatch):
     pool = WorkerPool()
     monkeypatch.setattr(processes, "default_pool", lambda: pool)
-    command = _zygote._command
+    command = fork_server._command
 
     def crippled():
         *most, code = command()
         refuse = "import os\ndef refuse():\n    raise BlockingIOError(11, 'no more processes')\nos.fork = refuse\n"
         return [*most, refuse + code]
 
-    monkeypatch.setattr(_zygote, "_command", crippled)
+    monkeypatch.setattr(fork_server, "_command", crippled)
     try:
         with pytest.raises(ParwiseError, match="could not be started .*no more processes.*fewer workers"):
             parallel_apply(np.negative, np.arange(9), **ISOLATED)

@@ -12,13 +12,13 @@ import pytest
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
-from parwise import _company, _parts
-from parwise._checked import make_call
-from parwise._options import resolve
-from parwise._parts import Whole, wheres_of
-from parwise._plan import Plan
-from parwise._runners import processes
-from parwise._split import Task
+from parwise._core.arguments import make_call
+from parwise._core.indexing import Task
+from parwise._core.options import resolve
+from parwise._executors import background, inline
+from parwise._executors.task_queue import Plan
+from parwise._xarray import group_transfer
+from parwise._xarray.group_transfer import Whole, wheres_of
 
 from .labelled import TIMES, Counted, assert_alike, make_cube
 from .oracle import assert_same
@@ -225,17 +225,17 @@ def busy(x):
 
 
 def test_groups_that_cost_more_to_send_than_to_compute_stay_here(cube, monkeypatch):
-    monkeypatch.setattr(processes, "COLD_SECONDS", 0.0)
-    monkeypatch.setattr(processes, "WARM_SECONDS", 0.0)
-    monkeypatch.setattr(_company, "WARM_SECONDS", 0.0)
-    monkeypatch.setattr(_parts, "PARCEL_SECONDS", 1000.0)
+    monkeypatch.setattr(inline, "COLD_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(background, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(group_transfer, "PARCEL_SECONDS", 1000.0)
     many = cube.groupby("time")
     assert set(cube.par.map_groups(busy, many, workers=2, verify=False).to_numpy().tolist()) == {os.getpid()}
-    monkeypatch.setattr(_parts, "PARCEL_SECONDS", 0.0)
-    monkeypatch.setattr(_parts, "PARCELS", 0.0)
-    monkeypatch.setattr(_parts, "IMPORT_SECONDS", 0.0)
-    monkeypatch.setattr(processes, "OWN_SECONDS", 0.0)
-    monkeypatch.setattr(_company, "CARRIED_PATIENCE", 0.0)
+    monkeypatch.setattr(group_transfer, "PARCEL_SECONDS", 0.0)
+    monkeypatch.setattr(group_transfer, "PARCELS", 0.0)
+    monkeypatch.setattr(group_transfer, "IMPORT_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
+    monkeypatch.setattr(background, "CARRIED_PATIENCE", 0.0)
     longer = make_cube((2000, 1, 1))
     assert len(set(longer.par.map_groups(busy, "time", workers=2, verify=False).to_numpy().tolist())) > 1
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._interrupt import Uninterrupted
-from parwise._shared_pool import default_pool
+from parwise._system.interpreter import Uninterrupted
+from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same
 from .scripts import run_script

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parwise import _minder, _pool, _remote, parallel_apply
-from parwise._memory import _group_limits, memory_limit, own_bytes
-from parwise._pool import fitting_slot_bytes
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise import parallel_apply
+from parwise._executors import faults, processes
+from parwise._system.limits import _group_limits, memory_limit, own_bytes
+from parwise._workers import remote, worker_pool
+from parwise._workers.default_pool import default_pool
+from parwise._workers.worker_pool import fitting_slot_bytes
 
 from .oracle import assert_same, loop
 from .scripts import run_script
@@ -33,7 +34,7 @@ def test_files_of_limited_size():
         """
         import resource, numpy as np
         from parwise import parallel_apply, ParwiseError
-        from parwise._shared_pool import default_pool
+        from parwise._workers.default_pool import default_pool
         big = np.ones(100_000)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         a = np.random.default_rng(0).random((300, 1000))
@@ -77,10 +78,10 @@ def test_no_files_at_all():
 
 
 def test_slots_take_a_small_part_of_the_memory(monkeypatch):
-    monkeypatch.setattr(_pool, "memory_limit", lambda: 2**25)
-    monkeypatch.setattr(_pool, "cpu_count", lambda: 4)
+    monkeypatch.setattr(worker_pool, "memory_limit", lambda: 2**25)
+    monkeypatch.setattr(worker_pool, "cpu_count", lambda: 4)
     assert 0 < fitting_slot_bytes() * 5 * 4 <= 2**25 // 16
-    monkeypatch.setattr(_pool, "memory_limit", lambda: 2**40)
+    monkeypatch.setattr(worker_pool, "memory_limit", lambda: 2**40)
     assert fitting_slot_bytes() == 2**20
 
 
@@ -146,8 +147,8 @@ def hoard(megabytes):
 
 
 def test_worker_that_grows_is_renewed(monkeypatch):
-    monkeypatch.setattr(_minder, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(_minder, "GROWTH_BYTES", 40 * 2**20)
+    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(faults, "GROWTH_BYTES", 40 * 2**20)
     where = parallel_apply(hoard(4), np.arange(100), **ISOLATED)
     assert len(where) == 100
     assert len(set(where.tolist())) > 2  # a worker goes between two tasks
@@ -157,8 +158,8 @@ def test_worker_that_grows_is_renewed(monkeypatch):
 
 
 def test_worker_that_does_not_grow_stays(monkeypatch):
-    monkeypatch.setattr(_minder, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(_minder, "GROWTH_BYTES", 40 * 2**20)
+    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(faults, "GROWTH_BYTES", 40 * 2**20)
 
     def f(x):
         np.ones(2**20).sum()
@@ -169,12 +170,12 @@ def test_worker_that_does_not_grow_stays(monkeypatch):
 
 
 def test_worker_that_is_large_between_calls_is_renewed(monkeypatch):
-    monkeypatch.setattr(_pool, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(worker_pool, "LOOK_SECONDS", 0.0)
     before = set(parallel_apply(hoard(1), np.arange(60), **ISOLATED).tolist())
     assert set(parallel_apply(lambda x: os.getpid(), np.arange(60), **ISOLATED).tolist()) <= before | {
         link.pid for link in default_pool().links
     }
-    monkeypatch.setattr(_pool, "IDLE_BYTES", 1)
+    monkeypatch.setattr(worker_pool, "IDLE_BYTES", 1)
     after = set(parallel_apply(lambda x: (time.sleep(0.002), os.getpid())[1], np.arange(60), **ISOLATED).tolist())
     assert not before & after
     assert own_bytes(2**22 + 1) == 0
@@ -332,13 +333,13 @@ def test_a_process_that_could_not_be_proved_is_sent_the_call_again(monkeypatch):
     with Told() as executor:
         parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
     token, payload, table, parcel = given[0]
-    _remote._sessions.pop(token, None)
+    remote._sessions.pop(token, None)
     with monkeypatch.context() as patch:
-        patch.setattr(_remote._Session, "run", lambda session, parcel: 1 / 0)
+        patch.setattr(remote._Session, "run", lambda session, parcel: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            _remote.compute(token, payload, table, parcel)
-    assert _remote.compute(token, None, table, parcel) == _remote.MISSING
-    assert _remote.compute(token, payload, table, parcel)[1] is not None
+            remote.compute(token, payload, table, parcel)
+    assert remote.compute(token, None, table, parcel) == remote.MISSING
+    assert remote.compute(token, payload, table, parcel)[1] is not None
 
 
 def test_at_the_end_of_the_interpreter():

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, WorkerDiedError, options, parallel, parallel_apply, parallel_map
-from parwise._job import Job
-from parwise._shared_pool import default_pool
+from parwise._executors.job import Job
+from parwise._workers.default_pool import default_pool
 
 from .test_company import slowly
 

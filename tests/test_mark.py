@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import WorkerDiedError, parallel_apply
-from parwise._mark import MARK_BYTES, Mark
+from parwise._core.cursor import MARK_BYTES, Mark
 
 from .oracle import assert_same, loop
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parwise
-from parwise import _opening, _vectorized
-from parwise._options import resolve
+from parwise._core.options import resolve
+from parwise._numpy import inline, vectorize
 
 from .oracle import assert_same
 
@@ -34,7 +34,7 @@ WAYS = {
 def way(request, monkeypatch):
     """Options, in a scope; other than by default workers take part from the start."""
     if request.param != "default":
-        monkeypatch.setattr(_vectorized, "is_worth_a_try", lambda *_: False)
+        monkeypatch.setattr(vectorize, "is_worth_a_try", lambda *_: False)
     if request.param == "processes":
         request.getfixturevalue("eager")
     with parwise.options(**WAYS[request.param]):
@@ -510,11 +510,11 @@ def test_verify(verify):
 
 
 def fresh(func, count):
-    return _opening.Opening(func, [np.arange(float(count)).astype(object)], (), {})
+    return inline.Opening(func, [np.arange(float(count)).astype(object)], (), {})
 
 
 def test_the_opening_goes_on_while_it_is_cheap(monkeypatch):
-    monkeypatch.setattr(_opening.time, "perf_counter", iter(np.arange(0, 1, 1e-6).tolist()).__next__)
+    monkeypatch.setattr(inline.time, "perf_counter", iter(np.arange(0, 1, 1e-6).tolist()).__next__)
     opening = fresh(lambda x: x, 100_000)
     opening.run()
     assert opening.results == list(range(100_000))
@@ -528,16 +528,16 @@ def test_the_opening_ends_where_elements_are_long(slow_from, monkeypatch):
         now[0] += 1e-3 if x >= slow_from else 1e-8
         return x
 
-    monkeypatch.setattr(_opening.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(inline.time, "perf_counter", lambda: now[0])
     opening = fresh(f, 10_000)
     opening.run()
-    assert slow_from < len(opening.results) <= slow_from + 1 + slow_from // 8 + 2 * _opening.FEW
+    assert slow_from < len(opening.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.FEW
     assert opening.results == list(range(len(opening.results)))
 
 
 @pytest.mark.parametrize("error", [ValueError, StopIteration, KeyboardInterrupt])
 def test_the_opening_lets_errors_through(error, monkeypatch):
-    monkeypatch.setattr(_opening, "LEFT_SECONDS", float("inf"))  # however slow the machine just then
+    monkeypatch.setattr(inline, "LEFT_SECONDS", float("inf"))  # however slow the machine just then
 
     def f(x):
         if x == 700:
@@ -552,17 +552,17 @@ def test_the_opening_lets_errors_through(error, monkeypatch):
 
 def test_what_is_opened():
     quick, long = 1e-6, 1.0
-    assert _opening.is_worth_a_try(resolve({}), 2, quick)
-    assert not _opening.is_worth_a_try(resolve({}), 2, long)
-    assert not _opening.is_worth_a_try(resolve({"workers": 2}), 31, None)
-    assert _opening.is_worth_a_try(resolve({"workers": 2}), 32, None)
+    assert inline.is_worth_a_try(resolve({}), 2, quick)
+    assert not inline.is_worth_a_try(resolve({}), 2, long)
+    assert not inline.is_worth_a_try(resolve({"workers": 2}), 31, None)
+    assert inline.is_worth_a_try(resolve({"workers": 2}), 32, None)
     for option in ({"isolate": True}, {"errors": "ignore"}, {"verify": True}):
-        assert not _opening.is_worth_a_try(resolve(option), 1000, quick)
+        assert not inline.is_worth_a_try(resolve(option), 1000, quick)
 
 
 def test_workers_go_on_where_the_caller_stopped(eager, monkeypatch):
-    monkeypatch.setattr(_opening, "CHEAP_SECONDS", -1.0)
-    monkeypatch.setattr(_opening, "LEFT_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "CHEAP_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "LEFT_SECONDS", -1.0)
     a = np.asfortranarray(np.arange(200.0).reshape(10, 20))
 
     def f(x, k=0):

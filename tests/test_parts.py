@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parwise import _cpu
-from parwise._blas import ThreadWatch
-from parwise._call import result_places
-from parwise._checked import make_call
-from parwise._layout import Layout, element_layout, place
-from parwise._options import resolve
-from parwise._plan import Plan
-from parwise._results import Results, Stack, pack_column, same_results
-from parwise._split import Task, block_bounds, block_length, boxes
+from parwise._core.arguments import make_call
+from parwise._core.call import result_places
+from parwise._core.indexing import Task, block_bounds, block_length, boxes
+from parwise._core.layout import Layout, element_layout, place
+from parwise._core.options import resolve
+from parwise._core.results import Results, Stack, pack_column, same_results
+from parwise._executors.task_queue import Plan
+from parwise._system import limits
+from parwise._system.blas import ThreadWatch
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
@@ -61,20 +61,20 @@ def test_cpu_quota_of_both_cgroup_versions(tmp_path):
     group = tmp_path / "a" / "b"
     group.mkdir(parents=True)
     (tmp_path / "member").write_text("0::/a/b\n")
-    assert list(_cpu._quotas(tmp_path, tmp_path / "member")) == []
+    assert list(limits._quotas(tmp_path, tmp_path / "member")) == []
     (group / "cpu.max").write_text("max 100000\n")
     (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
-    assert list(_cpu._quotas(tmp_path, tmp_path / "member")) == [1.5]
+    assert list(limits._quotas(tmp_path, tmp_path / "member")) == [1.5]
     first = tmp_path / "cpu,cpuacct" / "x"
     first.mkdir(parents=True)
     (tmp_path / "member").write_text("4:cpu,cpuacct:/x\n2:memory:/x\n")
     (first / "cpu.cfs_quota_us").write_text("-1\n")
     (first / "cpu.cfs_period_us").write_text("100000\n")
-    assert list(_cpu._quotas(tmp_path, tmp_path / "member")) == []
+    assert list(limits._quotas(tmp_path, tmp_path / "member")) == []
     (first / "cpu.cfs_quota_us").write_text("250000\n")
-    assert list(_cpu._quotas(tmp_path, tmp_path / "member")) == [2.5]
-    assert list(_cpu._quotas(tmp_path, tmp_path / "missing")) == []
-    assert _cpu.cpu_count() >= 1
+    assert list(limits._quotas(tmp_path, tmp_path / "member")) == [2.5]
+    assert list(limits._quotas(tmp_path, tmp_path / "missing")) == []
+    assert limits.cpu_count() >= 1
 
 
 def test_fortran_rows_are_copied_in_long_runs():

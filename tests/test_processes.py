@@ -19,18 +19,14 @@ from parwise import (
     ParwiseError,
     ReproducibilityWarning,
     WorkerDiedError,
-    _crew,
-    _link,
-    _segment,
-    _shipment,
-    _zygote,
     parallel_apply,
 )
-from parwise._blas import ThreadWatch
-from parwise._channel import Slots, segment_bytes
-from parwise._pool import WorkerPool
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise._executors import dispatcher, processes
+from parwise._system.blas import ThreadWatch
+from parwise._workers import fork_server, handle, serialization, shared_memory
+from parwise._workers.default_pool import default_pool
+from parwise._workers.shared_memory import Slots, segment_bytes
+from parwise._workers.worker_pool import WorkerPool
 
 from .conftest import made as others
 from .oracle import assert_same, loop
@@ -52,7 +48,7 @@ def test_small_call_starts_no_process():
         """
         import os, numpy as np
         from parwise import parallel_apply
-        from parwise._shared_pool import default_pool
+        from parwise._workers.default_pool import default_pool
         assert parallel_apply(lambda x: x + 1, np.arange(100.0)).sum() == 5050
         assert default_pool()._zygote_pid == 0
         with open("/proc/self/task/%d/children" % os.getpid()) as children:
@@ -183,21 +179,23 @@ def test_surroundings_are_the_callers(tmp_path, monkeypatch):
     assert got.tolist() == [f"yes {tmp_path}"] * 2
     monkeypatch.delenv("PARWISE_TEST")
     assert not parallel_apply(lambda x: "PARWISE_TEST" in os.environ, np.arange(2), **ISOLATED).any()
-    threads = {name: os.environ.get(name) for name in _zygote._ONE_THREAD}
+    threads = {name: os.environ.get(name) for name in fork_server._ONE_THREAD}
     got = parallel_apply(lambda x: repr({k: os.environ.get(k) for k in threads}), np.arange(2), **ISOLATED)
     assert got[0] == repr(threads)
 
 
 def test_large_closure_travels_once_per_worker(monkeypatch):
     sent = []
-    give = _crew.Crew._give
+    give = dispatcher.Crew._give
     monkeypatch.setattr(
-        _crew.Crew, "_give", lambda self, link, task, proof=False: (sent.append(task), give(self, link, task, proof))[1]
+        dispatcher.Crew,
+        "_give",
+        lambda self, link, task, proof=False: (sent.append(task), give(self, link, task, proof))[1],
     )
     big = np.random.default_rng(0).standard_normal(2_000_000)
     files = []
-    create = _shipment.create_fd
-    monkeypatch.setattr(_shipment, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
+    create = serialization.create_fd
+    monkeypatch.setattr(serialization, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
     got = parallel_apply(lambda x: x * big[-1] + big[0], np.arange(300.0), **ISOLATED)
     assert_same(got, loop(lambda x: x * big[-1] + big[0], np.arange(300.0)))
     assert len(sent) > 3
@@ -438,7 +436,7 @@ def test_interrupt(tmp_path):
         """
         import os, signal, time, numpy as np
         from parwise import parallel_apply
-        from parwise._shared_pool import default_pool
+        from parwise._workers.default_pool import default_pool
         def f(x):
             if x == 3:
                 os.kill(caller, signal.SIGINT)
@@ -513,7 +511,7 @@ def small_pool():
 def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
     """The fallback for systems without memfd does the same work, with slots of any size."""
     made = []
-    create = _segment.create_fd
+    create = shared_memory.create_fd
     if not memfd:
         others.append("resource tracker")  # a process that multiprocessing keeps for shared memory
 
@@ -521,8 +519,8 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
         made.append(nbytes)
         return create(nbytes, memfd=memfd)
 
-    monkeypatch.setattr(_link, "create_fd", create_fd)
-    monkeypatch.setattr(_shipment, "create_fd", create_fd)
+    monkeypatch.setattr(handle, "create_fd", create_fd)
+    monkeypatch.setattr(serialization, "create_fd", create_fd)
     monkeypatch.setattr(processes, "default_pool", lambda: small_pool)
     big = np.random.default_rng(0).standard_normal(10_000)
     for shape in ((40, 3), (5, 700), (3, 5000)):
@@ -533,7 +531,7 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
 
 
 def test_segment_is_sealed_and_left_alone():
-    fd = _segment.create_fd(segment_bytes(4096))
+    fd = shared_memory.create_fd(segment_bytes(4096))
     try:
         with pytest.raises(PermissionError):
             os.ftruncate(fd, 1)

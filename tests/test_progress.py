@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import _progress, parallel_apply, parallel_map
+from parwise import parallel_apply, parallel_map
+from parwise._report import progress
 
 from .oracle import assert_same, blocks, loop
 
@@ -24,7 +25,7 @@ caller = os.getpid()
 @pytest.fixture
 def at_once(monkeypatch):
     """Tell of every step, however short."""
-    monkeypatch.setattr(_progress, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.0)
 
 
 class Seen(list):
@@ -68,7 +69,7 @@ def test_it_moves_on_the_way(isolate):
 
 def test_it_is_told_only_now_and_then(monkeypatch):
     """By time: a clock that stands still lets it be told once, at the end."""
-    monkeypatch.setattr(_progress, "INTERVAL_SECONDS", 3600.0)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 3600.0)
     seen = Seen()
     parallel_apply(np.sum, A, progress=seen, workers=1)
     assert seen == [(20, 20)]
@@ -292,13 +293,13 @@ def test_a_bar_without_a_total(capsys):
 def bars(monkeypatch):
     """Every bar that is made."""
     pytest.importorskip("tqdm")
-    made, make = [], _progress._bar_class()
+    made, make = [], progress._bar_class()
 
     def remember(**given):
         made.append(make(**given))
         return made[-1]
 
-    monkeypatch.setattr(_progress, "_bar_class", lambda: remember)
+    monkeypatch.setattr(progress, "_bar_class", lambda: remember)
     return made
 
 
@@ -316,7 +317,7 @@ def test_a_bar_is_closed_on_error(runner, bars, capsys):
 def test_a_bar_moves_beside_a_long_element_of_the_caller(monkeypatch):
     """The caller's first element ends when the bar has shown others to be done."""
     pytest.importorskip("tqdm")
-    move = _progress.Progress._move
+    move = progress.Progress._move
     shown = []
 
     def note(self, done, total):
@@ -324,12 +325,12 @@ def test_a_bar_moves_beside_a_long_element_of_the_caller(monkeypatch):
         shown.append(done)
         self.moved.set()
 
-    monkeypatch.setattr(_progress.Progress, "_move", note)
-    monkeypatch.setattr(_progress.Progress, "moved", threading.Event(), raising=False)
+    monkeypatch.setattr(progress.Progress, "_move", note)
+    monkeypatch.setattr(progress.Progress, "moved", threading.Event(), raising=False)
 
     def f(x):
         if os.getpid() == caller and x == 0:
-            assert _progress.Progress.moved.wait(60)
+            assert progress.Progress.moved.wait(60)
         return x
 
     assert_same(parallel_apply(f, np.arange(40.0), progress=True, workers=2, verify=False), np.arange(40.0))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, parallel_apply
-from parwise._random import Streams
+from parwise._core.random import Streams
 
 from .oracle import assert_same
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import _watch, parallel_apply, parallel_map
-from parwise._call import Call
-from parwise._record import GAP_SHARE, Lane, name_of
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise import parallel_apply, parallel_map
+from parwise._core.call import Call
+from parwise._executors import inline, processes
+from parwise._report import observer
+from parwise._report.record import GAP_SHARE, Lane, name_of
+from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same, loop
 
@@ -107,7 +108,7 @@ def test_several_calls_and_reports_in_reports():
     parallel_apply(np.max, A)
     assert [one.function for one in outer.calls] == ["total", "sum", "len"]
     assert [one.function for one in inner.calls] == ["sum"]
-    assert _watch.reports.get() == ()
+    assert observer.reports.get() == ()
 
 
 def test_other_threads_are_not_reported():
@@ -185,7 +186,8 @@ def test_why_serial_one_block():
 
 
 def test_why_serial_one_cpu(monkeypatch):
-    monkeypatch.setattr("parwise._options.cpu_count", lambda: 1)
+    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: 1)
+    monkeypatch.setattr("parwise._report.record.cpu_count", lambda: 1)
     assert entry(slow, np.arange(60.0))["why_serial"] == "this process may use one CPU"
 
 
@@ -197,10 +199,10 @@ def test_why_serial_small():
 def test_why_serial_small_and_cold(monkeypatch):
     """Without workers a few milliseconds are not worth to start any."""
     default_pool().stop()
-    monkeypatch.setattr(processes, "COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._company.COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._company.PATIENCE", 3600.0)
-    monkeypatch.setattr("parwise._company.LEAST_PATIENCE", 3600.0)
+    monkeypatch.setattr(inline, "COLD_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.background.COLD_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.background.PATIENCE", 3600.0)
+    monkeypatch.setattr("parwise._executors.background.LEAST_PATIENCE", 3600.0)
     found = entry(slow, np.arange(20.0))
     pattern = r"\d+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
     assert re.fullmatch(pattern, found["why_serial"])
@@ -208,9 +210,9 @@ def test_why_serial_small_and_cold(monkeypatch):
 
 def test_why_serial_blas(monkeypatch):
     """Threads of BLAS are seen to run at each look."""
-    monkeypatch.setattr("parwise._blas.ThreadWatch.running", lambda self, activity=None: True)
-    monkeypatch.setattr("parwise._blas.ThreadWatch.at_work", lambda self: True)
-    monkeypatch.setattr("parwise._room.workers_beside", lambda threads, workers: 1)
+    monkeypatch.setattr("parwise._system.blas.ThreadWatch.running", lambda self, activity=None: True)
+    monkeypatch.setattr("parwise._system.blas.ThreadWatch.at_work", lambda self: True)
+    monkeypatch.setattr("parwise._executors.background.workers_beside", lambda threads, workers: 1)
     found = entry(slow, np.arange(60.0), workers=2)
     assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
 
@@ -224,7 +226,7 @@ def test_why_serial_another_call_has_the_workers():
 @pytest.mark.usefixtures("eager")
 def test_why_taken_back(monkeypatch):
     monkeypatch.setattr(processes._Race, "lost", lambda self: self._crew.computed > 0)
-    monkeypatch.setattr("parwise._plan.TASK_SECONDS", 0.002)
+    monkeypatch.setattr("parwise._executors.task_queue.TASK_SECONDS", 0.002)
     found = entry(slow, np.arange(200.0), workers=2)
     assert found["why_serial"].startswith("it went back to the caller")
     assert found["per_worker"]
@@ -346,19 +348,19 @@ def test_the_machine():
 
 
 def test_the_machine_with_one_cpu_or_without_workers(monkeypatch, capsys):
-    from parwise import _machine
+    from parwise import __main__
 
-    monkeypatch.setattr(_machine, "cpu_count", lambda: 1)
-    monkeypatch.setattr(_machine, "cpu_quota", lambda: 0.5)
-    lines = list(_machine.describe())
+    monkeypatch.setattr(__main__, "cpu_count", lambda: 1)
+    monkeypatch.setattr(__main__, "cpu_quota", lambda: 0.5)
+    lines = list(__main__.describe())
     assert "a cgroup quota of 0.5" in lines[1]
     assert lines[-1] == "verdict   one CPU: every call is the plain loop, in this process"
 
     def fail(workers):
         raise parwise.ParwiseError("none today")
 
-    monkeypatch.setattr(_machine, "measure", fail)
-    *_, workers, verdict = _machine.describe()
+    monkeypatch.setattr(__main__, "measure", fail)
+    *_, workers, verdict = __main__.describe()
     assert workers == "workers   cannot be started: none today"
     assert "executor='threads'" in verdict
 

@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import WorkerDiedError, _items, _shared_pool, parallel_apply, parallel_imap, parallel_map, report
-from parwise._runners import processes
-from parwise._shared_pool import default_pool
+from parwise import WorkerDiedError, parallel_apply, parallel_imap, parallel_map, report
+from parwise._core import input_items
+from parwise._executors import inline
+from parwise._workers import default_pool as shared
+from parwise._workers.default_pool import default_pool
 
 from .test_company import slowly
 from .test_lists import FUNCTIONS, same
@@ -91,7 +93,7 @@ def at_once():
     """Hand over to workers however short the work."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("COLD_SECONDS", "WARM_SECONDS"):
-            patch.setattr(processes, name, -1.0)
+            patch.setattr(inline, name, -1.0)
         yield
 
 
@@ -168,7 +170,7 @@ def test_interrupt_while_an_item_is_taken(call, tmp_path):
 
 def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how):
     """As a stream's that is under way; only what workers could have at once is taken."""
-    monkeypatch.setattr(_items, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(input_items, "SLOW_SECONDS", -1.0)
     taken = []
     results = parallel_imap(lambda k: k, (taken.append(k) or k for k in itertools.count()), **how)
     for k in range(40):
@@ -179,8 +181,8 @@ def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how)
 
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
     """They could be large."""
-    monkeypatch.setattr(_items, "TAKING_SECONDS", -1.0)
-    feed = _items.Feed((iter(range(100)),), any_thread=False, keep=False)
+    monkeypatch.setattr(input_items, "TAKING_SECONDS", -1.0)
+    feed = input_items.Feed((iter(range(100)),), any_thread=False, keep=False)
     assert 9 <= feed.fill(100, 1) <= 20
     assert feed.fill(100, 40) >= 40
     assert feed.fill(100) == 100
@@ -340,14 +342,14 @@ def test_generator_that_is_left_alone():
     """Its workers are missing for nobody, and gone with it."""
     results = parallel_imap(lambda k: k, range(30), workers=2, isolate=True)
     next(results)
-    mine = _shared_pool._default
+    mine = shared._default
     assert list(parallel_map(lambda k: k, range(30), workers=2, isolate=True)) == list(range(30))
     other = default_pool()
     assert mine is not other
     del results
     assert default_pool() is other
     other.stop()  # the one more zygote that this test made
-    _shared_pool._default = None
+    shared._default = None
 
 
 def test_left_in_the_midst(how):
@@ -418,15 +420,15 @@ def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
     pool = default_pool()
     made = []
 
-    class Made(_shared_pool.WorkerPool):
+    class Made(shared.WorkerPool):
         def __init__(self):
             super().__init__()
             made.append(self)
-            _shared_pool.put_back(pool)
+            shared.put_back(pool)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_shared_pool, "WorkerPool", Made)
-        patch.setattr(_shared_pool, "_default", None)
+        patch.setattr(shared, "WorkerPool", Made)
+        patch.setattr(shared, "_default", None)
         assert default_pool() is pool
     assert len(made) == 1
     assert default_pool() is pool

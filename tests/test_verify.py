@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply
-from parwise._blas import ThreadLimit, read_threads
-from parwise._fingerprint import REMEDIES, environment_differences, read_fingerprint
-from parwise._floats import floats, read_floats, set_floats
-from parwise._hostile import sprinkle, to_large, to_nan
-from parwise._results import Results, Stack
-from parwise._verify import array_difference, difference
+from parwise._core.results import Results, Stack
+from parwise._system.blas import ThreadLimit, read_threads
+from parwise._system.floating_point import floats, read_floats, set_floats
+from parwise._verify.block_invariance import sprinkle, to_large, to_nan
+from parwise._verify.difference import array_difference, difference
+from parwise._verify.fingerprint import REMEDIES, environment_differences, read_fingerprint
 
 from .oracle import assert_same, loop
 from .strategies import arrays, axes, make_array
@@ -123,7 +123,7 @@ def test_made_up_values_show_what_the_data_hides():
 
 
 def test_function_that_never_ends_on_nan_is_no_hang():
-    import parwise._audit
+    import parwise._verify.audit
 
     def settle(row):
         while not abs(row).max() < 1.0:
@@ -131,11 +131,11 @@ def test_function_that_never_ends_on_nan_is_no_hang():
         return row
 
     rows = rng.standard_normal((30, 20)) * 100
-    before, parwise._audit.HOSTILE_SECONDS = parwise._audit.HOSTILE_SECONDS, 0.2
+    before, parwise._verify.audit.HOSTILE_SECONDS = parwise._verify.audit.HOSTILE_SECONDS, 0.2
     try:
         assert_same(parallel_apply(settle, rows, workers=2, verify=True), loop(settle, rows))
     finally:
-        parwise._audit.HOSTILE_SECONDS = before
+        parwise._verify.audit.HOSTILE_SECONDS = before
 
 
 def test_default_warns_and_goes_on(eager):

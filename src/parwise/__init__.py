@@ -6,13 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._call import Block
-    from ._executor import Pool
-    from ._lists import parallel, parallel_imap, parallel_map
-    from ._numpy import apply_along_axis, vectorize
-    from ._options import Options, options
-    from ._report import Report, report
-    from .api import parallel_apply, plan
+    from ._api.apply import parallel_apply, plan
+    from ._api.map import parallel, parallel_imap, parallel_map
+    from ._api.pool import Pool
+    from ._core.call import Block
+    from ._core.options import Options, options
+    from ._numpy.apply_along_axis import apply_along_axis
+    from ._numpy.vectorize import vectorize
+    from ._report.report import Report, report
     from .errors import (
         ElementTimeoutError,
         NotReproducibleError,
@@ -47,19 +48,19 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Block": "_call",
-    "Options": "_options",
-    "Pool": "_executor",
-    "Report": "_report",
-    "apply_along_axis": "_numpy",
-    "options": "_options",
-    "parallel": "_lists",
-    "parallel_apply": "api",
-    "parallel_imap": "_lists",
-    "parallel_map": "_lists",
-    "plan": "api",
-    "report": "_report",
-    "vectorize": "_numpy",
+    "Block": "_core.call",
+    "Options": "_core.options",
+    "Pool": "_api.pool",
+    "Report": "_report.report",
+    "apply_along_axis": "_numpy.apply_along_axis",
+    "options": "_core.options",
+    "parallel": "_api.map",
+    "parallel_apply": "_api.apply",
+    "parallel_imap": "_api.map",
+    "parallel_map": "_api.map",
+    "plan": "_api.apply",
+    "report": "_report.report",
+    "vectorize": "_numpy.vectorize",
 }
 
 

@@ -112,12 +112,15 @@ class ReproducibilityWarning(UserWarning):
     """The result may not have the bits of the plain loop."""
 
 
+#: Files of parwise's own frames in tracebacks begin with this.
+PACKAGE = os.path.dirname(__file__) + os.sep
+
+
 def user_level() -> int:
     """How far up the stack the user's code is."""
-    package = os.path.dirname(__file__) + os.sep
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
         level += 1
     return level

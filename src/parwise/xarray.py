@@ -21,11 +21,11 @@ from typing import Any, Unpack
 
 import xarray as xr
 
-from ._groups import map_groups
-from ._labelled import OnMissingDim, map_array, map_dataset, map_tree
-from ._options import Options
-from ._requests import How, make_request
-from ._windows import map_windows
+from ._core.options import Options
+from ._xarray.groupby import map_groups
+from ._xarray.map import OnMissingDim, map_array, map_dataset, map_tree
+from ._xarray.request import How, make_request
+from ._xarray.rolling import map_windows
 
 __all__ = ["DataArrayMaps", "DataTreeMaps", "DatasetMaps", "How"]
 

@@ -1,0 +1,196 @@
+"""The functions that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
+
+from .._core.arguments import make_call
+from .._core.call import Block
+from .._core.options import Options, resolve
+from .run import compute
+
+
+def parallel_apply(
+    func: Callable[..., Any],
+    /,
+    *arrays: Any,
+    axis: int | tuple[int, ...] = 0,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    vectorized: bool = False,
+    chunk: int | None = None,
+    depth: int = 0,
+    boundary: Any = None,
+    out: Any = None,
+    rng: Any = None,
+    **options: Unpack[Options],
+) -> Any:
+    """Map a function over an axis of arrays, on all cores.
+
+    The result has exactly the bits of the plain loop::
+
+        np.stack([func(a[i]) for i in range(len(a))])
+
+    Parameters
+    ----------
+    func : callable
+        An element function ``func(*elements, *args, **kwargs)``; or, with
+        `vectorized`, a block function that takes runs of elements and keeps
+        `axis`. It may be a lambda or come from a notebook, and gets copies
+        that it may write to where it could in the loop.
+    *arrays : ndarray or array_like
+        Mapped together; all of one length along `axis`. What is not an ndarray
+        (a zarr or h5py dataset) is read block by block.
+    axis : int or tuple of int, optional
+        What is mapped over: ``axis=(1, 2)`` calls `func` once per pixel with
+        ``a[:, i, j]``.
+    args : tuple, optional
+        Further arguments of every call. Large arrays go to each worker once.
+    kwargs : dict, optional
+        Further keyword arguments of every call.
+    vectorized : bool, optional
+        True if `func` takes a block.
+    chunk : int, optional
+        Elements per block. Blocks never depend on the number of workers; a
+        remainder of one element joins the block before it.
+    depth : int, optional
+        Elements of its neighbours that a block also gets, on each side. The
+        function must keep the length; what belongs to the neighbours is cut off
+        its result.
+    boundary : {"reflect", "symmetric", "nearest", "wrap", "constant"}, optional
+        What stands beyond the ends of the array, in the words of `numpy.pad`
+        ("nearest" is its "edge"); ``("constant", value)`` for other values than
+        0. None, the default: the first and last blocks are shorter.
+    out : array, optional
+        Where to put the result (a tuple of arrays for a tuple result); cast as
+        NumPy's ufuncs cast, by "same_kind".
+    rng : int, SeedSequence, BitGenerator or Generator, optional
+        If given, `func` gets ``rng=``, a `numpy.random.Generator` of its
+        element's own: that of ``np.random.default_rng(seed).spawn(n)[i]`` for
+        an int, whatever the workers and executor. One per block, for block
+        functions. Of anything but an int each call takes one child
+        (``rng.spawn(1)``), and so another call other numbers.
+    **options
+        How the call runs; see `parwise.Options`.
+
+    Returns
+    -------
+    ndarray or tuple of ndarray
+        For an element function ``np.asarray`` of all results, with the mapped
+        axes where they were, or last if the results have too few dimensions
+        (negative axes count from the end of the result). For a block function
+        the results, concatenated along `axis`. A tuple of arrays if `func`
+        returns tuples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument, before any work.
+    WorkerDiedError
+        If a worker process ended in the midst of an element.
+    NotReproducibleError
+        If `verify` is True and a worker gave other bits than this process.
+    Exception
+        Whatever `func` raised for the lowest index, with a note that names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from parwise import parallel_apply
+    >>> a = np.arange(12.0).reshape(3, 4)
+    >>> parallel_apply(np.sum, a)
+    array([ 6., 22., 38.])
+    >>> parallel_apply(np.cumsum, a, axis=1)  # down each column
+    array([[ 0.,  1.,  2.,  3.],
+           [ 4.,  6.,  8., 10.],
+           [12., 15., 18., 21.]])
+    >>> parallel_apply(lambda row, k: (row.min(), row[k]), a, args=(2,))
+    (array([0., 4., 8.]), array([ 2.,  6., 10.]))
+
+    A filter over blocks of rows, each with one neighbour on each side:
+
+    >>> blur = lambda b: 0.5 * b + 0.25 * (np.roll(b, 1, axis=0) + np.roll(b, -1, axis=0))
+    >>> parallel_apply(blur, a, vectorized=True, chunk=1, depth=1, boundary="nearest")
+    array([[ 1.,  2.,  3.,  4.],
+           [ 4.,  5.,  6.,  7.],
+           [ 7.,  8.,  9., 10.]])
+
+    Random numbers that depend on the seed and the index alone:
+
+    >>> noisy = parallel_apply(lambda row, rng: row + rng.normal(), a, rng=42)
+    """
+    call = make_call(
+        func,
+        arrays,
+        axis=axis,
+        args=args,
+        kwargs=kwargs,
+        vectorized=vectorized,
+        chunk=chunk,
+        depth=depth,
+        boundary=boundary,
+        out=out,
+        rng=rng,
+        settings=resolve(options),
+    )
+    return compute(call)
+
+
+def plan(
+    *arrays: Any,
+    axis: int = 0,
+    chunk: int | None = None,
+    depth: int = 0,
+    boundary: Any = None,
+) -> list[Block]:
+    """The blocks that `parallel_apply` gives to a block function.
+
+    They depend on the arrays' shape and dtype, `chunk` and `depth` alone, never
+    on the workers: so does the result.
+
+    Parameters
+    ----------
+    *arrays : ndarray or array_like
+    axis, chunk, depth, boundary : optional
+        As for `parallel_apply` with ``vectorized=True``.
+
+    Returns
+    -------
+    list of Block
+        Tuples ``(start, stop, first, last)``: the result of ``start:stop`` comes
+        from a call that sees ``first:last``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument.
+
+    See Also
+    --------
+    parallel_apply
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import parwise
+    >>> for block in parwise.plan(np.zeros((7, 500)), chunk=3, depth=2):
+    ...     print(block)
+    Block(start=0, stop=3, first=0, last=5)
+    Block(start=3, stop=7, first=1, last=7)
+    """
+    call = make_call(
+        _nothing,
+        arrays,
+        axis=axis,
+        vectorized=True,
+        chunk=chunk,
+        depth=depth,
+        boundary=boundary,
+        settings=resolve({}),
+    )
+    return call.blocks
+
+
+def _nothing(block: Any) -> None:
+    """Stands in where a function is asked for and never called."""

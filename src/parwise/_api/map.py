@@ -1,0 +1,247 @@
+"""Maps over items of any kind: lists, files, generators."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, Unpack
+
+import numpy as np
+
+from .._core.arguments import make_list_call
+from .._core.call import Call
+from .._core.options import Options, resolve
+from .apply import parallel_apply
+from .run import compute, stream
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def parallel_map(
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    drop_none: bool = False,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    rng: Any = None,
+    **options: Unpack[Options],
+) -> list[T]:
+    """Map a function over items of any kind, on all cores.
+
+    The list that it gives is that of the plain loop,
+    ``[func(item, *args, **kwargs) for item in items]``, in order.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(*items, *args, **kwargs)``. It may be a lambda or come from a
+        notebook.
+    *iterables : iterable
+        Lists, tuples, generators: mapped together. Items may be anything that
+        can be pickled: images of different sizes, file names, records. From an
+        iterator no more items are taken than are at work, and a few.
+    drop_none : bool, optional
+        Leave out results that are None.
+    args : tuple, optional
+        Further arguments of every call. Large arrays go to each worker once.
+    kwargs : dict, optional
+        Further keyword arguments of every call.
+    rng : optional
+        As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
+    **options
+        How the call runs; see `parwise.Options`. With ``errors="ignore"`` the
+        result is None where there is none.
+
+    Returns
+    -------
+    list
+        What `func` returned, item by item.
+
+    Raises
+    ------
+    TypeError
+        For a wrong argument, before any work.
+    ValueError
+        If the iterables are of different length.
+    Exception
+        Whatever `func`, or an iterator, raised first, with a note that names
+        the item.
+
+    See Also
+    --------
+    parallel_apply : For arrays.
+    parallel_imap : Yields results as they come.
+
+    Examples
+    --------
+    >>> from parwise import parallel_map
+    >>> parallel_map(str.upper, ["a", "b", "c"])
+    ['A', 'B', 'C']
+    >>> parallel_map(pow, [2, 3, 4], [5, 2, 1])
+    [32, 9, 4]
+    >>> parallel_map(lambda x: x if x % 2 else None, range(5), drop_none=True)
+    [1, 3]
+
+    It is what SciPy's ``workers=`` wants:
+
+    >>> from scipy.optimize import differential_evolution, rosen
+    >>> found = differential_evolution(
+    ...     rosen, [(0, 2), (0, 2)], workers=parallel_map, updating="deferred", rng=1, maxiter=3, polish=False
+    ... )
+    """
+    settings = resolve(options)
+    call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
+    results: list[T] = compute(call)
+    return [one for one in results if one is not None] if drop_none else results
+
+
+def parallel_imap(
+    func: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    drop_none: bool = False,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    rng: Any = None,
+    **options: Unpack[Options],
+) -> Iterator[T]:
+    """Map a function over items of any kind, and yield its results in order as they come.
+
+    Like ``map(func, *iterables)`` it begins with the first ``next``, takes items
+    only as it needs them, in the thread that asks for results, and may be
+    left at any time. Workers compute ahead of who asks, but only by a few items
+    (or 0.1 s of work) each, so that endless input and results that fill the
+    memory together are no trouble.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(*items, *args, **kwargs)``. It may be a lambda or come from a
+        notebook.
+    *iterables : iterable
+        Mapped together. Items may be anything that can be pickled.
+    drop_none : bool, optional
+        Leave out results that are None.
+    args : tuple, optional
+        Further arguments of every call. Large arrays go to each worker once.
+    kwargs : dict, optional
+        Further keyword arguments of every call.
+    rng : optional
+        As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
+    **options
+        How the call runs; see `parwise.Options`. ``verify=True`` and "full" are
+        not possible, since results are gone by the time they could be compared.
+
+    Yields
+    ------
+    object
+        What `func` returned, item by item.
+
+    Raises
+    ------
+    TypeError
+        For a wrong argument, at once.
+    ValueError
+        If the iterables are of different length: at once if all have one,
+        otherwise at the end of the shortest.
+    Exception
+        Whatever `func`, or an iterator, raised, once the results before it have
+        been yielded, with a note that names the item.
+
+    See Also
+    --------
+    parallel_map : Gives a list, and may compare its results.
+
+    Examples
+    --------
+    >>> from itertools import count
+    >>> from parwise import parallel_imap
+    >>> for square in parallel_imap(lambda k: k * k, count()):
+    ...     print(square)
+    ...     if square > 3:
+    ...         break
+    0
+    1
+    4
+    """
+    settings = resolve(options)
+    if settings.verify:
+        raise ValueError(
+            f"verify={settings.verify!r} compares results at the end, when those of parallel_imap are gone; use "
+            "parallel_map, or verify=None to have the first one compared"
+        )
+    call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
+    results: Iterator[T] = stream(call)
+    return (one for one in results if one is not None) if drop_none else results
+
+
+def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: Any) -> Call:
+    if not isinstance(drop_none, bool):
+        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
+    return make_list_call(func, iterables, **given)
+
+
+def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
+    """Give a function a way to be mapped, and leave it as it is.
+
+    ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
+    cores. Use it bare or with options; or set ``func.parallel = parallel(func).parallel``.
+
+    Parameters
+    ----------
+    func : callable
+        Stays itself: it is called, pickled and documented as before.
+    **options
+        How its calls run; see `parwise.Options`.
+
+    Returns
+    -------
+    callable
+        `func`, with the attribute ``parallel``: a function of a sequence, or any
+        iterable, and of further arguments that each call gets. Of an array it
+        gives the array that `parallel_apply` gives, of anything else a list,
+        without the results that are None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown option or a wrong value, at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from parwise import parallel
+    >>> @parallel
+    ... def quotient(x, by):
+    ...     return None if by == 0 else x / by
+    >>> quotient(6, 3)
+    2.0
+    >>> quotient.parallel([6, 9], 3)
+    [2.0, 3.0]
+    >>> quotient.parallel([6, 9], 0)
+    []
+    >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
+    array([2., 3.])
+    """
+    resolve(options)
+    if func is None:
+        return functools.partial(parallel, **options)
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
+
+    def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the function for each item, on all cores; see `parwise.parallel`."""
+        if isinstance(items, np.ndarray):
+            return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
+        return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
+
+    try:
+        func.parallel = mapped  # type: ignore[attr-defined]
+    except AttributeError as error:
+        raise TypeError(
+            f"a {type(func).__name__} takes no attribute, so {getattr(func, '__name__', func)!r} cannot have "
+            ".parallel; use parallel_map(func, items)"
+        ) from error
+    return func

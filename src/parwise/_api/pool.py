@@ -1,0 +1,367 @@
+"""Worker processes of one's own: `Pool`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+from .._core.checks import is_int
+from .._core.input_items import ENDLESS
+from .._core.kernel import is_nested
+from .._core.options import Options
+from .._executors import processes
+from .._executors.job import Job
+from .._executors.runner import run_elsewhere
+from .._executors.submit import Answer, Desk, Order
+from .._system.environment import read_surroundings
+from .._system.limits import cpu_count
+from .._workers.encoding import pack_error, unpack_error
+from .._workers.handle import Link
+from .._workers.serialization import Payload, dump, dumps, send_payload
+from .._workers.worker_pool import WorkerPool
+from .map import parallel_imap
+
+T = TypeVar("T")
+
+# Of `map`: so many chunks for each worker, in case they take unevenly long.
+CHUNKS = 8
+
+
+class Pool(Executor):
+    """Worker processes of their own, kept for as many calls as wanted.
+
+    Calls without one share the worker processes that parwise keeps anyway; a
+    pool is for those that are to have others: prepared by an initializer, in
+    another number, or ended at a known place. It starts them when they are
+    first needed, in 0.1 s. It is a `concurrent.futures.Executor`, and other
+    calls run in it by ``executor=pool``, with all that they promise.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes. None, the default, is the number of CPUs that this process
+        may use.
+    initializer : callable, optional
+        Called once in each worker before anything else, to open files or load
+        models, say. Functions that are mapped in such a pool never run in this
+        process. What it raises is raised by every call.
+    initargs : tuple, optional
+        Its arguments.
+
+    Attributes
+    ----------
+    workers : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument, or one that cannot be sent to a worker.
+
+    See Also
+    --------
+    parallel_apply, parallel_map, parallel_imap : Take ``executor=pool``.
+
+    Notes
+    -----
+    A worker that dies costs the call that it was at a `WorkerDiedError`, no
+    other, and is replaced. Left by an exception, a ``with`` block cancels calls
+    that have not begun; Ctrl-C also ends those that have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import parwise
+    >>> with parwise.Pool(workers=2) as pool:
+    ...     total = pool.submit(sum, [1, 2, 3])
+    ...     squares = list(pool.map(lambda x: x * x, range(5)))
+    ...     sums = parwise.parallel_apply(np.sum, np.ones((3, 4)), executor=pool)
+    >>> total.result(), squares, sums
+    (6, [0, 1, 4, 9, 16], array([4., 4., 4.]))
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if workers is not None and not is_int(workers):
+            raise TypeError(f"workers must be an int or None, got {workers!r} of type {type(workers).__name__}")
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}; workers=None takes every CPU")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}")
+        if not isinstance(initargs, tuple):
+            raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
+        self.workers = cpu_count() if workers is None else int(workers)
+        self.initialized = initializer is not None
+        self._greet = (
+            None if initializer is None else _Greeting(dump(read_surroundings(), (initializer, initargs), share=True))
+        )
+        self._pool = WorkerPool(greet=self._greet)
+        self._desk = Desk(self._pool, self.workers)
+        self._closed = False
+        # One call at a time of those that have no other process to run in.
+        self._turn = threading.Lock()
+        # A pool that nobody has any more ends its workers once they have done what was asked for.
+        self._end = weakref.finalize(self, self._desk.close, wait=False, cancel=False, kill=False)
+        self._end.atexit = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have ``fn(*args, **kwargs)`` called in a worker.
+
+        Parameters
+        ----------
+        fn : callable
+            It may be a lambda or come from a notebook.
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        concurrent.futures.Future
+
+        Raises
+        ------
+        RuntimeError
+            If the pool is shut down, or belongs to another process.
+        TypeError
+            If something cannot be sent to a worker.
+        """
+        self._check_open()
+        future: Future[T] = Answer(self._desk)
+        if is_nested():
+            # In a mapped function, which may have the workers: it cannot wait for them.
+            _complete(future, fn, args, kwargs)
+            return future
+        try:
+            packed = dumps((fn, args, kwargs), self.initialized)
+        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+            raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
+        self._desk.submit(Order(future, packed, getattr(fn, "__qualname__", repr(fn))))
+        return future
+
+    def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
+        """Call ``func(*args, **kwargs)`` in a worker and wait for its result.
+
+        Parameters
+        ----------
+        func : callable
+        args : tuple, optional
+        kwargs : dict, optional
+
+        Returns
+        -------
+        object
+            What `func` returned; or what it raised is raised.
+        """
+        return self.submit(func, *args, **(kwargs or {})).result()
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> Iterator[T]:
+        """Begin ``fn(*items)`` for all items at once, and give an iterator over the results, in order.
+
+        Parameters
+        ----------
+        fn : callable
+        *iterables : iterable
+            Read to the end of the shortest, as `map` does.
+        timeout : float, optional
+            Seconds from now after which waiting for a result raises TimeoutError.
+        chunksize : int, optional
+            Items that go to a worker together. None, the default, makes eight
+            chunks for each worker.
+
+        Returns
+        -------
+        iterator
+            What `fn` raised is raised where its result would come.
+
+        See Also
+        --------
+        imap : Takes items only as results are asked for.
+        parwise.parallel_map : With ``executor=pool``, finds out the size of chunks.
+        """
+        if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
+            raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
+        items = list(zip(*iterables, strict=False))
+        size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
+        chunks = [items[at : at + size] for at in range(0, len(items), size)]
+        return _flat(super().map(_Chunk(fn), chunks, timeout=timeout))
+
+    def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
+        """Yield ``func(*items)`` in order, taking items only as they are needed.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Of one length.
+        **options
+            As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
+            starts workers of its own, which may be killed.
+
+        Returns
+        -------
+        iterator
+        """
+        self._check_open()
+        return parallel_imap(func, *iterables, executor=self, **options)  # type: ignore[misc]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers once all calls have their results; no new ones are taken.
+
+        Parameters
+        ----------
+        wait : bool, optional
+            Whether to wait for that.
+        cancel_futures : bool, optional
+            Whether to cancel calls that have not begun.
+        """
+        self._shut(wait, cancel_futures, kill=False)
+
+    def _shut(self, wait: bool, cancel: bool, kill: bool) -> None:
+        self._closed = True
+        self._end.detach()
+        self._desk.close(wait, cancel, kill)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        try:
+            self._shut(wait=True, cancel=error is not None, kill=_ends(error))
+        except BaseException as late:
+            if _ends(late):  # Ctrl-C while it waits
+                self._shut(wait=True, cancel=True, kill=True)
+            raise
+        return None
+
+    def _run(self, job: Job) -> None:
+        """Compute a call over an array or a list."""
+        self._check_open()
+        self._check_wait()
+        settings = job.call.settings
+        # Its iterator may wait for this pool itself, as a chain of maps does.
+        lazy = job.call.feed is not None and job.call.count == ENDLESS
+        if settings.needs_own_workers and lazy:
+            with self._spare() as spare:
+                processes.run(job, spare)
+        elif (self._desk.busy or lazy) and not settings.needs_own_workers:
+            # Beside the calls that its workers are at.
+            run_elsewhere(job)
+        elif settings.isolate:
+            with self._turn, self._desk.turn():
+                processes.run(job, self._pool)
+        else:
+            with self._desk.turn():
+                processes.run(job, self._pool)
+
+    @contextlib.contextmanager
+    def _spare(self) -> Iterator[WorkerPool]:
+        """Workers like the pool's own, for a call that may end some while others wait for this pool."""
+        self._check_open()
+        spare = WorkerPool(greet=self._greet)
+        try:
+            yield spare
+        finally:
+            spare.stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the pool has been shut down, and takes no more calls; make a new one")
+        if self._pool.foreign:
+            raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
+
+    def _check_wait(self) -> None:
+        self._desk.check_wait()
+
+    @property
+    def _max_workers(self) -> int:
+        """As other executors of the standard library tell it."""
+        return self.workers
+
+    def _state(self) -> tuple[str, int, int, int]:
+        """Whether it is open; and workers that are up, calls that have begun, and that wait."""
+        begun, waiting = self._desk.count
+        return "closed" if self._closed else "open", len(self._pool.links), begun, waiting
+
+    def __repr__(self) -> str:
+        state, up, begun, waiting = self._state()
+        calls = f", {begun} calls at work and {waiting} waiting" if begun or waiting else ""
+        initializer = ", with an initializer" if self.initialized else ""
+        return f"<parwise.Pool, {state}: {up} of {self.workers} workers started{initializer}{calls}>"
+
+    def _repr_html_(self) -> str:
+        state, up, begun, waiting = self._state()
+        rows = {
+            "Workers": f"{up} of {self.workers} started",
+            "Initializer": "yes" if self.initialized else "none",
+            "Calls": f"{begun} at work, {waiting} waiting",
+        }
+        cells = "".join(f"<tr><th style='text-align: left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>parwise.Pool, {state}</caption>{cells}</table>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Pool cannot be pickled: its workers belong to this process")
+
+
+class _Greeting:
+    """Sends the initializer to a new worker."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
+
+    def __call__(self, link: Link) -> None:
+        send_payload([link], "begin", 0, self._payload)
+
+
+class _Chunk:
+    """A function of many items."""
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self._func = func
+        self.__qualname__ = getattr(func, "__qualname__", repr(func))
+
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+        results: list[Any] = []
+        try:
+            results.extend(itertools.starmap(self._func, chunk))
+            if len(results) < len(chunk):
+                raise StopIteration  # of the function, which `starmap` takes for its own end
+        except BaseException as error:
+            return results, pack_error(error)
+        return results, None
+
+
+def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
+    """Results of chunks one by one, and the first error behind those before it."""
+    for results, error in chunks:
+        yield from results
+        if error is not None:
+            raise unpack_error(error)
+
+
+def _ends(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C or the like."""
+    return error is not None and not isinstance(error, Exception)
+
+
+def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    future.set_running_or_notify_cancel()
+    try:
+        future.set_result(fn(*args, **kwargs))
+    except Exception as error:
+        future.set_exception(error)

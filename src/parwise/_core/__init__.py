@@ -1,0 +1,1 @@
+"""Private: one call: its checked arguments, the place where the function is called, and its results."""

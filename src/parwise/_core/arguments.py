@@ -1,0 +1,251 @@
+"""Calls made of what users give, every argument checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .call import Call, result_places
+from .checks import is_int
+from .indexing import Halo, block_bounds, block_length, checked_halo, fits
+from .input_array import Input
+from .input_items import Column, Feed
+from .results import is_masked
+from .settings import Settings, is_thread_pool
+
+if TYPE_CHECKING:
+    from .random import Streams
+
+
+def make_call(
+    func: Any,
+    arrays: tuple[Any, ...],
+    *,
+    settings: Settings,
+    axis: Any = 0,
+    args: Any = (),
+    kwargs: Any = None,
+    vectorized: Any = False,
+    chunk: Any = None,
+    depth: Any = 0,
+    boundary: Any = None,
+    out: Any = None,
+    rng: Any = None,
+) -> Call:
+    """Check every argument, before any work."""
+    _check_function(func, args)
+    if not arrays:
+        raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
+    if not isinstance(vectorized, bool):
+        raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
+    kwargs = {} if kwargs is None else _kwargs(kwargs)
+    axes = _axes(axis, vectorized)
+    if len(arrays) == 1:
+        inputs: tuple[Input, ...] = (_input(arrays[0], 0, axes, vectorized),)
+        grid = inputs[0].lengths
+    else:
+        inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
+        grid = _common_grid(inputs, axes)
+    halo = None
+    if type(depth) is not int or depth or boundary is not None:
+        halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
+    bounds = None
+    if vectorized:
+        bounds = _bounds(chunk, grid[0], inputs, halo)
+    elif chunk is not None:
+        raise ValueError(
+            f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
+            "(pass vectorized=True if func takes blocks)"
+        )
+    streams = None if rng is None else _streams(rng, func, kwargs)
+    targets = None if out is None else _out(out, axes, grid, vectorized)
+    if settings.ignore:
+        _check_gaps(targets or ())
+    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
+
+
+def make_list_call(
+    func: Any, iterables: tuple[Any, ...], *, args: Any, kwargs: Any, rng: Any, settings: Settings
+) -> Call:
+    """Check the arguments of a call over items of any kind."""
+    _check_function(func, args)
+    if not iterables:
+        raise TypeError("nothing to map over: parallel_map(func, items)")
+    for number, one in enumerate(iterables):
+        if not isinstance(one, Iterable):
+            raise TypeError(
+                f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; what every call is "
+                "to get goes in args"
+            )
+    kwargs = {} if kwargs is None else _kwargs(kwargs)
+    streams = None if rng is None else _streams(rng, func, kwargs)
+    any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
+    feed = Feed(iterables, any_thread, keep=bool(settings.verify))
+    columns: Any = tuple(Column(feed, k) for k in range(len(iterables)))
+    return Call(func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed)
+
+
+def _check_function(func: Any, args: Any) -> None:
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
+
+
+def _kwargs(kwargs: Any) -> dict[str, Any]:
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, got {type(kwargs).__name__}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise TypeError(f"kwargs must have names for keys, got {name!r}")
+    return dict(kwargs)
+
+
+def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
+    """`axis` as a tuple of ints of one sign."""
+    if type(axis) is int:
+        return (axis,)
+    given: tuple[Any, ...] = axis if isinstance(axis, tuple) else (axis,)
+    for one in given:
+        if not is_int(one):
+            raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+    if not given:
+        raise ValueError("axis must name at least one axis, got ()")
+    if vectorized and len(given) > 1:
+        raise ValueError(f"a block function is mapped along one axis, got axis={axis!r}; use an int")
+    if len({one < 0 for one in given}) > 1:
+        raise ValueError(f"axis must not mix signs, got {axis!r}; count all axes from the same end")
+    return tuple(int(one) for one in given)
+
+
+def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> Input:
+    array = _checked_array(array, number)
+    ndim = len(array.shape)
+    for axis in axes:
+        if not -ndim <= axis < ndim:
+            raise ValueError(
+                f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
+                f"shape {tuple(array.shape)}"
+            )
+    if len(axes) == 1:
+        return Input(array, (axes[0] % ndim,), vectorized)
+    normal = tuple(axis % ndim for axis in axes)
+    if len(set(normal)) < len(normal):
+        raise ValueError(f"axis names one axis twice: {axes!r}")
+    return Input(array, normal, vectorized)
+
+
+def _checked_array(array: Any, number: int) -> Any:
+    """`array`, if it can be mapped over with the function seeing what a loop shows it."""
+    kind = type(array).__name__
+    if is_masked(type(array)):
+        raise TypeError(
+            f"array {number} is a MaskedArray, whose mask would be lost; pass a.filled(value), "
+            "or map a.data and np.ma.getmaskarray(a) together"
+        )
+    if isinstance(array, np.ndarray):
+        if type(array) not in (np.ndarray, np.memmap, np.recarray):
+            raise TypeError(
+                f"array {number} is of the ndarray subclass {kind}, which parwise cannot rebuild in a worker; "
+                "pass np.asarray(a)"
+            )
+        return array
+    if isinstance(array, np.generic) or np.isscalar(array):
+        raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
+    if hasattr(array, "loc"):  # indexed by label: pandas, xarray
+        raise TypeError(f"array {number} is a labelled {kind}; pass its values, as in x.to_numpy()")
+    if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
+        raise TypeError(
+            f"array {number} is a {kind}, not an array; pass np.asarray(x) "
+            "(its elements are then NumPy scalars or arrays)"
+        )
+    if not hasattr(array, "__getitem__"):
+        raise TypeError(f"array {number} is a {kind} that cannot be indexed; pass np.asarray(x)")
+    return array
+
+
+def _common_grid(inputs: tuple[Input, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    first = inputs[0].lengths
+    for number, one in enumerate(inputs):
+        if one.lengths != first:
+            along = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+            shapes = ", ".join(str(tuple(i.source.shape)) for i in inputs)
+            raise ValueError(
+                f"arrays differ in length along {along}: array 0 has {first}, array {number} has {one.lengths} "
+                f"(shapes {shapes}); what every call is to get whole goes in args"
+            )
+    return first
+
+
+def _halo(depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[Input, ...]) -> Halo | None:
+    """What blocks see of their neighbours; the inputs are told."""
+    reach, kind, value = checked_halo(depth, boundary, vectorized)
+    if not reach:
+        return None
+    halo = Halo(reach, kind, value, count, axis)
+    for number, one in enumerate(inputs):
+        dtype = one.like.dtype
+        if kind == "constant" and not fits(value, dtype):
+            raise TypeError(
+                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype {dtype}"
+            )
+        one.reach(halo)
+    return halo
+
+
+def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
+    from .random import make_streams  # brings in numpy.random
+
+    return make_streams(rng, func, kwargs)
+
+
+def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], halo: Halo | None) -> list[tuple[int, int]]:
+    """The blocks of a block function."""
+    if chunk is None:
+        row_bytes = sum(one.row_bytes for one in inputs)
+        return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
+    if not is_int(chunk):
+        raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
+    length = int(chunk)
+    if length < 1:
+        raise ValueError(f"chunk must be at least 1, got {length}")
+    if length > max(1, count):
+        raise ValueError(
+            f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"
+        )
+    return block_bounds(count, length)
+
+
+def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...]:
+    targets = out if isinstance(out, tuple) else (out,)
+    for target in targets:
+        if not all(hasattr(target, name) for name in ("shape", "dtype", "__setitem__")):
+            raise TypeError(
+                f"out must be an array (or a tuple of arrays for a tuple result), got {type(target).__name__}"
+            )
+        if isinstance(target, np.ndarray) and not target.flags.writeable:
+            raise ValueError("out is read-only; pass an array that can be written to")
+        if is_masked(type(target)):
+            raise TypeError("out is a MaskedArray, whose mask would not be set; pass out.data")
+        shape = tuple(target.shape)
+        if len(shape) < len(grid):
+            raise ValueError(f"out has shape {shape}, too few dimensions for {len(grid)} mapped axes of lengths {grid}")
+        places = result_places(axes, len(shape))
+        found = tuple(shape[place] for place in places)
+        if found != grid and not vectorized:
+            raise ValueError(
+                f"out has shape {shape}, with {found} along the mapped axes {places}; the result has {grid} there"
+            )
+    return targets
+
+
+def _check_gaps(targets: tuple[Any, ...]) -> None:
+    """Whether `out` could hold what stands for a missing result."""
+    for target in targets:
+        if target.dtype.kind not in "fcmMO":
+            raise ValueError(
+                f"out has dtype {target.dtype}, which has no value for a gap, as errors='ignore' may need one; "
+                "pass an out of floats, dates or objects, or errors='raise'"
+            )

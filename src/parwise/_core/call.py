@@ -1,0 +1,169 @@
+"""What is computed, over what, along which axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .indexing import Halo
+from .input_array import Input
+from .input_items import Feed
+from .results import Form
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .random import Streams
+
+
+class Block(NamedTuple):
+    """One block of a block function.
+
+    Attributes
+    ----------
+    start, stop : int
+        The elements that its result stands for.
+    first, last : int
+        The elements that the function sees are ``first:last``: more than those
+        by a halo. Beyond the array if a boundary is given.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What `parallel_apply` was asked to compute.
+
+    Attributes
+    ----------
+    func : callable
+    inputs : tuple of Input
+        The mapped arrays.
+    args, kwargs : tuple and dict
+        Handed to every call of `func`.
+    vectorized : bool
+        True for a block function.
+    axis : tuple of int
+        The mapped axes as given, after checking: all non-negative, or all
+        negative.
+    grid : tuple of int
+        Lengths of the mapped axes.
+    bounds : list of (int, int), optional
+        The blocks of a block function; None for an element function.
+    halo : Halo, optional
+        What those see of their neighbours, if anything.
+    streams : Streams, optional
+        Generators of random numbers, if the function gets any.
+    feed : Feed, optional
+        Where items come from, if the result is to be a list.
+    out : tuple, optional
+        Arrays to fill.
+    settings : Settings
+    raw : bool
+        Whether results are handed over as the function gave them (a
+        `Collection`), not as one array.
+    carriage : callable
+        Tells about how many seconds it takes to hand an element to a worker,
+        and the result back, where that is more than copying arrays.
+    """
+
+    func: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    vectorized: bool
+    axis: tuple[int, ...]
+    grid: tuple[int, ...]
+    bounds: list[tuple[int, int]] | None
+    halo: Halo | None
+    streams: Streams | None
+    out: tuple[Any, ...] | None
+    settings: Settings
+    feed: Feed | None = None
+    raw: bool = False
+    carriage: Callable[[], float] = float
+
+    @property
+    def count(self) -> int:
+        """Elements along the mapped axes, or items as far as that is known."""
+        return math.prod(self.grid) if self.feed is None else self.feed.count
+
+    @property
+    def form(self) -> Form:
+        """What becomes of results."""
+        if self.feed is not None:
+            return "list"
+        return "raw" if self.raw else "arrays"
+
+    @property
+    def tasks(self) -> int:
+        """Calls of the function, as far as that is known."""
+        return self.count if self.bounds is None else len(self.bounds)
+
+    def why_plain(self, nested: bool) -> str | None:
+        """Why it can only be the plain loop, if that is clear from the beginning."""
+        return self.settings.why_plain(self.tasks, nested, "element" if self.bounds is None else "block")
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks of a block function, in order."""
+        halo = self.halo
+        return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
+
+    def places(self, ndim: int) -> tuple[int, ...]:
+        """Where the mapped axes stand in a result of `ndim` dimensions."""
+        return tuple(range(len(self.grid))) if self.raw else result_places(self.axis, ndim)
+
+    def name(self, index: int, stop: int | None = None) -> str:
+        """How an error names an element, or the block ``index:stop``."""
+        if self.feed is not None:
+            return self.feed.name(index)
+        axis = self.axis[0] if len(self.axis) == 1 else self.axis
+        where = f"along {'axis' if len(self.axis) == 1 else 'axes'} {axis}"
+        if self.vectorized:
+            return f"in block {index}:{stop} {where}"
+        return f"in element {self.public_index(index)} {where}"
+
+    @property
+    def remedy(self) -> str:
+        """What can be done about an element that ends its worker."""
+        return "With workers=1 the same element can be run in this process" if self.feed is None else self.feed.remedy
+
+    def public_index(self, index: int) -> int | tuple[int, ...]:
+        """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
+        if len(self.grid) == 1:
+            return index
+        return tuple(int(i) for i in np.unravel_index(index, self.grid))
+
+
+def result_places(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Where the mapped axes stand in a result of `ndim` dimensions.
+
+    They keep their places; where the result has too few dimensions they are
+    the last (or, counted from the end, the first) ones, in their order.
+
+    Examples
+    --------
+    >>> result_places((1, 2), 3), result_places((1, 2), 2), result_places((-1,), 2)
+    ((1, 2), (0, 1), (1,))
+    """
+    places = [0] * len(axes)
+    order = sorted(range(len(axes)), key=lambda k: axes[k])
+    if axes[0] >= 0:
+        limit = ndim - 1
+        for k in reversed(order):
+            places[k] = limit = min(axes[k], limit)
+            limit -= 1
+    else:
+        limit = 0
+        for k in order:
+            places[k] = limit = max(ndim + axes[k], limit)
+            limit += 1
+    return tuple(places)

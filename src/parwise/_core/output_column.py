@@ -1,0 +1,335 @@
+"""One array of the result, filled task by task."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .call import Call, result_places
+from .indexing import Task, boxes
+from .layout import address_of
+from .results import Column, Stack
+
+
+class Target:
+    """One array of the result.
+
+    Results like the first one go straight to their rows. The others are kept
+    as they came, and then dtype and shape are worked out from all at the end.
+    """
+
+    def __init__(self, call: Call, task: Task, first: Column, out: Any) -> None:
+        self._call = call
+        self._out = out
+        self._block = call.bounds is not None
+        # By their first index: the others', and the results as they came.
+        self._odd: dict[int, tuple[np.ndarray, Column]] = {}
+        self._kind: Any = None
+        self._array: Any = None
+        self._rows: np.ndarray | None = None
+        if isinstance(first, Stack) and (not self._block or self._keeps_length(task, first.array)):
+            self._allocate(first)
+
+    def _axis_of(self, ndim: int) -> int:
+        """Where the mapped axis stands in a block of `ndim` dimensions."""
+        axis = self._call.axis[0]
+        if not -ndim <= axis < ndim:
+            raise ValueError(
+                f"a block function must keep the mapped axis {axis}, but its result has {ndim} dimension(s)"
+            )
+        return axis % ndim
+
+    def _keeps_length(self, task: Task, block: np.ndarray) -> bool:
+        """Whether results seem to be as long as their blocks, so that their places are known."""
+        axis = self._axis_of(block.ndim)
+        count = self._call.count
+        fits = self._out is None or (len(self._out.shape) == block.ndim and self._out.shape[axis] == count)
+        return fits and block.shape[axis] == len(task)
+
+    def _allocate(self, first: Stack) -> None:
+        """Make the array from the first result's dtype and shape."""
+        call = self._call
+        grid = call.grid
+        twice = min(2, len(call.bounds) if call.bounds is not None else call.count)
+        if self._block:
+            axis = self._axis_of(first.array.ndim)
+            self._places: tuple[int, ...] = (axis,)
+            self._shape = (*first.array.shape[:axis], *first.array.shape[axis + 1 :])
+            dtype = np.concatenate([np.empty(0, first.array.dtype)] * twice).dtype
+        else:
+            self._shape = first.array.shape[1:]
+            self._places = result_places(call.axis, len(grid) + len(self._shape))
+            dtype = first.array.dtype
+            if not (dtype.isnative and dtype.kind in "?biufc"):  # others may become another type in a list
+                dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
+        self._kind = first.kind
+        self._dtype = first.array.dtype
+        self._fill = self._out
+        if self._out is not None:
+            check_out(self._out, dtype, self._full_shape())
+        if self._out is None or self._overlaps():
+            self._fill = np.empty(self._full_shape(), dtype)
+        self._array = self._fill
+        if isinstance(self._fill, np.ndarray):
+            rows = self._fill.view(np.ndarray)
+            if self._places != (0,):
+                rows = _merged(np.moveaxis(rows, self._places, range(len(grid))), grid)
+            self._rows = rows
+
+    def _full_shape(self) -> tuple[int, ...]:
+        shape = list(self._shape)
+        for place, length in sorted(zip(self._places, self._call.grid, strict=True)):
+            shape.insert(place, length)
+        return tuple(shape)
+
+    def _overlaps(self) -> bool:
+        """Whether writing results would change what later calls of the function read."""
+        if not isinstance(self._out, np.ndarray):
+            return False
+        call = self._call
+        sources = [one.source for one in call.inputs if one.loaded]
+        others = _arrays_within([*sources, *call.args, *call.kwargs.values(), *_closure(call.func)])
+        return any(np.may_share_memory(self._out, other) for other in others)
+
+    def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+        """Rows of the final array, if stacks of `dtype` and `shape` go there unchanged."""
+        rows = self._rows
+        if rows is None or self._block or dtype != rows.dtype or rows.shape[1:] != shape:
+            return None
+        return rows[lo : lo + count]
+
+    def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
+        """Take one column of a task's results, which may belong to some `indices` of it only."""
+        if not self._fits(task, column):
+            self._odd[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, _kept(column))
+            return
+        assert isinstance(column, Stack)
+        stack = np.moveaxis(column.array, self._places[0], 0) if self._block else column.array
+        rows = self._rows
+        if indices is not None:
+            self._scatter(indices, stack)
+        elif rows is not None and rows.ndim == 1 + len(self._shape):
+            own = rows[task.lo : task.hi]
+            # Most are there already. may_share_memory would let go of the GIL,
+            # and a small call would wait for another thread to give it back.
+            if self._block or address_of(own) != address_of(stack):
+                own[...] = stack
+        else:
+            at = 0
+            for index, count in boxes(task.lo, task.hi, self._call.grid):
+                self._write(index, stack[at : at + count])
+                at += count
+
+    def _scatter(self, indices: np.ndarray, stack: np.ndarray) -> None:
+        """Write results of single elements to their places."""
+        rows = self._rows
+        if rows is not None and rows.ndim == 1 + len(self._shape):
+            rows[indices] = stack
+            return
+        for at, index in enumerate(indices.tolist()):
+            for box, _ in boxes(index, index + 1, self._call.grid):
+                self._write(box, stack[at : at + 1])
+
+    def _fits(self, task: Task, column: Column) -> bool:
+        if self._kind is None or not isinstance(column, Stack) or column.kind != self._kind:
+            return False
+        shape = column.array.shape
+        if self._block:
+            axis = self._axis_of(len(shape))
+            fits = axis == self._places[0] and shape[axis] == len(task)
+            return fits and column.array.dtype == self._dtype and (*shape[:axis], *shape[axis + 1 :]) == self._shape
+        return column.array.dtype == self._dtype and shape[1:] == self._shape
+
+    def _write(self, index: tuple[slice, ...], part: np.ndarray) -> None:
+        """Write a box of results to the array, or the file behind `out`."""
+        if self._rows is not None:
+            view = self._rows[index]
+            view[...] = part.reshape(view.shape)
+            return
+        full: list[slice] = [slice(None)] * (len(index) + len(self._shape))
+        lengths = []
+        for place, one, n in zip(self._places, index, self._call.grid, strict=True):
+            full[place] = one
+            lengths.append(len(range(n)[one]))
+        block = part.reshape(*lengths, *self._shape)
+        self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._places)
+
+    def finish(self, gaps: np.ndarray) -> Any:
+        """The array, of a dtype and shape that hold all results and `gaps`."""
+        if self._kind is not None and not self._odd:
+            if self._out is None:
+                return self._with_gaps(gaps) if len(gaps) else self._array
+            if self._fill is not self._out:
+                self._out[...] = self._fill
+                self._fill = self._out
+                self._rows = None
+            if len(gaps):
+                value = gap_value(self._out.dtype)[1]
+                self._scatter(gaps, np.full((len(gaps), *self._shape), value, self._out.dtype))
+            return self._out
+        whole = self._concatenated(gaps) if self._block else self._as_array(gaps)
+        if self._out is None:
+            return whole
+        check_out(self._out, whole.dtype, whole.shape)
+        self._out[...] = whole
+        return self._out
+
+    def _with_gaps(self, gaps: np.ndarray) -> np.ndarray:
+        """The array, of a dtype that can hold gaps."""
+        grid = self._call.grid
+        array: np.ndarray = self._array
+        index = np.unravel_index(gaps, grid)
+        dtype, value = gap_value(array.dtype)
+        if dtype != array.dtype:
+            # Whatever lies there might not be a value at all.
+            np.moveaxis(array, self._places, range(len(grid)))[index] = np.zeros((), array.dtype)
+            array = array.astype(dtype)
+        np.moveaxis(array, self._places, range(len(grid)))[index] = value
+        return array
+
+    def _concatenated(self, gaps: np.ndarray) -> np.ndarray:
+        """All blocks one behind another; those that are missing as long as they were given."""
+        missing = set(gaps.tolist())
+        blocks: dict[int, np.ndarray] = {}
+        bounds = self._call.bounds or []
+        for lo, hi in bounds:
+            if lo in self._odd:
+                column = self._odd[lo][1]
+                assert isinstance(column, Stack)
+                blocks[lo] = column.array
+            elif lo not in missing:
+                assert self._rows is not None
+                part = self._rows[lo:hi].astype(self._dtype, copy=False)
+                blocks[lo] = np.moveaxis(part, 0, self._places[0])
+        like = next(iter(blocks.values()))
+        axis = self._axis_of(like.ndim)
+        dtype, value = gap_value(like.dtype)
+
+        def gap(length: int) -> np.ndarray:
+            return np.full((*like.shape[:axis], length, *like.shape[axis + 1 :]), value, dtype)
+
+        return np.concatenate([blocks[lo] if lo in blocks else gap(hi - lo) for lo, hi in bounds], axis=axis)
+
+    def _as_array(self, gaps: np.ndarray) -> np.ndarray:
+        """``np.asarray`` over the results of all elements, each as f gave it."""
+        call = self._call
+        every: list[Any] = [None] * call.count
+        rest = np.ones(call.count, bool)
+        rest[gaps] = False
+        found = np.flatnonzero(rest)
+        for indices, column in self._odd.values():
+            rest[indices] = False
+            _spread(every, indices, column)
+        if rest.any():
+            _spread(every, np.flatnonzero(rest), self._stacked(rest))
+        raw = [every[index] for index in found.tolist()] if len(gaps) else every
+        try:
+            whole = np.asarray(raw)
+        except ValueError as error:
+            raise _ragged(call, raw, found, error) from error
+        if len(gaps):
+            dtype, value = gap_value(whole.dtype)
+            if self._out is not None and np.can_cast(whole.dtype, self._out.dtype, "same_kind"):
+                dtype, value = gap_value(self._out.dtype)
+            full = np.full((call.count, *whole.shape[1:]), value, dtype)
+            full[found] = whole
+            whole = full
+        whole = whole.reshape(*call.grid, *whole.shape[1:])
+        places = result_places(call.axis, whole.ndim)
+        return np.ascontiguousarray(np.moveaxis(whole, range(len(call.grid)), places))
+
+    def _stacked(self, chosen: np.ndarray) -> Stack:
+        """Those of the `chosen` results that have gone to their rows."""
+        rows = self._rows
+        if rows is None:  # a file behind `out`
+            rows = np.moveaxis(np.asarray(self._fill[...]), self._places, range(len(self._places)))
+        flat = rows.reshape(self._call.count, *self._shape)[chosen]
+        return Stack(self._kind, flat.astype(self._dtype, copy=False))
+
+
+def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Whether results of such a dtype and shape can go to an array that the user gave."""
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out has shape {tuple(out.shape)}, but the result has {shape}; pass out=np.empty({shape})")
+    if not np.can_cast(dtype, out.dtype, "same_kind"):
+        raise TypeError(f"results of dtype {dtype} cannot be stored in out of dtype {out.dtype} (same_kind casting)")
+
+
+def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:
+    """Put single results to their places in a list."""
+    values = column.unstack() if isinstance(column, Stack) else column
+    for index, value in zip(indices.tolist(), values, strict=True):
+        every[index] = value
+
+
+def _kept(column: Column) -> Column:
+    """The column in memory of its own: the stack may lie in a slot."""
+    return Stack(column.kind, column.array.copy()) if isinstance(column, Stack) else column
+
+
+def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """`rows` with its mapped axes made one, where that needs no copy."""
+    if len(grid) == 1:
+        return rows
+    live = [(n, step) for n, step in zip(grid, rows.strides, strict=False) if n > 1]
+    if any(outer != inner * n for (_, outer), (n, inner) in pairwise(live)):
+        return rows
+    step = live[-1][1] if live else 0
+    shape = (math.prod(grid), *rows.shape[len(grid) :])
+    return np.lib.stride_tricks.as_strided(rows, shape, (step, *rows.strides[len(grid) :]))
+
+
+def _closure(func: Any) -> Iterator[Any]:
+    """What a function has captured."""
+    for cell in getattr(func, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not assigned yet
+            yield cell.cell_contents
+
+
+def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Arrays among some values, and in the lists and tuples among them."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _arrays_within(value)
+
+
+def _ragged(call: Call, raw: list[Any], indices: np.ndarray, error: ValueError) -> ValueError:
+    shapes = [np.shape(one) if isinstance(one, np.ndarray | np.generic) else None for one in raw]
+    names = indices.tolist()
+    for at, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            return ValueError(
+                f"results cannot be stacked: shape {shapes[0]} {call.name(names[0])}, but {shape} "
+                f"{call.name(names[at])}; return one shape for all elements"
+            )
+    return ValueError(f"results cannot be stacked to one array: {error}")
+
+
+def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
+    """The dtype of results with gaps, and what stands in a gap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> for one in ("f4", "i2", "M8[D]", "?", "U3"):
+    ...     print(one, *gap_value(np.dtype(one)))
+    f4 float32 nan
+    i2 float64 nan
+    M8[D] datetime64[D] NaT
+    ? object None
+    U3 object None
+    """
+    if dtype.kind in "fc":
+        return dtype, np.nan
+    if dtype.kind in "iu":
+        return np.dtype(np.float64), np.nan
+    if dtype.kind in "mM":
+        return dtype, np.array("NaT", dtype)[()]  # of that unit: NumPy is giving up the generic one
+    return np.dtype(object), None

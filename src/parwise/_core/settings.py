@@ -1,0 +1,240 @@
+"""Settings of one call: options after their checks, every default filled in."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from .checks import is_int, is_real
+
+ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
+
+
+class Settings(NamedTuple):
+    """Options after checking, every default filled in.
+
+    Attributes
+    ----------
+    workers : int or None
+        None if the user left the number open. What that means takes reading
+        cgroup files (0.3 ms), which a small call does without.
+    """
+
+    workers: int | None = None
+    executor: Any = "processes"
+    isolate: bool = False
+    verify: bool | Literal["full"] | None = None
+    blas_threads: int | Literal["inherit"] | None = None
+    ignore: bool = False
+    timeout: float | None = None
+    retries: int = 0
+    progress: Any = None
+
+    @property
+    def shares(self) -> bool:
+        """Whether functions are to find what an initializer has set."""
+        return is_pool(self.executor) and bool(self.executor.initialized)
+
+    @property
+    def needs_own_workers(self) -> bool:
+        """Whether what happens to workers is to be seen to, which no executor does for its calls."""
+        return self.timeout is not None or self.retries > 0
+
+    def why_plain(self, tasks: int, nested: bool, what: str = "element") -> str | None:
+        """Why a call of so many tasks can only be the plain loop, if that is clear from the beginning."""
+        if self.executor == "serial":
+            return "executor='serial'"
+        if nested:
+            return "it was called within a mapped function"
+        if not tasks:
+            return "there was nothing to compute"
+        if self.isolate or not (isinstance(self.executor, str) or is_pool(self.executor)):
+            return None
+        if self.workers == 1:
+            return "workers=1"
+        return f"there is one {what} only" if tasks < 2 else None
+
+
+def _isolating(merged: Mapping[str, Any]) -> str:
+    """What keeps the function out of this process."""
+    if merged.get("isolate"):
+        return "isolate=True"
+    return "a pool with an initializer" if merged.get("timeout") is None else f"timeout={merged['timeout']}"
+
+
+def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:
+    """Options that follow from the pool that a call is to run in."""
+    workers = chosen.get("workers")
+    if workers is not None and workers > pool.workers:
+        raise ValueError(f"workers={workers} is more than the {pool.workers} of the pool; make a larger one")
+    chosen["workers"] = workers or pool.workers
+    # Only its workers have been through the initializer.
+    chosen["isolate"] = chosen.get("isolate", False) or pool.initialized
+
+
+def _workers(value: Any, executor: Any) -> int | None:
+    if value is None:
+        return None
+    if not is_int(value):
+        raise TypeError(f"workers must be an int or None, got {value!r} of type {type(value).__name__}")
+    if value < 1:
+        raise ValueError(
+            f"workers must be at least 1, got {value}; workers=None takes every CPU, workers=1 is the plain loop"
+        )
+    return int(value)
+
+
+def _executor(value: Any) -> Any:
+    if value is None:
+        return "processes"
+    if isinstance(value, str):
+        if value not in get_args(ExecutorName):
+            names = ", ".join(map(repr, get_args(ExecutorName)))
+            raise ValueError(f"executor must be one of {names}, an Executor or a dask Client, got {value!r}")
+        return value
+    if isinstance(value, type):
+        raise TypeError(f"executor must be an instance, got the class {value.__name__}; call it first")
+    if _is_a(value, "concurrent.futures", "Executor") or is_dask_client(value):
+        return value
+    raise TypeError(
+        "executor must be a name, a concurrent.futures.Executor or a dask.distributed.Client, "
+        f"got an object of type {type(value).__name__}"
+    )
+
+
+def is_dask_client(value: Any) -> bool:
+    """Whether `value` is a `dask.distributed.Client`, without importing dask."""
+    return _is_a(value, "distributed", "Client")
+
+
+def is_pool(value: Any) -> bool:
+    """Whether `value` is a `parwise.Pool`, without importing that."""
+    return _is_a(value, "parwise._api.pool", "Pool")
+
+
+def is_thread_pool(value: Any) -> bool:
+    """Whether `value` is a `concurrent.futures.ThreadPoolExecutor`, without importing that."""
+    return _is_a(value, "concurrent.futures", "ThreadPoolExecutor")
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether `value` is of a class whose module was imported by whoever made it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
+
+
+def _isolate(value: Any, executor: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"isolate must be a bool, got {value!r} of type {type(value).__name__}")
+    if value and (executor in ("threads", "serial") or is_thread_pool(executor)):
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        raise ValueError(f"isolate=True needs worker processes, but executor={name!r} runs in this one")
+    return value
+
+
+def _verify(value: Any, executor: Any) -> bool | Literal["full"] | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value == "full":
+        return "full"
+    raise ValueError(f"verify must be None, True, False or 'full', got {value!r}")
+
+
+def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "inherit":
+        return "inherit"
+    if not is_int(value):
+        raise TypeError(f"blas_threads must be an int, 'inherit' or None, got {value!r}")
+    if value < 1:
+        raise ValueError(f"blas_threads must be at least 1, got {value}")
+    return int(value)
+
+
+def _ignore(value: Any, executor: Any) -> bool:
+    if not (isinstance(value, str) and value in ("raise", "ignore")):
+        raise ValueError(f"errors must be 'raise' or 'ignore', got {value!r}")
+    return value == "ignore"
+
+
+def _timeout(value: Any, executor: Any) -> float | None:
+    if value is None:
+        return None
+    if not is_real(value):
+        raise TypeError(f"timeout must be a number of seconds or None, got {value!r} of type {type(value).__name__}")
+    if not float(value) > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, got {value}; timeout=None sets no limit")
+    if executor != "processes" and not is_pool(executor):
+        raise ValueError(
+            f"timeout={value} needs worker processes that can be killed, but executor={_name(executor)} has none of "
+            "parwise's own; leave one of the two out"
+        )
+    # Longer than any poll can wait is as good as for ever.
+    return min(float(value), 1e6)
+
+
+def _retries(value: Any, executor: Any) -> int:
+    if not is_int(value):
+        raise TypeError(f"retries must be an int, got {value!r} of type {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"retries must not be negative, got {value}")
+    if value and not (isinstance(executor, str) or is_pool(executor)):
+        raise ValueError(
+            f"retries={value} is for parwise's own worker processes; {_name(executor)} has rules of its own "
+            "for what it lost"
+        )
+    return int(value)
+
+
+def _progress(value: Any, executor: Any) -> Any:
+    if value is None or value is False:  # most calls need nothing else
+        return None
+
+    return checked_progress(value)
+
+
+def _name(executor: Any) -> str:
+    return repr(executor) if isinstance(executor, str) else type(executor).__name__
+
+
+#: Of each option that has a value of its own: its field in `Settings`, and what checks and converts it.
+_CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "workers": ("workers", _workers),
+    "isolate": ("isolate", _isolate),
+    "verify": ("verify", _verify),
+    "blas_threads": ("blas_threads", _blas_threads),
+    "errors": ("ignore", _ignore),
+    "timeout": ("timeout", _timeout),
+    "retries": ("retries", _retries),
+    "progress": ("progress", _progress),
+}
+
+#: Gets the elements that are done, and how many there are (None if nobody knows).
+Tell: TypeAlias = Callable[[int, int | None], object]
+
+
+def checked_progress(value: Any) -> Literal[True] | Tell | None:
+    """What the option `progress` asks for; None is nothing."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
+            raise ImportError('progress=True needs tqdm; pip install "parwise[progress]", or pass a function')
+        return True
+    if isinstance(value, type) or not callable(value):
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
+        raise TypeError(f"progress must be True, or a function of (done, total), got {what}")
+    try:
+        inspect.signature(value).bind(0, None)
+    except TypeError:
+        raise TypeError(
+            f"progress must be a function of two arguments (done, total), got {inspect.signature(value)}"
+        ) from None
+    except ValueError:  # some of those in C do not tell
+        pass
+    tell: Tell = value
+    return tell

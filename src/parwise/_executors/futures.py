@@ -1,0 +1,205 @@
+"""Any `concurrent.futures.Executor`, and Dask through the one that its client gives."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from typing import Any
+
+from .._core.indexing import Task
+from .._core.kernel import Outcome
+from .._core.results import Results
+from .._system.blas import read_threads
+from .._system.environment import read_numerics, read_surroundings
+from .._workers.encoding import unpack
+from .._workers.remote import MISSING, Parcel, compute
+from .._workers.serialization import dump
+from ..errors import WorkerDiedError
+from .job import Job
+
+# Handing a task to another machine takes milliseconds.
+TASK_SECONDS = 0.1
+# A function of more bytes than this is sent once per process, not per task.
+LIGHT_BYTES = 2**16
+
+
+class Dispatch:
+    """Tasks of one call on their way to and from an executor.
+
+    Parameters
+    ----------
+    job : Job
+    executor : Executor
+    workers : int
+        Tasks that it computes at a time.
+    """
+
+    seconds = TASK_SECONDS
+
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        job.open()
+        self._job = job
+        self._executor = executor
+        self._owner = os.getpid()
+        self.workers = max(1, workers)
+        self._most = 2 * self.workers
+        self._flying: dict[Future[Any], Task] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not self._flying and self._job.plan.empty
+
+    def step(self) -> None:
+        """Keep two tasks per worker under way, and take one that is done."""
+        self.supply()
+        if self._flying:
+            since = time.perf_counter()
+            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            if self._job.watch is not None:
+                self._job.watch.waited(since)
+            for future in done:
+                self._collect(future, self._flying.pop(future))
+        self._job.show()
+
+    def supply(self) -> None:
+        """Keep two tasks per worker under way."""
+        while len(self._flying) < self._most:
+            task = self._job.plan.take(TASK_SECONDS, self.workers)
+            if task is None:
+                return
+            self._submit(task)
+
+    def attend(self) -> None:
+        """Take what is done, wait for nothing, and keep two tasks per worker under way."""
+        for future in [future for future in self._flying if future.done()]:
+            self._collect(future, self._flying.pop(future))
+        self.supply()
+
+    def cancel(self) -> None:
+        """Have nothing begun any more, and wait for no one."""
+        if os.getpid() == self._owner:  # and not in a child that was forked in the midst
+            for future in self._flying:
+                future.cancel()
+
+    def _submit(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def _collect(self, future: Future[Any], task: Task) -> None:
+        raise NotImplementedError
+
+
+class _ToProcesses(Dispatch):
+    """Tasks for processes, on this machine or others; the caller computes the first one too."""
+
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        super().__init__(job, executor, workers)
+        self._staged: dict[Task, Parcel] = {}
+        settings = job.call.settings
+        proved = settings.verify is not False and not settings.isolate
+        first = self._stage(job.first_task) if proved and not job.plan.empty else None
+        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
+        body = (job.kernel, job.shared_layouts, read_numerics(), self._threads, first)
+        payload = dump(read_surroundings().path, body, settings.shares)
+        self._token = uuid.uuid4().hex
+        self._table = payload.table
+        self._payload = payload.to_bytes()
+        self._proofs: list[Results] = []
+        self._own = None if settings.isolate else job.plan.take()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._own is None and super().finished
+
+    def step(self) -> None:
+        """Compute the first task here, while others are under way, or take one that is done."""
+        if self._own is None:
+            super().step()
+        else:
+            self.supply()
+            own, self._own = self._own, None
+            self._job.compute_and_accept(own)
+            self._job.show()
+        self._check_proofs()
+
+    def _submit(self, task: Task) -> None:
+        self._staged[task] = self._stage(task)
+        self._send(task, attach=len(self._payload) <= LIGHT_BYTES)
+
+    def _send(self, task: Task, attach: bool) -> None:
+        payload = self._payload if attach else None
+        try:
+            future = self._executor.submit(compute, self._token, payload, self._table, self._staged[task])
+        except BrokenExecutor as error:
+            raise self._broken(task, error) from error
+        self._flying[future] = task
+
+    def _stage(self, task: Task) -> Parcel:
+        memory = bytearray()
+
+        def grow(nbytes: int) -> bytearray:
+            memory.extend(bytes(nbytes))
+            return memory
+
+        offsets, layouts = self._job.stage(task, grow)
+        return Parcel(task.lo, task.hi, offsets, layouts, bytes(memory))
+
+    def _collect(self, future: Future[Any], task: Task) -> None:
+        try:
+            reply = future.result()
+        except BrokenExecutor as error:
+            raise self._broken(task, error) from error
+        except WorkerDiedError as error:  # parwise's own pool starts another one
+            del self._staged[task]
+            self._lose(task, error)
+            return
+        if reply == MISSING:
+            # A process that has not seen this call: once each it gets all.
+            self._send(task, attach=True)
+            return
+        del self._staged[task]
+        (head, buffers), proof, where = reply
+        if proof is not None:
+            self._take_proof(unpack(*proof)[0])
+        outcome = unpack(head, buffers)[0]
+        if outcome.threaded and not isinstance(self._threads, int):
+            # BLAS uses threads in each: no more of them than there are workers.
+            self._most = max(1, self.workers // max(self._threads.values(), default=1))
+        self._job.accept(task, outcome, where)
+
+    def _lose(self, task: Task, error: WorkerDiedError) -> None:
+        job = self._job
+        error.index = job.call.public_index(task.lo)
+        behind = f", or {len(task) - 1} behind it" if len(task) > 1 else ""
+        error.add_note(job.call.name(task.lo, task.hi) + behind)
+        if job.call.settings.ignore:
+            job.skip(task, error)
+        else:
+            job.fail(task.lo, error)
+
+    def _take_proof(self, outcome: Outcome) -> None:
+        if outcome.error is not None and outcome.gaps is None:
+            self._job.fail(outcome.index, outcome.error, self._job.first_task)
+        elif outcome.results is not None:
+            self._proofs.append(outcome.results)
+
+    def _check_proofs(self) -> None:
+        """Compare what each process gave for the first task with our own."""
+        job = self._job
+        if job.first is None:
+            return
+        proofs, self._proofs = self._proofs, []
+        for proof in proofs:
+            job.compare(proof)
+
+    def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
+        lowest = min([task, *self._flying.values()], key=lambda one: one.lo)
+        error = WorkerDiedError(
+            f"a process of {type(self._executor).__name__} died; the lowest unfinished work was "
+            f"{self._job.call.name(lowest.lo, lowest.hi)} ({cause})"
+        )
+        error.index = self._job.call.public_index(lowest.lo)
+        return error

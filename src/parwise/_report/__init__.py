@@ -1,0 +1,1 @@
+"""Private: progress bars, and reports of where the time of a call went."""

@@ -1,0 +1,1 @@
+"""Private: the machine and the interpreter; knows nothing of parwise."""

@@ -1,0 +1,100 @@
+"""What the caller's surroundings are, and how a worker takes them on.
+
+A function can read floating-point error handling, print options, the decimal
+context, warning filters, the processor's rounding mode, the locale, environment
+variables and the working directory; each can change its result, so each is as in
+the caller.
+"""
+
+from __future__ import annotations
+
+import _locale
+import contextlib
+import decimal
+import os
+import sys
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .floating_point import read_floats, set_floats
+
+
+class Surroundings(NamedTuple):
+    """What a process needs before it can import the function's modules."""
+
+    variables: dict[str, str]
+    folder: str | None
+    path: list[str]
+    argv: list[str]
+
+    def adopt(self) -> None:
+        """Take them on, in a process that does nothing else."""
+        if dict(os.environ) != self.variables:
+            os.environ.clear()
+            os.environ.update(self.variables)
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(self.folder)
+        sys.path[:] = self.path
+        sys.argv[:] = self.argv
+
+
+class Numerics(NamedTuple):
+    """What the function's arithmetic, printing and warnings depend on."""
+
+    errstate: dict[str, Any]
+    errcall: Any
+    bufsize: int
+    print_options: dict[str, Any]
+    decimal_context: decimal.Context
+    filters: list[Any]
+    floats: tuple[int, ...] | None
+    locale: str
+    limits: tuple[int, int]
+
+    def adopt(self) -> None:
+        """Take them on, in a process that does nothing else."""
+        self.adopt_in_context()
+        set_floats(self.floats)
+        with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]
+            if _locale.setlocale(_locale.LC_ALL, None) != self.locale:
+                _locale.setlocale(_locale.LC_ALL, self.locale)
+        sys.setrecursionlimit(self.limits[0])
+        sys.set_int_max_str_digits(self.limits[1])
+        # resetwarnings also makes every module forget what it has shown.
+        warnings.resetwarnings()
+        warnings.filters.extend(self.filters)  # type: ignore[attr-defined]
+
+    def adopt_in_context(self) -> None:
+        """Take on what belongs to a context, and not to the whole process."""
+        np.seterr(**self.errstate)
+        np.seterrcall(self.errcall)
+        np.setbufsize(self.bufsize)
+        np.set_printoptions(**self.print_options)
+        decimal.setcontext(self.decimal_context.copy())
+
+
+def read_surroundings() -> Surroundings:
+    """The surroundings of this process."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # removed under the caller; a worker cannot enter it
+        folder = None
+    return Surroundings(dict(os.environ), folder, list(sys.path), list(getattr(sys, "argv", [])))
+
+
+def read_numerics() -> Numerics:
+    """The numerical surroundings of the calling thread."""
+    return Numerics(
+        errstate=dict(np.geterr()),
+        errcall=np.geterrcall(),
+        bufsize=np.getbufsize(),
+        print_options=dict(np.get_printoptions()),
+        decimal_context=decimal.getcontext().copy(),
+        filters=list(warnings.filters),
+        floats=read_floats(),
+        locale=_locale.setlocale(_locale.LC_ALL, None),
+        limits=(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
+    )

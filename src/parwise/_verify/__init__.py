@@ -1,0 +1,1 @@
+"""Private: compares results with the plain loop's bits, and finds out why they differ."""

@@ -1,0 +1,55 @@
+"""What results can depend on in a process, to tell why those of two processes differ."""
+
+from __future__ import annotations
+
+import _locale
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from .._system.blas import read_threads
+from .._system.floating_point import read_floats
+
+#: What is looked at, and what a user can do about it.
+REMEDIES = {
+    "Python": "use one version everywhere",
+    "NumPy": "use one version everywhere",
+    "processor": "use machines of one kind",
+    "NumPy's processor features": "use machines of one kind, or set NPY_DISABLE_CPU_FEATURES alike",
+    "BLAS": "use one build everywhere, or set OPENBLAS_CORETYPE alike",
+    "threads": "set them alike: blas_threads='inherit', or threadpoolctl.threadpool_limits(1) around the call",
+    "hash seed": "set PYTHONHASHSEED before Python starts, or sort sets before their order matters",
+    "rounding or flushing of floats": "import in func's module the library that changes it (-ffast-math does)",
+    "locale": "set it in func, or by environment variables",
+}
+
+
+def read_fingerprint(*ignored: Any) -> dict[str, str]:
+    """What the results of a function in this process can depend on, as text.
+
+    Positional arguments are not looked at, so that it can be mapped.
+    """
+    return {
+        "Python": sys.version,
+        "NumPy": np.__version__,
+        "processor": os.uname().machine,
+        "NumPy's processor features": " ".join(_processor_features()),
+        "BLAS": " ".join(sorted(read_threads())),
+        "threads": str(sorted(read_threads().items())),
+        "hash seed": str(hash("parwise")),
+        "rounding or flushing of floats": str(read_floats()),
+        "locale": _locale.setlocale(_locale.LC_ALL, None),
+    }
+
+
+def _processor_features() -> list[str]:
+    core: Any = getattr(np, "_core", None) or np.core
+    features: dict[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
+    return sorted(name for name, found in features.items() if found)
+
+
+def environment_differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
+    """Names of what is not alike."""
+    return [name for name in REMEDIES if here.get(name) != there.get(name)]

@@ -1,0 +1,243 @@
+"""The process that workers are forked from.
+
+It has one thread, has imported NumPy and never the user's ``__main__``, and
+forks a ready worker in about 4 ms. It ends when its caller does, however that
+ends, and takes its workers along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from .._system.blas import libraries
+from ..errors import ParwiseError
+from .protocol import Channel
+from .worker import serve
+
+# While NumPy is imported there, so that BLAS makes no threads before the fork.
+_ONE_THREAD = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep others off
+# the CPUs; in workers they sleep at once.
+_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+
+#: Options of an interpreter, by their names in `sys.flags`.
+_LETTERS = {
+    "debug": "d",
+    "optimize": "O",
+    "dont_write_bytecode": "B",
+    "no_user_site": "s",
+    "no_site": "S",
+    "ignore_environment": "E",
+    "isolated": "I",
+    "verbose": "v",
+    "bytes_warning": "b",
+    "quiet": "q",
+}
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+#: Its end of the control socket: the place of its standard input.
+CONTROL_FD = 0
+
+
+def start(control: socket.socket, variables: dict[str, str]) -> int:
+    """Start a zygote that answers at the other end of `control`: a new interpreter, no fork of this process.
+
+    Parameters
+    ----------
+    control : socket
+    variables : dict
+        Environment variables beside this process's own.
+
+    Returns
+    -------
+    int
+        Its process id.
+    """
+    if not sys.executable:
+        raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
+    return os.posix_spawn(
+        sys.executable,
+        _command(),
+        {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
+        file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
+        setpgroup=0,
+        setsigmask=(),
+        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+    )
+
+
+def _command() -> list[str]:
+    """The command line of a zygote, with this interpreter's flags and module path.
+
+    ``-P`` keeps the working directory off the path: a ``random.py`` there must
+    not stand in for the standard library's.
+    """
+    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+    code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}"
+    code = f"{code}; from parwise._workers.fork_server import main; main({os.getpid()})"
+    return [sys.executable, *_flags(), "-P", "-c", code]
+
+
+def _flags() -> list[str]:
+    """Options of this interpreter.
+
+    Not by `subprocess`: to import it takes 8 ms beside a function in pure Python.
+    """
+    letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
+    named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    return [
+        *("-" + letter for letter in letters if letter),
+        *("-W" + one for one in sys.warnoptions),
+        *("-X" + one for one in named),
+    ]
+
+
+def main(parent: int) -> None:
+    """Fork workers for the process `parent` until it is gone."""
+    _close_inherited()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl(_PR_SET_NAME, b"parwise-zygote")
+    watch = os.pidfd_open(parent)
+    if os.getppid() != parent:  # gone before we could watch it
+        os._exit(0)
+    control = Channel(socket.socket(fileno=CONTROL_FD))
+    libraries()  # or each worker would look for them
+    # What is there now is there for ever: no worker's collector need touch,
+    # and so copy, its pages. During the imports it was off, which saves 10 ms.
+    gc.freeze()
+    gc.enable()
+    Zygote(control, watch).run()
+
+
+class Zygote:
+    """Forks workers, and keeps how each one ended.
+
+    Parameters
+    ----------
+    control : Channel
+        To the caller.
+    watch : int
+        A pidfd of the caller: the socket alone would not tell of its death
+        while a process that it forked holds a copy.
+    """
+
+    def __init__(self, control: Channel, watch: int) -> None:
+        self._control = control
+        self._watch = watch
+        self._poll = select.poll()
+        self._poll.register(watch, select.POLLIN)
+        self._poll.register(control, select.POLLIN)
+        self._alive: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Answer the caller until it is gone."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._alive:
+                    self._reap(fd)
+                elif fd == self._watch:
+                    for pid in self._alive.values():
+                        _end_group(pid)
+                    os._exit(0)
+                else:
+                    self._answer()
+
+    def _answer(self) -> None:
+        try:
+            (kind, *content), fds = self._control.receive()
+            if kind == "fork":
+                self._fork(fds, *content)
+            else:
+                self._tell(*content)
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def _reap(self, pidfd: int) -> None:
+        pid = self._alive.pop(pidfd)
+        # What it started goes with it. It has not been waited for yet, so its
+        # number, which is that of its group too, is nobody else's.
+        _end_group(pid)
+        self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+
+    def _tell(self, pid: int) -> None:
+        """Say how a worker ended that the caller has found dead."""
+        for pidfd, one in list(self._alive.items()):
+            if one == pid:
+                self._reap(pidfd)
+        self._control.send("dead", pid, self._ended.pop(pid, None))
+
+    def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
+        zygote = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory for one
+            for fd in fds:
+                os.close(fd)
+            self._control.send("failed", key, str(error))
+            return
+        if pid == 0:
+            try:
+                self._become_worker(zygote, fds, slot_bytes)
+            finally:
+                os._exit(1)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._alive[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+        self._control.send("born", key, pid, fds=[pidfd])
+
+    def _become_worker(self, zygote: int, fds: list[int], slot_bytes: int) -> None:
+        # The signal goes out when the *thread* that forked ends, and the
+        # zygote has only one.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote:
+            return
+        _prctl(_PR_SET_NAME, b"parwise-worker")
+        os.setpgid(0, 0)
+        self._control.sock.detach()
+        for fd in (self._watch, *self._alive):
+            os.close(fd)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, CONTROL_FD)
+        os.close(null)
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:  # not the same numbers in every worker
+            numpy_random.seed()
+        sock, segment = fds
+        serve(sock, segment, slot_bytes)
+
+
+def _end_group(pid: int) -> None:
+    """End a worker and the processes that its function started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _close_inherited() -> None:
+    """Drop descriptors that a C library of the caller left inheritable."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -1,0 +1,252 @@
+"""The pickler for all that travels: arrays lie in memory as they did, wherever they are found.
+
+NumPy's own pickle makes an array contiguous that is not, and then native too:
+``x @ w`` with a matrix ``w`` of steps had the loop's bits in none of 20 cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import marshal
+import os
+import pickle
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+import numpy.rec
+
+from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, place, private_memory
+from .._system.interpreter import Uninterrupted
+from .._system.limits import file_limit, memory_limit
+from ..errors import ParwiseError
+from .handle import Link
+from .protocol import INLINE_BYTES
+from .shared_globals import Shared, restore
+from .shared_memory import create_fd
+
+#: Types that `Layout.dress` makes; other subclasses have their own ways.
+_KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles functions of notebooks and scripts, and arrays in the layout that they have.
+
+    Parameters
+    ----------
+    stream : file
+    share : bool
+        Whether functions are to have their globals in common with others in the
+        same worker.
+    buffer_callback : callable, optional
+        As of `pickle.Pickler`.
+    """
+
+    def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
+        self._share = share
+
+    def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
+        # cloudpickle's own: what a function is made of, its globals second.
+        code, names, *others = super()._function_getnewargs(func)
+        return code, Shared(names) if self._share else names, *others
+
+    def reducer_override(self, obj: Any) -> Any:
+        """How to make `obj` anew, or NotImplemented for the usual way."""
+        if type(obj) is types.CodeType:
+            # cloudpickle 3.1.3 leaves out the file, which tracebacks and warnings name.
+            return marshal.loads, (marshal.dumps(obj),)
+        if type(obj) in _KINDS:
+            return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
+        return super().reducer_override(obj)
+
+
+def dumps(obj: Any, share: bool = False) -> bytes:
+    """Pickle `obj`, arrays and all, in one piece."""
+    stream = io.BytesIO()
+    Pickler(stream, share).dump(obj)
+    return stream.getvalue()
+
+
+def _layout(array: np.ndarray) -> Layout:
+    """How a copy of `array` is to lie."""
+    like = Layout(type(array).__name__, array.dtype, array.flags.writeable, array.shape, array.strides)
+    return block_layout(like)
+
+
+def _reduce_numbers(array: np.ndarray) -> Any:
+    if array.size and not (array.flags.forc and array.flags.aligned):
+        return _reduce_strided(array)
+    if type(array) is np.ndarray:
+        return NotImplemented  # NumPy keeps these, and copies none whose memory may go beside the pickle
+    return _layout(array).dress, (array.view(np.ndarray),)
+
+
+def _reduce_strided(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple[Any, ...]]:
+    layout = _layout(array)
+    (offset,), nbytes = place([layout], [address_of(array)])
+    memory, start = private_memory(nbytes)
+    layout.view(memory, start + offset)[...] = array
+    unused = (offset - layout.below) // ALIGNMENT * ALIGNMENT
+    buffer = pickle.PickleBuffer(memory.data[start + unused : start + nbytes])
+    return _strided, (buffer, layout, offset - unused)
+
+
+def _strided(memory: Any, layout: Layout, offset: int) -> np.ndarray:
+    return layout.dress(layout.view(memory, offset))
+
+
+def _reduce_objects(array: np.ndarray) -> Any:
+    """As a state, which may hold the array itself."""
+    if type(array) is np.ndarray and array.flags.forc and array.flags.writeable:
+        return NotImplemented
+    state = np.array(array, order="C"), array.flags.writeable
+    return _empty, (_layout(array),), state, None, None, _fill
+
+
+def _empty(layout: Layout) -> np.ndarray:
+    return layout._replace(writeable=True).dress(layout.empty())
+
+
+def _fill(array: np.ndarray, state: tuple[np.ndarray, bool]) -> None:
+    array[...], array.flags.writeable = state
+
+
+_BYTES = np.dtype(np.uint8)
+
+
+class Payload(NamedTuple):
+    """A pickle and the buffers that belong to it.
+
+    Attributes
+    ----------
+    buffers : list of memoryview
+        The pickle first, then the arrays' memory.
+    offsets : list of int
+        Where each goes, in page-aligned memory.
+    nbytes : int
+        Memory that all take.
+    """
+
+    buffers: list[memoryview]
+    offsets: list[int]
+    nbytes: int
+
+    @property
+    def table(self) -> list[tuple[int, int, bool]]:
+        """Offset, size and read-only flag of each buffer."""
+        return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
+
+    def to_bytes(self) -> bytes:
+        """All in one piece."""
+        whole = bytearray(self.nbytes)
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            whole[offset : offset + buffer.nbytes] = buffer
+        return bytes(whole)
+
+    def write(self, fd: int) -> None:
+        """Write all to a file of `nbytes` bytes."""
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            while buffer.nbytes:
+                done = os.pwrite(fd, buffer, offset)
+                buffer, offset = buffer[done:], offset + done
+
+
+def dump(first: Any, second: Any, share: bool = False) -> Payload:
+    """Pickle two objects, functions of notebooks and scripts included.
+
+    The second may need what the first brings (a module path, say) to be
+    unpickled.
+
+    Parameters
+    ----------
+    first, second : object
+    share : bool
+        Whether functions are to have their globals in common with others in the
+        same worker.
+
+    Raises
+    ------
+    TypeError
+        If something in it cannot be pickled.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    try:
+        Pickler(stream, share, arrays.append).dump(second)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+        raise TypeError(
+            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
+            "or use executor='threads'"
+        ) from error
+    # getvalue shares the memory; getbuffer would have to be released before the
+    # stream, which the collector does not know.
+    heads = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
+    bodies = [array.raw() for array in arrays]
+    views = [np.frombuffer(buffer, np.uint8) for buffer in [*heads, *bodies]]
+    layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
+    offsets, nbytes = place(layouts, [0, 0, *map(address_of, views[2:])])
+    return Payload(heads + bodies, offsets, nbytes)
+
+
+def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any], None]) -> Any:
+    """The second object, its arrays lying in `memory`.
+
+    Parameters
+    ----------
+    memory : buffer
+    index : list
+        `Payload.table`.
+    between : callable
+        Gets the first object before the second is unpickled.
+    """
+    view = memoryview(memory)
+    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in index]
+    between(pickle.loads(parts[0]))
+    second = pickle.loads(parts[1], buffers=parts[2:])
+    restore()
+    return second
+
+
+def private_copy(data: bytes) -> memoryview:
+    """Page-aligned writable memory that holds `data`."""
+    memory, start = private_memory(len(data))
+    view = memory.data[start : start + len(data)]
+    view[:] = data
+    return view
+
+
+def send_payload(links: Iterable[Link], kind: str, call: int, payload: Payload) -> None:
+    """Send a payload to workers: a small one in a message, a large one once for all of them."""
+    # The table of buffers goes behind them: it may be too long for a message.
+    table = pickle.dumps(payload.table)
+    nbytes = payload.nbytes + len(table)
+    inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
+    fds: list[int] = []
+    try:
+        if inline is None:
+            with Uninterrupted():
+                fds.append(_shared_file(nbytes))
+            payload.write(fds[0])
+            os.pwrite(fds[0], table, payload.nbytes)
+        for link in links:
+            with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
+                link.channel.send(kind, call, payload.nbytes, nbytes, inline, fds=fds)
+    finally:
+        with Uninterrupted():
+            for fd in fds:
+                os.close(fd)
+
+
+def _shared_file(nbytes: int) -> int:
+    """Shared memory for a large function."""
+    most = min(file_limit(), memory_limit())
+    if nbytes > most:
+        raise ParwiseError(
+            f"the function and its arguments take {nbytes} bytes, but shared memory may have {most} (ulimit -f and "
+            "the memory limit); map over the large arrays, or open them inside the function from a file"
+        )
+    return create_fd(nbytes)

@@ -1,0 +1,167 @@
+"""A piece of shared memory that has no name, so nothing is left when its users die."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._core.cursor import MARK_BYTES, Mark
+from .._core.layout import address_of
+
+HAS_MEMFD = hasattr(os, "memfd_create")
+
+
+def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
+    """Descriptor of new anonymous shared memory of `nbytes` zero bytes.
+
+    A memfd does not live in /dev/shm and so is not bound by its size (64 MB in
+    a container). It is sealed: nobody who holds it can shrink it under the other
+    side, which would end in SIGBUS.
+
+    Parameters
+    ----------
+    nbytes : int
+    memfd : bool, optional
+        False takes `multiprocessing.shared_memory` instead, as on systems that
+        have no memfd; its name is removed at once and only the descriptor kept.
+    """
+    if not memfd:
+        from multiprocessing import shared_memory
+
+        block = shared_memory.SharedMemory(create=True, size=nbytes)
+        try:
+            return os.dup(block._fd)  # type: ignore[attr-defined]
+        finally:
+            block.close()
+            block.unlink()
+    fd = os.memfd_create("parwise", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, nbytes)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def map_shared(fd: int, nbytes: int, offset: int = 0) -> mmap.mmap:
+    """The memory behind `fd`: what one side writes, the other reads."""
+    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, offset=offset)
+
+
+def make_private(pages: memoryview) -> None:
+    """Turn mapped shared memory into memory of this process, where it lies.
+
+    Parameters
+    ----------
+    pages : memoryview
+        Whole pages of a writable mapping. Pointers to them stay valid and keep
+        seeing what is there now.
+    """
+    content = bytes(pages)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    fixed = 0x10  # MAP_FIXED, which the mmap module does not name
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | fixed
+    if libc.mmap(address, len(content), mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
+        raise OSError(ctypes.get_errno(), "cannot map private memory")
+    pages[:] = content
+
+
+def map_private(fd: int, nbytes: int) -> mmap.mmap:
+    """The memory behind `fd`, copied page by page where this process writes to it."""
+    return mmap.mmap(fd, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def map_anonymous(nbytes: int) -> mmap.mmap:
+    """Page-aligned memory of this process alone."""
+    return mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+# Two tasks per worker: one is computed while the next is copied in.
+SLOTS = 2
+# Fits a worker's share of the caches, and holds 10 ms of most work.
+SLOT_BYTES = 2**20
+
+# The mark, and behind it room for the stack of a worker that dies.
+_HEADER = 4 * mmap.PAGESIZE
+_STACK = 64
+_ALIGN = 64
+
+
+class Slots:
+    """The shared memory of one worker, seen from either side.
+
+    Attributes
+    ----------
+    mark : Mark
+        The element that the worker is at.
+    inputs, outputs : list of memoryview
+        Slots for the arguments of a task, and for its results at the same number.
+    stream : list of memoryview
+        For results too large for a slot, one piece at a time in each.
+    """
+
+    def __init__(self, fd: int, slot_bytes: int) -> None:
+        self._fd = fd
+        self.slot_bytes = slot_bytes
+        memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
+        self._stack = memory[_STACK:_HEADER]
+        every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
+        self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
+        self.mark = Mark(memory[:MARK_BYTES], self.outputs)
+        half = slot_bytes // 2
+        self.stream = [every[-1][:half], every[-1][half:]]
+
+    def stack_file(self) -> int:
+        """Descriptor to write the worker's stack to when it dies."""
+        # Nobody else minds where this descriptor stands: all others are mapped.
+        os.lseek(self._fd, _STACK, os.SEEK_SET)
+        return self._fd
+
+    @property
+    def stack(self) -> str:
+        """What a worker that died has written there."""
+        return bytes(self._stack).partition(b"\0")[0].decode("utf-8", "replace")
+
+    def leave_input(self, slot: int) -> None:
+        """Make what lies in an input slot private, and map the slot anew.
+
+        For a function that keeps its argument: its view stays where it is and
+        keeps its content, while the slot goes on elsewhere in memory.
+        """
+        old = self.inputs[slot]
+        make_private(old)
+        self.inputs[slot] = memoryview(map_shared(self._fd, self.slot_bytes, _HEADER + slot * self.slot_bytes))
+
+
+def segment_bytes(slot_bytes: int) -> int:
+    """Size of the shared memory of one worker."""
+    return _HEADER + (2 * SLOTS + 1) * slot_bytes
+
+
+def lay(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets of buffers laid one behind another, and the end of the last."""
+    offsets = []
+    end = 0
+    for size in sizes:
+        offsets.append(end)
+        end += -(-size // _ALIGN) * _ALIGN
+    return offsets, end
+
+
+def copy_in(slot: memoryview, offset: int, buffer: Any) -> None:
+    """Copy bytes to a slot, unless they are there already."""
+    source = np.frombuffer(buffer, np.uint8) if not isinstance(buffer, np.ndarray) else buffer
+    target = np.frombuffer(slot, np.uint8)[offset : offset + source.nbytes]
+    # np.copyto lets other threads run while it copies.
+    if source.nbytes and address_of(source) != address_of(target):
+        np.copyto(target, source)

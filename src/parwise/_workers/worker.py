@@ -1,0 +1,299 @@
+"""A worker process: takes tasks from its channel until the caller is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections import deque
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .._core.kernel import Kernel, Outcome
+from .._core.layout import Layout
+from .._system.blas import ThreadCounts, ThreadLimit, ThreadWatch
+from .._system.environment import Numerics, Surroundings
+from .encoding import pack, pack_error
+from .output_capture import Ear, LogLevels, Said, pack_said
+from .protocol import INLINE_BYTES, Channel
+from .serialization import load, private_copy
+from .shared_globals import initialize
+from .shared_memory import Slots, copy_in, lay, map_anonymous, map_private
+
+# Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
+_MALLOC = {-1: 2**25, -3: 2**24}
+
+
+def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
+    """Work until the caller closes its end."""
+    _keep_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=sock_fd))
+    slots = Slots(segment_fd, slot_bytes)
+    _leave_stack(slots.stack_file())
+    worker = Worker(channel, slots)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        worker.run()
+    os._exit(0)
+
+
+def _memory_of(nbytes: int, inline: bytes | None, fd: int) -> memoryview:
+    """What came in a message, or in a file beside it."""
+    if inline is not None:
+        return private_copy(inline)
+    memory = memoryview(map_private(fd, nbytes))
+    os.close(fd)
+    return memory
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a process that the function forked and that has come back from it.
+
+    It has the worker's socket, but must not answer in its place.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    os._exit(code)
+
+
+def _leave_stack(fd: int) -> None:
+    """Have deadly signals write the stack to `fd` first; also SIGTERM, which may come of a timeout."""
+    faulthandler.enable(fd, all_threads=False)
+    faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
+
+
+def _keep_memory() -> None:
+    """Have malloc keep what the function frees, for its next call.
+
+    By default it returns a few hundred kB at the top of the heap each time, and
+    every call faults them in again: smoothing rows of 200 kB took 314 us
+    instead of 50.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in _MALLOC.items():
+            libc.mallopt(option, value)
+
+
+class Worker:
+    """What a worker knows between two messages.
+
+    Parameters
+    ----------
+    channel : Channel
+    slots : Slots
+    """
+
+    def __init__(self, channel: Channel, slots: Slots) -> None:
+        self._channel = channel
+        self._slots = slots
+        self._limit = ThreadLimit()
+        self._watch = ThreadWatch()
+        self._ear = Ear(lambda: slots.mark.index, self._pass_on)
+        self._ear.install()
+        # The task at hand, if any: its number.
+        self._number: int | None = None
+        # What was too long for a message, and all that was said after it.
+        self._late: list[Said] = []
+        self._owner = os.getpid()
+        self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
+        self._kernel: Kernel | None = None
+        self._layouts: list[Layout] = []
+        self._threads: ThreadCounts = 1
+        self._call = 0
+        self._stream_free = [True, True]
+        # An argument too large for a slot comes in pieces and is put together here.
+        self._large = memoryview(b"")
+        self._filled = 0
+
+    def run(self) -> None:
+        """Do what the messages say, in order."""
+        self._slots.mark.leave()
+        self._channel.send("hello")
+        while True:
+            (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
+            getattr(self, f"_on_{kind}")(*content, *fds)
+
+    def _on_load(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Take over a call: its function, and the surroundings of its caller."""
+        self._call, self._kernel = call, None
+        memory = _memory_of(nbytes, inline, fd)
+        try:
+            numerics: Numerics
+            levels: LogLevels
+            index = pickle.loads(memory[table:])
+            self._kernel, self._layouts, numerics, levels, self._threads = load(memory, index, Surroundings.adopt)
+            numerics.adopt()
+            levels.adopt()
+            # Looking for libraries takes 2 ms the first time, which no task need wait for.
+            self._limit.set(self._threads)
+            # The caller has imported the function's modules itself, and heard them.
+            self._ear.drain()
+        except BaseException as error:
+            self._channel.send("broken", call, pack_error(error, INLINE_BYTES))
+
+    def _on_begin(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Run what is to come before all tasks."""
+        memory = _memory_of(nbytes, inline, fd)
+        self._number = call
+        error: BaseException | None = None
+        try:
+            initializer, initargs = load(memory, pickle.loads(memory[table:]), Surroundings.adopt)
+            initialize(initializer, initargs)
+        except BaseException as caught:
+            error = caught
+        if os.getpid() != self._owner:
+            _end_child(error)
+        if error is not None:
+            self._channel.send("unfit", pack_error(error, INLINE_BYTES))
+        self._pass_on()
+        self._number = None
+
+    def _on_forget(self) -> None:
+        """Let go of a large function: it may be long until the next call."""
+        self._kernel, self._layouts = None, []
+
+    def _on_large(self, nbytes: int) -> None:
+        self._large = memoryview(map_anonymous(nbytes))
+        self._filled = 0
+
+    def _on_piece(self, slot: int, nbytes: int) -> None:
+        self._large[self._filled : self._filled + nbytes] = self._slots.inputs[slot][:nbytes]
+        self._filled += nbytes
+        self._channel.send("got", slot)
+
+    def _on_ack(self, half: int) -> None:
+        self._stream_free[half] = True
+
+    def _on_task(
+        self,
+        number: int,
+        lo: int,
+        hi: int,
+        slot: int,
+        offsets: list[tuple[int, int]],
+        layouts: list[Layout] | None,
+    ) -> None:
+        """Compute a task whose arguments lie in `slot`, or came in pieces (-1).
+
+        The caller gives a slot anew only when it has read its last results.
+        """
+        if self._kernel is None:  # told already that it could not be loaded
+            return
+        memory = self._slots.inputs[slot] if slot >= 0 else self._large
+        self._large = memoryview(b"")
+        self._limit.set(self._threads)
+        self._number = number
+        outcome, kept = self._compute(self._kernel, memory, lo, hi, slot, offsets, layouts)
+        if os.getpid() != self._owner:
+            _end_child(outcome.error)
+        if kept and slot >= 0:
+            del memory
+            self._slots.leave_input(slot)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        self._number = None
+        said, self._late = [*self._late, *self._ear.drain()], []
+        head, buffers = pack(outcome, said, lo)
+        self._slots.mark.leave()
+        self._reply(number, slot, head, buffers)
+
+    def _pass_on(self) -> None:
+        """Tell the caller what a long task has said so far."""
+        # Not from a process that the function forked, which has this socket too.
+        if self._number is None or os.getpid() != self._owner:
+            return
+        said = self._ear.drain()
+        if not self._late:
+            packed = pack_said(said)
+            if len(packed) <= INLINE_BYTES:
+                self._channel.send("said", self._number, packed)
+                return
+        self._late.extend(said)
+
+    def _compute(
+        self,
+        kernel: Kernel,
+        memory: memoryview,
+        lo: int,
+        hi: int,
+        slot: int,
+        offsets: list[tuple[int, int]],
+        layouts: list[Layout] | None,
+    ) -> tuple[Outcome, bool]:
+        """The outcome, and whether the function kept a view of its argument."""
+        # Every view that the function gets has this array for its base.
+        root = np.frombuffer(memory, np.uint8)
+        count = None if layouts else hi - lo
+        runs = []
+        for (offset, nbytes), layout in zip(offsets, layouts or self._layouts, strict=True):
+            if nbytes:  # objects come pickled
+                try:
+                    runs.append(layout.dress(pickle.loads(memory[offset : offset + nbytes])))
+                except Exception as error:
+                    error.add_note("while unpickling the elements in a worker process")
+                    return Outcome(None, 0.0, index=lo, error=error), False
+            else:
+                runs.append(layout.dress(layout.view(root, offset, count)))
+        self._slots.mark.slot = slot
+        with self._watch:
+            outcome = kernel.run(runs, lo, hi, self._slots.mark, self._place(slot))
+        outcome.threaded = self._watch.busy is True
+        runs.clear()
+        return outcome, outcome.error is None and sys.getrefcount(root) > 2
+
+    def _place(self, slot: int) -> Any:
+        """Where results go: straight to the slot, if they fit."""
+
+        def place(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+            nbytes = count * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            if slot >= 0 and nbytes <= self._slots.slot_bytes:
+                return np.ndarray((count, *shape), dtype, self._slots.outputs[slot])
+            return np.empty((count, *shape), dtype)
+
+        return place
+
+    def _reply(self, number: int, slot: int, head: bytes, buffers: list[Any]) -> None:
+        if len(head) > INLINE_BYTES:  # too long for a message: goes first
+            buffers, head = [head, *map(bytes, buffers)], b""
+        sizes = [memoryview(buffer).nbytes for buffer in buffers]
+        offsets, end = lay(sizes)
+        if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
+            for offset, buffer in zip(offsets, buffers, strict=True):
+                copy_in(self._slots.outputs[slot], offset, buffer)
+            self._channel.send("done", number, slot, head, sizes)
+        else:
+            self._channel.send("large", number, slot, head, sizes)
+            for buffer in buffers:
+                self._send_pieces(memoryview(buffer).cast("B") if len(memoryview(buffer)) else b"")
+
+    def _send_pieces(self, data: Any) -> None:
+        step = len(self._slots.stream[0])
+        for at in range(0, len(data), step):
+            half = self._free_half()
+            piece = data[at : at + step]
+            copy_in(self._slots.stream[half], 0, piece)
+            self._stream_free[half] = False
+            self._channel.send("piece", half, len(piece))
+
+    def _free_half(self) -> int:
+        """A half of the stream that the caller has read; other messages wait."""
+        while not any(self._stream_free):
+            message, fds = self._channel.receive()
+            if message[0] == "ack":
+                self._on_ack(*message[1:])
+            else:
+                self._backlog.append((message, fds))
+        return self._stream_free.index(True)

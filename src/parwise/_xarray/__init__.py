@@ -1,0 +1,1 @@
+"""Private: what `parwise.xarray` registers as `.par` is implemented here."""

@@ -1,0 +1,134 @@
+"""The house rules that a machine can hold."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parwise
+
+PACKAGE = Path(parwise.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: Packages, and modules beside them, from the lowest layer to the highest.
+LAYERS = [
+    {"errors"},
+    {"_core", "_system"},
+    {"_workers", "_report"},
+    {"_executors"},
+    {"_verify"},
+    {"_api"},
+    {"_numpy", "_xarray"},
+    {"xarray", "__main__"},
+]
+#: Modules for processes, sockets and files, which `_core` does without.
+OUTSIDE = {
+    "socket",
+    "select",
+    "selectors",
+    "mmap",
+    "signal",
+    "subprocess",
+    "ctypes",
+    "multiprocessing",
+    "fcntl",
+    "tempfile",
+}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path):
+    """Modules of parwise that a file imports."""
+    base = ["parwise", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = base[: len(base) - node.level + 1]
+            if node.module:
+                yield ".".join([*package, node.module]).removeprefix("parwise.")
+            else:
+                for alias in node.names:
+                    yield ".".join([*package, alias.name]).removeprefix("parwise.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_down(path):
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    mine = name_of(path).partition(".")[0]
+    if mine:  # `__init__` hands on names from everywhere
+        for other in {one.partition(".")[0] for one in imports_of(path)}:
+            assert other == mine or layer[other] < layer[mine], f"{mine} imports {other}"
+
+
+def test_no_import_cycle():
+    names = {name_of(path) for path in FILES}
+    graph = {}
+    for path in FILES:
+        found = (one if one in names else one.rpartition(".")[0] for one in imports_of(path))
+        graph[name_of(path)] = {one for one in found if one}
+    graph.pop("")
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "_core"], ids=name_of)
+def test_core_knows_no_processes_sockets_or_files(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        assert not OUTSIDE & {name.partition(".")[0] for name in names}
+
+
+def test_packages_are_small():
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 14
+    for folder in {path.parent for path in FILES} - {PACKAGE}:
+        assert len([path for path in folder.iterdir() if path.name != "__pycache__"]) <= 16, folder.name
+        body = ast.parse((folder / "__init__.py").read_text()).body
+        assert len(body) == 1, f"{folder.name}/__init__.py holds more than a docstring, which the fork server imports"
+
+
+def test_all_is_sorted_and_documented():
+    assert parwise.__all__ == sorted(parwise.__all__)
+    assert set(parwise.__all__) <= set(dir(parwise))
+    with pytest.raises(AttributeError, match="has no attribute 'parallel_aply'"):
+        parwise.parallel_aply  # noqa: B018 - the lookup is what is tested
+    for name in parwise.__all__:
+        assert inspect.getdoc(getattr(parwise, name)), name
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            doc = ast.get_docstring(node, clean=False) or ""
+            length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
+            assert length <= 60, node.name
+
+
+def test_import_is_light():
+    code = (
+        "import sys, json, numpy, cloudpickle, threadpoolctl; before = set(sys.modules); import parwise;"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"xarray", "dask", "distributed", "tqdm", "matplotlib", "IPython", "pandas", "scipy", "asyncio"}
+    heavy |= {"multiprocessing", "numpy.ma"}
+    assert not heavy & set(json.loads(done.stdout))
+
+
+def test_options_are_documented():
+    doc = inspect.getdoc(parwise.Options)
+    for name in parwise.Options.__annotations__:
+        assert f"\n{name} : " in doc
