@@ -100,8 +100,8 @@ def _sample(now: float, outcomes: Counter[str]) -> Sample:
     # The same workers each time, whatever the last call did to them.
     parallel_apply(np.negative, np.arange(10), workers=2, isolate=True)
     pool = default_pool()
-    while any(link.pidfd < 0 for link in pool.links):  # of the newest the zygote may not have told yet
-        pool._read_zygote()
+    while any(link.pidfd < 0 for link in pool.workers):  # of the newest the fork server may not have told yet
+        pool._read_fork_server()
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = len(file.read().split())
     return Sample(now, family_bytes(os.getpid()) / 2**20, len(os.listdir("/proc/self/fd")), children, dict(outcomes))
@@ -158,7 +158,7 @@ def deaths(rng: random.Random) -> None:
 def killed(rng: random.Random) -> None:
     """Workers are killed from outside, and what they had is computed again."""
     a = np.random.default_rng(0).random((200, 1500))
-    pids = [link.pid for link in default_pool().links if link.pid]
+    pids = [link.pid for link in default_pool().workers if link.pid]
     timers = [threading.Timer(rng.random() * 0.02, _kill, (pid,)) for pid in pids]
     for timer in timers:
         timer.start()

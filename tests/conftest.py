@@ -61,12 +61,12 @@ def fill_pools():
     """Have all workers, whatever a test did to those before."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
-        for link in pool.links[workers:]:
+        for link in pool.workers[workers:]:
             pool.drop(link)
-        if len(pool.links) != workers or any(link.over for link in pool.links) or pool.dirty:
+        if len(pool.workers) != workers or any(link.over for link in pool.workers) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
-        while any(link.pidfd < 0 for link in pool.links):  # the zygote has not told yet
-            pool._read_zygote()
+        while any(link.pidfd < 0 for link in pool.workers):  # the fork server has not told yet
+            pool._read_fork_server()
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def process_state():
     dask = "dask" in made
     return {
         "children": children(),
-        "workers": len(default_pool().links),
+        "workers": len(default_pool().workers),
         "descriptors": descriptors(dask=dask),
         "threads": None if dask else sorted(t.name for t in threading.enumerate()),
         "environ": {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DASK_"))},
@@ -135,14 +135,14 @@ def descriptors(*, dask):
 @pytest.fixture
 def eager(monkeypatch):
     """Hand over to workers after two elements, however small the call and busy the machine."""
-    attend = background.Company.attend
+    poll = background.BackgroundDispatcher.poll
 
     def attend_until_served(self, wanted):
-        attend(self, wanted)
-        while self._state != "active" and self.crew.started and not self.crew.serving:
-            self.crew.step(None)
+        poll(self, wanted)
+        while self._state != "active" and self.dispatcher.started and not self.dispatcher.serving:
+            self.dispatcher.step(None)
 
-    monkeypatch.setattr(background.Company, "attend", attend_until_served)
+    monkeypatch.setattr(background.BackgroundDispatcher, "poll", attend_until_served)
     monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)
     monkeypatch.setattr(inline, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(inline, "TRIAL_SECONDS", 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parwise._core.call import result_places
+from parwise._core.call import result_axes
 
 
 def elements(arrays, axis):
@@ -28,7 +28,7 @@ def loop(func, *arrays, axis=0, args=(), kwargs=None):
 def _stack(results, axes, lengths):
     whole = np.asarray(results)
     whole = whole.reshape(*lengths, *whole.shape[1:])
-    return np.moveaxis(whole, range(len(lengths)), result_places(axes, whole.ndim))
+    return np.moveaxis(whole, range(len(lengths)), result_axes(axes, whole.ndim))
 
 
 def blocks(func, array, bounds, axis=0):

@@ -274,4 +274,4 @@ def test_case(name, way):
 def test_case_when_no_worker_is_up(name, way, run):
     default_pool().stop()
     check(CASES[name], run, way[1])
-    check(CASES[name], here, way[1])  # the zygote outlives the thread that started it
+    check(CASES[name], here, way[1])  # the fork server outlives the thread that started it

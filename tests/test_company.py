@@ -19,10 +19,10 @@ from parwise import NotReproducibleError, parallel_apply
 from parwise._core.arguments import make_call
 from parwise._core.options import resolve
 from parwise._executors import background
-from parwise._executors.inline import Trial
+from parwise._executors.inline import InlineRun
 from parwise._executors.job import Job
 from parwise._system.blas import ThreadWatch, is_local, local_threads, with_local_threads
-from parwise._system.interpreter import short_turns
+from parwise._system.interpreter import short_switch_interval
 from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same, loop
@@ -94,7 +94,7 @@ def test_workers_that_have_no_part_in_a_call_take_no_attention(monkeypatch):
     """One that ends meanwhile is let go of, and not heard of again and again."""
     parallel_apply(np.sum, np.ones((6, 2)), workers=3, isolate=True)
     pool = default_pool()
-    outsider, waits, wait = pool.links[2], [], pool.wait
+    outsider, waits, wait = pool.workers[2], [], pool.wait
     pid = outsider.pid
 
     def f(x):
@@ -104,7 +104,7 @@ def test_workers_that_have_no_part_in_a_call_take_no_attention(monkeypatch):
 
     monkeypatch.setattr(pool, "wait", lambda timeout: [waits.append(timeout), wait(timeout)][1])
     assert_same(parallel_apply(f, A, workers=2, isolate=True), A)
-    assert outsider not in pool.links
+    assert outsider not in pool.workers
     assert len(waits) < 100
 
 
@@ -144,14 +144,14 @@ def test_claim_stops_the_trial(monkeypatch):
         calls.append(x)
         return x
 
-    class Early(Trial):
+    class Early(InlineRun):
         def run(self, *seconds):
             self.claim()  # as if the first element had taken long
             super().run(*seconds)
 
     from parwise._executors import processes
 
-    monkeypatch.setattr(processes, "Trial", Early)
+    monkeypatch.setattr(processes, "InlineRun", Early)
     assert_same(parallel_apply(f, np.arange(50.0), workers=2), np.arange(50.0))
     assert calls == sorted(set(calls))
 
@@ -168,7 +168,7 @@ def test_claim_in_the_midst_of_a_trial():
         return x
 
     call = make_call(f, (np.arange(50.0),), settings=resolve({"workers": 2}))
-    trial = Trial(call, Job(call).kernel)
+    trial = InlineRun(call, Job(call).kernel)
     trial.run(alone, 60.0)
     assert claimed == [6]
     assert trial.raw == list(range(6))
@@ -178,13 +178,13 @@ def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
     """The other thread looks when all that was copied for the trial is computed, and not yet told."""
     from parwise._executors import processes
 
-    class Late(Trial):
+    class Late(InlineRun):
         def claim(self, stop=None):
             if stop is not None:
                 super().claim()  # the other thread's, just before this one's
             return super().claim(stop)
 
-    monkeypatch.setattr(processes, "Trial", Late)
+    monkeypatch.setattr(processes, "InlineRun", Late)
     rows = np.random.default_rng(0).standard_normal((9, 20_001))
     assert_same(parallel_apply(np.sort, rows, workers=2), np.sort(rows))
     assert_same(parallel_apply(np.negative, np.arange(300.0), workers=2), -np.arange(300.0))
@@ -237,13 +237,13 @@ def test_one_cpu(monkeypatch):
 
 def test_switch_interval_is_put_back_by_the_last():
     before = sys.getswitchinterval()
-    short_turns.begin()
-    other = threading.Thread(target=short_turns.begin)
+    short_switch_interval.begin()
+    other = threading.Thread(target=short_switch_interval.begin)
     other.start()
     other.join()
-    short_turns.end()
+    short_switch_interval.end()
     assert sys.getswitchinterval() < before
-    short_turns.end()
+    short_switch_interval.end()
     assert sys.getswitchinterval() == before
 
 
@@ -391,7 +391,7 @@ def test_threads_of_blas_with_a_slow_first_element():
 
 def test_interrupt_as_it_is_about_to_leave(monkeypatch):
     """The other thread must not go on with workers that another call has by then."""
-    leave, calls = background.Company.leave, []
+    leave, calls = background.BackgroundDispatcher.leave, []
 
     def interrupted(self):
         calls.append(self)
@@ -399,8 +399,8 @@ def test_interrupt_as_it_is_about_to_leave(monkeypatch):
             raise KeyboardInterrupt
         leave(self)
 
-    monkeypatch.setattr(background.Company, "leave", interrupted)
-    company = background.Company(None, None)
-    with pytest.raises(KeyboardInterrupt), company:
+    monkeypatch.setattr(background.BackgroundDispatcher, "leave", interrupted)
+    helper = background.BackgroundDispatcher(None, None)
+    with pytest.raises(KeyboardInterrupt), helper:
         pass
-    assert company._state == "left"
+    assert helper._state == "left"

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._executors.output_replay import Transcript
-from parwise._workers.output_capture import Ear, Written
+from parwise._executors.output_replay import OutputReplay
+from parwise._workers.output_capture import OutputCapture, TextEvent
 
 from .oracle import assert_same
 from .scripts import run_script
@@ -263,32 +263,32 @@ def test_the_environment_of_arithmetic_is_the_callers(where):
     assert said == "callback divide by zero\n" * 39
 
 
-def test_transcript_waits_for_what_comes_before(capsys):
-    transcript = Transcript(print)
-    transcript.hear(5, [Written(6, "stdout", "six")])
-    transcript.repeat(float("inf"))
+def test_replay_waits_for_what_comes_before(capsys):
+    output_replay = OutputReplay(print)
+    output_replay.record(5, [TextEvent(6, "stdout", "six")])
+    output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == ""
-    transcript.close(3, 5)
-    transcript.hear(0, [Written(1, "stdout", "one ")])
-    transcript.repeat(float("inf"))
+    output_replay.close(3, 5)
+    output_replay.record(0, [TextEvent(1, "stdout", "one ")])
+    output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == "one "
-    transcript.close(0, 3)
-    transcript.repeat(float("inf"))
+    output_replay.close(0, 3)
+    output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == "six"
-    transcript.hear(8, [Written(8, "stdout", "eight"), Written(9, "stdout", "nine")])
-    transcript.repeat(8, everything=True)
+    output_replay.record(8, [TextEvent(8, "stdout", "eight"), TextEvent(9, "stdout", "nine")])
+    output_replay.repeat(8, everything=True)
     assert capsys.readouterr().out == "eight"
 
 
 def test_ear_joins_what_belongs_together():
     passed = []
-    ear = Ear(lambda: 3, lambda: passed.append(ear.drain()))
+    capture = OutputCapture(lambda: 3, lambda: passed.append(capture.drain()))
     for text in ("a", "b"):
-        ear._take_text("stdout", text)
-    ear._take_text("stderr", "c")
-    assert ear.drain() == [Written(3, "stdout", "ab"), Written(3, "stderr", "c")]
-    ear._take_text("stdout", "x" * 10_000)
-    assert passed == [[Written(3, "stdout", "x" * 10_000)]]
+        capture._take_text("stdout", text)
+    capture._take_text("stderr", "c")
+    assert capture.drain() == [TextEvent(3, "stdout", "ab"), TextEvent(3, "stderr", "c")]
+    capture._take_text("stdout", "x" * 10_000)
+    assert passed == [[TextEvent(3, "stdout", "x" * 10_000)]]
 
 
 @pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 1}])
@@ -371,14 +371,14 @@ def test_streams_can_be_configured():
     assert_same(parallel_apply(f, np.arange(2), **ISOLATED), np.arange(2))
 
 
-def test_transcript_of_a_lost_task(capsys):
+def test_replay_of_a_lost_task(capsys):
     """What was heard whole is told once; the element at which the worker died is told anew."""
-    transcript = Transcript(print)
-    transcript.hear(0, [Written(0, "stdout", "zero "), Written(1, "stdout", "one ")])
-    transcript.repeat(float("inf"))
-    transcript.hear(0, [Written(2, "stdout", "two "), Written(3, "stdout", "thr")])
-    transcript.lose(0)
-    transcript.lose(0)  # and the next worker before it came to the task
-    transcript.hear(0, [Written(k, "stdout", f"again {k} ") for k in range(5)])
-    transcript.repeat(float("inf"))
+    output_replay = OutputReplay(print)
+    output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
+    output_replay.repeat(float("inf"))
+    output_replay.record(0, [TextEvent(2, "stdout", "two "), TextEvent(3, "stdout", "thr")])
+    output_replay.lose(0)
+    output_replay.lose(0)  # and the next worker before it came to the task
+    output_replay.record(0, [TextEvent(k, "stdout", f"again {k} ") for k in range(5)])
+    output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == "zero one two again 3 again 4 "

@@ -82,8 +82,8 @@ def test_is_an_executor(pool):
 
 def test_runs_in_the_pools_own_workers(pool):
     pids = {pool.submit(os.getpid).result() for _ in range(20)}
-    assert pids <= {link.pid for link in pool._pool.links}
-    assert not pids & {os.getpid(), *(link.pid for link in default_pool().links)}
+    assert pids <= {link.pid for link in pool._pool.workers}
+    assert not pids & {os.getpid(), *(link.pid for link in default_pool().workers)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -148,7 +148,7 @@ def test_exception_has_its_traceback(pool):
     with pytest.raises(KeyError, match="gone") as caught:
         pool.apply(broken)
     assert "in broken" in str(caught.value.__cause__)
-    assert "_desk" not in str(caught.value.__cause__)
+    assert "_manager" not in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(5)])
@@ -361,7 +361,7 @@ def test_workers_of_calls(pool):
     assert parwise.options(executor=pool)
     with parwise.options(executor=pool):
         pids = set(parallel_map(lambda k: os.getpid(), range(40), isolate=True))
-    assert pids <= {link.pid for link in pool._pool.links}
+    assert pids <= {link.pid for link in pool._pool.workers}
     with pytest.raises(ValueError, match="workers=3 is more than the 2 of the pool"):
         parallel_map(abs, [1, 2], executor=pool, workers=3)
 
@@ -430,11 +430,11 @@ def test_timeout_and_retries_of_imap(pool, tmp_path):
             pass
         return k
 
-    pids = {link.pid for link in pool._pool.links}
+    pids = {link.pid for link in pool._pool.workers}
     with pytest.warns(RuntimeWarning, match="took more than timeout"):
         found = list(pool.imap(f, range(6), timeout=0.5, retries=1, errors="ignore"))
     assert found == [0, 1, 2, 3, None, 5]
-    assert pids == {link.pid for link in pool._pool.links}
+    assert pids == {link.pid for link in pool._pool.workers}
 
 
 def test_from_many_threads(pool):
@@ -779,7 +779,7 @@ def test_forgotten_in_a_forked_child():
     """Another thread had the workers when the fork came, and is not there to let go of them."""
     pool = Pool(1)
     pool.apply(abs, (1,))
-    while pool._desk._thread is not None:
+    while pool._manager._thread is not None:
         time.sleep(0.001)
     with pool._pool.lock:
         pid = os.fork()

@@ -19,11 +19,11 @@ from parwise import ElementTimeoutError, ParwiseError, WorkerDiedError, parallel
 from parwise._core.arguments import make_call
 from parwise._core.options import resolve
 from parwise._executors import processes
-from parwise._executors.faults import Losses
+from parwise._executors.faults import FaultPolicy
 from parwise._executors.job import Job
 from parwise._workers import fork_server
 from parwise._workers.default_pool import default_pool
-from parwise._workers.handle import Link
+from parwise._workers.handle import WorkerHandle
 from parwise._workers.worker_pool import WorkerPool
 
 from .oracle import assert_same, loop
@@ -141,11 +141,11 @@ def test_crash_table(where, how):
 def test_crash_at_start(how, monkeypatch):
     """A worker that is killed as soon as it is born."""
     born = []
-    take = WorkerPool._take
+    take = WorkerPool._receive
 
     def kill_it(self, message, fds):
         take(self, message, fds)
-        if message[0] == "born" and not born:
+        if message[0] == "forked" and not born:
             born.append(message[2])
             os.kill(message[2], HOW[how][1])
 
@@ -153,7 +153,7 @@ def test_crash_at_start(how, monkeypatch):
     try:
         with monkeypatch.context() as patch:
             patch.setattr(processes, "default_pool", lambda: pool)
-            patch.setattr(WorkerPool, "_take", kill_it)
+            patch.setattr(WorkerPool, "_receive", kill_it)
             # Nobody may finish before the one that was killed is found.
             with pytest.raises(WorkerDiedError) as caught:
                 parallel_apply(lambda x: time.sleep(0.05), np.arange(200), **ISOLATED)
@@ -282,7 +282,7 @@ def test_a_hundred_kills_at_random():
         nonlocal kills
         while kills < 100 and not stop.is_set():
             stop.wait(rng.uniform(0.001, 0.02))
-            pids = [link.pid for link in default_pool().links if link.pid]
+            pids = [link.pid for link in default_pool().workers if link.pid]
             if pids:
                 try:
                     os.kill(rng.choice(pids), signal.SIGKILL)
@@ -527,15 +527,15 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
         abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
         out=None, rng=None, settings=settings,
     )  # fmt: skip
-    link = Link(1, 4096)
+    link = WorkerHandle(1, 4096)
     try:
         link.proven = proven
-        link.slots.mark.leave()
+        link.slots.cursor.leave()
         if proven:
-            assert Losses(Job(call)).settle(link, -9, None)
+            assert FaultPolicy(Job(call)).handle_exit(link, -9, None)
         else:
             with pytest.raises(WorkerDiedError, match="SIGKILL before it came to an element"):
-                Losses(Job(call)).settle(link, -9, None)
+                FaultPolicy(Job(call)).handle_exit(link, -9, None)
     finally:
         link.close()
 

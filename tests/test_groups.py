@@ -16,9 +16,9 @@ from parwise._core.arguments import make_call
 from parwise._core.indexing import Task
 from parwise._core.options import resolve
 from parwise._executors import background, inline
-from parwise._executors.task_queue import Plan
+from parwise._executors.task_queue import TaskQueue
 from parwise._xarray import group_transfer
-from parwise._xarray.group_transfer import Whole, wheres_of
+from parwise._xarray.group_transfer import GroupedData, wheres_of
 
 from .labelled import TIMES, Counted, assert_alike, make_cube
 from .oracle import assert_same
@@ -115,9 +115,9 @@ def test_groups_keep_their_layout(runner):
 def remade(whole, by):
     """Parts as they come to a worker."""
     wheres = wheres_of(by)
-    parts = Whole(by._obj, wheres)
+    parts = GroupedData(by._obj, wheres)
     skeleton = pickle.loads(pickle.dumps(parts))
-    return [(by._obj.isel(where), skeleton.part(*parts.parcel(k))) for k, where in enumerate(wheres)]
+    return [(by._obj.isel(where), skeleton.part(*parts.sent(k))) for k, where in enumerate(wheres)]
 
 
 @pytest.mark.parametrize("group", ["season", "time", "area", "resample"])
@@ -228,28 +228,28 @@ def test_groups_that_cost_more_to_send_than_to_compute_stay_here(cube, monkeypat
     monkeypatch.setattr(inline, "COLD_SECONDS", 0.0)
     monkeypatch.setattr(inline, "WARM_SECONDS", 0.0)
     monkeypatch.setattr(background, "WARM_SECONDS", 0.0)
-    monkeypatch.setattr(group_transfer, "PARCEL_SECONDS", 1000.0)
+    monkeypatch.setattr(group_transfer, "GROUP_SECONDS", 1000.0)
     many = cube.groupby("time")
     assert set(cube.par.map_groups(busy, many, workers=2, verify=False).to_numpy().tolist()) == {os.getpid()}
-    monkeypatch.setattr(group_transfer, "PARCEL_SECONDS", 0.0)
-    monkeypatch.setattr(group_transfer, "PARCELS", 0.0)
+    monkeypatch.setattr(group_transfer, "GROUP_SECONDS", 0.0)
+    monkeypatch.setattr(group_transfer, "GROUPS_OF_TIME", 0.0)
     monkeypatch.setattr(group_transfer, "IMPORT_SECONDS", 0.0)
     monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
-    monkeypatch.setattr(background, "CARRIED_PATIENCE", 0.0)
+    monkeypatch.setattr(background, "TRANSFER_HELP_SECONDS", 0.0)
     longer = make_cube((2000, 1, 1))
     assert len(set(longer.par.map_groups(busy, "time", workers=2, verify=False).to_numpy().tolist())) > 1
 
 
 def test_one_hiccup_does_not_make_groups_worth_sending():
     call = make_call(np.sum, (np.ones(100),), settings=resolve({}))
-    plan = Plan(dataclasses.replace(call, carriage=lambda: 0.5), most=10)
+    queue = TaskQueue(dataclasses.replace(call, transfer_seconds=lambda: 0.5), capacity=10)
     for hi, seconds in (10, 10.0), (20, 10.0), (30, 100.0):
-        plan.take()
-        plan.measure(Task(hi - 10, hi), seconds)
-    taken = sum(len(task) for task in iter(plan.take, None))
-    assert plan.seconds_left == 0
-    plan.give_back([Task(0, taken)])
-    assert plan.seconds_left == taken * (120 / 30 - 0.5)  # of the last it would be 5.5 for each
+        queue.next_task()
+        queue.measure(Task(hi - 10, hi), seconds)
+    taken = sum(len(task) for task in iter(queue.next_task, None))
+    assert queue.seconds_left == 0
+    queue.give_back([Task(0, taken)])
+    assert queue.seconds_left == taken * (120 / 30 - 0.5)  # of the last it would be 5.5 for each
 
 
 # Gaps.

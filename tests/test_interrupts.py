@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._system.interpreter import Uninterrupted
+from parwise._system.interpreter import DeferredInterrupt
 from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same
@@ -108,10 +108,10 @@ def test_uninterrupted_sections():
     steps = []
 
     def section():
-        with Uninterrupted():
+        with DeferredInterrupt():
             signal.raise_signal(signal.SIGINT)
             steps.append("went on")
-            with Uninterrupted():
+            with DeferredInterrupt():
                 steps.append("and deeper")
             steps.append("to its end")
         steps.append("not here")
@@ -127,7 +127,7 @@ def test_users_own_handler_stays():
     before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))
     try:
         mine = signal.getsignal(signal.SIGINT)
-        with Uninterrupted():
+        with DeferredInterrupt():
             signal.raise_signal(signal.SIGINT)
             assert not calls
         assert calls == [signal.SIGINT]
@@ -139,19 +139,19 @@ def test_users_own_handler_stays():
 
 
 def test_interrupted_pool_is_renewed():
-    """The zygote stays; workers of an interrupted call do not."""
+    """The fork server stays; workers of an interrupted call do not."""
 
     def f(x):
         if x == 0:  # once only: a second signal would be the test's own
             os.kill(caller, signal.SIGINT)
         threading.Event().wait()
 
-    zygote, before = default_pool()._zygote_pid, {link.pid for link in default_pool().links}
+    fork_server, before = default_pool()._fork_server_pid, {link.pid for link in default_pool().workers}
     with pytest.raises(KeyboardInterrupt):
         parallel_apply(f, np.arange(4), **ISOLATED)
     where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)
     assert not before & set(where.tolist())
-    assert default_pool()._zygote_pid == zygote
+    assert default_pool()._fork_server_pid == fork_server
 
 
 def test_no_wait_is_endless(monkeypatch):

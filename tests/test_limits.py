@@ -173,7 +173,7 @@ def test_worker_that_is_large_between_calls_is_renewed(monkeypatch):
     monkeypatch.setattr(worker_pool, "LOOK_SECONDS", 0.0)
     before = set(parallel_apply(hoard(1), np.arange(60), **ISOLATED).tolist())
     assert set(parallel_apply(lambda x: os.getpid(), np.arange(60), **ISOLATED).tolist()) <= before | {
-        link.pid for link in default_pool().links
+        link.pid for link in default_pool().workers
     }
     monkeypatch.setattr(worker_pool, "IDLE_BYTES", 1)
     after = set(parallel_apply(lambda x: (time.sleep(0.002), os.getpid())[1], np.arange(60), **ISOLATED).tolist())
@@ -186,7 +186,7 @@ def test_large_function_is_let_go():
     big = np.ones(4_000_000)
     parallel_apply(lambda x: x + big[0], np.arange(50.0), **ISOLATED)
     deadline = time.monotonic() + 10
-    while any(private_bytes(link.pid) >= big.nbytes for link in default_pool().links):
+    while any(private_bytes(link.pid) >= big.nbytes for link in default_pool().workers):
         assert time.monotonic() < deadline, "a worker keeps the function of a call that is over"
         os.sched_yield()
     assert_same(parallel_apply(np.negative, np.arange(9.0), **ISOLATED), -np.arange(9.0))
@@ -224,7 +224,7 @@ def test_programs_of_the_function_inherit_nothing():
 
 def test_nobody_else_can_speak():
     """Sockets have no name to connect to, shared memory none to open."""
-    for link in default_pool().links:
+    for link in default_pool().workers:
         assert link.channel.sock.getsockname() == ""
         assert link.channel.sock.getpeername() == ""
         assert not os.get_inheritable(link.channel.fileno())
@@ -332,14 +332,14 @@ def test_a_process_that_could_not_be_proved_is_sent_the_call_again(monkeypatch):
 
     with Told() as executor:
         parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
-    token, payload, table, parcel = given[0]
+    token, payload, table, arguments = given[0]
     remote._sessions.pop(token, None)
     with monkeypatch.context() as patch:
-        patch.setattr(remote._Session, "run", lambda session, parcel: 1 / 0)
+        patch.setattr(remote.Session, "run", lambda session, arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            remote.compute(token, payload, table, parcel)
-    assert remote.compute(token, None, table, parcel) == remote.MISSING
-    assert remote.compute(token, payload, table, parcel)[1] is not None
+            remote.compute(token, payload, table, arguments)
+    assert remote.compute(token, None, table, arguments) == remote.MISSING
+    assert remote.compute(token, payload, table, arguments)[1] is not None
 
 
 def test_at_the_end_of_the_interpreter():

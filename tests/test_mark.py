@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import WorkerDiedError, parallel_apply
-from parwise._core.cursor import MARK_BYTES, Mark
+from parwise._core.cursor import CURSOR_BYTES, Cursor
 
 from .oracle import assert_same, loop
 
@@ -78,9 +78,9 @@ def test_text_of_each_element(capsys, small_tasks):
 
 
 def new_mark(slot_bytes=1024):
-    memory = memoryview(bytearray(MARK_BYTES))
+    memory = memoryview(bytearray(CURSOR_BYTES))
     outputs = [memoryview(bytearray(slot_bytes)) for _ in range(2)]
-    return Mark(memory, outputs), Mark(memory, outputs)
+    return Cursor(memory, outputs), Cursor(memory, outputs)
 
 
 @given(lo=st.integers(0, 2**40), count=st.integers(1, 128), found=st.integers(0, 128), slot=st.integers(0, 1))
@@ -92,10 +92,10 @@ def test_trail(lo, count, found, slot):
     ours.slot = slot
     ours.enter(lo)
     assert theirs.index == lo
-    trail = ours.trail(count, np.int64)
+    fill_pattern = ours.fill_pattern(count, np.int64)
     assert theirs.index == lo
     found = min(found, count)
-    trail[:found] = np.arange(found)
+    fill_pattern[:found] = np.arange(found)
     assert theirs.index == lo + found
     ours.enter(lo + found + 1)
     assert theirs.index == lo + found + 1
@@ -106,10 +106,10 @@ def test_trail(lo, count, found, slot):
 def test_no_trail_where_results_have_no_slot():
     ours, _ = new_mark()
     ours.enter(0)
-    assert ours.trail(3, np.float64) is None
+    assert ours.fill_pattern(3, np.float64) is None
     ours.slot = 0
-    assert ours.trail(129, np.float64) is None
-    assert ours.trail(128, np.float64).shape == (128,)
+    assert ours.fill_pattern(129, np.float64) is None
+    assert ours.fill_pattern(128, np.float64).shape == (128,)
 
 
 def test_time_of_each_element():

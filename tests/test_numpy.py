@@ -510,7 +510,7 @@ def test_verify(verify):
 
 
 def fresh(func, count):
-    return inline.Opening(func, [np.arange(float(count)).astype(object)], (), {})
+    return inline.InlineCalls(func, [np.arange(float(count)).astype(object)], (), {})
 
 
 def test_the_opening_goes_on_while_it_is_cheap(monkeypatch):

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise._core.arguments import make_call
-from parwise._core.call import result_places
+from parwise._core.call import result_axes
 from parwise._core.indexing import Task, block_bounds, block_length, boxes
-from parwise._core.layout import Layout, element_layout, place
+from parwise._core.layout import Layout, element_layout, offsets_for
 from parwise._core.options import resolve
 from parwise._core.results import Results, Stack, pack_column, same_results
-from parwise._executors.task_queue import Plan
+from parwise._executors.task_queue import TaskQueue
 from parwise._system import limits
 from parwise._system.blas import ThreadWatch
 
@@ -48,13 +48,13 @@ def test_block_length_depends_on_the_array_alone(count, row_bytes):
 
 
 def test_result_places():
-    assert result_places((0,), 1) == (0,)
-    assert result_places((2,), 2) == (1,)
-    assert result_places((-1,), 3) == (2,)
-    assert result_places((-3,), 1) == (0,)
-    assert result_places((2, 1), 2) == (1, 0)
-    assert result_places((-2, -1), 4) == (2, 3)
-    assert result_places((-4, -1), 2) == (0, 1)
+    assert result_axes((0,), 1) == (0,)
+    assert result_axes((2,), 2) == (1,)
+    assert result_axes((-1,), 3) == (2,)
+    assert result_axes((-3,), 1) == (0,)
+    assert result_axes((2, 1), 2) == (1, 0)
+    assert result_axes((-2, -1), 4) == (2, 3)
+    assert result_axes((-4, -1), 2) == (0, 1)
 
 
 def test_cpu_quota_of_both_cgroup_versions(tmp_path):
@@ -85,7 +85,7 @@ def test_fortran_rows_are_copied_in_long_runs():
     assert layout.strides[1] >= 8 * 50
     single = element_layout(like, 8, 1)
     assert single.strides[1] != 8
-    assert place([layout], [123 * 8])[0][0] % 4096 == 123 * 8
+    assert offsets_for([layout], [123 * 8])[0][0] % 4096 == 123 * 8
 
 
 def plan_for(count, **kwargs):
@@ -93,43 +93,43 @@ def plan_for(count, **kwargs):
         np.sum, (np.zeros(count),), axis=0, args=(), kwargs=None, depth=0, boundary=None, out=None, rng=None,
         settings=resolve({}), **{"vectorized": False, "chunk": None, **kwargs},
     )  # fmt: skip
-    return Plan(call, 1000)
+    return TaskQueue(call, 1000)
 
 
 def test_plan_hands_out_each_element_once():
-    plan = plan_for(50_000)
-    first = plan.take()
+    queue = plan_for(50_000)
+    first = queue.next_task()
     assert first == Task(0, 1)
-    plan.measure(first, 1.0)
-    plan.measure(first, 20e-6)
+    queue.measure(first, 1.0)
+    queue.measure(first, 20e-6)
     tasks = [first]
-    while (task := plan.take(workers=2)) is not None:
+    while (task := queue.next_task(workers=2)) is not None:
         tasks.append(task)
     assert [k for task in tasks for k in range(task.lo, task.hi)] == list(range(50_000))
     assert len(tasks[1]) == 1000
     assert len(tasks[-1]) < 60
-    assert plan.empty
-    plan.give_back([Task(7, 9), Task(1, 3)])
-    assert plan.take() == Task(1, 3)
-    plan.cut(5)
-    assert plan.take() is None
+    assert queue.empty
+    queue.give_back([Task(7, 9), Task(1, 3)])
+    assert queue.next_task() == Task(1, 3)
+    queue.cut(5)
+    assert queue.next_task() is None
 
 
 def test_plan_of_blocks_knows_no_workers():
-    plan = plan_for(10, vectorized=True, chunk=4)
-    assert [plan.take(seconds=9.0, workers=7) for _ in range(4)] == [Task(0, 4), Task(4, 8), Task(8, 10), None]
-    plan = plan_for(10, vectorized=True, chunk=4)
-    plan.cut(4)
-    assert plan.take() == Task(0, 4)
-    assert plan.empty
+    queue = plan_for(10, vectorized=True, chunk=4)
+    assert [queue.next_task(seconds=9.0, workers=7) for _ in range(4)] == [Task(0, 4), Task(4, 8), Task(8, 10), None]
+    queue = plan_for(10, vectorized=True, chunk=4)
+    queue.cut(4)
+    assert queue.next_task() == Task(0, 4)
+    assert queue.empty
 
 
 def test_long_tasks_do_not_queue():
-    plan = plan_for(10)
-    plan.measure(Task(0, 1), 0.4)
-    assert not plan.queue_ahead
-    plan.measure(Task(1, 2), 1e-5)
-    assert plan.queue_ahead
+    queue = plan_for(10)
+    queue.measure(Task(0, 1), 0.4)
+    assert not queue.queue_ahead
+    queue.measure(Task(1, 2), 1e-5)
+    assert queue.queue_ahead
 
 
 @pytest.mark.parametrize(

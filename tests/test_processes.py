@@ -50,7 +50,7 @@ def test_small_call_starts_no_process():
         from parwise import parallel_apply
         from parwise._workers.default_pool import default_pool
         assert parallel_apply(lambda x: x + 1, np.arange(100.0)).sum() == 5050
-        assert default_pool()._zygote_pid == 0
+        assert default_pool()._fork_server_pid == 0
         with open("/proc/self/task/%d/children" % os.getpid()) as children:
             print(children.read() == "")
         """,
@@ -186,11 +186,11 @@ def test_surroundings_are_the_callers(tmp_path, monkeypatch):
 
 def test_large_closure_travels_once_per_worker(monkeypatch):
     sent = []
-    give = dispatcher.Crew._give
+    give = dispatcher.Dispatcher._send_task
     monkeypatch.setattr(
-        dispatcher.Crew,
-        "_give",
-        lambda self, link, task, proof=False: (sent.append(task), give(self, link, task, proof))[1],
+        dispatcher.Dispatcher,
+        "_send_task",
+        lambda self, worker, task, handshake=False: (sent.append(task), give(self, worker, task, handshake))[1],
     )
     big = np.random.default_rng(0).standard_normal(2_000_000)
     files = []
@@ -384,11 +384,11 @@ def test_earlier_exception_wins_over_a_death():
     assert isinstance(caught.value, KeyError)
 
 
-def test_dead_zygote():
+def test_dead_fork_server():
     pids(**ISOLATED)
     pool = default_pool()
-    os.kill(pool._zygote_pid, signal.SIGKILL)
-    watched = [link.pidfd for link in pool.links]
+    os.kill(pool._fork_server_pid, signal.SIGKILL)
+    watched = [link.pidfd for link in pool.workers]
     poll = select.poll()
     for fd in watched:
         poll.register(fd, select.POLLIN)
@@ -604,7 +604,7 @@ def test_death_while_sending_results():
 
 def test_worker_that_died_idle_is_replaced():
     first = pids(**ISOLATED)
-    link = default_pool().links[1]
+    link = default_pool().workers[1]
     poll = select.poll()
     poll.register(link.pidfd, select.POLLIN)
     os.kill(link.pid, signal.SIGKILL)
@@ -667,19 +667,19 @@ def test_workers_at_no_blas_all_go_on_working():
 def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blocks):
     """Copying can cost more than the function: then the caller does the rest itself."""
     here = os.getpid()
-    lost, after = [], []
+    too_slow, after = [], []
 
-    class Race(processes._Race):
-        def lost(self):
-            lost.extend([1] * (self._crew.computed > 20))
-            return bool(lost)
+    class Race(processes.SlowWorkers):
+        def too_slow(self):
+            too_slow.extend([1] * (self._dispatcher.computed > 20))
+            return bool(too_slow)
 
-    monkeypatch.setattr(processes, "_Race", Race)
+    monkeypatch.setattr(processes, "SlowWorkers", Race)
     a = np.random.default_rng(3).standard_normal((4000, 30))
     options = {"vectorized": True, "chunk": 10} if blocks else {}
 
     def f(x):
-        if os.getpid() == here and lost:
+        if os.getpid() == here and too_slow:
             after.append(1)
         return np.sort(x, axis=-1)
 
@@ -710,10 +710,10 @@ def test_workers_have_the_callers_options(options):
 
 @pytest.mark.parametrize("how", [{"isolate": True}, {}])
 def test_dtypes_that_hold_types_of_ones_own(how):
-    class Record(np.record):
+    class CallRecord(np.record):
         pass
 
-    dtypes = [np.dtype((Record, [("a", "f8"), ("b", "i4")])), np.dtype("f8", metadata={"unit": Record})]
+    dtypes = [np.dtype((CallRecord, [("a", "f8"), ("b", "i4")])), np.dtype("f8", metadata={"unit": CallRecord})]
 
     for dtype in dtypes:
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, parallel_apply
-from parwise._core.random import Streams
+from parwise._core.random import RandomStreams
 
 from .oracle import assert_same
 
@@ -85,7 +85,7 @@ seeds = st.one_of(st.integers(0, 2**130), st.lists(st.integers(0, 2**70), min_si
 )
 def test_generators_are_numpys(seed, key, lo, count):
     sequence = np.random.SeedSequence(seed, spawn_key=tuple(key))
-    streams = list(Streams(sequence, np.random.PCG64).run(lo, lo + count))
+    streams = list(RandomStreams(sequence, np.random.PCG64).run(lo, lo + count))
     assert len({id(one) for one in streams}) == count
     for index, one in enumerate(streams, lo):
         real = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*key, index)))

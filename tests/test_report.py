@@ -19,7 +19,7 @@ from parwise import parallel_apply, parallel_map
 from parwise._core.call import Call
 from parwise._executors import inline, processes
 from parwise._report import observer
-from parwise._report.record import GAP_SHARE, Lane, name_of
+from parwise._report.record import GAP_SHARE, Timeline, name_of
 from parwise._workers.default_pool import default_pool
 
 from .oracle import assert_same, loop
@@ -63,7 +63,7 @@ def test_every_executor_is_reported(runner):
 
 def test_workers_have_lanes_of_their_own():
     found = entry(slow, np.arange(40.0), isolate=True, workers=2)
-    assert {one["name"] for one in found["per_worker"]} == {f"worker {link.pid}" for link in default_pool().links[:2]}
+    assert {one["name"] for one in found["per_worker"]} == {f"worker {link.pid}" for link in default_pool().workers[:2]}
     assert found["caller"]["elements"] == 0
     assert (found["executor"], found["workers"]) == ("processes", 2)
     assert found["bytes_staged"] == 40 * 8
@@ -201,8 +201,8 @@ def test_why_serial_small_and_cold(monkeypatch):
     default_pool().stop()
     monkeypatch.setattr(inline, "COLD_SECONDS", 3600.0)
     monkeypatch.setattr("parwise._executors.background.COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.background.PATIENCE", 3600.0)
-    monkeypatch.setattr("parwise._executors.background.LEAST_PATIENCE", 3600.0)
+    monkeypatch.setattr("parwise._executors.background.HELP_AFTER_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.background.LEAST_HELP_SECONDS", 3600.0)
     found = entry(slow, np.arange(20.0))
     pattern = r"\d+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
     assert re.fullmatch(pattern, found["why_serial"])
@@ -225,7 +225,7 @@ def test_why_serial_another_call_has_the_workers():
 
 @pytest.mark.usefixtures("eager")
 def test_why_taken_back(monkeypatch):
-    monkeypatch.setattr(processes._Race, "lost", lambda self: self._crew.computed > 0)
+    monkeypatch.setattr(processes.SlowWorkers, "too_slow", lambda self: self._dispatcher.computed > 0)
     monkeypatch.setattr("parwise._executors.task_queue.TASK_SECONDS", 0.002)
     found = entry(slow, np.arange(200.0), workers=2)
     assert found["why_serial"].startswith("it went back to the caller")
@@ -298,7 +298,7 @@ def test_timeline_without_matplotlib(monkeypatch):
 
 
 def test_spans_of_tasks_in_a_row_are_one():
-    lane = Lane("caller")
+    lane = Timeline("caller")
     for k in range(10):
         lane.add(2, begun=k * 1.0, seconds=0.9, gap=0.2)
     lane.add(2, begun=11.0, seconds=0.5, gap=0.2)
@@ -366,7 +366,7 @@ def test_the_machine_with_one_cpu_or_without_workers(monkeypatch, capsys):
 
 
 def test_the_machine_leaves_no_process():
-    """Workers and zygote are gone when it ends: the pipe that they have inherited is at its end."""
+    """Workers and fork server are gone when it ends: the pipe that they have inherited is at its end."""
     reader, writer = os.pipe()
     subprocess.run([sys.executable, "-m", "parwise"], stdout=writer, pass_fds=[writer], timeout=60, check=True)
     os.close(writer)

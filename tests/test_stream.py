@@ -182,7 +182,7 @@ def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how)
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
     """They could be large."""
     monkeypatch.setattr(input_items, "TAKING_SECONDS", -1.0)
-    feed = input_items.Feed((iter(range(100)),), any_thread=False, keep=False)
+    feed = input_items.ItemFeed((iter(range(100)),), any_thread=False, keep=False)
     assert 9 <= feed.fill(100, 1) <= 20
     assert feed.fill(100, 40) >= 40
     assert feed.fill(100) == 100
@@ -332,10 +332,10 @@ def test_workers_are_used_again():
     """By the next call of whatever kind, and none are left over."""
 
     pool = default_pool()
-    before = {link.pid for link in pool.links}
+    before = {link.pid for link in pool.workers}
     assert set(parallel_imap(lambda k: os.getpid(), range(50), workers=3, isolate=True)) <= before
     assert default_pool() is pool
-    assert {link.pid for link in pool.links} == before
+    assert {link.pid for link in pool.workers} == before
 
 
 def test_generator_that_is_left_alone():
@@ -348,7 +348,7 @@ def test_generator_that_is_left_alone():
     assert mine is not other
     del results
     assert default_pool() is other
-    other.stop()  # the one more zygote that this test made
+    other.stop()  # the one more fork server that this test made
     shared._default = None
 
 
@@ -438,7 +438,7 @@ def test_small_ones_start_no_process():
     default_pool().stop()
     assert list(parallel_imap(abs, range(100), workers=2)) == list(range(100))
     assert list(parallel_imap(abs, iter(range(100)), workers=2)) == list(range(100))
-    assert not default_pool().links
+    assert not default_pool().workers
 
 
 def test_random_numbers_and_nones():

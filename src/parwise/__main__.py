@@ -111,7 +111,7 @@ def _start(pool: WorkerPool, workers: int) -> tuple[float, float]:
     begun = time.perf_counter()
     pool.start(workers)
     first = 0.0
-    while not all(link.ready for link in pool.links):
+    while not all(worker.ready for worker in pool.workers):
         if time.perf_counter() - begun > ANSWER_SECONDS:
             raise ParwiseError(f"they have not answered within {ANSWER_SECONDS:g} s")
         pool.wait(ANSWER_SECONDS)
@@ -123,13 +123,13 @@ def _start(pool: WorkerPool, workers: int) -> tuple[float, float]:
 
 def _wake(pool: WorkerPool) -> float:
     """How long an empty piece of an argument takes to be acknowledged."""
-    channel = pool.links[0].channel
-    channel.send("large", 0)
+    channel = pool.workers[0].channel
+    channel.send("arguments_in_chunks", 0)
     seconds = []
     for _ in range(MESSAGES):
         begun = time.perf_counter()
-        channel.send("piece", 0, 0)
-        while not any(link is pool.links[0] for _, link in pool.wait(ANSWER_SECONDS)):
+        channel.send("chunk", 0, 0)
+        while not any(worker is pool.workers[0] for _, worker in pool.wait(ANSWER_SECONDS)):
             if time.perf_counter() - begun > ANSWER_SECONDS:
                 raise ParwiseError(f"one has not answered within {ANSWER_SECONDS:g} s")
         channel.receive()
@@ -138,7 +138,7 @@ def _wake(pool: WorkerPool) -> float:
 
 
 def _copy(pool: WorkerPool) -> tuple[float, ...]:
-    slots = [np.frombuffer(slot, np.uint8) for link in pool.links[:1] for slot in link.slots.inputs]
+    slots = [np.frombuffer(slot, np.uint8) for worker in pool.workers[:1] for slot in worker.slots.inputs]
     source = np.ones(COPIED_BYTES, np.uint8)
     pieces = [(at, slots[k % len(slots)]) for k, at in enumerate(range(0, COPIED_BYTES, pool.slot_bytes))]
     for slot in slots:  # the first touch of a slot costs more, and comes once

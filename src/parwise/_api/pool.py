@@ -19,11 +19,11 @@ from .._core.options import Options
 from .._executors import processes
 from .._executors.job import Job
 from .._executors.runner import run_elsewhere
-from .._executors.submit import Answer, Desk, Order
-from .._system.environment import read_surroundings
+from .._executors.submit import ManagerThread, PoolFuture, WorkItem
+from .._system.environment import read_process_state
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.handle import Link
+from .._workers.handle import WorkerHandle
 from .._workers.serialization import Payload, dump, dumps, send_payload
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
@@ -103,16 +103,18 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else int(workers)
         self.initialized = initializer is not None
-        self._greet = (
-            None if initializer is None else _Greeting(dump(read_surroundings(), (initializer, initargs), share=True))
+        self._initializer = (
+            None
+            if initializer is None
+            else _Initializer(dump(read_process_state(), (initializer, initargs), share=True))
         )
-        self._pool = WorkerPool(greet=self._greet)
-        self._desk = Desk(self._pool, self.workers)
+        self._pool = WorkerPool(initializer=self._initializer)
+        self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
         # One call at a time of those that have no other process to run in.
         self._turn = threading.Lock()
         # A pool that nobody has any more ends its workers once they have done what was asked for.
-        self._end = weakref.finalize(self, self._desk.close, wait=False, cancel=False, kill=False)
+        self._end = weakref.finalize(self, self._manager.close, wait=False, cancel=False, kill=False)
         self._end.atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -137,7 +139,7 @@ class Pool(Executor):
             If something cannot be sent to a worker.
         """
         self._check_open()
-        future: Future[T] = Answer(self._desk)
+        future: Future[T] = PoolFuture(self._manager)
         if is_nested():
             # In a mapped function, which may have the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
@@ -146,7 +148,7 @@ class Pool(Executor):
             packed = dumps((fn, args, kwargs), self.initialized)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
-        self._desk.submit(Order(future, packed, getattr(fn, "__qualname__", repr(fn))))
+        self._manager.submit(WorkItem(future, packed, getattr(fn, "__qualname__", repr(fn))))
         return future
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
@@ -236,7 +238,7 @@ class Pool(Executor):
     def _shut(self, wait: bool, cancel: bool, kill: bool) -> None:
         self._closed = True
         self._end.detach()
-        self._desk.close(wait, cancel, kill)
+        self._manager.close(wait, cancel, kill)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -256,24 +258,24 @@ class Pool(Executor):
         settings = job.call.settings
         # Its iterator may wait for this pool itself, as a chain of maps does.
         lazy = job.call.feed is not None and job.call.count == ENDLESS
-        if settings.needs_own_workers and lazy:
+        if settings.needs_killable_workers and lazy:
             with self._spare() as spare:
                 processes.run(job, spare)
-        elif (self._desk.busy or lazy) and not settings.needs_own_workers:
+        elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
             # Beside the calls that its workers are at.
             run_elsewhere(job)
         elif settings.isolate:
-            with self._turn, self._desk.turn():
+            with self._turn, self._manager.turn():
                 processes.run(job, self._pool)
         else:
-            with self._desk.turn():
+            with self._manager.turn():
                 processes.run(job, self._pool)
 
     @contextlib.contextmanager
     def _spare(self) -> Iterator[WorkerPool]:
         """Workers like the pool's own, for a call that may end some while others wait for this pool."""
         self._check_open()
-        spare = WorkerPool(greet=self._greet)
+        spare = WorkerPool(initializer=self._initializer)
         try:
             yield spare
         finally:
@@ -282,11 +284,11 @@ class Pool(Executor):
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the pool has been shut down, and takes no more calls; make a new one")
-        if self._pool.foreign:
+        if self._pool.owned_by_parent:
             raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
 
     def _check_wait(self) -> None:
-        self._desk.check_wait()
+        self._manager.check_wait()
 
     @property
     def _max_workers(self) -> int:
@@ -295,8 +297,8 @@ class Pool(Executor):
 
     def _state(self) -> tuple[str, int, int, int]:
         """Whether it is open; and workers that are up, calls that have begun, and that wait."""
-        begun, waiting = self._desk.count
-        return "closed" if self._closed else "open", len(self._pool.links), begun, waiting
+        begun, waiting = self._manager.count
+        return "closed" if self._closed else "open", len(self._pool.workers), begun, waiting
 
     def __repr__(self) -> str:
         state, up, begun, waiting = self._state()
@@ -318,14 +320,14 @@ class Pool(Executor):
         raise TypeError("a Pool cannot be pickled: its workers belong to this process")
 
 
-class _Greeting:
+class _Initializer:
     """Sends the initializer to a new worker."""
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
 
-    def __call__(self, link: Link) -> None:
-        send_payload([link], "begin", 0, self._payload)
+    def __call__(self, link: WorkerHandle) -> None:
+        send_payload([link], "initialize", 0, self._payload)
 
 
 class _Chunk:

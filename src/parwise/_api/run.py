@@ -10,30 +10,30 @@ from typing import Any
 
 from .._core.call import Call
 from .._core.input_items import LOOK_AHEAD
-from .._core.output import Listing
+from .._core.output import ListOutput
 from .._executors.job import Job
-from .._executors.runner import Source, _source_of, runner_of
+from .._executors.runner import Runner, open_runner, runner_of
 from .._executors.serial import PAUSE_SECONDS, _Alone
-from .._report.observer import Watch, is_watched
+from .._report.observer import Observer, is_observed
 from .._verify.audit import audit
 
 
 def compute(call: Call) -> Any:
     """The result of a call that has been checked."""
-    if not is_watched(call):
+    if not is_observed(call):
         return _compute(call, None)
-    with Watch(call) as watch:
-        result = _compute(call, watch)
-        watch.finish()
+    with Observer(call) as observer:
+        result = _compute(call, observer)
+        observer.finish()
         return result
 
 
-def _compute(call: Call, watch: Watch | None) -> Any:
+def _compute(call: Call, observer: Observer | None) -> Any:
     if call.settings.verify:
         from .._verify.audit import run_with_audit
 
-        return run_with_audit(call, watch)
-    job = Job(call, watch=watch)
+        return run_with_audit(call, observer)
+    job = Job(call, observer=observer)
     runner_of(call)(job)
     if job.disputed is not None:
         from .._verify.audit import audit
@@ -52,47 +52,47 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
     Nothing is computed, and no item taken, before the first one is asked for.
     """
-    with Watch(call) if is_watched(call) else contextlib.nullcontext() as watch:
-        job = Job(call, watch=watch)
-        with _source_of(job) as source:
+    with Observer(call) if is_observed(call) else contextlib.nullcontext() as observer:
+        job = Job(call, observer=observer)
+        with open_runner(job) as runner:
             try:
-                yield from _results(job, source)
+                yield from _results(job, runner)
             except GeneratorExit:
                 # Nobody wants the rest; what workers are at they may bring to its end.
                 return
         if job.disputed is not None:
             audit(job)
-        if watch is not None:
-            watch.finish()
+        if observer is not None:
+            observer.finish()
 
 
-def _results(job: Job, source: Source) -> Generator[Any, None, None]:
-    feed, listing, plan = job.call.feed, job.assembler, job.plan
+def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
+    feed, output, queue = job.call.feed, job.output, job.queue
     assert feed is not None
-    assert isinstance(listing, Listing)
+    assert isinstance(output, ListOutput)
     index, clock = 0, time.perf_counter
     # A forked child has the workers' channels too, and would take the parent's results.
-    owner = None if isinstance(source, _Alone) else os.getpid()
+    owner = None if isinstance(runner, _Alone) else os.getpid()
     while True:
         _check_owner(owner)
         # Whichever thread asks: the plain loop would take its items there.
-        feed.belong()
-        size = max(1, int(source.seconds / plan.pace)) if plan.pace else 1
-        feed.most = index + max(LOOK_AHEAD, AHEAD * source.workers * size)
-        source.attend()
-        while index not in listing:
-            if index >= job.limit or source.finished:
+        feed.adopt_thread()
+        size = max(1, int(runner.seconds / queue.pace)) if queue.pace else 1
+        feed.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
+        runner.poll()
+        while index not in output:
+            if index >= job.limit or runner.finished:
                 job.finish()
                 return
-            source.step()
+            runner.step()
         job.repeat()
         seen = clock()
-        for result in listing.take(index):
+        for result in output.pop_results(index):
             yield result
             index += 1
             if clock() - seen > PAUSE_SECONDS:
                 _check_owner(owner)
-                source.attend()
+                runner.poll()
                 job.repeat()
                 seen = clock()
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .call import Call, result_places
+from .call import Call, result_axes
 from .checks import is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
-from .input_array import Input
-from .input_items import Column, Feed
+from .input_array import InputArray
+from .input_items import ItemColumn, ItemFeed
 from .results import is_masked
 from .settings import Settings, is_thread_pool
 
 if TYPE_CHECKING:
-    from .random import Streams
+    from .random import RandomStreams
 
 
 def make_call(
@@ -43,7 +43,7 @@ def make_call(
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     axes = _axes(axis, vectorized)
     if len(arrays) == 1:
-        inputs: tuple[Input, ...] = (_input(arrays[0], 0, axes, vectorized),)
+        inputs: tuple[InputArray, ...] = (_input(arrays[0], 0, axes, vectorized),)
         grid = inputs[0].lengths
     else:
         inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
@@ -82,8 +82,8 @@ def make_list_call(
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
-    feed = Feed(iterables, any_thread, keep=bool(settings.verify))
-    columns: Any = tuple(Column(feed, k) for k in range(len(iterables)))
+    feed = ItemFeed(iterables, any_thread, keep=bool(settings.verify))
+    columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
     return Call(func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed)
 
 
@@ -120,7 +120,7 @@ def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
     return tuple(int(one) for one in given)
 
 
-def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> Input:
+def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> InputArray:
     array = _checked_array(array, number)
     ndim = len(array.shape)
     for axis in axes:
@@ -130,11 +130,11 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
                 f"shape {tuple(array.shape)}"
             )
     if len(axes) == 1:
-        return Input(array, (axes[0] % ndim,), vectorized)
+        return InputArray(array, (axes[0] % ndim,), vectorized)
     normal = tuple(axis % ndim for axis in axes)
     if len(set(normal)) < len(normal):
         raise ValueError(f"axis names one axis twice: {axes!r}")
-    return Input(array, normal, vectorized)
+    return InputArray(array, normal, vectorized)
 
 
 def _checked_array(array: Any, number: int) -> Any:
@@ -166,7 +166,7 @@ def _checked_array(array: Any, number: int) -> Any:
     return array
 
 
-def _common_grid(inputs: tuple[Input, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     first = inputs[0].lengths
     for number, one in enumerate(inputs):
         if one.lengths != first:
@@ -179,7 +179,9 @@ def _common_grid(inputs: tuple[Input, ...], axes: tuple[int, ...]) -> tuple[int,
     return first
 
 
-def _halo(depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[Input, ...]) -> Halo | None:
+def _halo(
+    depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[InputArray, ...]
+) -> Halo | None:
     """What blocks see of their neighbours; the inputs are told."""
     reach, kind, value = checked_halo(depth, boundary, vectorized)
     if not reach:
@@ -195,13 +197,13 @@ def _halo(depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, in
     return halo
 
 
-def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
-    from .random import make_streams  # brings in numpy.random
+def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
+    from .random import make_random_streams  # brings in numpy.random
 
-    return make_streams(rng, func, kwargs)
+    return make_random_streams(rng, func, kwargs)
 
 
-def _bounds(chunk: Any, count: int, inputs: tuple[Input, ...], halo: Halo | None) -> list[tuple[int, int]]:
+def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo | None) -> list[tuple[int, int]]:
     """The blocks of a block function."""
     if chunk is None:
         row_bytes = sum(one.row_bytes for one in inputs)
@@ -232,7 +234,7 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
         shape = tuple(target.shape)
         if len(shape) < len(grid):
             raise ValueError(f"out has shape {shape}, too few dimensions for {len(grid)} mapped axes of lengths {grid}")
-        places = result_places(axes, len(shape))
+        places = result_axes(axes, len(shape))
         found = tuple(shape[place] for place in places)
         if found != grid and not vectorized:
             raise ValueError(

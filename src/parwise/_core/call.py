@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .indexing import Halo
-from .input_array import Input
-from .input_items import Feed
+from .input_array import InputArray
+from .input_items import ItemFeed
 from .results import Form
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .random import Streams
+    from .random import RandomStreams
 
 
 class Block(NamedTuple):
@@ -44,7 +44,7 @@ class Call:
     Attributes
     ----------
     func : callable
-    inputs : tuple of Input
+    inputs : tuple of InputArray
         The mapped arrays.
     args, kwargs : tuple and dict
         Handed to every call of `func`.
@@ -59,23 +59,23 @@ class Call:
         The blocks of a block function; None for an element function.
     halo : Halo, optional
         What those see of their neighbours, if anything.
-    streams : Streams, optional
+    streams : RandomStreams, optional
         Generators of random numbers, if the function gets any.
-    feed : Feed, optional
+    feed : ItemFeed, optional
         Where items come from, if the result is to be a list.
     out : tuple, optional
         Arrays to fill.
     settings : Settings
     raw : bool
         Whether results are handed over as the function gave them (a
-        `Collection`), not as one array.
-    carriage : callable
+        `RawResults`), not as one array.
+    transfer_seconds : callable
         Tells about how many seconds it takes to hand an element to a worker,
         and the result back, where that is more than copying arrays.
     """
 
     func: Callable[..., Any]
-    inputs: tuple[Input, ...]
+    inputs: tuple[InputArray, ...]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     vectorized: bool
@@ -83,12 +83,12 @@ class Call:
     grid: tuple[int, ...]
     bounds: list[tuple[int, int]] | None
     halo: Halo | None
-    streams: Streams | None
+    streams: RandomStreams | None
     out: tuple[Any, ...] | None
     settings: Settings
-    feed: Feed | None = None
+    feed: ItemFeed | None = None
     raw: bool = False
-    carriage: Callable[[], float] = float
+    transfer_seconds: Callable[[], float] = float
 
     @property
     def count(self) -> int:
@@ -107,9 +107,9 @@ class Call:
         """Calls of the function, as far as that is known."""
         return self.count if self.bounds is None else len(self.bounds)
 
-    def why_plain(self, nested: bool) -> str | None:
+    def serial_reason(self, nested: bool) -> str | None:
         """Why it can only be the plain loop, if that is clear from the beginning."""
-        return self.settings.why_plain(self.tasks, nested, "element" if self.bounds is None else "block")
+        return self.settings.serial_reason(self.tasks, nested, "element" if self.bounds is None else "block")
 
     @property
     def blocks(self) -> list[Block]:
@@ -117,9 +117,9 @@ class Call:
         halo = self.halo
         return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
 
-    def places(self, ndim: int) -> tuple[int, ...]:
+    def result_axes(self, ndim: int) -> tuple[int, ...]:
         """Where the mapped axes stand in a result of `ndim` dimensions."""
-        return tuple(range(len(self.grid))) if self.raw else result_places(self.axis, ndim)
+        return tuple(range(len(self.grid))) if self.raw else result_axes(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""
@@ -143,7 +143,7 @@ class Call:
         return tuple(int(i) for i in np.unravel_index(index, self.grid))
 
 
-def result_places(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+def result_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """Where the mapped axes stand in a result of `ndim` dimensions.
 
     They keep their places; where the result has too few dimensions they are
@@ -151,19 +151,19 @@ def result_places(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
     Examples
     --------
-    >>> result_places((1, 2), 3), result_places((1, 2), 2), result_places((-1,), 2)
+    >>> result_axes((1, 2), 3), result_axes((1, 2), 2), result_axes((-1,), 2)
     ((1, 2), (0, 1), (1,))
     """
-    places = [0] * len(axes)
+    axis_of = [0] * len(axes)
     order = sorted(range(len(axes)), key=lambda k: axes[k])
     if axes[0] >= 0:
         limit = ndim - 1
         for k in reversed(order):
-            places[k] = limit = min(axes[k], limit)
+            axis_of[k] = limit = min(axes[k], limit)
             limit -= 1
     else:
         limit = 0
         for k in order:
-            places[k] = limit = max(ndim + axes[k], limit)
+            axis_of[k] = limit = max(ndim + axes[k], limit)
             limit += 1
-    return tuple(places)
+    return tuple(axis_of)

@@ -12,11 +12,11 @@ import numpy as np
 
 NOWHERE = -1
 #: Bytes of shared memory that a mark takes.
-MARK_BYTES = 5 * 8
+CURSOR_BYTES = 5 * 8
 _INDEX, _SINCE, _SLOT, _COUNT, _BLANK = range(5)
 
 
-class Mark:
+class Cursor:
     """The element that a worker is at, seen from either side.
 
     To write it down costs 80 ns an element, which is much beside a function of
@@ -27,7 +27,7 @@ class Mark:
     Parameters
     ----------
     memory : memoryview
-        `MARK_BYTES` of shared memory.
+        `CURSOR_BYTES` of shared memory.
     outputs : list of memoryview
         Slots for results, in shared memory too.
 
@@ -83,7 +83,7 @@ class Mark:
             for words[_INDEX], result in enumerate(calls, index + 1):
                 yield result
 
-    def trail(self, count: int, dtype: type) -> np.ndarray | None:
+    def fill_pattern(self, count: int, dtype: type) -> np.ndarray | None:
         """Memory for `count` results of 8 bytes, from the element at hand on, which tells how far they came.
 
         None if there is none that others see.

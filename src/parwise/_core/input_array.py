@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .indexing import Halo, boxes
-from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, place, private_memory
+from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
 
 
-class Input:
+class InputArray:
     """An array that is mapped over, seen with its mapped axes in front.
 
     Parameters
@@ -32,7 +32,7 @@ class Input:
         How one element (or the whole array, for blocks) lies in the source.
     step : int
         Stride from an element to the next.
-    row : int or None
+    run_end : int or None
         Elements after which the address no longer follows `step` modulo the
         alignment, so that a copied run must end there.
     """
@@ -48,13 +48,13 @@ class Input:
         else:
             self.lengths = tuple(shape[axis] for axis in axes)
             self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
-        self.row: int | None = None
+        self.run_end: int | None = None
         self.step = 0
         # What blocks see of their neighbours.
         self.halo: Halo | None = None
         self._padded: tuple[int, ...] = ()
         # Whether a file's elements lie otherwise than what is read.
-        self._lies = False
+        self._has_strides = False
         if self.loaded:
             self._describe_array(shape)
         else:
@@ -90,18 +90,18 @@ class Input:
                 lead, (*self.grid, *self.piece), (self.step, *strides), writeable=lead.flags.writeable
             )
         if any(gap % ALIGNMENT for gap in gaps):
-            self.row = live[-1][0]
+            self.run_end = live[-1][0]
         return lead
 
     def _describe_file(self, shape: tuple[int, ...]) -> None:
         """What reading one element gives: fresh, contiguous, writable memory, unless the source tells how it lies."""
         dtype = self.source.dtype
-        lies = getattr(self.source, "lies", None)
-        if lies is not None:
-            self._lies = True
-            own = lies if self.vectorized else tuple(n for d, n in enumerate(lies) if d not in self.axes)
+        strides = getattr(self.source, "read_strides", None)
+        if strides is not None:
+            self._has_strides = True
+            own = strides if self.vectorized else tuple(n for d, n in enumerate(strides) if d not in self.axes)
             self.like = Layout("ndarray", dtype, False, shape if self.vectorized else self.piece, own)
-            self.step = lies[self.axes[-1]]
+            self.step = strides[self.axes[-1]]
             return
         if self.vectorized:
             self.like = Layout("ndarray", dtype, True, shape, _contiguous(shape, dtype))
@@ -139,7 +139,9 @@ class Input:
         axis = self.axes[0]
         shape = (*self.like.shape[:axis], count, *self.like.shape[axis + 1 :])
         strides = (
-            self.like.strides if self.loaded or self._lies or self._padded else _contiguous(shape, self.like.dtype)
+            self.like.strides
+            if self.loaded or self._has_strides or self._padded
+            else _contiguous(shape, self.like.dtype)
         )
         return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
 
@@ -193,12 +195,12 @@ class Input:
             return run
         layout = layout or (self.block_layout(lo, hi) if self.vectorized else self.layout(hi - lo))
         if self.as_object:
-            return layout.dress(self.objects(lo, hi, layout))
-        (offset,), nbytes = place([layout], [self.address(lo)])
+            return layout.as_given(self.objects(lo, hi, layout))
+        (offset,), nbytes = offsets_for([layout], [self.address(lo)])
         memory, start = private_memory(nbytes)
         run = layout.view(memory, start + offset, None if self.vectorized else hi - lo)
         self.copy_to(run, lo, hi)
-        return layout.dress(run)
+        return layout.as_given(run)
 
     def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
         """A copy of ``lo:hi`` of an array of Python objects, which lies as `layout` says.

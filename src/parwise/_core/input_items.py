@@ -27,7 +27,7 @@ TAKING_SECONDS = 0.004
 _OBJECT = np.dtype(object)
 
 
-class Feed:
+class ItemFeed:
     """Items of some iterables in step, taken from them no sooner than needed.
 
     They are taken by the thread that made this, and by no other unless that is
@@ -45,7 +45,7 @@ class Feed:
     ----------
     count : int
         How many there are: `ENDLESS` until that is known.
-    most : int
+    limit : int
         So many are taken for now.
     error : BaseException or None
         What an iterator raised.
@@ -67,7 +67,7 @@ class Feed:
         self._keep = keep
         # Whether the last item was long in coming.
         self._slow = False
-        self.most = ENDLESS
+        self.limit = ENDLESS
         self.count = (
             lengths.pop() if len(lengths) == 1 and all(isinstance(one, Sized) for one in iterables) else ENDLESS
         )
@@ -79,7 +79,7 @@ class Feed:
         Those behind `least` may be left for later, if they are long in coming.
         """
         if self._thread in (None, threading.get_ident()):
-            self._fill(min(stop, self.count, self.most), stop if least is None else least)
+            self._fill(min(stop, self.count, self.limit), stop if least is None else least)
         return min(stop, self._taken)
 
     def _fill(self, stop: int, least: int) -> None:
@@ -89,12 +89,12 @@ class Feed:
             ahead = self._taken - least
             if ahead >= 0 and (self._slow or (ahead >= LOOK_AHEAD and now - begun > TAKING_SECONDS)):
                 return
-            self._take(min(stop, self._taken + size))
+            self._read(min(stop, self._taken + size))
             before, now = now, clock()
             self._slow = now - before > SLOW_SECONDS * size
             size *= 2
 
-    def _take(self, stop: int) -> None:
+    def _read(self, stop: int) -> None:
         items, taken = self._items, self._taken
         try:
             items.update(zip(range(taken, stop), self._iterator, strict=False))
@@ -108,7 +108,7 @@ class Feed:
             if taken < stop:
                 self.count = taken
 
-    def belong(self) -> None:
+    def adopt_thread(self) -> None:
         """Take items in this thread from now on."""
         if self._thread is not None:
             self._thread = threading.get_ident()
@@ -133,15 +133,15 @@ def _length(iterable: Any) -> str:
     return f"{len(iterable)}" if isinstance(iterable, Sized) else f"unknown ({type(iterable).__name__})"
 
 
-class Column:
+class ItemColumn:
     """One of the iterables, as an input of a call."""
 
     as_object = True
     scalars = False
-    row: int | None = None
+    run_end: int | None = None
     row_bytes = 8
 
-    def __init__(self, feed: Feed, k: int) -> None:
+    def __init__(self, feed: ItemFeed, k: int) -> None:
         self._feed = feed
         self._k = k
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .cursor import Mark
+from .cursor import Cursor
 from .indexing import Halo
 from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack
 
 if TYPE_CHECKING:
-    from .random import Streams
+    from .random import RandomStreams
 
 
 #: Gives memory for results of one dtype and shape: ``place(count, dtype, shape)``.
-Place: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
+Allocate: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
 
 
 _nested: ContextVar[bool] = ContextVar("parwise_nested", default=False)
@@ -91,7 +91,7 @@ class Kernel:
         Whether the mark tells since when the function is at an element.
     halo : Halo, optional
         What blocks see of their neighbours, which is cut off results.
-    streams : Streams, optional
+    streams : RandomStreams, optional
         Generators that calls get as ``rng``.
     stride : int
         Elements from one block to the next.
@@ -106,12 +106,12 @@ class Kernel:
     ignore: bool = False
     timed: bool = False
     halo: Halo | None = None
-    streams: Streams | None = None
+    streams: RandomStreams | None = None
     stride: int = 1
     form: Form = "arrays"
 
     def run(
-        self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None = None, place: Place = new_memory
+        self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None = None, allocate: Allocate = new_memory
     ) -> Outcome:
         """Call the function on each element of `runs`, or once on the block.
 
@@ -121,9 +121,9 @@ class Kernel:
             One per mapped array, in the caller's layout.
         lo, hi : int
             The elements, without what a block sees of its neighbours.
-        mark : Mark, optional
+        cursor : Cursor, optional
             Kept at the element at hand, for whoever finds this process dead.
-        place : callable
+        allocate : callable
             Where results go if they are arrays of one dtype and shape.
         """
         # `map` calls at C speed and walks arrays as `a[i]` does.
@@ -132,13 +132,13 @@ class Kernel:
         start = time.perf_counter()
         try:
             if self.vectorized:
-                outcome = self._block(runs, lo, hi, mark)
+                outcome = self._block(runs, lo, hi, cursor)
             elif self.ignore:
-                outcome = self._elements_with_gaps(elements, runs, lo, mark)
+                outcome = self._elements_with_gaps(elements, runs, lo, cursor)
             elif self.form == "list":
-                outcome = self._list(elements, runs, lo, mark)
+                outcome = self._list(elements, runs, lo, cursor)
             else:
-                outcome = Outcome(self._elements(elements, runs, lo, mark, place), 0.0)
+                outcome = Outcome(self._elements(elements, runs, lo, cursor, allocate), 0.0)
         except BaseException as error:
             # Its iterator knows how far it came, at no cost per element.
             left = 0 if self.vectorized else length_hint(elements)
@@ -149,9 +149,9 @@ class Kernel:
         outcome.seconds, outcome.begun = time.perf_counter() - start, start
         return outcome
 
-    def _block(self, runs: list[np.ndarray], lo: int, hi: int, mark: Mark | None) -> Outcome:
-        if mark is not None:
-            mark.enter(lo)
+    def _block(self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None) -> Outcome:
+        if cursor is not None:
+            cursor.enter(lo)
         kwargs = self.kwargs if self.streams is None else {**self.kwargs, "rng": self.streams.one(lo // self.stride)}
         try:
             result = self.func(*runs, *self.args, **kwargs)
@@ -218,26 +218,26 @@ class Kernel:
             return map(func, elements, *runs[1:], *map(repeat, self.args), streams)
         return map(func, elements, *runs[1:], *map(repeat, self.args))
 
-    def _marked(self, calls: Iterator[Any], index: int, mark: Mark | None) -> Iterator[Any]:
-        """The same results, of elements from `index` on, with `mark` kept."""
-        return calls if mark is None else mark.follow(calls, index, self.timed)
+    def _with_cursor(self, calls: Iterator[Any], index: int, cursor: Cursor | None) -> Iterator[Any]:
+        """The same results, of elements from `index` on, with `cursor` kept."""
+        return calls if cursor is None else cursor.follow(calls, index, self.timed)
 
     def _elements(
-        self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None, place: Place
+        self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None, allocate: Allocate
     ) -> Results:
-        results, found = self._gather(self._calls(self.func, elements, runs, lo), len(runs[0]), lo, mark, place)
+        results, found = self._gather(self._calls(self.func, elements, runs, lo), len(runs[0]), lo, cursor, allocate)
         if found < len(runs[0]):
             # `map` takes a StopIteration from the function for its own end; a
             # plain loop lets it through.
             raise StopIteration
         return results
 
-    def _list(self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None) -> Outcome:
+    def _list(self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None) -> Outcome:
         """Results as they are, up to the first that is none."""
         raw: list[Any] = []
         error: BaseException | None = None
         try:
-            raw.extend(self._marked(self._calls(self.func, elements, runs, lo), lo, mark))
+            raw.extend(self._with_cursor(self._calls(self.func, elements, runs, lo), lo, cursor))
         except BaseException as caught:
             error = caught
         if error is None and len(raw) < len(runs[0]):
@@ -246,23 +246,23 @@ class Kernel:
         return Outcome(results, 0.0, index=-1 if error is None else lo + len(raw), error=error)
 
     def _gather(
-        self, calls: Iterator[Any], count: int, lo: int, mark: Mark | None, place: Place
+        self, calls: Iterator[Any], count: int, lo: int, cursor: Cursor | None, allocate: Allocate
     ) -> tuple[Results, int]:
         """Collect results, arrays and numbers straight into their place, and tell how many there were."""
-        if mark is not None:
-            mark.enter(lo)
+        if cursor is not None:
+            cursor.enter(lo)
         raw = list(islice(calls, 1))
-        if mark is not None and raw and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
-            trail = mark.trail(count, dtype)
-            if trail is not None:
-                found, odd = _fill(trail, raw[0], calls)
-                numbers = Stack(type(raw[0]), trail[:found])
+        if cursor is not None and raw and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
+            fill_pattern = cursor.fill_pattern(count, dtype)
+            if fill_pattern is not None:
+                found, odd = _fill(fill_pattern, raw[0], calls)
+                numbers = Stack(type(raw[0]), fill_pattern[:found])
                 if not odd:
                     return Results([numbers]), found
                 raw = numbers.unstack() + odd
-        calls = self._marked(calls, lo + len(raw), mark)
+        calls = self._with_cursor(calls, lo + len(raw), cursor)
         if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
-            stack = _stack(raw[0], calls, count, place)
+            stack = _stack(raw[0], calls, count, allocate)
             if isinstance(stack, np.ndarray):
                 return Results([Stack(np.ndarray, stack)]), len(stack)
             raw = stack
@@ -275,7 +275,7 @@ class Kernel:
         return self.pack(raw, range(lo, lo + len(raw))), len(raw)
 
     def _elements_with_gaps(
-        self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, mark: Mark | None
+        self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None
     ) -> Outcome:
         """Results of the elements that raised nothing, and the indices of the others."""
         gaps: list[int] = []
@@ -291,7 +291,7 @@ class Kernel:
                     first.append(error)
                 return _GAP
 
-        calls = self._marked(self._calls(attempt, elements, runs, lo), lo, mark)
+        calls = self._with_cursor(self._calls(attempt, elements, runs, lo), lo, cursor)
         kept = (one for one in calls if one is not _GAP)
         raw = list(kept if self.form == "list" else map(detached, kept))
         missing = set(gaps)
@@ -309,7 +309,7 @@ def _call_with_rng(function: Callable[..., Any], *given: Any) -> Any:
 _GAP = object()
 
 
-def _fill(trail: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, list[Any]]:
+def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, list[Any]]:
     """Put numbers of one type into their place, each as it comes.
 
     Returns
@@ -319,7 +319,7 @@ def _fill(trail: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, lis
     odd : list
         The next one, if it does not fit.
     """
-    kind, words = type(first), trail.data
+    kind, words = type(first), fill_pattern.data
     for at, result in chain(((0, first),), enumerate(calls, 1)):
         if type(result) is not kind:
             return at, [result]
@@ -330,7 +330,7 @@ def _fill(trail: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, lis
     return at + 1, []
 
 
-def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) -> np.ndarray | list[Any]:
+def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate) -> np.ndarray | list[Any]:
     """Copy arrays of one dtype and shape into their place, each as it comes.
 
     Returns
@@ -339,7 +339,7 @@ def _stack(first: np.ndarray, calls: Iterator[Any], count: int, place: Place) ->
         The stack; or, from the first result on that does not fit, all so far.
     """
     dtype, shape = first.dtype, first.shape
-    stack = place(count, dtype, shape)
+    stack = allocate(count, dtype, shape)
     stack[0] = first
     at = 1
     for result in calls:

@@ -69,7 +69,7 @@ class Layout(NamedTuple):
         # Not `self.dtype`: each array of StringDType has one of its own, which keeps the long strings.
         return np.ndarray(run.shape, memory.dtype, memory, run.below, run.strides)
 
-    def dress(self, view: np.ndarray) -> np.ndarray:
+    def as_given(self, view: np.ndarray) -> np.ndarray:
         """`view` as the function is to see it: its type, and read-only if it was."""
         if self.kind != "ndarray":
             memory, view = view.base, view.view(getattr(np, self.kind))
@@ -156,7 +156,7 @@ def _congruent(least: int, value: int, modulus: int) -> int:
     return least + (value - least) % modulus
 
 
-def place(layouts: list[Layout], addresses: list[int]) -> tuple[list[int], int]:
+def offsets_for(layouts: list[Layout], addresses: list[int]) -> tuple[list[int], int]:
     """Lay runs one behind another in page-aligned memory.
 
     Parameters

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import user_level
-from .call import Call, result_places
+from .call import Call, result_axes
 from .indexing import Task
 from .layout import address_of
-from .output_column import Target, gap_value
+from .output_column import OutputColumn, gap_value
 from .results import Column, Results, Stack
 
 # So many indices are named in the warning.
@@ -81,7 +81,7 @@ class Gaps:
         )
 
 
-class Assembler:
+class ArrayOutput:
     """Takes results in any order and gives the array, or tuple of arrays.
 
     Parameters
@@ -91,7 +91,7 @@ class Assembler:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._targets: list[Target] = []
+        self._targets: list[OutputColumn] = []
         self._wrap: type[tuple[Any, ...]] | None = None
         self._begun = False
         self._lock = threading.Lock()
@@ -126,12 +126,12 @@ class Assembler:
             )
         self._wrap = results.wrap
         self._targets = [
-            Target(self._call, task, column, None if out is None else out[k])
+            OutputColumn(self._call, task, column, None if out is None else out[k])
             for k, column in enumerate(results.columns)
         ]
         self._begun = True
 
-    def place(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for results from `lo` on: the final array's own, where it fits."""
         if len(self._targets) == 1 and self._wrap is None:
             own = self._targets[0].rows_for(lo, count, dtype, shape)
@@ -155,7 +155,7 @@ class Assembler:
         out = self._call.out
         if out is None:
             grid = self._call.grid
-            places = result_places(self._call.axis, len(grid))
+            places = result_axes(self._call.axis, len(grid))
             return np.moveaxis(np.asarray([]).reshape(grid), range(len(grid)), places)
         return out[0] if len(out) == 1 else out
 
@@ -168,7 +168,7 @@ class Assembler:
             return call.out[0] if len(call.out) == 1 else call.out
         if call.vectorized:
             return np.full(call.inputs[0].source.shape, np.nan)
-        places = result_places(call.axis, len(call.grid))
+        places = result_axes(call.axis, len(call.grid))
         return np.moveaxis(np.full(call.grid, np.nan), range(len(call.grid)), places)
 
 
@@ -176,7 +176,7 @@ def _describe(results: Results) -> str:
     return f"{len(results.columns)} result(s) {'in a tuple' if results.wrap else 'alone'}"
 
 
-class Collection(NamedTuple):
+class RawResults(NamedTuple):
     """What the function gave for each element.
 
     Attributes
@@ -208,8 +208,8 @@ class Collection(NamedTuple):
         return list(flat)
 
 
-class Collector:
-    """Takes results in any order, as `Assembler` does, and changes none.
+class RawOutput:
+    """Takes results in any order, as `ArrayOutput` does, and changes none.
 
     Parameters
     ----------
@@ -251,30 +251,30 @@ class Collector:
         array = column.array
         return bool(column.kind == self._kind and array.dtype == rows.dtype and array.shape[1:] == rows.shape[1:])
 
-    def place(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for arrays from `lo` on: that where they stay, if it fits."""
         rows = self._rows
         if rows is None or self._kind is not np.ndarray or dtype != rows.dtype or shape != rows.shape[1:]:
             return np.empty((count, *shape), dtype)
         return rows[lo : lo + count]
 
-    def finish(self, gaps: np.ndarray) -> Collection:
+    def finish(self, gaps: np.ndarray) -> RawResults:
         """All results; `gaps` are the elements that have none."""
         grid = self._call.grid
         if self._rows is not None and not self._odd:
-            return Collection(self._rows.reshape(*grid, *self._rows.shape[1:]), self._kind, len(grid), gaps)
+            return RawResults(self._rows.reshape(*grid, *self._rows.shape[1:]), self._kind, len(grid), gaps)
         every = np.empty(self._call.count, object)
         if self._rows is not None and self._filled is not None:
             at = np.flatnonzero(self._filled).tolist()
             _spread(every, at, _values(Stack(self._kind, self._rows[self._filled])))
         for indices, values in self._odd:
             _spread(every, indices, values)
-        return Collection(every.reshape(grid), None, len(grid), gaps)
+        return RawResults(every.reshape(grid), None, len(grid), gaps)
 
 
-def collection_of(call: Call, column: Column) -> Collection:
+def raw_results(call: Call, column: Column) -> RawResults:
     """The results of a call whose only task is at hand."""
-    collector = Collector(call)
+    collector = RawOutput(call)
     collector.add(Task(0, call.count), Results([column]))
     return collector.finish(np.empty(0, np.intp))
 
@@ -282,7 +282,7 @@ def collection_of(call: Call, column: Column) -> Collection:
 def _values(column: Column) -> list[Any]:
     """Single results, in memory of their own."""
     if isinstance(column, Stack):
-        return Collection(column.array.copy(), column.kind, 1, np.empty(0, np.intp)).values()
+        return RawResults(column.array.copy(), column.kind, 1, np.empty(0, np.intp)).values()
     return column
 
 
@@ -292,21 +292,21 @@ def _spread(every: np.ndarray, indices: list[int], values: list[Any]) -> None:
         every[index] = value
 
 
-class Listing:
+class ListOutput:
     """Puts the results of all tasks together to a list."""
 
     def __init__(self) -> None:
         self._results: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def place(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for results that are stacked."""
         return np.empty((count, *shape), dtype)
 
     def __contains__(self, index: int) -> bool:
         return index in self._results
 
-    def take(self, index: int) -> list[Any]:
+    def pop_results(self, index: int) -> list[Any]:
         """Hand over the results from `index` on that are there, which are not kept."""
         found = self._results
         with self._lock:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .call import Call, result_places
+from .call import Call, result_axes
 from .indexing import Task, boxes
 from .layout import address_of
 from .results import Column, Stack
 
 
-class Target:
+class OutputColumn:
     """One array of the result.
 
     Results like the first one go straight to their rows. The others are kept
@@ -63,7 +63,7 @@ class Target:
             dtype = np.concatenate([np.empty(0, first.array.dtype)] * twice).dtype
         else:
             self._shape = first.array.shape[1:]
-            self._places = result_places(call.axis, len(grid) + len(self._shape))
+            self._places = result_axes(call.axis, len(grid) + len(self._shape))
             dtype = first.array.dtype
             if not (dtype.isnative and dtype.kind in "?biufc"):  # others may become another type in a list
                 dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
@@ -240,7 +240,7 @@ class Target:
             full[found] = whole
             whole = full
         whole = whole.reshape(*call.grid, *whole.shape[1:])
-        places = result_places(call.axis, whole.ndim)
+        places = result_axes(call.axis, whole.ndim)
         return np.ascontiguousarray(np.moveaxis(whole, range(len(call.grid)), places))
 
     def _stacked(self, chosen: np.ndarray) -> Stack:

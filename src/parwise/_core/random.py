@@ -18,7 +18,7 @@ _MIX_L, _MIX_R = 0xCA01F9DD, 0x4973F715
 _WORD = 2**32 - 1
 
 
-class Streams:
+class RandomStreams:
     """The generators of one call: element i gets that of ``seed.spawn(n)[i]``.
 
     Parameters
@@ -58,7 +58,7 @@ class Streams:
 class _Child(np.random.bit_generator.ISpawnableSeedSequence):
     """The seed of one element, which is hashed already, and made whole only if somebody asks for more."""
 
-    def __init__(self, streams: Streams, index: int, words: np.ndarray) -> None:
+    def __init__(self, streams: RandomStreams, index: int, words: np.ndarray) -> None:
         self._streams = streams
         self._index = index
         self._words = words
@@ -137,7 +137,7 @@ def _words_of_children(seed: np.random.SeedSequence, lo: int, hi: int) -> np.nda
     return np.stack([words[k] | words[k + 1] << 32 for k in range(0, 8, 2)], axis=1)
 
 
-def make_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
+def make_random_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
     """Streams from what the user gave, as SPEC 7 has it.
 
     A number gives the same streams each time. Of what has a state of its own
@@ -149,9 +149,9 @@ def make_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
     if isinstance(rng, np.random.Generator):
         rng = rng.bit_generator
     if isinstance(rng, np.random.BitGenerator):
-        return Streams(_child(rng.seed_seq), type(rng))
+        return RandomStreams(_child(rng.seed_seq), type(rng))
     if isinstance(rng, np.random.SeedSequence):
-        return Streams(_child(rng), np.random.PCG64)
+        return RandomStreams(_child(rng), np.random.PCG64)
     if isinstance(rng, np.random.RandomState):
         raise TypeError("rng is a RandomState, which cannot be split; pass an int or np.random.default_rng(...)")
     words = list(rng) if isinstance(rng, list | tuple | np.ndarray) else [rng]
@@ -160,7 +160,7 @@ def make_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> Streams:
     if any(word < 0 for word in words):
         raise ValueError(f"rng must not be negative, got {rng}")
     entropy = int(rng) if is_int(rng) else [int(word) for word in words]
-    return Streams(np.random.SeedSequence(entropy), np.random.PCG64)
+    return RandomStreams(np.random.SeedSequence(entropy), np.random.PCG64)
 
 
 def _child(seed: Any) -> np.random.SeedSequence:

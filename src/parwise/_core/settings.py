@@ -34,16 +34,16 @@ class Settings(NamedTuple):
     progress: Any = None
 
     @property
-    def shares(self) -> bool:
+    def shares_globals(self) -> bool:
         """Whether functions are to find what an initializer has set."""
         return is_pool(self.executor) and bool(self.executor.initialized)
 
     @property
-    def needs_own_workers(self) -> bool:
+    def needs_killable_workers(self) -> bool:
         """Whether what happens to workers is to be seen to, which no executor does for its calls."""
         return self.timeout is not None or self.retries > 0
 
-    def why_plain(self, tasks: int, nested: bool, what: str = "element") -> str | None:
+    def serial_reason(self, tasks: int, nested: bool, what: str = "element") -> str | None:
         """Why a call of so many tasks can only be the plain loop, if that is clear from the beginning."""
         if self.executor == "serial":
             return "executor='serial'"

@@ -12,15 +12,15 @@ from types import TracebackType
 from typing import Any, Literal
 
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
-from .._system.interpreter import Uninterrupted, short_turns
+from .._system.interpreter import DeferredInterrupt, short_switch_interval
 from .._workers.default_pool import default_pool, known_pool
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError
-from .dispatcher import Crew
+from .dispatcher import Dispatcher
 from .job import Job
 
 
-class Room:
+class CpuAvailability:
     """Whether there are CPUs for workers, or BLAS has them all at work already.
 
     Workers keep the caller's number of BLAS threads, which its bits depend on.
@@ -60,17 +60,17 @@ class Room:
 # caller's time; handing a call to workers that are up about 0.5 ms of it.
 COLD_SECONDS = 0.030
 WARM_SECONDS = 0.002
-# A task of the caller gets company once it has taken so long that, if all
+# A task of the caller gets help once it has taken so long that, if all
 # others take as long, workers pay; but not before, nor much later than this.
-LEAST_PATIENCE = 0.002
-PATIENCE = 0.010
+LEAST_HELP_SECONDS = 0.002
+HELP_AFTER_SECONDS = 0.010
 # Where handing over takes long, not before so many times that, nor before it is no hiccup of this machine's: the
 # libraries that such a function needs take a worker up to a second.
-CARRIAGES = 2
-CARRIED_PATIENCE = 0.050
+TRANSFERS = 2
+TRANSFER_HELP_SECONDS = 0.050
 
 
-class Company:
+class BackgroundDispatcher:
     """Attends to the workers while the caller computes.
 
     Between two tasks the caller does so itself. If one of its tasks lasts too
@@ -85,8 +85,8 @@ class Company:
         If not this process's own one.
     """
 
-    crew: Crew
-    room: Room
+    dispatcher: Dispatcher
+    cpus: CpuAvailability
     pool: WorkerPool
 
     def __init__(self, job: Job, pool: WorkerPool | None) -> None:
@@ -95,9 +95,9 @@ class Company:
         self._joined = False
         self._start: Callable[[], int] = _nowhere
         self._deadline: float | None = None
-        self._retry = LEAST_PATIENCE / 2
+        self._retry = LEAST_HELP_SECONDS / 2
         # Whether the second thread has made turns short.
-        self._short = False
+        self._switch_shortened = False
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
         self._gone = _thread.allocate_lock()
@@ -110,7 +110,7 @@ class Company:
         self.pace = 0.0
         self._local_threads = local_threads(look=False)
 
-    def __enter__(self) -> Company:
+    def __enter__(self) -> BackgroundDispatcher:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -127,7 +127,7 @@ class Company:
         finally:
             if self._joined:
                 try:
-                    self.crew.__exit__(type(error), error, None)
+                    self.dispatcher.__exit__(type(error), error, None)
                 finally:
                     self.pool.lock.release()
 
@@ -143,13 +143,13 @@ class Company:
         if self._joined:
             return True
         self.pool = self._given_pool or default_pool()
-        with Uninterrupted():
+        with DeferredInterrupt():
             if not self.pool.lock.acquire(blocking=False):
                 return False
             try:
                 self._job.open(self._start())
-                self.crew = Crew(self._job, self.pool)
-                self.room = Room(self._job)
+                self.dispatcher = Dispatcher(self._job, self.pool)
+                self.cpus = CpuAvailability(self._job)
                 self._joined = True
             finally:
                 if not self._joined:
@@ -180,16 +180,16 @@ class Company:
                 self._state = "alone"
         return deadline
 
-    def attend(self, wanted: bool) -> None:
+    def poll(self, wanted: bool) -> None:
         """See to the workers from the caller's thread, and start them if `wanted`."""
         with self._turn:
             self._deadline = None
             if self._state in ("preparing", "active"):
                 return
-            if self.crew.started:
-                self.crew.step(0)
+            if self.dispatcher.started:
+                self.dispatcher.step(0)
             elif wanted:
-                self.crew.start()
+                self.dispatcher.start()
 
     @cached_property
     def warm(self) -> bool:
@@ -198,50 +198,52 @@ class Company:
         return pool is not None and pool.seems_warm
 
     @property
-    def found_warm(self) -> bool:
+    def has_idle_workers(self) -> bool:
         """Whether workers of an earlier call are up; if the other thread brings up some, it hears them."""
         with self._turn:
-            return self._state not in ("preparing", "active") and self.crew.warm
+            return self._state not in ("preparing", "active") and self.dispatcher.warm
 
-    def patience(self) -> float:
+    def help_after(self) -> float:
         """How long the caller's first element may take before workers are brought in beside it."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
-        return self.at_least(min(PATIENCE, max(LEAST_PATIENCE, least / max(1, self._job.call.count - 1))))
+        return self.help_after_at_least(
+            min(HELP_AFTER_SECONDS, max(LEAST_HELP_SECONDS, least / max(1, self._job.call.count - 1)))
+        )
 
-    def at_least(self, patience: float = PATIENCE) -> float:
+    def help_after_at_least(self, help_after: float = HELP_AFTER_SECONDS) -> float:
         """As much patience, or what there must be where handing over takes long."""
-        carriage = self._job.call.carriage()
-        return max(patience, CARRIED_PATIENCE, CARRIAGES * carriage) if carriage else patience
+        transfer_seconds = self._job.call.transfer_seconds()
+        return max(help_after, TRANSFER_HELP_SECONDS, TRANSFERS * transfer_seconds) if transfer_seconds else help_after
 
     def leave(self) -> None:
         """Stop; when this returns the caller has the workers to itself."""
-        if self._joined and self.pool.foreign:  # the other thread is the parent's, as are the workers
+        if self._joined and self.pool.owned_by_parent:  # the other thread is the parent's, as are the workers
             return
         with self._turn:
             if self._state != "active":
-                self._go()
+                self._stop_helping()
                 return
         # An interrupt in here would leave two threads at the workers.
-        with Uninterrupted():
+        with DeferredInterrupt():
             with self._turn:
-                self._go()
-            self.crew.wake()
+                self._stop_helping()
+            self.dispatcher.wake()
             self._gone.acquire()
         if self.error is not None:
             error, self.error = self.error, None
             raise error
 
-    def _go(self) -> None:
+    def _stop_helping(self) -> None:
         if self._state != "left":
             self._state = "left"
-            self._lengthen()
+            self._restore_switch_interval()
             self._leaving.release()
 
-    def _lengthen(self) -> None:
+    def _restore_switch_interval(self) -> None:
         """Have turns of the usual length again; in the caller, since the other thread may come to it after the call."""
-        short, self._short = self._short, False
+        short, self._switch_shortened = self._switch_shortened, False
         if short:
-            short_turns.end()
+            short_switch_interval.end()
 
     def _run(self) -> None:
         """In the second thread: wait, take over when it is time, and attend to workers until the caller leaves."""
@@ -249,48 +251,48 @@ class Company:
             if self._state == "left":
                 return
             # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
-            short_turns.begin()
-            self._short = True
-        while not self._leaving.acquire(True, self._patience()):
-            if self._may_prepare() and self._prepare():
+            short_switch_interval.begin()
+            self._switch_shortened = True
+        while not self._leaving.acquire(True, self._wait_seconds()):
+            if self._may_start_workers() and self._pack_function():
                 self._drive()
                 return
 
-    def _patience(self) -> float:
+    def _wait_seconds(self) -> float:
         deadline = self._deadline
-        return PATIENCE if deadline is None else max(0.0, deadline - time.perf_counter())
+        return HELP_AFTER_SECONDS if deadline is None else max(0.0, deadline - time.perf_counter())
 
-    def _may_prepare(self) -> bool:
+    def _may_start_workers(self) -> bool:
         """Whether it is time to bring up workers; they are on their way then."""
         with self._turn:
             if self._state != "waiting" or self._deadline is None or time.perf_counter() < self._deadline:
                 return False
             # Now and then a thread of BLAS is seen to run that only goes to sleep: look again soon.
-            self._retry = min(2 * self._retry, PATIENCE)
+            self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
             self._deadline = time.perf_counter() + self._retry
-            if not self._join() or self._job.plan.empty:  # another thread's call has them; or nothing is left
+            if not self._join() or self._job.queue.empty:  # another thread's call has them; or nothing is left
                 return False
-            self.room.threads.add(threading.get_native_id())
-            if not self.room.seems_free():
+            self.cpus.threads.add(threading.get_native_id())
+            if not self.cpus.seems_free():
                 return False
             try:
-                if not self.crew.started:
-                    self.crew.call_up()
+                if not self.dispatcher.started:
+                    self.dispatcher.start_workers()
             except (ParwiseError, OSError):
                 self._deadline = None  # the caller tries, and is told, between two tasks
                 return False
             self._state = "preparing"
             return True
 
-    def _prepare(self) -> bool:
+    def _pack_function(self) -> bool:
         """Pickle the function, for which no caller waits, and take over if it is still there."""
         # Looking for libraries takes 16 ms beside a function in pure Python: workers are on their way.
         prepared = self._local_threads is not None or not local_threads()
         if prepared:  # and no number of threads is known to the caller's own thread alone
-            self.crew.local_threads = self._local_threads
+            self.dispatcher.local_threads = self._local_threads
             try:
-                if not self.crew.started:
-                    self.crew.prepare()
+                if not self.dispatcher.started:
+                    self.dispatcher.pack_function()
             except Exception:
                 # The function may have changed what it holds: the caller tries again between two tasks.
                 prepared = False
@@ -304,11 +306,11 @@ class Company:
     def _drive(self) -> None:
         """Be at the workers until the caller leaves."""
         try:
-            self.crew.beside = True
-            if not self.crew.started:
-                self.crew.start()
+            self.dispatcher.caller_computes = True
+            if not self.dispatcher.started:
+                self.dispatcher.start()
             while self._state == "active":
-                self.crew.step(None)
+                self.dispatcher.step(None)
                 self._job.show()
         except BaseException as error:
             self.error = error

@@ -12,9 +12,9 @@ from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results
 from .._system.blas import read_threads
-from .._system.environment import read_numerics, read_surroundings
+from .._system.environment import read_numeric_state, read_process_state
 from .._workers.encoding import unpack
-from .._workers.remote import MISSING, Parcel, compute
+from .._workers.remote import MISSING, TaskArguments, compute
 from .._workers.serialization import dump
 from ..errors import WorkerDiedError
 from .job import Job
@@ -25,7 +25,7 @@ TASK_SECONDS = 0.1
 LIGHT_BYTES = 2**16
 
 
-class Dispatch:
+class ExecutorRunner:
     """Tasks of one call on their way to and from an executor.
 
     Parameters
@@ -44,39 +44,39 @@ class Dispatch:
         self._executor = executor
         self._owner = os.getpid()
         self.workers = max(1, workers)
-        self._most = 2 * self.workers
+        self._most_tasks = 2 * self.workers
         self._flying: dict[Future[Any], Task] = {}
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to wait for."""
-        return not self._flying and self._job.plan.empty
+        return not self._flying and self._job.queue.empty
 
     def step(self) -> None:
         """Keep two tasks per worker under way, and take one that is done."""
-        self.supply()
+        self.assign_tasks()
         if self._flying:
             since = time.perf_counter()
             done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            if self._job.watch is not None:
-                self._job.watch.waited(since)
+            if self._job.observer is not None:
+                self._job.observer.waited(since)
             for future in done:
                 self._collect(future, self._flying.pop(future))
         self._job.show()
 
-    def supply(self) -> None:
+    def assign_tasks(self) -> None:
         """Keep two tasks per worker under way."""
-        while len(self._flying) < self._most:
-            task = self._job.plan.take(TASK_SECONDS, self.workers)
+        while len(self._flying) < self._most_tasks:
+            task = self._job.queue.next_task(TASK_SECONDS, self.workers)
             if task is None:
                 return
             self._submit(task)
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         """Take what is done, wait for nothing, and keep two tasks per worker under way."""
         for future in [future for future in self._flying if future.done()]:
             self._collect(future, self._flying.pop(future))
-        self.supply()
+        self.assign_tasks()
 
     def cancel(self) -> None:
         """Have nothing begun any more, and wait for no one."""
@@ -91,23 +91,23 @@ class Dispatch:
         raise NotImplementedError
 
 
-class _ToProcesses(Dispatch):
+class RemoteRunner(ExecutorRunner):
     """Tasks for processes, on this machine or others; the caller computes the first one too."""
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         super().__init__(job, executor, workers)
-        self._staged: dict[Task, Parcel] = {}
+        self._staged: dict[Task, TaskArguments] = {}
         settings = job.call.settings
         proved = settings.verify is not False and not settings.isolate
-        first = self._stage(job.first_task) if proved and not job.plan.empty else None
+        first = self._stage(job.first_task) if proved and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        body = (job.kernel, job.shared_layouts, read_numerics(), self._threads, first)
-        payload = dump(read_surroundings().path, body, settings.shares)
+        body = (job.kernel, job.shared_layouts, read_numeric_state(), self._threads, first)
+        payload = dump(read_process_state().path, body, settings.shares_globals)
         self._token = uuid.uuid4().hex
         self._table = payload.table
         self._payload = payload.to_bytes()
-        self._proofs: list[Results] = []
-        self._own = None if settings.isolate else job.plan.take()
+        self._handshakes: list[Results] = []
+        self._own = None if settings.isolate else job.queue.next_task()
 
     @property
     def finished(self) -> bool:
@@ -119,11 +119,11 @@ class _ToProcesses(Dispatch):
         if self._own is None:
             super().step()
         else:
-            self.supply()
+            self.assign_tasks()
             own, self._own = self._own, None
             self._job.compute_and_accept(own)
             self._job.show()
-        self._check_proofs()
+        self._check_handshakes()
 
     def _submit(self, task: Task) -> None:
         self._staged[task] = self._stage(task)
@@ -137,7 +137,7 @@ class _ToProcesses(Dispatch):
             raise self._broken(task, error) from error
         self._flying[future] = task
 
-    def _stage(self, task: Task) -> Parcel:
+    def _stage(self, task: Task) -> TaskArguments:
         memory = bytearray()
 
         def grow(nbytes: int) -> bytearray:
@@ -145,7 +145,7 @@ class _ToProcesses(Dispatch):
             return memory
 
         offsets, layouts = self._job.stage(task, grow)
-        return Parcel(task.lo, task.hi, offsets, layouts, bytes(memory))
+        return TaskArguments(task.lo, task.hi, offsets, layouts, bytes(memory))
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         try:
@@ -161,13 +161,13 @@ class _ToProcesses(Dispatch):
             self._send(task, attach=True)
             return
         del self._staged[task]
-        (head, buffers), proof, where = reply
-        if proof is not None:
-            self._take_proof(unpack(*proof)[0])
+        (head, buffers), handshake, where = reply
+        if handshake is not None:
+            self._receive_handshake(unpack(*handshake)[0])
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each: no more of them than there are workers.
-            self._most = max(1, self.workers // max(self._threads.values(), default=1))
+            self._most_tasks = max(1, self.workers // max(self._threads.values(), default=1))
         self._job.accept(task, outcome, where)
 
     def _lose(self, task: Task, error: WorkerDiedError) -> None:
@@ -180,20 +180,20 @@ class _ToProcesses(Dispatch):
         else:
             job.fail(task.lo, error)
 
-    def _take_proof(self, outcome: Outcome) -> None:
+    def _receive_handshake(self, outcome: Outcome) -> None:
         if outcome.error is not None and outcome.gaps is None:
             self._job.fail(outcome.index, outcome.error, self._job.first_task)
         elif outcome.results is not None:
-            self._proofs.append(outcome.results)
+            self._handshakes.append(outcome.results)
 
-    def _check_proofs(self) -> None:
+    def _check_handshakes(self) -> None:
         """Compare what each process gave for the first task with our own."""
         job = self._job
         if job.first is None:
             return
-        proofs, self._proofs = self._proofs, []
-        for proof in proofs:
-            job.compare(proof)
+        handshakes, self._handshakes = self._handshakes, []
+        for handshake in handshakes:
+            job.compare(handshake)
 
     def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
         lowest = min([task, *self._flying.values()], key=lambda one: one.lo)

@@ -16,7 +16,7 @@ GRACE_SECONDS = 0.010
 GRACE_SHARE = 0.1
 
 
-class Proof:
+class Handshake:
     """When a worker is to compute the caller's first task too, and what comes of it.
 
     Among many tasks it is the first that a worker gets. Of a few, which may take
@@ -31,7 +31,7 @@ class Proof:
 
     Attributes
     ----------
-    wanted : bool
+    pending : bool
         Whether no worker is, or has been, at it.
     """
 
@@ -39,7 +39,7 @@ class Proof:
         self._job = job
         settings = job.call.settings
         # Without the caller's own results there is nothing to compare with.
-        self.wanted = settings.verify is not False and not settings.isolate
+        self.pending = settings.verify is not False and not settings.isolate
         self._few = False
         self._theirs: Results | None = None
         self._started = 0.0
@@ -53,7 +53,7 @@ class Proof:
     @property
     def due(self) -> bool:
         """Whether the next worker that is free is to begin with it."""
-        return self.wanted and not self._few
+        return self.pending and not self._few
 
     def fits(self, seconds: float) -> bool:
         """Whether a worker that is left without a task may be given it.
@@ -64,7 +64,7 @@ class Proof:
             How long the other workers will be busy.
         """
         job = self._job
-        if not (self.wanted and self._few):
+        if not (self.pending and self._few):
             return False
         if job.first is None or job.call.settings.verify:
             return True
@@ -72,9 +72,9 @@ class Proof:
 
     def begin(self) -> None:
         """Note that a worker is at it."""
-        self.wanted = False
+        self.pending = False
 
-    def take(self, outcome: Outcome) -> None:
+    def receive(self, outcome: Outcome) -> None:
         """Take what a worker got."""
         if outcome.results is None and outcome.gaps is None:
             self._job.accept(self._job.first_task, outcome)

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from .._core.call import Call, result_places
+from .._core.call import Call, result_axes
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
-from .._core.output import Collection, collection_of
+from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack, owned
-from .background import COLD_SECONDS, PATIENCE, WARM_SECONDS, Company
-from .dispatcher import Crew
+from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
+from .dispatcher import Dispatcher
 from .job import Job
 
 # Elements are copied before the function is known to be slow: no more than 5 us of copying.
 TRIAL_BYTES = 2**16
 
 
-class Trial:
+class InlineRun:
     """Elements computed in the caller's thread, before tasks, targets and workers are thought of.
 
     Parameters
@@ -47,7 +47,7 @@ class Trial:
         self._lock = threading.Lock()
         self._most = call.count
         for one in call.inputs:
-            self._most = min(self._most, one.row or self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
+            self._most = min(self._most, one.run_end or self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
 
     @staticmethod
     def suits(call: Call) -> bool:
@@ -107,8 +107,8 @@ class Trial:
         if whole is None:
             return False
         job.end_with(whole)
-        if job.watch is not None:
-            job.watch.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
+        if job.observer is not None:
+            job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
         return True
 
     def hand_over(self, job: Job) -> None:
@@ -118,7 +118,7 @@ class Trial:
             job.first, job.first_seconds = owned(self._kernel.pack(self.raw[:1], range(1))), self.first_seconds
         job.accept(task, outcome)
 
-    def _whole(self) -> np.ndarray | list[Any] | Collection | None:
+    def _whole(self) -> np.ndarray | list[Any] | RawResults | None:
         """The call's result, if all of it has been computed and it is a plain array of numbers, or none at all."""
         call = self._call
         if self._error is not None or len(self.raw) < call.count or call.out is not None:
@@ -127,7 +127,7 @@ class Trial:
             return self.raw
         results = self._results()
         if call.raw:
-            return collection_of(call, results.columns[0])
+            return raw_results(call, results.columns[0])
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):
             return None
@@ -137,7 +137,7 @@ class Trial:
         if call.axis == (0,):
             return array
         array = array.reshape(*grid, *array.shape[1:])
-        return np.ascontiguousarray(np.moveaxis(array, range(len(grid)), result_places(call.axis, array.ndim)))
+        return np.ascontiguousarray(np.moveaxis(array, range(len(grid)), result_axes(call.axis, array.ndim)))
 
     def _outcome(self) -> tuple[Task, Outcome]:
         """What became of the elements, as one task."""
@@ -168,81 +168,85 @@ def enough_seconds(warm: bool) -> float:
     return WORTH * WARM_SECONDS if warm else float("inf")
 
 
-def _least(company: Company) -> str:
+def _least(background: BackgroundDispatcher) -> str:
     """What workers would have to be worth."""
-    if company.warm:
+    if background.warm:
         return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
     return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
 
 
-class Caller:
+class InlineTasks:
     """The calling thread, as it computes tasks until workers take over or none is left.
 
     Parameters
     ----------
     job : Job
-    company : Company
+    background : BackgroundDispatcher
         Which has joined.
     """
 
-    def __init__(self, job: Job, company: Company) -> None:
+    def __init__(self, job: Job, background: BackgroundDispatcher) -> None:
         self._job = job
-        self._company = company
-        self._seconds = EARLY_SECONDS if company.warm else TRIAL_SECONDS
+        self._background = background
+        self._seconds = EARLY_SECONDS if background.warm else TRIAL_SECONDS
         # The most work that was left and could have been shared, and that was left at all.
-        self._missed = self._most = 0.0
-        pace = job.plan.pace
+        self._serial_seconds = self._most = 0.0
+        pace = job.queue.pace
         self._begun = pace is not None
         if pace is not None:
-            company.pace, self._most = pace, job.plan.seconds_left
-            self._look_up(self._worth(job.plan.seconds_left))
+            background.pace, self._most = pace, job.queue.seconds_left
+            self._look_up(self._worth(job.queue.seconds_left))
 
     def step(self) -> bool:
         """Compute one task, if it is the caller's turn; otherwise return False."""
-        job, company = self._job, self._company
-        plan, room = job.plan, company.room
-        if company.crew.serving or company.error is not None or (task := plan.take(self._seconds)) is None:
+        job, background = self._job, self._background
+        queue, cpus = job.queue, background.cpus
+        if (
+            background.dispatcher.serving
+            or background.error is not None
+            or (task := queue.next_task(self._seconds)) is None
+        ):
             return False
-        company.expect(None if plan.empty else company.at_least())
+        background.expect(None if queue.empty else background.help_after_at_least())
         start = time.perf_counter()
-        if room.watch.suspicious:
-            with room.watch:
+        if cpus.watch.suspicious:
+            with cpus.watch:
                 start = time.perf_counter()
                 job.compute_and_accept(task)
         else:
             job.compute_and_accept(task)
         job.repeat()
-        company.pace = (time.perf_counter() - start) / len(task)
-        left = plan.seconds_left
+        background.pace = (time.perf_counter() - start) / len(task)
+        left = queue.seconds_left
         self._most = max(self._most, left)
         worth = self._worth(left)
         if self._begun:
-            company.attend(worth and room.known_free())
-            self._missed = max(self._missed, left if left > WARM_SECONDS else 0.0)
+            background.poll(worth and cpus.known_free())
+            self._serial_seconds = max(self._serial_seconds, left if left > WARM_SECONDS else 0.0)
             # Where BLAS keeps the CPUs, look again ever more seldom.
-            self._seconds = min(2 * self._seconds, PATIENCE / 2) if room.watch.busy else OWN_SECONDS
+            self._seconds = min(2 * self._seconds, HELP_AFTER_SECONDS / 2) if cpus.watch.busy else OWN_SECONDS
         else:
             self._look_up(worth)
         self._begun = True
         return True
 
-    def leave(self) -> Crew:
+    def leave(self) -> Dispatcher:
         """Leave what is left to the workers, if they have been started."""
-        pool, crew = self._company.pool, self._company.crew
-        if self._job.watch is not None and not crew.started:
+        pool, dispatcher = self._background.pool, self._background.dispatcher
+        if self._job.observer is not None and not dispatcher.started:
             self._explain()
-        pool.missed = 0.0 if crew.started else pool.missed + self._missed
-        self._company.leave()
-        crew.beside = False
-        return crew
+        pool.serial_seconds = 0.0 if dispatcher.started else pool.serial_seconds + self._serial_seconds
+        self._background.leave()
+        dispatcher.caller_computes = False
+        return dispatcher
 
     def _explain(self) -> None:
         """Tell why no worker was started."""
-        job, company, most = self._job, self._company, self._most
-        if company.room.watch.busy:
+        job, background, most = self._job, self._background, self._most
+        if background.cpus.watch.busy:
             job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
-        elif most <= WARM_SECONDS if company.warm else most <= COLD_SECONDS:
-            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(company)}")
+        elif most <= WARM_SECONDS if background.warm else most <= COLD_SECONDS:
+            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(background)}")
 
     def _worth(self, left: float) -> bool:
         """Whether `left` seconds of work are enough to bring in workers.
@@ -250,13 +254,15 @@ class Caller:
         Calls of middling size are each too short for a cold start. What they could
         have saved is added up, and pays for it in the end.
         """
-        company = self._company
-        return left > WARM_SECONDS if company.found_warm else left + company.pool.missed > COLD_SECONDS
+        background = self._background
+        return (
+            left > WARM_SECONDS if background.has_idle_workers else left + background.pool.serial_seconds > COLD_SECONDS
+        )
 
     def _look_up(self, worth: bool) -> None:
         """After the first element: see to workers that are there, or whether there is room for some."""
-        crew = self._company.crew
-        if crew.started:
-            crew.wake()  # there is something now to compare a worker's results with
+        dispatcher = self._background.dispatcher
+        if dispatcher.started:
+            dispatcher.wake()  # there is something now to compare a worker's results with
         else:
-            self._company.room.watch.suspicious = worth
+            self._background.cpus.watch.suspicious = worth

@@ -12,15 +12,15 @@ import numpy as np
 from .._core.call import Call
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
-from .._core.layout import ALIGNMENT, PAGE, Layout, place
-from .._core.output import Assembler, Collection, Collector, Gaps, Listing
+from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
+from .._core.output import ArrayOutput, Gaps, ListOutput, RawOutput, RawResults
 from .._core.results import Results, owned, same_results
-from .._report.observer import Watch
+from .._report.observer import Observer
 from .._system.limits import cpu_count
 from .._workers.serialization import dumps
 from .._workers.shared_memory import SLOT_BYTES
-from .output_replay import Transcript
-from .task_queue import Plan
+from .output_replay import OutputReplay
+from .task_queue import TaskQueue
 
 #: Where inputs lie in a task's memory: offset, and size if they are pickled.
 Offsets = list[tuple[int, int]]
@@ -38,7 +38,7 @@ class Job:
         All that is to be computed, if not everything.
     observe : callable, optional
         Gets each task and what became of it.
-    watch : Watch, optional
+    observer : Observer, optional
         For what users want to see of the call.
 
     Attributes
@@ -57,9 +57,9 @@ class Job:
         The lowest index that raised; nothing from there on matters.
     """
 
-    plan: Plan
-    assembler: Assembler | Listing | Collector
-    transcript: Transcript
+    queue: TaskQueue
+    output: ArrayOutput | ListOutput | RawOutput
+    output_replay: OutputReplay
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class Job:
         slot_bytes: int = SLOT_BYTES,
         only: Task | None = None,
         observe: Callable[[Task, Outcome], None] | None = None,
-        watch: Watch | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.call = call
-        self.watch = watch
+        self.observer = observer
         self._only = only
         self._observe = observe
         settings = call.settings
@@ -96,7 +96,7 @@ class Job:
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._whole: np.ndarray | list[Any] | Collection | None = None
+        self._whole: np.ndarray | list[Any] | RawResults | None = None
         # Read now: a block of the plan is handed out only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
 
@@ -104,14 +104,14 @@ class Job:
         """Get ready to hand out tasks, from element `start` on."""
         call = self.call
         self._capacity = 1 if call.vectorized else _capacity(call, self._slot_bytes)
-        self.plan = Plan(call, self._capacity, start)
+        self.queue = TaskQueue(call, self._capacity, start)
         if self._only is not None:
-            self.plan.restrict(self._only)
-        self.assembler = _assembler(call)
+            self.queue.restrict(self._only)
+        self.output = _output_of(call)
         self._gaps = Gaps(call)
-        self.transcript = Transcript(call.func)
+        self.output_replay = OutputReplay(call.func)
 
-    def end_with(self, whole: np.ndarray | list[Any] | Collection) -> None:
+    def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
         """Take the whole result, of a call that was never opened."""
         self._whole = whole
 
@@ -122,8 +122,8 @@ class Job:
 
     def explain(self, why: str) -> None:
         """Tell why workers have no part in the call."""
-        if self.watch is not None:
-            self.watch.explain(why)
+        if self.observer is not None:
+            self.observer.explain(why)
 
     @cached_property
     def _shared(self) -> list[Layout] | None:
@@ -160,7 +160,7 @@ class Job:
         inputs = self.call.inputs
         pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
         plain = [k for k in range(len(inputs)) if k not in pickled]
-        starts, end = place([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
+        starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
         nbytes = 0
         offsets = [(0, 0)] * len(inputs)
@@ -175,8 +175,8 @@ class Job:
             memory[end : end + len(data)] = data
             end += len(data)
             nbytes += len(data)
-        if self.watch is not None:
-            self.watch.staged(nbytes)
+        if self.observer is not None:
+            self.observer.staged(nbytes)
         return offsets, None if self._shared else layouts
 
     def runs(self, task: Task) -> list[np.ndarray]:
@@ -190,9 +190,9 @@ class Job:
         """Compute `task` here, in the calling thread."""
 
         def memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-            return self.assembler.place(task.lo, count, dtype, shape)
+            return self.output.memory_for(task.lo, count, dtype, shape)
 
-        return self.kernel.run(self.runs(task), task.lo, task.hi, place=memory)
+        return self.kernel.run(self.runs(task), task.lo, task.hi, allocate=memory)
 
     def compute_and_accept(self, task: Task) -> None:
         """Compute `task` here and take its results."""
@@ -204,24 +204,24 @@ class Job:
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Take what became of a task, which `who` has computed if not this thread."""
-        self.plan.measure(task, outcome.seconds)
-        if self.watch is not None:
-            self.watch.took(task, outcome, who)
+        self.queue.measure(task, outcome.seconds)
+        if self.observer is not None:
+            self.observer.took(task, outcome, who)
         if self._observe is not None:
             self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
             self.fail(outcome.index, outcome.error, task)
             if outcome.results is not None:  # items before it
-                self.assembler.add(Task(task.lo, outcome.index), outcome.results)
+                self.output.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
                 self._leave_gaps(task, outcome.gaps, outcome.error)
             if outcome.results is not None and task.lo < self.limit:
-                self.assembler.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
+                self.output.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
         self._close(task)
 
     def _close(self, task: Task) -> None:
-        self.transcript.close(task.lo, task.hi)
+        self.output_replay.close(task.lo, task.hi)
         if self.call.feed is not None:
             self.call.feed.drop(task.lo, task.hi)
 
@@ -233,29 +233,29 @@ class Job:
         self.disputed = theirs
         if self.call.settings.verify:  # the rest need not be computed
             self.limit = -1
-            self.plan.cut(0)
+            self.queue.cut(0)
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""
         self._leave_gaps(task, np.arange(task.lo, task.hi), error)
         self._close(task)
-        if self.watch is not None:
-            self.watch.skipped(task)
+        if self.observer is not None:
+            self.observer.skipped(task)
 
     def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
         self._gaps.add(task, gaps, error)
-        if isinstance(self.assembler, Listing):
-            self.assembler.skip(gaps)
+        if isinstance(self.output, ListOutput):
+            self.output.skip(gaps)
 
     def repeat(self) -> None:
         """Show what workers said, as far as it is its turn, and what is done; in the caller's own thread."""
-        self.transcript.repeat(self.limit)
+        self.output_replay.repeat(self.limit)
         self.show()
 
     def show(self) -> None:
         """Show how far the call has come, in any thread."""
-        if self.watch is not None:
-            self.watch.show()
+        if self.observer is not None:
+            self.observer.show()
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
         """Note that element `index` raised; of several the lowest counts."""
@@ -266,27 +266,27 @@ class Job:
             self._error = error
             if task is not None:
                 error.add_note(self.call.name(index, task.hi))
-        self.plan.cut(index)
+        self.queue.cut(index)
 
     def finish(self) -> Any:
         """The result; or raise what the plain loop would have raised."""
         if self._whole is not None:
             return self._whole
-        self.transcript.repeat(self.limit, everything=True)
+        self.output_replay.repeat(self.limit, everything=True)
         if self._error is not None:
             raise self._error
         if self.call.feed is not None and self.call.feed.error is not None:
             raise self.call.feed.error
-        result = self.assembler.finish(self._gaps.indices)
+        result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
         return result
 
 
-def _assembler(call: Call) -> Assembler | Listing | Collector:
+def _output_of(call: Call) -> ArrayOutput | ListOutput | RawOutput:
     """What puts the results together."""
     if call.form == "list":
-        return Listing()
-    return Collector(call) if call.form == "raw" else Assembler(call)
+        return ListOutput()
+    return RawOutput(call) if call.form == "raw" else ArrayOutput(call)
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

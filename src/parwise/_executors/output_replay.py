@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from .._workers.output_capture import Said
+from .._workers.output_capture import OutputEvent
 
 
-class Transcript:
+class OutputReplay:
     """Repeats what workers said in index order, as soon as that is known.
 
     What is said in a task is repeated at once if all tasks before it are done,
@@ -24,19 +24,19 @@ class Transcript:
         self._function = function
         self._done: dict[int, int] = {}
         self._frontier = 0
-        self._held: dict[int, list[Said]] = {}
+        self._held: dict[int, list[OutputEvent]] = {}
         # The last element that was heard of each open task, and of lost ones from where to where.
         self._last: dict[int, int] = {}
-        self._told: list[range] = []
+        self._reported: list[range] = []
         # Another thread may attend to the workers.
         self._lock = threading.Lock()
 
-    def hear(self, lo: int, said: list[Said]) -> None:
+    def record(self, lo: int, output: list[OutputEvent]) -> None:
         """Keep what was said in the task that begins at `lo`."""
-        if not said:
+        if not output:
             return
         with self._lock:
-            self._held.setdefault(lo, []).extend(one for one in said if not self._is_told(one.element))
+            self._held.setdefault(lo, []).extend(one for one in output if not self._is_told(one.element))
 
     def lose(self, lo: int) -> None:
         """Note that the task that begins at `lo`, or parts of it, are to be computed again.
@@ -51,10 +51,10 @@ class Transcript:
             newest = max((index for index in found if index >= lo and not self._is_told(index)), default=None)
             if newest is not None:
                 self._held[lo] = [one for one in held if one.element != newest]
-                self._told.append(range(lo, newest))
+                self._reported.append(range(lo, newest))
 
     def _is_told(self, index: int) -> bool:
-        return any(index in told for told in self._told)
+        return any(index in reported for reported in self._reported)
 
     def close(self, lo: int, hi: int) -> None:
         """Note that a task is done."""
@@ -78,12 +78,12 @@ class Transcript:
             return
         with self._lock:
             due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
-            said = []
+            output = []
             for lo in due:
                 found = self._held.pop(lo)
                 if found and lo >= self._frontier:  # still open
                     self._last[lo] = found[-1].element
-                said.extend(found)
-        for one in said:
+                output.extend(found)
+        for one in output:
             if one.element <= limit:
                 one.repeat(self._function)

@@ -6,13 +6,13 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from .._system.interpreter import Uninterrupted
+from .._system.interpreter import DeferredInterrupt
 from .._workers.default_pool import default_pool
 from .._workers.worker_pool import WorkerPool
 from . import inline, serial
-from .background import Company
-from .dispatcher import Crew
-from .inline import Caller, Trial, _least
+from .background import BackgroundDispatcher
+from .dispatcher import Dispatcher
+from .inline import InlineRun, InlineTasks, _least
 from .job import Job
 from .serial import _Alone
 from .task_queue import TASK_SECONDS
@@ -30,23 +30,23 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     if job.call.settings.isolate:
         _run_isolated(job, pool or default_pool())
         return
-    with Company(job, pool) as company:
-        if Trial.suits(job.call):
-            trial = Trial(job.call, job.kernel)
-            alone = company.expect(company.patience(), trial.claim)
-            trial.run(alone, inline.TRIAL_SECONDS, inline.EARLY_SECONDS, inline.enough_seconds(company.warm))
+    with BackgroundDispatcher(job, pool) as background:
+        if InlineRun.suits(job.call):
+            trial = InlineRun(job.call, job.kernel)
+            alone = background.expect(background.help_after(), trial.claim)
+            trial.run(alone, inline.TRIAL_SECONDS, inline.EARLY_SECONDS, inline.enough_seconds(background.warm))
             if trial.end(job):
-                if job.watch is not None:
-                    job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(company)}")
+                if job.observer is not None:
+                    job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(background)}")
                 return
-            joined = company.join(trial.claim)
+            joined = background.join(trial.claim)
             trial.hand_over(job)
         else:
-            joined = company.join(lambda: 0)
+            joined = background.join(lambda: 0)
         if joined:
-            _run_beside(job, company)
+            _run_beside(job, background)
         else:
-            company.leave()
+            background.leave()
             job.explain("another thread's call has the workers")
             serial.go_on(job)
 
@@ -56,10 +56,10 @@ def _run_isolated(job: Job, pool: WorkerPool) -> None:
     job.open()
     held = False
     try:
-        with Uninterrupted():
+        with DeferredInterrupt():
             held = pool.lock.acquire(timeout=TURN_SECONDS)
         if held:
-            _drive(job, Crew(job, pool))
+            _drive(job, Dispatcher(job, pool))
         else:
             _run_in_other_workers(job)
     finally:
@@ -74,71 +74,71 @@ def _run_in_other_workers(job: Job) -> None:
     """
     pool = WorkerPool()
     try:
-        _drive(job, Crew(job, pool))
+        _drive(job, Dispatcher(job, pool))
     finally:
         pool.stop()
 
 
-def _drive(job: Job, crew: Crew) -> None:
+def _drive(job: Job, dispatcher: Dispatcher) -> None:
     """Feed and collect until all is done."""
-    with crew:
-        crew.start()
-        while not crew.finished:
-            crew.step(None)
+    with dispatcher:
+        dispatcher.start()
+        while not dispatcher.finished:
+            dispatcher.step(None)
             job.repeat()
 
 
-def _run_beside(job: Job, company: Company) -> None:
+def _run_beside(job: Job, background: BackgroundDispatcher) -> None:
     """Compute here first; go over to workers when that is worth it."""
-    caller = Caller(job, company)
+    caller = InlineTasks(job, background)
     while caller.step():
         pass
-    crew = caller.leave()
+    dispatcher = caller.leave()
     job.repeat()
-    if not crew.started:
+    if not dispatcher.started:
         return
-    crew.supply()
-    race = _Race(crew, company.pace, job.call.carriage())
-    while not crew.finished:
-        crew.step(None)
+    dispatcher.assign_tasks()
+    race = SlowWorkers(dispatcher, background.pace, job.call.transfer_seconds())
+    while not dispatcher.finished:
+        dispatcher.step(None)
         job.repeat()
-        if race.lost():
-            _take_back(job, crew)
-    if not crew.computed:
+        if race.too_slow():
+            _take_back(job, dispatcher)
+    if not dispatcher.computed:
         job.explain("all was done before the first worker was up")
 
 
-def _take_back(job: Job, crew: Crew) -> None:
+def _take_back(job: Job, dispatcher: Dispatcher) -> None:
     """Compute here what workers are too slow for: copying can cost more than the function."""
     job.explain("it went back to the caller: copying the arguments took workers longer than computing took the caller")
-    crew.rest()
-    while not crew.idle:
-        crew.step(None)
+    dispatcher.stop_assigning()
+    while not dispatcher.idle:
+        dispatcher.step(None)
     serial.go_on(job)
-    crew.step(0)
+    dispatcher.step(0)
 
 
-class _Race:
+class SlowWorkers:
     """Whether workers are slower than the caller was by itself.
 
     Parameters
     ----------
-    crew : Crew
+    dispatcher : Dispatcher
     pace : float
         Seconds that an element took here, with all copying.
-    carriage : float
+    transfer_seconds : float
         Seconds that handing one over is known to take.
     """
 
-    def __init__(self, crew: Crew, pace: float, carriage: float) -> None:
-        self._crew = crew
+    def __init__(self, dispatcher: Dispatcher, pace: float, transfer_seconds: float) -> None:
+        self._dispatcher = dispatcher
         self._pace = pace
-        self._carriage = carriage
+        self._transfer_seconds = transfer_seconds
         self._begun: tuple[float, int, float] | None = None
 
-    def lost(self) -> bool:
+    def too_slow(self) -> bool:
         """Whether it is clear by now."""
-        now, computed, feeding = time.perf_counter(), self._crew.computed, self._crew.feeding
+        now, computed, feeding = time.perf_counter(), self._dispatcher.computed, self._dispatcher.feeding
         if self._begun is None:
             # From the first results on: until then workers were getting ready.
             self._begun = (now, computed, feeding) if computed else None
@@ -147,7 +147,7 @@ class _Race:
         # A few long elements say nothing: they may be uneven. And where copying
         # is not what holds workers up, other programs are, for a while.
         enough = elapsed > max(RACE_SECONDS, RACE_ELEMENTS * self._pace)
-        copying = self._carriage > self._pace or feeding - self._begun[2] > COPYING_SHARE * elapsed
+        copying = self._transfer_seconds > self._pace or feeding - self._begun[2] > COPYING_SHARE * elapsed
         return enough and copying and elements * self._pace < 0.9 * elapsed
 
 
@@ -156,12 +156,12 @@ def _workers(job: Job, pool: WorkerPool) -> Iterator[_Led | _Beside | _Alone]:
     """Processes of this machine; the caller computes until they are up."""
     if job.call.settings.isolate:
         job.open()
-        with pool.lock, Crew(job, pool) as crew:
-            crew.start()
-            yield _Led(job, crew)
+        with pool.lock, Dispatcher(job, pool) as dispatcher:
+            dispatcher.start()
+            yield _Led(job, dispatcher)
     else:
-        with Company(job, pool) as company:
-            yield _Beside(job, company) if company.join(lambda: 0) else _Alone(job)
+        with BackgroundDispatcher(job, pool) as background:
+            yield _Beside(job, background) if background.join(lambda: 0) else _Alone(job)
 
 
 class _Led:
@@ -169,21 +169,21 @@ class _Led:
 
     seconds = TASK_SECONDS
 
-    def __init__(self, job: Job, crew: Crew) -> None:
+    def __init__(self, job: Job, dispatcher: Dispatcher) -> None:
         self.workers = job.workers
-        self._crew = crew
+        self._dispatcher = dispatcher
 
     @property
     def finished(self) -> bool:
-        return self._crew.finished
+        return self._dispatcher.finished
 
     def step(self) -> None:
-        self._crew.supply()
-        self._crew.step(None)
+        self._dispatcher.assign_tasks()
+        self._dispatcher.step(None)
 
-    def attend(self) -> None:
-        self._crew.supply()
-        self._crew.step(0)
+    def poll(self) -> None:
+        self._dispatcher.assign_tasks()
+        self._dispatcher.step(0)
 
 
 class _Beside:
@@ -191,15 +191,15 @@ class _Beside:
 
     seconds = TASK_SECONDS
 
-    def __init__(self, job: Job, company: Company) -> None:
+    def __init__(self, job: Job, background: BackgroundDispatcher) -> None:
         self.workers = job.workers
-        self._company = company
-        self._caller: Caller | None = Caller(job, company)
-        self._led = _Led(job, company.crew)
+        self._background = background
+        self._caller: InlineTasks | None = InlineTasks(job, background)
+        self._led = _Led(job, background.dispatcher)
 
     @property
     def finished(self) -> bool:
-        return self._caller is None and (not self._company.crew.started or self._led.finished)
+        return self._caller is None and (not self._background.dispatcher.started or self._led.finished)
 
     def step(self) -> None:
         if self._caller is None:
@@ -208,8 +208,8 @@ class _Beside:
             self._caller.leave()
             self._caller = None
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         if self._caller is not None:
-            self._company.attend(False)
-        elif self._company.crew.started:
-            self._led.attend()
+            self._background.poll(False)
+        elif self._background.dispatcher.started:
+            self._led.poll()

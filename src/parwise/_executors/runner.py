@@ -1,7 +1,7 @@
 """Where tasks are computed.
 
 Each runner has one function, ``run(job)``: it takes every task from
-``job.plan`` and gives what became of it to ``job.accept``.
+``job.queue`` and gives what became of it to ``job.accept``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .processes import _workers
 from .serial import _Alone
 
 if TYPE_CHECKING:
-    from .futures import Dispatch
+    from .futures import ExecutorRunner
 
 
 def is_serial(call: Call) -> bool:
     """Whether a call is the plain loop, by its options or its size."""
-    return call.why_plain(is_nested()) is not None
+    return call.serial_reason(is_nested()) is not None
 
 
 def runner_of(call: Call) -> Callable[[Job], None]:
@@ -60,35 +60,35 @@ def run_elsewhere(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def dispatch(job: Job) -> Iterator[Dispatch]:
+def dispatch(job: Job) -> Iterator[ExecutorRunner]:
     """Tasks of a call on their way to and from its executor, step by step."""
-    from .futures import _ToProcesses
-    from .threads import _ToThreads
+    from .futures import RemoteRunner
+    from .threads import ThreadRunner
 
     executor = job.call.settings.executor
     with contextlib.ExitStack() as stack:
-        flight: Dispatch
+        flight: ExecutorRunner
         if executor == "threads":
             workers = job.workers
             own = ThreadPoolExecutor(workers, thread_name_prefix="parwise")
-            to_threads = flight = _ToThreads(job, own, workers)
+            to_threads = flight = ThreadRunner(job, own, workers)
             stack.callback(lambda: own.shutdown(wait=not to_threads.within))
         elif isinstance(executor, ThreadPoolExecutor):
-            flight = _ToThreads(job, executor, executor._max_workers)
+            flight = ThreadRunner(job, executor, executor._max_workers)
         elif is_dask_client(executor):
             # The same element twice must be two computations: pure=False.
             submitter = stack.enter_context(executor.get_executor(pure=False))
-            flight = _ToProcesses(job, submitter, sum(executor.nthreads().values()))
+            flight = RemoteRunner(job, submitter, sum(executor.nthreads().values()))
         else:
             if is_pool(executor):
                 executor._check_wait()
             workers = getattr(executor, "_max_workers", job.workers)
-            flight = _ToProcesses(job, executor, workers)
+            flight = RemoteRunner(job, executor, workers)
         stack.callback(flight.cancel)
         yield flight
 
 
-class Source(Protocol):
+class Runner(Protocol):
     """What computes the tasks of a job.
 
     Attributes
@@ -109,17 +109,17 @@ class Source(Protocol):
     def step(self) -> None:
         """Compute something, or wait for something."""
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         """See to what others compute, and wait for nothing."""
 
 
 @contextlib.contextmanager
-def _source_of(job: Job) -> Iterator[Source]:
+def open_runner(job: Job) -> Iterator[Runner]:
     settings = job.call.settings
     if is_serial(job.call):
         job.open()
         yield _Alone(job)
-    elif is_pool(settings.executor) and settings.needs_own_workers:
+    elif is_pool(settings.executor) and settings.needs_killable_workers:
         with settings.executor._spare() as spare, _workers(job, spare) as source:
             yield source
     elif settings.executor != "processes":

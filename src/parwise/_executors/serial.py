@@ -13,7 +13,7 @@ def run(job: Job) -> None:
 
 def go_on(job: Job) -> None:
     """Compute here what is left of a job that is open."""
-    while (task := job.plan.take()) is not None:
+    while (task := job.queue.next_task()) is not None:
         job.compute_and_accept(task)
         job.show()
 
@@ -33,12 +33,12 @@ class _Alone:
 
     @property
     def finished(self) -> bool:
-        return self._job.plan.empty
+        return self._job.queue.empty
 
     def step(self) -> None:
-        task = self._job.plan.take(self.seconds)
+        task = self._job.queue.next_task(self.seconds)
         if task is not None:
             self._job.compute_and_accept(task)
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         """Nobody else computes."""

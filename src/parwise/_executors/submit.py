@@ -14,20 +14,20 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, Column
+from .._core.input_items import ENDLESS, ItemColumn
 from .._core.kernel import Outcome
 from .._core.settings import Settings
-from .._system.interpreter import Uninterrupted
+from .._system.interpreter import DeferredInterrupt
 from .._workers.encoding import unpack_error
 from .._workers.session import perform
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError
-from .dispatcher import Crew
+from .dispatcher import Dispatcher
 from .job import Job
 
 
 @dataclass(slots=True, eq=False)
-class Order:
+class WorkItem:
     """One call that somebody waits for.
 
     Attributes
@@ -45,7 +45,7 @@ class Order:
     name: str
 
 
-class Orders:
+class WorkQueue:
     """What is to be done, first come first served: the feed and the plan of a job in one.
 
     Each call is a task of its own, since nobody knows how long it takes, and
@@ -59,19 +59,19 @@ class Orders:
     remedy = "Without the pool the same call can be made in this process"
 
     def __init__(self) -> None:
-        self._waiting: deque[Order] = deque()
+        self._waiting: deque[WorkItem] = deque()
         self._returned: deque[Task] = deque()
-        self._taken: dict[int, Order] = {}
+        self._taken: dict[int, WorkItem] = {}
         self._next = 0
         # A signal's handler, or what the collector ends, may come back here.
         self._lock = threading.RLock()
         # Whether new ones have to wait.
         self.shut = False
 
-    def add(self, order: Order) -> None:
+    def add(self, item: WorkItem) -> None:
         """Have one more call made."""
         with self._lock:
-            self._waiting.append(order)
+            self._waiting.append(item)
 
     @property
     def waiting(self) -> bool:
@@ -88,15 +88,15 @@ class Orders:
         """Whether there is nothing to begin with."""
         return not self._returned and (self.shut or not self._waiting)
 
-    def take(self, workers: int = 1) -> Task | None:
+    def next_task(self, workers: int = 1) -> Task | None:
         """The next call to make, if there is one."""
         with self._lock:
             if self._returned:
                 return self._returned.popleft()
             while self._waiting and not self.shut:
-                order = self._waiting.popleft()
-                if order.future.set_running_or_notify_cancel():
-                    self._taken[self._next] = order
+                item = self._waiting.popleft()
+                if item.future.set_running_or_notify_cancel():
+                    self._taken[self._next] = item
                     self._next += 1
                     return Task(self._next - 1, self._next)
             return None
@@ -106,28 +106,28 @@ class Orders:
         with self._lock:
             self._returned.extend(tasks)
 
-    def close(self, index: int) -> Order | None:
+    def close(self, index: int) -> WorkItem | None:
         """The call of that number, whose result is there; None if that was known before."""
         with self._lock:
             return self._taken.pop(index, None)
 
-    def close_all(self) -> list[Order]:
+    def close_all(self) -> list[WorkItem]:
         """All calls without a result, which none of them will have."""
         with self._lock:
             begun, waiting = list(self._taken.values()), list(self._waiting)
             self._taken.clear()
             self._waiting.clear()
             self._returned.clear()
-        return begun + [order for order in waiting if order.future.set_running_or_notify_cancel()]
+        return begun + [item for item in waiting if item.future.set_running_or_notify_cancel()]
 
     def cancel(self) -> None:
         """Cancel the calls that have not begun."""
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
-        for order in waiting:
-            order.future.cancel()
-            order.future.set_running_or_notify_cancel()
+        for item in waiting:
+            item.future.cancel()
+            item.future.set_running_or_notify_cancel()
 
     def count_now(self) -> tuple[int, int]:
         """How many calls have begun, and how many wait."""
@@ -135,8 +135,8 @@ class Orders:
 
     def name(self, index: int) -> str:
         """How an error names a call."""
-        order = self._taken.get(index)
-        return f"in a call of {order.name}" if order is not None else "in a call"
+        item = self._taken.get(index)
+        return f"in a call of {item.name}" if item is not None else "in a call"
 
     def column(self, k: int, lo: int, hi: int) -> np.ndarray:
         """What the worker gets."""
@@ -152,80 +152,80 @@ class Orders:
         """No call depends on another one."""
 
 
-class Service(Job):
+class SubmitJob(Job):
     """A job without an end, whose results go to futures."""
 
-    def __init__(self, orders: Orders, workers: int) -> None:
+    def __init__(self, items: WorkQueue, workers: int) -> None:
         settings = Settings(workers=workers, isolate=True, verify=False, ignore=True)
-        feed: Any = orders
-        columns: Any = (Column(feed, 0),)
+        feed: Any = items
+        columns: Any = (ItemColumn(feed, 0),)
         call = Call(perform, columns, (), {}, False, (0,), (ENDLESS,), None, None, None, None, settings, feed)
         super().__init__(call)
-        self._orders = orders
+        self._items = items
         self.open()
-        self.plan = feed
+        self.queue = feed
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Take the result of a call."""
-        order = self._orders.close(task.lo)
-        assert order is not None
+        item = self._items.close(task.lo)
+        assert item is not None
         self.repeat()  # before whoever waits for the result goes on
         if outcome.error is not None:  # a result that cannot be pickled
-            order.future.set_exception(outcome.error)
+            item.future.set_exception(outcome.error)
         else:
             assert outcome.results is not None
             done, value = outcome.results.columns[0][0]  # type: ignore[index]
             if done:
-                order.future.set_result(value)
+                item.future.set_result(value)
             else:
-                order.future.set_exception(unpack_error(value))
-        self.transcript.close(task.lo, task.hi)
+                item.future.set_exception(unpack_error(value))
+        self.output_replay.close(task.lo, task.hi)
 
     def repeat(self) -> None:
         """Show what calls have said, which are in no order."""
-        self.transcript.repeat(self.limit, everything=True)
+        self.output_replay.repeat(self.limit, everything=True)
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Its worker died."""
-        order = self._orders.close(task.lo)
-        if order is not None:
+        item = self._items.close(task.lo)
+        if item is not None:
             if isinstance(error, WorkerDiedError):
                 error.index = None
-            order.future.set_exception(error)
-        self.transcript.close(task.lo, task.hi)
+            item.future.set_exception(error)
+        self.output_replay.close(task.lo, task.hi)
 
 
-# After the last call workers keep what they know of the desk for so long: the
+# After the last call workers keep what they know of the manager for so long: the
 # next one takes 0.2 ms then, and 1 ms otherwise.
 LINGER_SECONDS = 0.1
 
 
-class Answer(Future[Any]):
+class PoolFuture(Future[Any]):
     """A future that does not let the thread wait which is to bring its result.
 
     Parameters
     ----------
-    desk : Desk
+    manager : ManagerThread
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, manager: ManagerThread) -> None:
         super().__init__()
-        self._desk = desk
+        self._manager = manager
 
     def result(self, timeout: float | None = None) -> Any:
         """What the call returned, or raised."""
         if not self.done():
-            self._desk.check_wait()
+            self._manager.check_wait()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised."""
         if not self.done():
-            self._desk.check_wait()
+            self._manager.check_wait()
         return super().exception(timeout)
 
 
-class Desk:
+class ManagerThread:
     """Takes calls, and has a thread of its own lead the workers as long as there are any.
 
     Parameters
@@ -237,7 +237,7 @@ class Desk:
     def __init__(self, pool: WorkerPool, workers: int) -> None:
         self._pool = pool
         self._workers = workers
-        self._orders = Orders()
+        self._items = WorkQueue()
         # Entered by itself and not through the condition, which an interrupt could leave locked.
         self._lock = threading.RLock()
         self._change = threading.Condition(self._lock)
@@ -252,23 +252,23 @@ class Desk:
     @property
     def busy(self) -> bool:
         """Whether calls have no result yet."""
-        return self._orders.open or self._orders.waiting
+        return self._items.open or self._items.waiting
 
     @property
     def count(self) -> tuple[int, int]:
         """How many calls have begun, and how many wait."""
-        return self._orders.count_now()
+        return self._items.count_now()
 
-    def submit(self, order: Order) -> None:
+    def submit(self, item: WorkItem) -> None:
         """Have a call made as soon as a worker is free."""
-        with Uninterrupted(), self._lock:
+        with DeferredInterrupt(), self._lock:
             if self._thread is None:
                 # Not a daemon: at its end Python waits for what has been asked for, as for other executors.
                 over = threading.Event()
-                thread = threading.Thread(target=self._run, args=(over,), name="parwise-desk")
+                thread = threading.Thread(target=self._run, args=(over,), name="parwise-manager")
                 thread.start()
                 self._thread, self._over = thread, over
-            self._orders.add(order)
+            self._items.add(item)
         self._pool.wake()
 
     def check_wait(self) -> None:
@@ -285,7 +285,7 @@ class Desk:
             try:
                 with self._lock:
                     self._wanted.add(call)
-                    self._orders.shut = True
+                    self._items.shut = True
                 self._pool.wake()
                 with self._lock:
                     self._change.wait_for(lambda: not self._leading)
@@ -298,7 +298,7 @@ class Desk:
     def _end_turn(self, call: object) -> None:
         with self._lock:
             self._wanted.discard(call)
-            self._orders.shut = bool(self._wanted)
+            self._items.shut = bool(self._wanted)
             self._change.notify_all()
 
     def close(self, wait: bool, cancel: bool, kill: bool) -> None:
@@ -313,10 +313,10 @@ class Desk:
         kill : bool
             Whether workers are ended in the midst of theirs.
         """
-        if self._pool.foreign:  # locks may be held by threads that are not there
+        if self._pool.owned_by_parent:  # locks may be held by threads that are not there
             return
         if cancel:
-            self._orders.cancel()
+            self._items.cancel()
         with self._lock:
             self._closing, self._killing = True, self._killing or kill
             thread, over = self._thread, self._over
@@ -331,15 +331,15 @@ class Desk:
             thread.join()
 
     def _run(self, over: threading.Event) -> None:
-        """In the desk's own thread."""
+        """In the manager's own thread."""
         try:
             while self._take_turn():
                 try:
                     with self._pool.lock:
                         self._lead()
                 except BaseException as error:
-                    for order in self._orders.close_all():
-                        order.future.set_exception(error)
+                    for item in self._items.close_all():
+                        item.future.set_exception(error)
                 finally:
                     with self._lock:
                         self._leading = False
@@ -361,16 +361,16 @@ class Desk:
 
     def _lead(self) -> None:
         """Lead the workers until there is nothing to do, or somebody else wants them."""
-        orders = self._orders
-        service = Service(orders, self._workers)
-        with Crew(service, self._pool) as crew:
-            crew.start()
-            while not (orders.empty and not orders.open and (self._wanted or self._closing)):
+        items = self._items
+        service = SubmitJob(items, self._workers)
+        with Dispatcher(service, self._pool) as dispatcher:
+            dispatcher.start()
+            while not (items.empty and not items.open and (self._wanted or self._closing)):
                 if self._killing:
                     raise ParwiseError("the pool was left by an interrupt, which ended its workers")
-                crew.supply()
+                dispatcher.assign_tasks()
                 idle = not self.busy
-                crew.step(LINGER_SECONDS if idle else None)
+                dispatcher.step(LINGER_SECONDS if idle else None)
                 service.repeat()
                 if idle and not self.busy:
                     return

@@ -23,13 +23,13 @@ LEAST_SECONDS = 0.001
 QUEUE_SECONDS = 0.050
 
 
-class Plan:
+class TaskQueue:
     """Hands out what is left to compute, lowest index first.
 
     Parameters
     ----------
     call : Call
-    most : int
+    capacity : int
         Elements that fit one task.
     start : int, optional
         The first element, if those before it are computed already.
@@ -40,21 +40,21 @@ class Plan:
     out again unless it is given back.
     """
 
-    def __init__(self, call: Call, most: int, start: int = 0) -> None:
-        self._most = most
-        self._row = min((one.row for one in call.inputs if one.row), default=None)
+    def __init__(self, call: Call, capacity: int, start: int = 0) -> None:
+        self._capacity = capacity
+        self._run_end = min((one.run_end for one in call.inputs if one.run_end), default=None)
         self._feed = call.feed
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
         self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
-        self._carriage = call.carriage
+        self._transfer_seconds = call.transfer_seconds
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
 
-    def take(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
+    def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
         """The next task, about `seconds` long if that is known, or None.
 
         Parameters
@@ -91,14 +91,14 @@ class Plan:
         """Elements of the next task."""
         if self._pace is None:
             return 1
-        size = self._most
+        size = self._capacity
         if self._pace > 0:
             size = min(size, int(seconds / self._pace))
             if workers > 1:
                 fair = (self._stop - lo) // (SHARES * workers)
                 size = min(size, max(fair, int(LEAST_SECONDS / self._pace)))
-        if self._row:
-            size = min(size, self._row - lo % self._row)
+        if self._run_end:
+            size = min(size, self._run_end - lo % self._run_end)
         return max(1, size)
 
     def give_back(self, tasks: Iterable[Task]) -> None:
@@ -150,8 +150,10 @@ class Plan:
                 stop = self._stop if self._stop < ENDLESS else 2 * self._next
                 left = max(0, stop - self._next)
             pace = self._pace or 0.0
-            if carriage := self._carriage():  # which one hiccup of the machine must not seem to be worth
-                pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - carriage)
+            if (
+                transfer_seconds := self._transfer_seconds()
+            ):  # which one hiccup of the machine must not seem to be worth
+                pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - transfer_seconds)
             return (left + sum(map(len, self._returned))) * pace
 
     @property

@@ -11,11 +11,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from typing import Any
 
 from .._core.indexing import Task
-from .._report.observer import Watch
+from .._report.observer import Observer
 from .._system.blas import local_threads, with_local_threads
 from .._system.floating_point import floats, read_floats
 from . import serial
-from .futures import Dispatch
+from .futures import ExecutorRunner
 from .job import Job
 
 
@@ -48,10 +48,10 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
     futures = [submit(contextvars.copy_context().run, draw) for _ in range(others)]
     try:
         _draw(job, 1 + others)
-        if job.watch is not None:
-            _await(job.watch, [future for future in futures if not future.cancel()])
+        if job.observer is not None:
+            _await(job.observer, [future for future in futures if not future.cancel()])
     except BaseException:
-        job.plan.cut(0)
+        job.queue.cut(0)
         raise
     finally:
         begun = [future for future in futures if not future.cancel()]
@@ -60,22 +60,22 @@ def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
         future.result()
 
 
-def _await(watch: Watch, futures: list[Future[Any]]) -> None:
+def _await(observer: Observer, futures: list[Future[Any]]) -> None:
     """Wait for threads that are at their last tasks, and show when one has done it."""
     since = time.perf_counter()
     for _ in as_completed(futures):
-        watch.show()
-    watch.waited(since)
+        observer.show()
+    observer.waited(since)
 
 
 def _draw(job: Job, threads: int) -> None:
     """Compute tasks until none is left."""
-    while (task := job.plan.take(workers=threads)) is not None:
+    while (task := job.queue.next_task(workers=threads)) is not None:
         job.compute_and_accept(task)
         job.show()
 
 
-class _ToThreads(Dispatch):
+class ThreadRunner(ExecutorRunner):
     """Tasks for threads of this process."""
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
@@ -95,7 +95,7 @@ class _ToThreads(Dispatch):
         It may have all its threads at something else, or be the one that this
         runs in.
         """
-        self.supply()
+        self.assign_tasks()
         first = next(iter(self._flying), None)
         if first is not None and not any(f.running() or f.done() for f in self._flying) and first.cancel():
             self._job.compute_and_accept(self._flying.pop(first))

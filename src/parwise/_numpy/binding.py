@@ -59,14 +59,14 @@ class Binding:
                 kwargs[spot] = value
         if live == list(range(len(live))):
             return self._func, tuple(args[len(live) :]), kwargs
-        return Bound(self._func, args, kwargs, live), (), {}
+        return BoundFunction(self._func, args, kwargs, live), (), {}
 
     def call(self, given: list[Any]) -> Any:
         """What the function gives with `given` in place of `values`."""
-        return Bound(self._func, self._args, self._kwargs, self.spots)(*given)
+        return BoundFunction(self._func, self._args, self._kwargs, self.spots)(*given)
 
 
-class Bound:
+class BoundFunction:
     """Calls a function with what it is given in some places, and always the same in others.
 
     Parameters
@@ -95,7 +95,7 @@ class Bound:
         return self._func(*args, **kwargs)
 
 
-class Known:
+class CachedResult:
     """Stands for an element whose result is at hand.
 
     Parameters
@@ -107,8 +107,8 @@ class Known:
         self.result = result
 
 
-class Remembering:
-    """Calls a function unless its first argument is `Known`.
+class CachedFirst:
+    """Calls a function unless its first argument is `CachedResult`.
 
     Parameters
     ----------
@@ -119,4 +119,4 @@ class Remembering:
         self._func = func
 
     def __call__(self, first: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return first.result if type(first) is Known else self._func(first, *args, **kwargs)
+        return first.result if type(first) is CachedResult else self._func(first, *args, **kwargs)

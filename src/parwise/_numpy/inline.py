@@ -43,7 +43,7 @@ def is_worth_a_try(settings: Settings, count: int, seconds: float | None) -> boo
     return count >= ELEMENTS_EACH * (settings.workers or os.cpu_count() or 1)
 
 
-class Opening:
+class InlineCalls:
     """Calls a function for one element after another, as long as workers would be no help.
 
     Parameters

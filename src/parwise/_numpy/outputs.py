@@ -13,13 +13,13 @@ from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.call import Call
 from .._core.kernel import is_nested
-from .._core.output import Collection
+from .._core.output import RawResults
 from .._core.output_column import gap_value
 from .._core.settings import Settings
 
 
 @dataclass(frozen=True)
-class Walk:
+class IterationOrder:
     """The elements of an array in some order, and where a run of them lies.
 
     Attributes
@@ -62,7 +62,7 @@ class Walk:
 class RunCall(Call):
     """A call over a run of elements, which is named as its user knows them."""
 
-    walk: Walk = Walk((), ())
+    walk: IterationOrder = IterationOrder((), ())
 
     def public_index(self, index: int) -> int | tuple[int, ...]:
         """Flat index as the user counts."""
@@ -80,8 +80,8 @@ def collect(
     settings: Settings,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
-    walk: Walk | None = None,
-) -> Collection:
+    walk: IterationOrder | None = None,
+) -> RawResults:
     """Map as `parallel_apply` does, and have the results as they came.
 
     Elements are those that `walk` is over, if there is one.
@@ -102,7 +102,7 @@ def collect(
     )
     given = {one.name: getattr(call, one.name) for one in fields(call)}
     given["raw"] = True
-    found: Collection = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
+    found: RawResults = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
     return found
 
 
@@ -110,7 +110,7 @@ def is_serial(settings: Settings, count: int = 2) -> bool:
     """Whether NumPy's own loop does all that is asked for."""
     if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
         return False
-    return count < 2 or settings.why_plain(count, is_nested()) is not None
+    return count < 2 or settings.serial_reason(count, is_nested()) is not None
 
 
 def refuse_options(settings: Settings, what: str) -> None:
@@ -155,12 +155,12 @@ class Outputs:
 
     Parameters
     ----------
-    found : Collection
+    found : RawResults
     shape : tuple of int
         Lengths of the mapped axes, in the order in which they were mapped.
     """
 
-    def __init__(self, found: Collection, shape: tuple[int, ...]) -> None:
+    def __init__(self, found: RawResults, shape: tuple[int, ...]) -> None:
         self._found = found
         self._shape = shape
         self.empty = len(found.gaps) == math.prod(shape)

@@ -12,13 +12,13 @@ from typing import Any, TypeAlias, Unpack
 import numpy as np
 
 from .._core.options import Options, resolve
-from .._core.output import Collection
+from .._core.output import RawResults
 from .._core.settings import Settings
-from .binding import Binding, Known, Remembering
-from .inline import Opening, is_worth_a_try
+from .binding import Binding, CachedFirst, CachedResult
+from .inline import InlineCalls, is_worth_a_try
 from .outputs import (
+    IterationOrder,
     Outputs,
-    Walk,
     collect,
     is_plain,
     is_serial,
@@ -53,14 +53,14 @@ def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) 
     seconds = None if first is None else time.perf_counter() - begun
     if first is not None and isinstance(first[0], tuple) and not first[0]:
         return NotImplemented
-    walk = Walk(shape, iteration_order(objects, shape))
+    walk = IterationOrder(shape, iteration_order(objects, shape))
     constants = {k: one.item() for k, one in enumerate(objects) if one.size == 1 and (count > 1 or k)}
     func, args, kwargs = binding.bind(constants)
     live = [_flat(one, walk) for k, one in enumerate(objects) if k not in constants]
     if cache and first is not None:
-        func = Remembering(func)
+        func = CachedFirst(func)
         live[0] = live[0].copy()
-        live[0][0] = Known(first[0])
+        live[0][0] = CachedResult(first[0])
     if is_worth_a_try(settings, count, seconds):
         found = _with_opening(func, live, settings, args, kwargs, walk)
     else:
@@ -74,10 +74,10 @@ def _with_opening(
     settings: Settings,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    walk: Walk,
-) -> Collection:
+    walk: IterationOrder,
+) -> RawResults:
     """Results of all elements, of which the caller computes the first by itself."""
-    opening = Opening(func, arrays, args, kwargs)
+    opening = InlineCalls(func, arrays, args, kwargs)
     try:
         opening.run()
     except BaseException as error:
@@ -87,7 +87,7 @@ def _with_opening(
     if done < len(arrays[0]):
         rest = [one[done:] for one in arrays]
         results += collect(func, rest, (0,), settings, args, kwargs, replace(walk, start=done)).values()
-    return Collection(objects_of(results, (len(results),)), None, 1, np.empty(0, np.intp))
+    return RawResults(objects_of(results, (len(results),)), None, 1, np.empty(0, np.intp))
 
 
 def _all_plain(arrays: list[np.ndarray], settings: Settings) -> bool:
@@ -98,7 +98,7 @@ def _all_plain(arrays: list[np.ndarray], settings: Settings) -> bool:
     return True
 
 
-def _flat(array: np.ndarray, walk: Walk) -> np.ndarray:
+def _flat(array: np.ndarray, walk: IterationOrder) -> np.ndarray:
     """The elements of `array`, broadcast, as they are walked through."""
     if array.shape == walk.shape and len(walk.shape) < 2:
         return array.reshape(-1)
@@ -124,7 +124,7 @@ def _first_result(binding: Binding, settings: Settings) -> tuple[Any] | None:
         raise
 
 
-def _scalar_outputs(found: Collection, walk: Walk, first: tuple[Any] | None, otypes: Any) -> Any:
+def _scalar_outputs(found: RawResults, walk: IterationOrder, first: tuple[Any] | None, otypes: Any) -> Any:
     """The arrays that NumPy casts results to."""
     shape = walk.lengths
     outputs = Outputs(found, shape)

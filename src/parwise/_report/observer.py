@@ -13,11 +13,11 @@ from .._core.kernel import Outcome, is_nested
 
 if TYPE_CHECKING:
     from .progress import Progress
-    from .record import Record
+    from .record import CallRecord
 
 
 class _Report(Protocol):
-    calls: list[Record]
+    calls: list[CallRecord]
     nested: bool
 
 
@@ -25,12 +25,12 @@ class _Report(Protocol):
 reports: ContextVar[tuple[_Report, ...]] = ContextVar("parwise_reports", default=())
 
 
-def is_watched(call: Call) -> bool:
+def is_observed(call: Call) -> bool:
     """Whether anybody wants to see anything of it."""
     return call.settings.progress is not None or bool(reports.get())
 
 
-class Watch:
+class Observer:
     """Hears of what happens in one call; a context manager.
 
     Parameters
@@ -41,7 +41,7 @@ class Watch:
     def __init__(self, call: Call) -> None:
         # Only here: most calls are not watched, and importing parwise is to be quick.
         from .progress import Progress
-        from .record import Record, name_of
+        from .record import CallRecord, name_of
 
         nested = is_nested()
         self._progress: Progress | None = None
@@ -53,12 +53,12 @@ class Watch:
         # Calls within a mapped function are part of the one around them, unless
         # somebody has asked for them there.
         wanted = [one for one in reports.get() if one.nested == nested]
-        self._record = Record(call) if wanted else None
+        self._record = CallRecord(call) if wanted else None
         for one in wanted:
             assert self._record is not None
             one.calls.append(self._record)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Observer:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -91,10 +91,10 @@ class Watch:
         if self._progress is not None:
             self._progress.finish()
 
-    def called_up(self) -> None:
+    def workers_called(self) -> None:
         """Hear that workers are called for."""
         if self._record is not None:
-            self._record.called_up()
+            self._record.workers_called()
 
     def served(self) -> None:
         """Hear that a worker has something to do."""

@@ -9,7 +9,7 @@ import warnings
 from typing import Any, Literal
 
 from .._core.settings import Tell
-from .._system.interpreter import Uninterrupted
+from .._system.interpreter import DeferredInterrupt
 
 # Seconds between two looks: an eye sees no more, and a notebook's bar takes 1 ms for each.
 INTERVAL_SECONDS = 0.1
@@ -33,7 +33,7 @@ class Progress:
     def __init__(self, wanted: Literal[True] | Tell, total: int | None, name: str) -> None:
         self._bar: Any = None
         if wanted is True:
-            with Uninterrupted():  # tqdm's lock must not be left held: other threads would wait for it
+            with DeferredInterrupt():  # tqdm's lock must not be left held: other threads would wait for it
                 self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1)
         self._tell: Tell = self._move if wanted is True else wanted
         self._total = total
@@ -74,11 +74,11 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is, whatever became of the call."""
         if self._bar is not None:
-            with Uninterrupted():
+            with DeferredInterrupt():
                 self._bar.close()
 
     def _move(self, done: int, total: int | None) -> None:
-        with Uninterrupted():
+        with DeferredInterrupt():
             self._bar.update(done - self._bar.n)
 
 

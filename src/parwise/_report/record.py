@@ -20,7 +20,7 @@ from .._system.limits import cpu_count
 GAP_SHARE = 1e-3
 
 
-class Lane:
+class Timeline:
     """What one process or thread had to do with a call.
 
     Attributes
@@ -51,7 +51,7 @@ class Lane:
             self.spans.append([begun, begun + seconds])
 
 
-class Record:
+class CallRecord:
     """One call of a report.
 
     Parameters
@@ -64,9 +64,9 @@ class Record:
         What was asked for.
     begun, seconds : float
         When the call began, by `time.perf_counter`, and how long it took.
-    caller : Lane
+    caller : Timeline
         The process that made the call, or its thread.
-    lanes : list of Lane
+    lanes : list of Timeline
         The workers.
     startup : float or None
         Seconds from when workers were called for until the first had something to do.
@@ -85,14 +85,14 @@ class Record:
         self._nested = is_nested()
         self._owner = threading.get_ident()
         self._lock = threading.Lock()
-        self._workers: dict[object, Lane] = {}
+        self._workers: dict[object, Timeline] = {}
         self._called: float | None = None
         self._wanted_workers = call.settings.workers
         self.function = name_of(call.func)
         self.executor = _executor_name(call.settings)
         self.elements = 0
         self.seconds = 0.0
-        self.caller = Lane("caller")
+        self.caller = Timeline("caller")
         self.startup: float | None = None
         self.waiting = 0.0
         self.staged = 0
@@ -111,15 +111,15 @@ class Record:
             lane = self.caller if who is None and ident == self._owner else self._lane_of(who, ident)
             lane.add(len(task), begun, seconds, GAP_SHARE * (now - self.begun))
 
-    def _lane_of(self, who: object, ident: int) -> Lane:
+    def _lane_of(self, who: object, ident: int) -> Timeline:
         """The lane of a worker process, of one elsewhere, or of a thread."""
         found = self._workers.get(who or ident)
         if found is None:
             name = f"thread {len(self._workers) + 1}" if who is None else f"worker {who}"
-            found = self._workers[who or ident] = Lane(name)
+            found = self._workers[who or ident] = Timeline(name)
         return found
 
-    def called_up(self) -> None:
+    def workers_called(self) -> None:
         """Note that workers are called for."""
         self._called = self._called or time.perf_counter()
 
@@ -143,10 +143,10 @@ class Record:
         self.elements = call.count if call.count < ENDLESS else sum(one.elements for one in [self.caller, *self.lanes])
         if not self._workers and error is None:
             # What was clear from the beginning comes before what was found out later.
-            self.why = call.why_plain(self._nested) or self.why or _why_after_all(call.settings)
+            self.why = call.serial_reason(self._nested) or self.why or _why_after_all(call.settings)
 
     @property
-    def lanes(self) -> list[Lane]:
+    def lanes(self) -> list[Timeline]:
         """The workers that had a part in it."""
         return list(self._workers.values())
 
@@ -174,7 +174,7 @@ class Record:
             "error": self.error,
         }
 
-    def _lane_dict(self, lane: Lane) -> dict[str, Any]:
+    def _lane_dict(self, lane: Timeline) -> dict[str, Any]:
         share = lane.busy / self.seconds if self.seconds else 0.0
         return {
             "name": lane.name,

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.kernel import is_nested
 from .observer import reports
-from .record import Lane, Record
+from .record import CallRecord, Timeline
 
 _BLUE, _GREY = "#3b76af", "#dddddd"
 # Geometry of the timeline in HTML, in pixels.
@@ -29,7 +29,7 @@ class Report:
     """
 
     def __init__(self) -> None:
-        self.calls: list[Record] = []
+        self.calls: list[CallRecord] = []
         self.nested = False
         self._token: Token[Any] | None = None
 
@@ -135,7 +135,7 @@ def report() -> Report:
     return Report()
 
 
-def _text(record: Record) -> str:
+def _text(record: CallRecord) -> str:
     """One call, as lines of text."""
     lines = [_title(record), *(f"  {name:<13}{value}" for name, value in _facts(record))]
     lanes = [record.caller, *record.lanes]
@@ -144,7 +144,7 @@ def _text(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _title(record: Record) -> str:
+def _title(record: CallRecord) -> str:
     workers = record.workers
     return (
         f"{record.function}: {record.elements:,} element{'s' * (record.elements != 1)} in {duration(record.seconds)} "
@@ -152,7 +152,7 @@ def _title(record: Record) -> str:
     )
 
 
-def _facts(record: Record) -> Iterator[tuple[str, str]]:
+def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     """What there is to say of a call as a whole."""
     if record.error is not None:
         yield "ended by", record.error
@@ -168,7 +168,7 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield "staged", f"{amount(record.staged)} of arguments"
 
 
-def _cells(record: Record, lane: Lane) -> list[str]:
+def _cells(record: CallRecord, lane: Timeline) -> list[str]:
     share = lane.busy / record.seconds if record.seconds else 0.0
     return [
         f"{lane.tasks:,} task{'s' * (lane.tasks != 1)}",
@@ -178,7 +178,7 @@ def _cells(record: Record, lane: Lane) -> list[str]:
     ]
 
 
-def _html(record: Record) -> str:
+def _html(record: CallRecord) -> str:
     """One call, as two tables."""
     facts = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in _facts(record))
     lanes = "".join(
@@ -188,7 +188,7 @@ def _html(record: Record) -> str:
     return f"<p><b>{html.escape(_title(record))}</b></p><table>{facts}</table><table>{lanes}</table>"
 
 
-def _svg(calls: list[Record]) -> str:
+def _svg(calls: list[CallRecord]) -> str:
     """The timeline, without matplotlib."""
     rows = _rows(calls)
     whole = max((end for _, bars in rows for _, end, _ in bars), default=0.0) or 1.0
@@ -208,7 +208,7 @@ def _svg(calls: list[Record]) -> str:
     )
 
 
-def _rows(calls: list[Record]) -> list[tuple[str, list[tuple[float, float, bool]]]]:
+def _rows(calls: list[CallRecord]) -> list[tuple[str, list[tuple[float, float, bool]]]]:
     """Of the caller and each worker what it did from when to when: at a call, or in the function."""
     start = min((one.begun for one in calls), default=0.0)
     rows: dict[str, list[tuple[float, float, bool]]] = {"caller": []}

@@ -21,7 +21,7 @@ import numpy as np
 from .floating_point import read_floats, set_floats
 
 
-class Surroundings(NamedTuple):
+class ProcessState(NamedTuple):
     """What a process needs before it can import the function's modules."""
 
     variables: dict[str, str]
@@ -29,7 +29,7 @@ class Surroundings(NamedTuple):
     path: list[str]
     argv: list[str]
 
-    def adopt(self) -> None:
+    def apply(self) -> None:
         """Take them on, in a process that does nothing else."""
         if dict(os.environ) != self.variables:
             os.environ.clear()
@@ -41,7 +41,7 @@ class Surroundings(NamedTuple):
         sys.argv[:] = self.argv
 
 
-class Numerics(NamedTuple):
+class NumericState(NamedTuple):
     """What the function's arithmetic, printing and warnings depend on."""
 
     errstate: dict[str, Any]
@@ -54,9 +54,9 @@ class Numerics(NamedTuple):
     locale: str
     limits: tuple[int, int]
 
-    def adopt(self) -> None:
+    def apply(self) -> None:
         """Take them on, in a process that does nothing else."""
-        self.adopt_in_context()
+        self.apply_in_context()
         set_floats(self.floats)
         with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]
             if _locale.setlocale(_locale.LC_ALL, None) != self.locale:
@@ -67,7 +67,7 @@ class Numerics(NamedTuple):
         warnings.resetwarnings()
         warnings.filters.extend(self.filters)  # type: ignore[attr-defined]
 
-    def adopt_in_context(self) -> None:
+    def apply_in_context(self) -> None:
         """Take on what belongs to a context, and not to the whole process."""
         np.seterr(**self.errstate)
         np.seterrcall(self.errcall)
@@ -76,18 +76,18 @@ class Numerics(NamedTuple):
         decimal.setcontext(self.decimal_context.copy())
 
 
-def read_surroundings() -> Surroundings:
+def read_process_state() -> ProcessState:
     """The surroundings of this process."""
     try:
         folder = os.getcwd()
     except FileNotFoundError:  # removed under the caller; a worker cannot enter it
         folder = None
-    return Surroundings(dict(os.environ), folder, list(sys.path), list(getattr(sys, "argv", [])))
+    return ProcessState(dict(os.environ), folder, list(sys.path), list(getattr(sys, "argv", [])))
 
 
-def read_numerics() -> Numerics:
+def read_numeric_state() -> NumericState:
     """The numerical surroundings of the calling thread."""
-    return Numerics(
+    return NumericState(
         errstate=dict(np.geterr()),
         errcall=np.geterrcall(),
         bufsize=np.getbufsize(),

@@ -12,7 +12,7 @@ from typing import Any
 _plain: Any = sys.modules.get("_signal", signal)
 
 
-class Uninterrupted:
+class DeferredInterrupt:
     """Defers SIGINT for a ``with`` block: it takes effect right behind it.
 
     For a few lines that make or close descriptors, or take a lock: an exception
@@ -25,7 +25,7 @@ class Uninterrupted:
         self._before: Any = None
         self._came = False
 
-    def __enter__(self) -> Uninterrupted:
+    def __enter__(self) -> DeferredInterrupt:
         # Only the main thread is ever interrupted; a handler that is not Python's cannot be put back.
         # (`current_thread` would leave an entry behind for each thread that `threading` does not know.)
         if threading.get_ident() == threading.main_thread().ident and _plain.getsignal(signal.SIGINT) is not None:
@@ -45,7 +45,7 @@ class Uninterrupted:
 SWITCH_SECONDS = 0.0001
 
 
-class ShortTurns:
+class ShortSwitchInterval:
     """Lets this thread have the GIL soon, beside a function in pure Python.
 
     Every system call lets go of it, and such a function gives it back only
@@ -76,4 +76,4 @@ class ShortTurns:
 
 
 #: Those of this process.
-short_turns = ShortTurns()
+short_switch_interval = ShortSwitchInterval()

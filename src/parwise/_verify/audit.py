@@ -13,15 +13,15 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_array import Input
+from .._core.input_array import InputArray
 from .._core.kernel import Outcome
 from .._core.output_column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.job import Job
 from .._executors.runner import runner_of
-from .._report.observer import Watch
+from .._report.observer import Observer
 from ..errors import ReproducibilityWarning, user_level
-from .block_invariance import Budget, Invariance, sprinkle
+from .block_invariance import BlockInvariance, TimeBudget, sprinkle
 from .diagnosis import Diagnosis, compute_here, in_worker
 from .difference import array_difference, differing
 
@@ -53,7 +53,7 @@ class Sample:
         self.seconds = 0.0
         self._lock = threading.Lock()
 
-    def take(self, task: Task, outcome: Outcome) -> None:
+    def receive(self, task: Task, outcome: Outcome) -> None:
         """See what became of a task."""
         results = outcome.results
         with self._lock:
@@ -80,14 +80,14 @@ def pick(results: Results, k: int) -> Results:
     return Results(columns, results.wrap)
 
 
-def run_with_audit(call: Call, watch: Watch | None = None) -> Any:
+def run_with_audit(call: Call, observer: Observer | None = None) -> Any:
     """Compute a call whose user wants to know whether it can be trusted.
 
     What is to go to `out` goes there at the end: it may be what the function
     reads.
     """
     sample = Sample(call.vectorized)
-    job = Job(replace(call, out=None), observe=sample.take, watch=watch)
+    job = Job(replace(call, out=None), observe=sample.receive, observer=observer)
     runner_of(job.call)(job)
     result = audit(job, sample)
     return result if call.out is None else _deliver(call, result)
@@ -138,7 +138,7 @@ def audit(job: Job, sample: Sample | None = None) -> Any:
 def _look(job: Job, sample: Sample, result: Any) -> None:
     """Look for what could be wrong with a result, the most telling first, as long as there is time."""
     call = job.call
-    budget = Budget(max(LEAST_SECONDS, SHARE * sample.seconds))
+    budget = TimeBudget(max(LEAST_SECONDS, SHARE * sample.seconds))
     if call.settings.verify == "full":
         _check_all(job, result)
     else:
@@ -147,12 +147,12 @@ def _look(job: Job, sample: Sample, result: Any) -> None:
     if budget.allows(HOSTILE * job.first_seconds):
         _check_hostile(job)
     if call.vectorized and call.streams is None:
-        finding = Invariance(call, budget, partial(_ends_in_worker, job)).find()
+        finding = BlockInvariance(call, budget, partial(_ends_in_worker, job)).find()
         if finding is not None:
             raise finding.error(call.public_index)
 
 
-def _check_sample(job: Job, sample: Sample, budget: Budget) -> None:
+def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
     for task, theirs in sample.in_order():
         ours = compute_here(job, task)
         if ours is None or not same_values(ours, theirs):
@@ -196,7 +196,7 @@ def _made_up(job: Job, arrays: list[np.ndarray], count: int) -> Job:
     seconds = HOSTILE_SECONDS + 20 * job.first_seconds
     settings = call.settings._replace(executor="processes", ignore=False, timeout=seconds)
     axes = [one.axes[0] if call.vectorized else 0 for one in call.inputs]
-    inputs = tuple(Input(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))
+    inputs = tuple(InputArray(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))
     bounds = [(0, count)] if call.vectorized else None
     axis = call.axis if call.vectorized else (0,)
     made = replace(call, inputs=inputs, axis=axis, grid=(count,), bounds=bounds, halo=None, settings=settings)
@@ -237,7 +237,7 @@ def _task_at(job: Job, array: np.ndarray, right: np.ndarray) -> Task:
     call = job.call
     index = 0
     if array.shape == right.shape and array.dtype == right.dtype and array.dtype.names is None:
-        lead = np.moveaxis(differing(array, right), call.places(array.ndim), range(len(call.grid)))
+        lead = np.moveaxis(differing(array, right), call.result_axes(array.ndim), range(len(call.grid)))
         wrong = lead.reshape(*lead.shape[: len(call.grid)], -1).any(axis=-1)
         index = int(wrong.argmax())
     if call.bounds is None:

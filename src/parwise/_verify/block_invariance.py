@@ -11,10 +11,10 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Halo
-from .._core.input_array import Input
+from .._core.input_array import InputArray
 from .._core.kernel import Kernel
 from .._core.results import Results, Stack
-from .difference import Finding, array_difference
+from .difference import Difference, array_difference
 
 
 def to_nan(values: np.ndarray) -> bool:
@@ -44,9 +44,9 @@ def sprinkle(values: np.ndarray) -> bool:
         return False
     tiny = np.finfo(values.dtype).smallest_subnormal
     special = np.array([np.nan, -0.0, tiny, -np.nan, 3 * tiny, 0.0, np.inf, -tiny, -np.inf], values.dtype)
-    places = np.arange(0, values.size, 3)
+    result_axes = np.arange(0, values.size, 3)
     # `flat` also takes arrays that are not contiguous.
-    values.flat[places] = special[places // 3 % special.size]
+    values.flat[result_axes] = special[result_axes // 3 % special.size]
     return True
 
 
@@ -57,7 +57,7 @@ LENGTHS = (1, 2, 7)
 DEEPEST = 2048
 
 
-class Budget:
+class TimeBudget:
     """Seconds that looking may take.
 
     Parameters
@@ -77,7 +77,7 @@ class Budget:
 Change = Callable[[np.ndarray], bool]
 
 
-class Invariance:
+class BlockInvariance:
     """Tries a block function on blocks that are not those of the plan.
 
     Windows of some elements are computed at once and in blocks of hostile
@@ -86,14 +86,14 @@ class Invariance:
     Parameters
     ----------
     call : Call
-    budget : Budget
+    budget : TimeBudget
         How long that may take; the first tests are made in any case.
     ends : callable
         Says whether the function comes to an end on changed values, which it
         need not do.
     """
 
-    def __init__(self, call: Call, budget: Budget, ends: Callable[[list[np.ndarray], int], bool]) -> None:
+    def __init__(self, call: Call, budget: TimeBudget, ends: Callable[[list[np.ndarray], int], bool]) -> None:
         self._call = call
         self._budget = budget
         self._ends = ends
@@ -114,7 +114,7 @@ class Invariance:
         lo = max(0, min(lo, self._count - WINDOW))
         return lo, min(self._count, lo + WINDOW)
 
-    def find(self) -> Finding | None:
+    def find(self) -> Difference | None:
         """What is wrong, if anything is seen to be."""
         if self._count < 2:
             return None
@@ -123,17 +123,17 @@ class Invariance:
             warnings.simplefilter("ignore")
             return self._looks_too_far() or self._depends_on_length()
 
-    def _finding(self, seen: str, window: tuple[int, int], depth: int | None) -> Finding:
+    def _finding(self, seen: str, window: tuple[int, int], depth: int | None) -> Difference:
         where = self._call.name(*window)
         if depth is not None:
             text = f"the function looks further than depth={self._depth}, {where}: {seen}. depth={depth} would do"
-            return Finding("halo", text, window[0], depth)
+            return Difference("halo", text, window[0], depth)
         text = (
             f"the function's bits depend on the length or the start of its blocks, {where}: {seen}. Means over "
             "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
             "blocks that parwise.plan shows; with verify=None it is taken as it is"
         )
-        return Finding("block", text, window[0])
+        return Difference("block", text, window[0])
 
     def _enough(self, wrong: Callable[[int], bool]) -> int | None:
         """The least depth for which something is not `wrong` any more."""
@@ -153,7 +153,7 @@ class Invariance:
 
     # Blocks of other lengths.
 
-    def _depends_on_length(self) -> Finding | None:
+    def _depends_on_length(self) -> Difference | None:
         for window in dict.fromkeys([self._middle, self._window(0), self._window(self._count)]):
             if window != self._middle and not self._budget.allows(0.0):
                 return None
@@ -199,7 +199,7 @@ class Invariance:
 
     # What lies beyond the halo.
 
-    def _looks_too_far(self) -> Finding | None:
+    def _looks_too_far(self) -> Difference | None:
         told = self._influence(self._depth)
         if told is None:
             return None
@@ -239,7 +239,7 @@ class Invariance:
         call = self._call
         runs = []
         for one in call.inputs:
-            source = Input(one.source, one.axes, True)
+            source = InputArray(one.source, one.axes, True)
             if halo is not None:
                 source.reach(halo)
             run = source.private(lo, hi)

@@ -15,7 +15,7 @@ from .._executors.job import Job
 from .._executors.runner import runner_of
 from .._system.blas import SharedThreadLimit
 from .._workers.worker_pool import WorkerPool
-from .difference import Finding, difference
+from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 
 # Interpreters with one order of sets, and with others; the chance that these agree by luck is small.
@@ -35,12 +35,12 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
         return None
     found: list[Results] = []
 
-    def take(task: Task, outcome: Outcome) -> None:
+    def receive(task: Task, outcome: Outcome) -> None:
         if outcome.results is not None and (outcome.error is None or outcome.gaps is not None):
             found.append(owned(outcome.results))
 
     settings = call.settings._replace(isolate=True, verify=False, ignore=False, retries=0)
-    again = Job(replace(call, out=None, settings=settings), only=task, observe=take)
+    again = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
     try:
         if pool is not None:
             processes.run(again, pool)
@@ -86,7 +86,7 @@ class Diagnosis:
         self._kind, self._difference = told or ("value", "it gave something else before")
         self._where = job.call.name(task.lo, task.hi)
 
-    def find(self) -> Finding:
+    def find(self) -> Difference:
         """The first cause that can be shown."""
         if self._unstable():
             return self._finding(
@@ -99,8 +99,8 @@ class Diagnosis:
             return self._unknown("verify=True looks for the reason")
         return self._threads() or self._environment() or self._unknown()
 
-    def _finding(self, kind: str, text: str) -> Finding:
-        return Finding(kind, text, self._task.lo)
+    def _finding(self, kind: str, text: str) -> Difference:
+        return Difference(kind, text, self._task.lo)
 
     def _unstable(self) -> bool:
         """Whether it differs from itself within one process."""
@@ -115,7 +115,7 @@ class Diagnosis:
             return not same_values(self._ours, self._theirs)
         return not (same_values(there, self._theirs) or same_values(there, self._ours))
 
-    def _threads(self) -> Finding | None:
+    def _threads(self) -> Difference | None:
         number = self._job.call.settings.blas_threads
         if not isinstance(number, int) or self._theirs is None:
             return None
@@ -130,7 +130,7 @@ class Diagnosis:
             f"as many: with threadpoolctl.threadpool_limits({number})",
         )
 
-    def _environment(self) -> Finding | None:
+    def _environment(self) -> Difference | None:
         """What is not alike there, if that can explain it."""
         there = self._fingerprint_there()
         if there is None:
@@ -180,7 +180,7 @@ class Diagnosis:
     def _unknown(
         self,
         hint: str = "Does it look at its process, at caches, or at modules that only one of them has imported?",
-    ) -> Finding:
+    ) -> Difference:
         what = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}
         return self._finding(
             self._kind,

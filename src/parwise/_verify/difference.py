@@ -13,7 +13,7 @@ from ..errors import NotReproducibleError
 
 
 @dataclass(frozen=True)
-class Finding:
+class Difference:
     """Why two results of the same work differ.
 
     Attributes

@@ -17,7 +17,7 @@ def default_pool() -> WorkerPool:
     global _default
     with _default_lock:
         pool = _default
-        if pool is not None and not pool.foreign:
+        if pool is not None and not pool.owned_by_parent:
             return pool
     fresh = WorkerPool()
     with _default_lock:
@@ -32,7 +32,7 @@ def take_pool() -> WorkerPool:
     global _default
     with _default_lock:
         pool, _default = _default, None
-        if pool is not None and not pool.foreign:
+        if pool is not None and not pool.owned_by_parent:
             if not pool.lock.locked():
                 return pool
             _default = pool
@@ -52,7 +52,7 @@ def put_back(pool: WorkerPool) -> None:
 def known_pool() -> WorkerPool | None:
     """The pool of this process, if it has one already."""
     pool = _default
-    return None if pool is None or pool.foreign else pool
+    return None if pool is None or pool.owned_by_parent else pool
 
 
 def _forget_lock_in_child() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from .._core.kernel import Outcome
 from .._core.results import SCALARS, Column, Results, Stack
 from ..errors import PACKAGE, RemoteError
-from .output_capture import Said, pack_said, unpack_said
+from .output_capture import OutputEvent, pack_events, unpack_events
 from .serialization import dumps
 
 # Tuples of more results than this travel as one pickle.
@@ -21,8 +21,8 @@ MANY_COLUMNS = 64
 _KNOWN = SCALARS | {np.ndarray, "block"}
 
 
-class Head(NamedTuple):
-    """What a parcel's buffers mean; travels as a plain tuple.
+class OutcomeHeader(NamedTuple):
+    """What the arguments' buffers mean; travels as a plain tuple.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Head(NamedTuple):
         Time spent in the function.
     threaded : bool
         Whether threads of BLAS or the like took part.
-    said : bool
+    output : bool
         Whether the last buffer holds warnings, text and log records.
     wrap : type, optional
         Tuple type of the results.
@@ -51,7 +51,7 @@ class Head(NamedTuple):
     raised: int
     seconds: float
     threaded: bool
-    said: bool
+    output: bool
     wrap: type[tuple[Any, ...]] | None = None
     columns: tuple[tuple[Any, np.dtype[Any], tuple[int, ...]] | None, ...] = ()
     many: bool = False
@@ -60,44 +60,46 @@ class Head(NamedTuple):
     begun: float = 0.0
 
 
-def pack(outcome: Outcome, said: list[Said], lo: int) -> tuple[bytes, list[Any]]:
+def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, list[Any]]:
     """Head and buffers of an outcome; the arrays are not copied.
 
     Parameters
     ----------
     outcome : Outcome
-    said : list of Said
+    output : list of OutputEvent
     lo : int
         First element, which gets the blame if results cannot be pickled.
     """
-    head = Head(outcome.index, outcome.seconds, outcome.threaded, bool(said), gaps=outcome.gaps, begun=outcome.begun)
+    header = OutcomeHeader(
+        outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun
+    )
     packed, buffers = b"", list[Any]()
     if outcome.results is not None:
         try:
-            packed, buffers = _pack_results(head, outcome.results)
+            packed, buffers = _pack_results(header, outcome.results)
         except Exception as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
             outcome.error = error
-            head = head._replace(raised=max(outcome.index, lo), gaps=None)
-    packed = packed or _dump_head(head)
+            header = header._replace(raised=max(outcome.index, lo), gaps=None)
+    packed = packed or _dump_head(header)
     if outcome.error is not None:
         buffers.append(pack_error(outcome.error))
-    if said:
-        buffers.append(pack_said(said))
+    if output:
+        buffers.append(pack_events(output))
     return packed, buffers
 
 
-def _pack_results(head: Head, results: Results) -> tuple[bytes, list[Any]]:
+def _pack_results(header: OutcomeHeader, results: Results) -> tuple[bytes, list[Any]]:
     many = len(results.columns) > MANY_COLUMNS
     columns = () if many else tuple(map(_kind, results.columns))
     buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
-    return _dump_head(head._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
+    return _dump_head(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
 
 
-def _dump_head(head: Head) -> bytes:
+def _dump_head(header: OutcomeHeader) -> bytes:
     # Types of users' own, also within a dtype, go by another pickler, which takes 25 us instead of 4.
-    known = head.wrap in (None, tuple) and all(one is None or _is_known(*one[:2]) for one in head.columns)
-    return pickle.dumps(tuple(head), protocol=5) if known else dumps(tuple(head))
+    known = header.wrap in (None, tuple) and all(one is None or _is_known(*one[:2]) for one in header.columns)
+    return pickle.dumps(tuple(header), protocol=5) if known else dumps(tuple(header))
 
 
 def _is_known(kind: Any, dtype: np.dtype[Any]) -> bool:
@@ -118,15 +120,15 @@ def _flat(column: Column) -> Any:
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""
 
 
-def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
+def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent]]:
     """The outcome, its arrays lying in `buffers`, and what was said."""
-    info = Head(*pickle.loads(head))
+    info = OutcomeHeader(*pickle.loads(header))
     buffers = list(buffers)
-    said = unpack_said(buffers.pop()) if info.said else []
+    output = unpack_events(buffers.pop()) if info.output else []
     error = unpack_error(buffers.pop()) if info.raised >= 0 else None
     outcome = Outcome(None, info.seconds, info.threaded, info.raised, error, info.gaps, info.begun)
     if not info.found:
-        return outcome, said
+        return outcome, output
     columns: list[Column] = pickle.loads(buffers.pop()) if info.many else []
     for described, buffer in zip(info.columns, buffers, strict=True):
         if described is None:
@@ -135,7 +137,7 @@ def unpack(head: bytes, buffers: list[Any]) -> tuple[Outcome, list[Said]]:
             kind, dtype, shape = described
             columns.append(Stack(kind, np.ndarray(shape, dtype, buffer if len(buffer) else None)))
     outcome.results = Results(columns, info.wrap)
-    return outcome, said
+    return outcome, output
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown to users by this name
@@ -153,25 +155,25 @@ def trim(tb: TracebackType | None) -> TracebackType | None:
     return own or tb
 
 
-def pack_error(error: BaseException, most: int | None = None) -> bytes:
+def pack_error(error: BaseException, limit: int | None = None) -> bytes:
     """An exception and its traceback, as bytes that surely can be unpickled.
 
     Parameters
     ----------
     error : BaseException
-    most : int, optional
+    limit : int, optional
         Bytes that a longer one is cut to, losing all but its type and text.
     """
     text = "".join(traceback.format_exception(type(error), error, trim(error.__traceback__)))
-    for candidate in (error, _Bare(error), _stand_in(error, most)):
+    for candidate in (error, _Bare(error), _stand_in(error, limit)):
         try:
             pickled = dumps(candidate)
             pickle.loads(pickled)
         except Exception:
             continue
-        if most is None or len(pickled) + len(text) <= most:
+        if limit is None or len(pickled) + len(text) <= limit:
             break
-        text = text[-most // 2 :]
+        text = text[-limit // 2 :]
     return pickle.dumps((pickled, text))
 
 
@@ -192,10 +194,10 @@ def _make_bare(kind: type[BaseException], args: tuple[Any, ...], state: dict[str
     return error
 
 
-def _stand_in(error: BaseException, most: int | None) -> RemoteError:
+def _stand_in(error: BaseException, limit: int | None) -> RemoteError:
     """For an exception of which only type and text can be told."""
     name = f"{type(error).__module__}.{type(error).__qualname__}"
-    stand_in = RemoteError(f"{name}: {_text(error)[:most]}")
+    stand_in = RemoteError(f"{name}: {_text(error)[:limit]}")
     stand_in.type_name = name
     return stand_in
 

@@ -54,7 +54,7 @@ CONTROL_FD = 0
 
 
 def start(control: socket.socket, variables: dict[str, str]) -> int:
-    """Start a zygote that answers at the other end of `control`: a new interpreter, no fork of this process.
+    """Start a fork server that answers at the other end of `control`: a new interpreter, no fork of this process.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def start(control: socket.socket, variables: dict[str, str]) -> int:
 
 
 def _command() -> list[str]:
-    """The command line of a zygote, with this interpreter's flags and module path.
+    """The command line of a fork server, with this interpreter's flags and module path.
 
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
     not stand in for the standard library's.
@@ -110,7 +110,7 @@ def main(parent: int) -> None:
     """Fork workers for the process `parent` until it is gone."""
     _close_inherited()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _prctl(_PR_SET_NAME, b"parwise-zygote")
+    _prctl(_PR_SET_NAME, b"parwise-fork")
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:  # gone before we could watch it
         os._exit(0)
@@ -120,10 +120,10 @@ def main(parent: int) -> None:
     # and so copy, its pages. During the imports it was off, which saves 10 ms.
     gc.freeze()
     gc.enable()
-    Zygote(control, watch).run()
+    ForkServer(control, watch).run()
 
 
-class Zygote:
+class ForkServer:
     """Forks workers, and keeps how each one ended.
 
     Parameters
@@ -181,20 +181,20 @@ class Zygote:
         for pidfd, one in list(self._alive.items()):
             if one == pid:
                 self._reap(pidfd)
-        self._control.send("dead", pid, self._ended.pop(pid, None))
+        self._control.send("exited", pid, self._ended.pop(pid, None))
 
     def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
-        zygote = os.getpid()
+        server_pid = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory for one
             for fd in fds:
                 os.close(fd)
-            self._control.send("failed", key, str(error))
+            self._control.send("fork_failed", key, str(error))
             return
         if pid == 0:
             try:
-                self._become_worker(zygote, fds, slot_bytes)
+                self._become_worker(server_pid, fds, slot_bytes)
             finally:
                 os._exit(1)
         for fd in fds:
@@ -202,13 +202,13 @@ class Zygote:
         pidfd = os.pidfd_open(pid)
         self._alive[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
-        self._control.send("born", key, pid, fds=[pidfd])
+        self._control.send("forked", key, pid, fds=[pidfd])
 
-    def _become_worker(self, zygote: int, fds: list[int], slot_bytes: int) -> None:
+    def _become_worker(self, server_pid: int, fds: list[int], slot_bytes: int) -> None:
         # The signal goes out when the *thread* that forked ends, and the
-        # zygote has only one.
+        # fork server has only one.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != zygote:
+        if os.getppid() != server_pid:
             return
         _prctl(_PR_SET_NAME, b"parwise-worker")
         os.setpgid(0, 0)

@@ -23,21 +23,21 @@ STACK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class Held:
+class Assignment:
     """A task that a worker has; as a proof its results are only compared."""
 
     task: Task
-    proof: bool = False
+    handshake: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, eq=False)
-class Inbox:
+class ChunkReceiver:
     """Results that come in pieces."""
 
     number: int
     slot: int
-    head: bytes
+    header: bytes
     buffers: list[np.ndarray]
     filled: int = 0
 
@@ -46,18 +46,18 @@ class Inbox:
         """Whether all has come."""
         return self.filled == sum(buffer.nbytes for buffer in self.buffers)
 
-    def take(self, piece: memoryview) -> None:
+    def receive(self, chunk: memoryview) -> None:
         """Put a piece where it belongs: pieces never cross buffers."""
         start = 0
         for buffer in self.buffers:
             if self.filled < start + buffer.nbytes:
-                np.copyto(buffer[self.filled - start :][: len(piece)], np.frombuffer(piece, np.uint8))
+                np.copyto(buffer[self.filled - start :][: len(chunk)], np.frombuffer(chunk, np.uint8))
                 break
             start += buffer.nbytes
-        self.filled += len(piece)
+        self.filled += len(chunk)
 
 
-class Link:
+class WorkerHandle:
     """One worker, as the caller knows it.
 
     Attributes
@@ -65,12 +65,12 @@ class Link:
     channel : Channel
     slots : Slots
     pid, pidfd : int
-        0 and -1 until the zygote has told them.
+        0 and -1 until the fork server has told them.
     ready : bool
         Whether the worker has said hello.
     free : deque of int
         Slots that no task is in.
-    holds : dict
+    assignments : dict
         Number and content of what the worker has been given, in order.
     """
 
@@ -92,18 +92,18 @@ class Link:
     def reset(self) -> None:
         """Forget the last call's work; the worker must have none left."""
         self.free = deque(range(SLOTS))
-        self.holds: dict[int, Held] = {}
-        self.outbox: Iterator[None] | None = None
-        self.inbox: Inbox | None = None
+        self.assignments: dict[int, Assignment] = {}
+        self.sender: Iterator[None] | None = None
+        self.receiver: ChunkReceiver | None = None
         # Its memory when it was least in this call, and whether it is to be renewed.
         self.least_bytes: int | None = None
         self.retiring = False
 
-    def hand_over(self, zygote: Channel, slot_bytes: int) -> None:
-        """Have the zygote fork the worker behind this link."""
+    def hand_over(self, fork_server: Channel, slot_bytes: int) -> None:
+        """Have the fork server fork the worker behind this link."""
         assert self._theirs is not None
         try:
-            zygote.send("fork", self.key, slot_bytes, fds=self._theirs)
+            fork_server.send("fork", self.key, slot_bytes, fds=self._theirs)
         finally:
             for fd in self._theirs:
                 os.close(fd)
@@ -112,7 +112,7 @@ class Link:
     @property
     def at(self) -> int | None:
         """The element that the worker is, or was, at."""
-        index = self.slots.mark.index
+        index = self.slots.cursor.index
         return None if index < 0 else index
 
     @property
@@ -127,10 +127,10 @@ class Link:
     @property
     def since(self) -> float:
         """When the worker came to that element, by the monotonic clock, in seconds."""
-        return self.slots.mark.since
+        return self.slots.cursor.since
 
     def kill(self) -> None:
-        """End the worker, at once and whatever it does; the zygote ends what it started."""
+        """End the worker, at once and whatever it does; the fork server ends what it started."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
@@ -148,7 +148,7 @@ class Link:
     def close(self) -> None:
         """Let go of the worker, which ends when it sees that."""
         # These may refer to this link, and so keep its memory until the collector comes.
-        self.outbox = self.inbox = None
+        self.sender = self.receiver = None
         self.channel.close()
         for fd in self._theirs or ():
             os.close(fd)

@@ -20,7 +20,7 @@ import cloudpickle
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
-class Warned(NamedTuple):
+class WarningEvent(NamedTuple):
     """A warning that passed the worker's filters."""
 
     element: int
@@ -29,10 +29,10 @@ class Warned(NamedTuple):
     filename: str
     lineno: int
 
-    def plain(self) -> Warned:
+    def plain(self) -> WarningEvent:
         """Its text, as a warning of Python's own that it is one of."""
         category = next(kind for kind in self.category.__mro__ if kind.__module__ == "builtins")
-        return Warned(self.element, str(self.message), category, self.filename, self.lineno)
+        return WarningEvent(self.element, str(self.message), category, self.filename, self.lineno)
 
     def repeat(self, function: Any) -> None:
         """Warn here, as if `function` had been called here."""
@@ -48,14 +48,14 @@ class Warned(NamedTuple):
 
 
 @dataclass(slots=True)
-class Written:
+class TextEvent:
     """Text that Python code wrote to a standard stream."""
 
     element: int
     stream: StreamName
     text: str
 
-    def plain(self) -> Written:
+    def plain(self) -> TextEvent:
         """Itself."""
         return self
 
@@ -67,17 +67,17 @@ class Written:
             stream.flush()
 
 
-class Logged(NamedTuple):
+class LogEvent(NamedTuple):
     """A log record."""
 
     element: int
     record: logging.LogRecord
 
-    def plain(self) -> Logged:
+    def plain(self) -> LogEvent:
         """Without what was given as ``extra``."""
         usual = vars(logging.makeLogRecord({}))
         kept = {name: value for name, value in vars(self.record).items() if name in usual}
-        return Logged(self.element, logging.makeLogRecord(kept))
+        return LogEvent(self.element, logging.makeLogRecord(kept))
 
     def repeat(self, function: Any) -> None:
         """Hand it to this process's logger of that name."""
@@ -86,36 +86,36 @@ class Logged(NamedTuple):
             logger.handle(self.record)
 
 
-Said: TypeAlias = Warned | Written | Logged
+OutputEvent: TypeAlias = WarningEvent | TextEvent | LogEvent
 
 
-def pack_said(said: list[Said]) -> bytes:
+def pack_events(events: list[OutputEvent]) -> bytes:
     """Bytes that surely can be unpickled: each item whole, where that is possible, and as plain text."""
-    return pickle.dumps([(None if isinstance(one, Written) else _pickled(one), one.plain()) for one in said])
+    return pickle.dumps([(None if isinstance(one, TextEvent) else _pickled(one), one.plain()) for one in events])
 
 
-def _pickled(said: Said) -> bytes | None:
+def _pickled(events: OutputEvent) -> bytes | None:
     try:
-        packed: bytes = cloudpickle.dumps(said)
+        packed: bytes = cloudpickle.dumps(events)
         pickle.loads(packed)
     except Exception:
         return None
     return packed
 
 
-def unpack_said(packed: Any) -> list[Said]:
+def unpack_events(packed: Any) -> list[OutputEvent]:
     """What was said, as text where it cannot be made here (a class that only the worker has)."""
     return [_unpickled(whole, plain) for whole, plain in pickle.loads(packed)]
 
 
-def _unpickled(whole: bytes | None, plain: Said) -> Said:
+def _unpickled(whole: bytes | None, plain: OutputEvent) -> OutputEvent:
     if whole is None:
         return plain
     try:
-        said: Said = pickle.loads(whole)
+        events: OutputEvent = pickle.loads(whole)
     except Exception:
         return plain
-    return said
+    return events
 
 
 def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
@@ -133,7 +133,7 @@ PAUSE_SECONDS = 0.2
 MUCH_TEXT = 2**13
 
 
-class Ear:
+class OutputCapture:
     """Takes what a worker would show.
 
     Parameters
@@ -147,57 +147,57 @@ class Ear:
     def __init__(self, index: Callable[[], int], pass_on: Callable[[], None]) -> None:
         self._index = index
         self._pass_on = pass_on
-        self._said: list[Said] = []
+        self._events: list[OutputEvent] = []
         self._size = 0
         self._since = time.monotonic()
 
     def install(self) -> None:
         """From now on take all warnings, text and log records of this process."""
         warnings.showwarning = self._take_warning
-        sys.stdout = _Voice("stdout", self._take_text)
-        sys.stderr = _Voice("stderr", self._take_text)
+        sys.stdout = CapturedStream("stdout", self._take_text)
+        sys.stderr = CapturedStream("stderr", self._take_text)
         logging.root.handlers[:] = [_LogHandler(self._take_record)]
 
     def _take_warning(
         self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        self._take(Warned(self._index(), message, category, filename, lineno), len(str(message)))
+        self._record(WarningEvent(self._index(), message, category, filename, lineno), len(str(message)))
 
     def _take_record(self, record: logging.LogRecord) -> None:
-        self._take(Logged(self._index(), record), len(record.msg))
+        self._record(LogEvent(self._index(), record), len(record.msg))
 
     def _take_text(self, stream: StreamName, text: str) -> None:
         index = self._index()
-        last = self._said[-1] if self._said else None
-        if isinstance(last, Written) and (last.element, last.stream) == (index, stream):
+        last = self._events[-1] if self._events else None
+        if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
             last.text += text
-            self._take(None, len(text))
+            self._record(None, len(text))
         else:
-            self._take(Written(index, stream, text), len(text))
+            self._record(TextEvent(index, stream, text), len(text))
 
-    def _take(self, said: Said | None, size: int) -> None:
-        if said is not None:
-            self._said.append(said)
+    def _record(self, events: OutputEvent | None, size: int) -> None:
+        if events is not None:
+            self._events.append(events)
         self._size += size
         if self._size > MUCH_TEXT or time.monotonic() - self._since > PAUSE_SECONDS:
             self._since = time.monotonic()
             self._pass_on()
 
-    def drain(self) -> list[Said]:
+    def drain(self) -> list[OutputEvent]:
         """What has been taken since the last time."""
-        said, self._said, self._size = self._said, [], 0
-        return said
+        events, self._events, self._size = self._events, [], 0
+        return events
 
 
-class _Voice(io.TextIOBase):
+class CapturedStream(io.TextIOBase):
     """Stands in for a standard stream of a worker."""
 
     def __init__(self, name: StreamName, take: Callable[[StreamName, str], None]) -> None:
         self._stream = name
-        self._take = take
+        self._record = take
         self._fd = {"stdout": 1, "stderr": 2}[name]
         self._owner = os.getpid()
-        self.buffer = io.BufferedWriter(_Bytes(self))
+        self.buffer = io.BufferedWriter(_CapturedBytes(self))
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -220,7 +220,7 @@ class _Voice(io.TextIOBase):
         if os.getpid() != self._owner:  # a process that the function forked
             os.write(self._fd, text.encode(self.encoding, self.errors))
         elif text:
-            self._take(self._stream, text)
+            self._record(self._stream, text)
         return len(text)
 
     def flush(self) -> None:
@@ -231,10 +231,10 @@ class _Voice(io.TextIOBase):
         """As of Python's own streams; how the text is shown is the caller's business."""
 
 
-class _Bytes(io.RawIOBase):
+class _CapturedBytes(io.RawIOBase):
     """What is written to ``sys.stdout.buffer``."""
 
-    def __init__(self, text: _Voice) -> None:
+    def __init__(self, text: CapturedStream) -> None:
         self._text = text
 
     def writable(self) -> bool:
@@ -273,7 +273,7 @@ class LogLevels(NamedTuple):
     root: int
     loggers: dict[str, tuple[int, bool]]
 
-    def adopt(self) -> None:
+    def apply(self) -> None:
         """Take them on, in a process that does nothing else."""
         logging.disable(self.disable)
         for logger in logging.root.manager.loggerDict.values():

@@ -14,7 +14,7 @@ from typing import Any
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import Layout
 from .._system.blas import SharedThreadLimit, ThreadCounts, ThreadWatch
-from .._system.environment import Numerics
+from .._system.environment import NumericState
 from .._system.floating_point import floats
 from .encoding import pack
 from .serialization import load, private_copy
@@ -25,13 +25,13 @@ MISSING = "missing"
 Packed = tuple[bytes, list[Any]]
 
 _KEPT = 4
-_sessions: OrderedDict[str, _Session] = OrderedDict()
+_sessions: OrderedDict[str, Session] = OrderedDict()
 _lock = threading.Lock()
 _limit = SharedThreadLimit()
 
 
 @dataclass(frozen=True)
-class Parcel:
+class TaskArguments:
     """A task and its arguments."""
 
     lo: int
@@ -42,7 +42,7 @@ class Parcel:
 
 
 def compute(
-    token: str, payload: bytes | None, index: list[tuple[int, int, bool]], parcel: Parcel
+    token: str, payload: bytes | None, index: list[tuple[int, int, bool]], arguments: TaskArguments
 ) -> str | tuple[Packed, Packed | None, str]:
     """Compute a task of the call `token`.
 
@@ -59,18 +59,18 @@ def compute(
         if session is None:
             if payload is None:
                 return MISSING
-            session = _sessions[token] = _Session(payload, index)
+            session = _sessions[token] = Session(payload, index)
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
     # Without the lock: a function that has Dask compute something makes way for another task, which must not wait.
-    proof = _prove(token, session) if new else None
-    packed = _bytes(pack(session.run(parcel), [], parcel.lo))
+    handshake = _compute_handshake(token, session) if new else None
+    packed = _bytes(pack(session.run(arguments), [], arguments.lo))
     where = f"{os.uname().nodename} {os.getpid()}"
-    return packed, None if proof is None else _bytes(pack(proof, [], parcel.lo)), where
+    return packed, None if handshake is None else _bytes(pack(handshake, [], arguments.lo)), where
 
 
-def _prove(token: str, session: _Session) -> Outcome | None:
+def _compute_handshake(token: str, session: Session) -> Outcome | None:
     """Compute the call's first task; a process that fails to is as one that has not been sent the call."""
     try:
         return None if session.first is None else session.run(session.first)
@@ -84,21 +84,21 @@ def _bytes(packed: Packed) -> Packed:
     return packed[0], [bytes(buffer) for buffer in packed[1]]
 
 
-class _Session:
+class Session:
     """One call, as a process knows it that computes some of its tasks."""
 
     def __init__(self, payload: bytes, index: list[tuple[int, int, bool]]) -> None:
         self._kernel: Kernel
-        self._numerics: Numerics
+        self._numeric_state: NumericState
         memory = private_copy(payload)
         self._local = threading.local()
-        self.first: Parcel | None
+        self.first: TaskArguments | None
         self._threads: ThreadCounts
-        self._kernel, self._layouts, self._numerics, self._threads, self.first = load(memory, index, _extend_path)
+        self._kernel, self._layouts, self._numeric_state, self._threads, self.first = load(memory, index, _extend_path)
 
-    def run(self, parcel: Parcel) -> Outcome:
+    def run(self, arguments: TaskArguments) -> Outcome:
         """Compute a task in a context of its own."""
-        return contextvars.copy_context().run(self._run, parcel)
+        return contextvars.copy_context().run(self._run, arguments)
 
     def _watch(self) -> ThreadWatch:
         """Each thread of this process watches its own tasks."""
@@ -107,18 +107,18 @@ class _Session:
         watch: ThreadWatch = self._local.watch
         return watch
 
-    def _run(self, parcel: Parcel) -> Outcome:
-        self._numerics.adopt_in_context()
-        memory = private_copy(parcel.memory)
-        count = None if parcel.layouts else parcel.hi - parcel.lo
+    def _run(self, arguments: TaskArguments) -> Outcome:
+        self._numeric_state.apply_in_context()
+        memory = private_copy(arguments.memory)
+        count = None if arguments.layouts else arguments.hi - arguments.lo
         runs = [
-            layout.dress(
+            layout.as_given(
                 pickle.loads(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, count)
             )
-            for (offset, nbytes), layout in zip(parcel.offsets, parcel.layouts or self._layouts, strict=True)
+            for (offset, nbytes), layout in zip(arguments.offsets, arguments.layouts or self._layouts, strict=True)
         ]
-        with floats(self._numerics.floats), _limit(self._threads), self._watch() as watch:
-            outcome = self._kernel.run(runs, parcel.lo, parcel.hi)
+        with floats(self._numeric_state.floats), _limit(self._threads), self._watch() as watch:
+            outcome = self._kernel.run(runs, arguments.lo, arguments.hi)
         outcome.threaded = watch.busy is True
         return outcome
 

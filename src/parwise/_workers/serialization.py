@@ -19,16 +19,16 @@ import cloudpickle
 import numpy as np
 import numpy.rec
 
-from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, place, private_memory
-from .._system.interpreter import Uninterrupted
+from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
+from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
-from .handle import Link
+from .handle import WorkerHandle
 from .protocol import INLINE_BYTES
-from .shared_globals import Shared, restore
+from .shared_globals import SharedGlobals, restore
 from .shared_memory import create_fd
 
-#: Types that `Layout.dress` makes; other subclasses have their own ways.
+#: Types that `Layout.as_given` makes; other subclasses have their own ways.
 _KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 
 
@@ -52,7 +52,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
         # cloudpickle's own: what a function is made of, its globals second.
         code, names, *others = super()._function_getnewargs(func)
-        return code, Shared(names) if self._share else names, *others
+        return code, SharedGlobals(names) if self._share else names, *others
 
     def reducer_override(self, obj: Any) -> Any:
         """How to make `obj` anew, or NotImplemented for the usual way."""
@@ -82,12 +82,12 @@ def _reduce_numbers(array: np.ndarray) -> Any:
         return _reduce_strided(array)
     if type(array) is np.ndarray:
         return NotImplemented  # NumPy keeps these, and copies none whose memory may go beside the pickle
-    return _layout(array).dress, (array.view(np.ndarray),)
+    return _layout(array).as_given, (array.view(np.ndarray),)
 
 
 def _reduce_strided(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple[Any, ...]]:
     layout = _layout(array)
-    (offset,), nbytes = place([layout], [address_of(array)])
+    (offset,), nbytes = offsets_for([layout], [address_of(array)])
     memory, start = private_memory(nbytes)
     layout.view(memory, start + offset)[...] = array
     unused = (offset - layout.below) // ALIGNMENT * ALIGNMENT
@@ -96,7 +96,7 @@ def _reduce_strided(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple
 
 
 def _strided(memory: Any, layout: Layout, offset: int) -> np.ndarray:
-    return layout.dress(layout.view(memory, offset))
+    return layout.as_given(layout.view(memory, offset))
 
 
 def _reduce_objects(array: np.ndarray) -> Any:
@@ -108,7 +108,7 @@ def _reduce_objects(array: np.ndarray) -> Any:
 
 
 def _empty(layout: Layout) -> np.ndarray:
-    return layout._replace(writeable=True).dress(layout.empty())
+    return layout._replace(writeable=True).as_given(layout.empty())
 
 
 def _fill(array: np.ndarray, state: tuple[np.ndarray, bool]) -> None:
@@ -188,7 +188,7 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
     bodies = [array.raw() for array in arrays]
     views = [np.frombuffer(buffer, np.uint8) for buffer in [*heads, *bodies]]
     layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
-    offsets, nbytes = place(layouts, [0, 0, *map(address_of, views[2:])])
+    offsets, nbytes = offsets_for(layouts, [0, 0, *map(address_of, views[2:])])
     return Payload(heads + bodies, offsets, nbytes)
 
 
@@ -219,7 +219,7 @@ def private_copy(data: bytes) -> memoryview:
     return view
 
 
-def send_payload(links: Iterable[Link], kind: str, call: int, payload: Payload) -> None:
+def send_payload(workers: Iterable[WorkerHandle], kind: str, call: int, payload: Payload) -> None:
     """Send a payload to workers: a small one in a message, a large one once for all of them."""
     # The table of buffers goes behind them: it may be too long for a message.
     table = pickle.dumps(payload.table)
@@ -228,15 +228,15 @@ def send_payload(links: Iterable[Link], kind: str, call: int, payload: Payload) 
     fds: list[int] = []
     try:
         if inline is None:
-            with Uninterrupted():
+            with DeferredInterrupt():
                 fds.append(_shared_file(nbytes))
             payload.write(fds[0])
             os.pwrite(fds[0], table, payload.nbytes)
-        for link in links:
+        for worker in workers:
             with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
-                link.channel.send(kind, call, payload.nbytes, nbytes, inline, fds=fds)
+                worker.channel.send(kind, call, payload.nbytes, nbytes, inline, fds=fds)
     finally:
-        with Uninterrupted():
+        with DeferredInterrupt():
             for fd in fds:
                 os.close(fd)
 

@@ -10,9 +10,9 @@ from typing import Any
 from .._core.kernel import Kernel
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts
-from .._system.environment import read_numerics, read_surroundings
+from .._system.environment import read_numeric_state, read_process_state
 from .encoding import pack_error
-from .handle import Link
+from .handle import WorkerHandle
 from .output_capture import read_log_levels
 from .serialization import dump, send_payload
 from .shared_globals import restore
@@ -21,7 +21,7 @@ from .shared_globals import restore
 LARGE_BYTES = 2**20
 
 
-class Shipment:
+class Session:
     """The function, what it holds, and the surroundings that it finds.
 
     Parameters
@@ -41,20 +41,20 @@ class Shipment:
         self, call: int, kernel: Kernel, layouts: list[Layout], threads: ThreadCounts, share: bool = False
     ) -> None:
         self._call = call
-        surroundings = read_surroundings()
-        body = (kernel, layouts, read_numerics(), read_log_levels(), threads)
-        self._payload = dump(surroundings, body, share)
+        process_state = read_process_state()
+        body = (kernel, layouts, read_numeric_state(), read_log_levels(), threads)
+        self._payload = dump(process_state, body, share)
 
-    def send(self, links: Iterable[Link]) -> None:
+    def send(self, workers: Iterable[WorkerHandle]) -> None:
         """Send it to workers."""
-        send_payload(links, "load", self._call, self._payload)
+        send_payload(workers, "load", self._call, self._payload)
 
-    def take_back(self, links: Iterable[Link]) -> None:
+    def take_back(self, workers: Iterable[WorkerHandle]) -> None:
         """Have workers let go of a large one: it may be long until the next call."""
         if self._payload.nbytes > LARGE_BYTES:
-            for link in links:
+            for worker in workers:
                 with contextlib.suppress(OSError):
-                    link.channel.send("forget")
+                    worker.channel.send("unload")
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:

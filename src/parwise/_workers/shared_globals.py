@@ -18,7 +18,7 @@ _shared: dict[str, dict[str, Any]] = {}
 _owned: dict[str, dict[str, Any]] = {}
 
 
-class Shared:
+class SharedGlobals:
     """Travels in the place of a function's globals.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.cursor import MARK_BYTES, Mark
+from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
 
 HAS_MEMFD = hasattr(os, "memfd_create")
@@ -102,7 +102,7 @@ class Slots:
 
     Attributes
     ----------
-    mark : Mark
+    cursor : Cursor
         The element that the worker is at.
     inputs, outputs : list of memoryview
         Slots for the arguments of a task, and for its results at the same number.
@@ -117,7 +117,7 @@ class Slots:
         self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
-        self.mark = Mark(memory[:MARK_BYTES], self.outputs)
+        self.cursor = Cursor(memory[:CURSOR_BYTES], self.outputs)
         half = slot_bytes // 2
         self.stream = [every[-1][:half], every[-1][half:]]
 

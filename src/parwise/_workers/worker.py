@@ -19,9 +19,9 @@ import numpy as np
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadLimit, ThreadWatch
-from .._system.environment import Numerics, Surroundings
+from .._system.environment import NumericState, ProcessState
 from .encoding import pack, pack_error
-from .output_capture import Ear, LogLevels, Said, pack_said
+from .output_capture import LogLevels, OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel
 from .serialization import load, private_copy
 from .shared_globals import initialize
@@ -100,12 +100,12 @@ class Worker:
         self._slots = slots
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
-        self._ear = Ear(lambda: slots.mark.index, self._pass_on)
-        self._ear.install()
+        self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
+        self._capture.install()
         # The task at hand, if any: its number.
         self._number: int | None = None
         # What was too long for a message, and all that was said after it.
-        self._late: list[Said] = []
+        self._pending_output: list[OutputEvent] = []
         self._owner = os.getpid()
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._kernel: Kernel | None = None
@@ -119,8 +119,8 @@ class Worker:
 
     def run(self) -> None:
         """Do what the messages say, in order."""
-        self._slots.mark.leave()
-        self._channel.send("hello")
+        self._slots.cursor.leave()
+        self._channel.send("ready")
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
@@ -130,50 +130,50 @@ class Worker:
         self._call, self._kernel = call, None
         memory = _memory_of(nbytes, inline, fd)
         try:
-            numerics: Numerics
+            numeric_state: NumericState
             levels: LogLevels
             index = pickle.loads(memory[table:])
-            self._kernel, self._layouts, numerics, levels, self._threads = load(memory, index, Surroundings.adopt)
-            numerics.adopt()
-            levels.adopt()
+            self._kernel, self._layouts, numeric_state, levels, self._threads = load(memory, index, ProcessState.apply)
+            numeric_state.apply()
+            levels.apply()
             # Looking for libraries takes 2 ms the first time, which no task need wait for.
             self._limit.set(self._threads)
             # The caller has imported the function's modules itself, and heard them.
-            self._ear.drain()
+            self._capture.drain()
         except BaseException as error:
-            self._channel.send("broken", call, pack_error(error, INLINE_BYTES))
+            self._channel.send("load_failed", call, pack_error(error, INLINE_BYTES))
 
-    def _on_begin(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _on_initialize(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Run what is to come before all tasks."""
         memory = _memory_of(nbytes, inline, fd)
         self._number = call
         error: BaseException | None = None
         try:
-            initializer, initargs = load(memory, pickle.loads(memory[table:]), Surroundings.adopt)
+            initializer, initargs = load(memory, pickle.loads(memory[table:]), ProcessState.apply)
             initialize(initializer, initargs)
         except BaseException as caught:
             error = caught
         if os.getpid() != self._owner:
             _end_child(error)
         if error is not None:
-            self._channel.send("unfit", pack_error(error, INLINE_BYTES))
-        self._pass_on()
+            self._channel.send("initialize_failed", pack_error(error, INLINE_BYTES))
+        self._send_output()
         self._number = None
 
-    def _on_forget(self) -> None:
+    def _on_unload(self) -> None:
         """Let go of a large function: it may be long until the next call."""
         self._kernel, self._layouts = None, []
 
-    def _on_large(self, nbytes: int) -> None:
+    def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._large = memoryview(map_anonymous(nbytes))
         self._filled = 0
 
-    def _on_piece(self, slot: int, nbytes: int) -> None:
+    def _on_chunk(self, slot: int, nbytes: int) -> None:
         self._large[self._filled : self._filled + nbytes] = self._slots.inputs[slot][:nbytes]
         self._filled += nbytes
-        self._channel.send("got", slot)
+        self._channel.send("slot_free", slot)
 
-    def _on_ack(self, half: int) -> None:
+    def _on_chunk_ack(self, half: int) -> None:
         self._stream_free[half] = True
 
     def _on_task(
@@ -205,23 +205,23 @@ class Worker:
             with contextlib.suppress(Exception):
                 stream.flush()
         self._number = None
-        said, self._late = [*self._late, *self._ear.drain()], []
-        head, buffers = pack(outcome, said, lo)
-        self._slots.mark.leave()
+        output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
+        head, buffers = pack(outcome, output, lo)
+        self._slots.cursor.leave()
         self._reply(number, slot, head, buffers)
 
-    def _pass_on(self) -> None:
+    def _send_output(self) -> None:
         """Tell the caller what a long task has said so far."""
         # Not from a process that the function forked, which has this socket too.
         if self._number is None or os.getpid() != self._owner:
             return
-        said = self._ear.drain()
-        if not self._late:
-            packed = pack_said(said)
+        output = self._capture.drain()
+        if not self._pending_output:
+            packed = pack_events(output)
             if len(packed) <= INLINE_BYTES:
-                self._channel.send("said", self._number, packed)
+                self._channel.send("output", self._number, packed)
                 return
-        self._late.extend(said)
+        self._pending_output.extend(output)
 
     def _compute(
         self,
@@ -241,29 +241,29 @@ class Worker:
         for (offset, nbytes), layout in zip(offsets, layouts or self._layouts, strict=True):
             if nbytes:  # objects come pickled
                 try:
-                    runs.append(layout.dress(pickle.loads(memory[offset : offset + nbytes])))
+                    runs.append(layout.as_given(pickle.loads(memory[offset : offset + nbytes])))
                 except Exception as error:
                     error.add_note("while unpickling the elements in a worker process")
                     return Outcome(None, 0.0, index=lo, error=error), False
             else:
-                runs.append(layout.dress(layout.view(root, offset, count)))
-        self._slots.mark.slot = slot
+                runs.append(layout.as_given(layout.view(root, offset, count)))
+        self._slots.cursor.slot = slot
         with self._watch:
-            outcome = kernel.run(runs, lo, hi, self._slots.mark, self._place(slot))
+            outcome = kernel.run(runs, lo, hi, self._slots.cursor, self._allocator(slot))
         outcome.threaded = self._watch.busy is True
         runs.clear()
         return outcome, outcome.error is None and sys.getrefcount(root) > 2
 
-    def _place(self, slot: int) -> Any:
+    def _allocator(self, slot: int) -> Any:
         """Where results go: straight to the slot, if they fit."""
 
-        def place(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        def allocate(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
             nbytes = count * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             if slot >= 0 and nbytes <= self._slots.slot_bytes:
                 return np.ndarray((count, *shape), dtype, self._slots.outputs[slot])
             return np.empty((count, *shape), dtype)
 
-        return place
+        return allocate
 
     def _reply(self, number: int, slot: int, head: bytes, buffers: list[Any]) -> None:
         if len(head) > INLINE_BYTES:  # too long for a message: goes first
@@ -275,25 +275,25 @@ class Worker:
                 copy_in(self._slots.outputs[slot], offset, buffer)
             self._channel.send("done", number, slot, head, sizes)
         else:
-            self._channel.send("large", number, slot, head, sizes)
+            self._channel.send("done_in_chunks", number, slot, head, sizes)
             for buffer in buffers:
-                self._send_pieces(memoryview(buffer).cast("B") if len(memoryview(buffer)) else b"")
+                self._send_chunks(memoryview(buffer).cast("B") if len(memoryview(buffer)) else b"")
 
-    def _send_pieces(self, data: Any) -> None:
+    def _send_chunks(self, data: Any) -> None:
         step = len(self._slots.stream[0])
         for at in range(0, len(data), step):
             half = self._free_half()
-            piece = data[at : at + step]
-            copy_in(self._slots.stream[half], 0, piece)
+            chunk = data[at : at + step]
+            copy_in(self._slots.stream[half], 0, chunk)
             self._stream_free[half] = False
-            self._channel.send("piece", half, len(piece))
+            self._channel.send("chunk", half, len(chunk))
 
     def _free_half(self) -> int:
         """A half of the stream that the caller has read; other messages wait."""
         while not any(self._stream_free):
             message, fds = self._channel.receive()
-            if message[0] == "ack":
-                self._on_ack(*message[1:])
+            if message[0] == "chunk_ack":
+                self._on_chunk_ack(*message[1:])
             else:
                 self._backlog.append((message, fds))
         return self._stream_free.index(True)

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._system.interpreter import Uninterrupted
+from .._system.interpreter import DeferredInterrupt
 from .._system.limits import LOOK_SECONDS, cpu_count, file_limit, memory_limit, own_bytes
 from ..errors import ParwiseError
 from .fork_server import start
-from .handle import Link
+from .handle import WorkerHandle
 from .protocol import Channel
 from .shared_memory import SLOT_BYTES, segment_bytes
 
@@ -28,7 +28,7 @@ from .shared_memory import SLOT_BYTES, segment_bytes
 MEMORY_SHARE = 16
 # A worker with more memory of its own than this is renewed between two calls.
 IDLE_BYTES = 2**29
-# A zygote that has not answered by then is taken for dead.
+# A fork server that has not answered by then is taken for dead.
 ANSWER_SECONDS = 1.0
 
 
@@ -44,7 +44,7 @@ class WorkerPool:
     variables : dict, optional
         Environment variables that the workers' interpreter starts with, beside
         this process's own.
-    greet : callable, optional
+    initializer : callable, optional
         Gets the link of each new worker, to send it what comes before all else.
     """
 
@@ -52,24 +52,24 @@ class WorkerPool:
         self,
         slot_bytes: int | None = None,
         variables: dict[str, str] | None = None,
-        greet: Callable[[Link], None] | None = None,
+        initializer: Callable[[WorkerHandle], None] | None = None,
     ) -> None:
         self._given_slot_bytes = slot_bytes
         self._variables = variables or {}
-        self._greet = greet
+        self._initializer = initializer
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
-        self.links: list[Link] = []
+        self.workers: list[WorkerHandle] = []
         # Set while a call uses the workers. Found set by the next call, it says
         # that the last one was interrupted somewhere, and nothing is known of
         # the workers' state.
         self.dirty = False
         # Seconds of work that calls did alone as no worker was up.
-        self.missed = 0.0
+        self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._keys = itertools.count(1)
-        self._zygote: Channel | None = None
-        self._zygote_pid = 0
+        self._fork_server: Channel | None = None
+        self._fork_server_pid = 0
         self._poll: select.epoll | None = None
         self._wake = -1
         self._waking = threading.Lock()
@@ -83,97 +83,97 @@ class WorkerPool:
     @property
     def running(self) -> bool:
         """Whether workers are there and have answered."""
-        for link in list(self.links):
-            if not link.ready and not link.holds:
-                self.look_after(link)
-        return any(link.ready for link in self.links)
+        for worker in list(self.workers):
+            if not worker.ready and not worker.assignments:
+                self.poll_idle(worker)
+        return any(worker.ready for worker in self.workers)
 
-    def look_after(self, link: Link) -> None:
+    def poll_idle(self, worker: WorkerHandle) -> None:
         """Take in what a worker outside the call at hand says, or that it has ended."""
         try:
-            if link.over:
-                self.drop(link)
+            if worker.over:
+                self.drop(worker)
             else:
-                link.ready |= link.channel.receive()[0] == ("hello",)
+                worker.ready |= worker.channel.receive()[0] == ("ready",)
         except BlockingIOError:
             pass
         except (EOFError, OSError):
-            self.drop(link)
+            self.drop(worker)
 
     @property
     def seems_warm(self) -> bool:
         """Whether workers are up as far as any thread can tell, whoever holds the lock."""
-        return any(link.ready for link in tuple(self.links))
+        return any(worker.ready for worker in tuple(self.workers))
 
     @property
-    def foreign(self) -> bool:
+    def owned_by_parent(self) -> bool:
         """Whether this process got the pool by a fork and so must not use it."""
         return self._owner != os.getpid()
 
-    def start(self, workers: int) -> list[Link]:
+    def start(self, workers: int) -> list[WorkerHandle]:
         """Have `workers` workers, and return at once: they answer when they are up.
 
         Messages sent to a link before that wait in its socket.
         """
-        if self.dirty or self._zygote_ended():
+        if self.dirty or self._fork_server_ended():
             self.stop()
         self.dirty = True
-        self._settle()
-        if self._zygote is None:
+        self._receive_late_answers()
+        if self._fork_server is None:
             self._spawn()
-        while len(self.links) < workers:
+        while len(self.workers) < workers:
             self.add_link()
-        return self.links[:workers]
+        return self.workers[:workers]
 
-    def _zygote_ended(self) -> bool:
-        if not self._zygote_pid:
+    def _fork_server_ended(self) -> bool:
+        if not self._fork_server_pid:
             return False
         try:
-            ended = os.waitpid(self._zygote_pid, os.WNOHANG) != (0, 0)
+            ended = os.waitpid(self._fork_server_pid, os.WNOHANG) != (0, 0)
         except ChildProcessError:  # waited for by somebody else
             ended = True
         if ended:
-            self._zygote_pid = 0
+            self._fork_server_pid = 0
         return ended
 
-    def _settle(self) -> None:
+    def _receive_late_answers(self) -> None:
         """Take in late answers of earlier calls, and drop workers still at them, or grown too large."""
         look = time.monotonic() - self._looked > LOOK_SECONDS
         if look:
             self._looked = time.monotonic()
-        for link in list(self.links):
-            if link.over:
-                self.drop(link)
+        for worker in list(self.workers):
+            if worker.over:
+                self.drop(worker)
                 continue
-            if look and own_bytes(link.pid) > IDLE_BYTES:
-                link.kill()
-                self.drop(link)
+            if look and own_bytes(worker.pid) > IDLE_BYTES:
+                worker.kill()
+                self.drop(worker)
                 continue
-            if not link.holds and link.outbox is None:
+            if not worker.assignments and worker.sender is None:
                 continue
             try:
-                while link.holds:
-                    message, _ = link.channel.receive()
+                while worker.assignments:
+                    message, _ = worker.channel.receive()
                     if message[0] == "done":
-                        link.holds.pop(message[1], None)
-                    elif message[0] == "hello":
-                        link.ready = True
+                        worker.assignments.pop(message[1], None)
+                    elif message[0] == "ready":
+                        worker.ready = True
                     else:
                         break
             except (BlockingIOError, EOFError, OSError):
                 pass
-            if link.holds or link.outbox is not None:
-                link.kill()
-                self.drop(link)
+            if worker.assignments or worker.sender is not None:
+                worker.kill()
+                self.drop(worker)
             else:
-                link.reset()
+                worker.reset()
 
     def _spawn(self) -> None:
-        """Start the zygote: a new interpreter, no fork of this process."""
-        with Uninterrupted():
+        """Start the fork server: a new interpreter, no fork of this process."""
+        with DeferredInterrupt():
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                self._zygote = Channel(mine)
+                self._fork_server = Channel(mine)
                 mine.setblocking(False)
                 self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 self._poll = select.epoll()
@@ -181,28 +181,28 @@ class WorkerPool:
                 self._poll.register(mine, select.EPOLLIN)
                 atexit.register(self.stop)
                 try:
-                    self._zygote_pid = start(theirs, self._variables)
+                    self._fork_server_pid = start(theirs, self._variables)
                 except BaseException:
                     self.stop()
                     raise
 
-    def add_link(self) -> Link:
+    def add_link(self) -> WorkerHandle:
         """Have one more worker, behind all others."""
-        assert self._zygote is not None
-        with Uninterrupted():
-            link = Link(next(self._keys), self.slot_bytes)
-            self.links.append(link)
+        assert self._fork_server is not None
+        with DeferredInterrupt():
+            worker = WorkerHandle(next(self._keys), self.slot_bytes)
+            self.workers.append(worker)
             try:
-                link.hand_over(self._zygote, self.slot_bytes)
+                worker.hand_over(self._fork_server, self.slot_bytes)
             except OSError as error:
-                self.drop(link)
+                self.drop(worker)
                 raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
-            if self._greet is not None:
-                self._greet(link)
-            link.channel.sock.setblocking(False)
+            if self._initializer is not None:
+                self._initializer(worker)
+            worker.channel.sock.setblocking(False)
             assert self._poll is not None
-            self._poll.register(link.channel, select.EPOLLIN)
-        return link
+            self._poll.register(worker.channel, select.EPOLLIN)
+        return worker
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
@@ -210,18 +210,18 @@ class WorkerPool:
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
 
-    def wait(self, timeout: float | None) -> list[tuple[str, Link]]:
+    def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
         """Events of the workers: ("message", link) and ("death", link).
 
-        The zygote's own messages are dealt with here.
+        The fork server's own messages are dealt with here.
         """
-        events: list[tuple[str, Link]] = []
-        by_fd = {link.channel.fileno(): ("message", link) for link in self.links}
-        by_fd |= {link.pidfd: ("death", link) for link in self.links if link.pidfd >= 0}
+        events: list[tuple[str, WorkerHandle]] = []
+        by_fd = {worker.channel.fileno(): ("message", worker) for worker in self.workers}
+        by_fd |= {worker.pidfd: ("death", worker) for worker in self.workers if worker.pidfd >= 0}
         assert self._poll is not None
         for fd, _ in self._poll.poll(timeout):
-            if self._zygote is not None and fd == self._zygote.fileno():
-                self._read_zygote()
+            if self._fork_server is not None and fd == self._fork_server.fileno():
+                self._read_fork_server()
             elif fd in by_fd:
                 events.append(by_fd[fd])
             else:
@@ -231,12 +231,12 @@ class WorkerPool:
         events.sort(key=lambda event: event[0] == "death")
         return events
 
-    def _read_zygote(self) -> None:
-        assert self._zygote is not None
+    def _read_fork_server(self) -> None:
+        assert self._fork_server is not None
         try:
-            with Uninterrupted():
+            with DeferredInterrupt():
                 while True:
-                    self._take(*self._zygote.receive())
+                    self._receive(*self._fork_server.receive())
         except BlockingIOError:
             pass
         except (EOFError, OSError) as error:
@@ -245,71 +245,71 @@ class WorkerPool:
                 "The next call starts a new one"
             ) from error
 
-    def _take(self, message: tuple[Any, ...], fds: list[int]) -> None:
+    def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """A worker was born: its pid, and a descriptor that tells of its end."""
         assert self._poll is not None
         kind, key, pid = message
-        if kind == "failed":
+        if kind == "fork_failed":
             raise ParwiseError(
                 f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
                 "processes and memory"
             )
-        for link in self.links:
-            if kind == "born" and link.key == key:
-                link.pid, link.pidfd = pid, fds.pop()
-                self._poll.register(link.pidfd, select.EPOLLIN)
+        for worker in self.workers:
+            if kind == "forked" and worker.key == key:
+                worker.pid, worker.pidfd = pid, fds.pop()
+                self._poll.register(worker.pidfd, select.EPOLLIN)
         for fd in fds:
             os.close(fd)
 
-    def exit_code(self, link: Link) -> int | None:
+    def exit_code(self, worker: WorkerHandle) -> int | None:
         """How a dead worker ended: its exit code, or minus the signal."""
-        assert self._zygote is not None
+        assert self._fork_server is not None
         try:
-            self._zygote.sock.settimeout(ANSWER_SECONDS)
-            with Uninterrupted():
-                self._zygote.send("reap", link.pid)
+            self._fork_server.sock.settimeout(ANSWER_SECONDS)
+            with DeferredInterrupt():
+                self._fork_server.send("exit_code", worker.pid)
                 while True:
-                    message, fds = self._zygote.receive()
-                    if message[:2] == ("dead", link.pid):
+                    message, fds = self._fork_server.receive()
+                    if message[:2] == ("exited", worker.pid):
                         code: int | None = message[2]
                         return code
-                    self._take(message, fds)
+                    self._receive(message, fds)
         except (OSError, EOFError):
             return None
         finally:
-            self._zygote.sock.setblocking(False)
+            self._fork_server.sock.setblocking(False)
 
-    def drop(self, link: Link) -> None:
+    def drop(self, worker: WorkerHandle) -> None:
         """Take a worker out of the pool."""
-        with Uninterrupted():
-            self.links.remove(link)
-            for fd in (link.channel.fileno(), link.pidfd):
+        with DeferredInterrupt():
+            self.workers.remove(worker)
+            for fd in (worker.channel.fileno(), worker.pidfd):
                 if fd >= 0 and self._poll is not None:
                     with contextlib.suppress(OSError):
                         self._poll.unregister(fd)
-            link.close()
+            worker.close()
 
     def abandon(self) -> None:
-        """End all workers, whatever they are at; the zygote can fork others."""
-        if self._zygote is not None and self._poll is not None:
+        """End all workers, whatever they are at; the fork server can fork others."""
+        if self._fork_server is not None and self._poll is not None:
             with contextlib.suppress(ParwiseError):
-                self._read_zygote()  # of the newest workers it may not have told yet
-        for link in list(self.links):
-            link.kill()
-            self.drop(link)
+                self._read_fork_server()  # of the newest workers it may not have told yet
+        for worker in list(self.workers):
+            worker.kill()
+            self.drop(worker)
 
     def stop(self) -> None:
-        """End all workers and the zygote, and wait for the end."""
-        if self.foreign:
+        """End all workers and the fork server, and wait for the end."""
+        if self.owned_by_parent:
             return
-        with Uninterrupted():
+        with DeferredInterrupt():
             self.abandon()
-            zygote, self._zygote = self._zygote, None
+            fork_server, self._fork_server = self._fork_server, None
             poll, self._poll = self._poll, None
             wake, self._wake = self._wake, -1
-            pid, self._zygote_pid = self._zygote_pid, 0
-            if zygote is not None:
-                zygote.close()
+            pid, self._fork_server_pid = self._fork_server_pid, 0
+            if fork_server is not None:
+                fork_server.close()
             if poll is not None:
                 poll.close()
             if wake >= 0:

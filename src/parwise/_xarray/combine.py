@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .labels import coords_within
-from .slices import Plain
+from .slices import BareResult
 
 
 def combined(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
@@ -17,7 +17,7 @@ def combined(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...],
 
     Parameters
     ----------
-    boxes : ndarray of Box or None
+    boxes : ndarray of Boxed or None
         None stands for a gap.
     array : DataArray
         What was mapped over.
@@ -39,7 +39,7 @@ def _stacked(
 ) -> xr.DataArray | None:
     """The whole at once, where results are alike and their coordinates those of their slices."""
     first = values[0]
-    if not all(isinstance(one, Plain) for one in values) or keep_attrs not in (True, False, "override", "drop"):
+    if not all(isinstance(one, BareResult) for one in values) or keep_attrs not in (True, False, "override", "drop"):
         return None
     look = first.look
     if any(one.look != look for one in values) or set(dims) & set(first.dims) or first.data.dtype.hasobject:
@@ -84,7 +84,7 @@ def _concatenated(
 ) -> xr.DataArray:
     """One result after another, as the loop does it."""
     for at, one in enumerate(values):
-        if isinstance(one, Plain):
+        if isinstance(one, BareResult):
             where = dict(zip(dims, map(int, np.unravel_index(at, shape)), strict=True))
             values[at] = one.opened(array.isel(where))
     _check_alike(values, shape, dims)

@@ -14,10 +14,10 @@ from dask.delayed import delayed
 
 from .._api.apply import plan
 from .._core.call import Block
-from .._core.random import Streams, make_streams
-from .labels import Frame, Labels, listed
+from .._core.random import RandomStreams, make_random_streams
+from .labels import Labels, MappedArrays, listed
 from .request import Request, arranged, dtypes_of, names_of_columns, places_of, run, sizes_of
-from .slices import Box, OnViews, Plain, View
+from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Within a block of Dask's; Dask itself decides where that is, and what happens if it is lost.
 SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
@@ -25,7 +25,7 @@ _TAKEN = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}
 
 
-def map_lazily(frame: Frame, request: Request) -> Any:
+def map_lazily(frame: MappedArrays, request: Request) -> Any:
     """Map over DataArrays, of which one at least is in Dask's blocks."""
     _check(request)
     names, dtypes, tuples = _outputs(frame, request)
@@ -63,7 +63,7 @@ def check_options(request: Request) -> None:
         )
 
 
-def _outputs(frame: Frame, request: Request) -> tuple[list[Any], list[Any], bool]:
+def _outputs(frame: MappedArrays, request: Request) -> tuple[list[Any], list[Any], bool]:
     """Of each result the names of its dimensions and its dtype; and whether they come in a tuple."""
     given, core = request.output_dtypes, request.output_core_dims
     count = len(given) if isinstance(given, list | tuple) else 1
@@ -79,7 +79,7 @@ def _outputs(frame: Frame, request: Request) -> tuple[list[Any], list[Any], bool
     return names, dtypes_of(request, count), count > 1 or nested
 
 
-def _map_elements(task: _Task, frame: Frame) -> list[Any]:
+def _map_elements(task: _Task, frame: MappedArrays) -> list[Any]:
     depth = len(frame.dims)
     sources = [da.asarray(one) for one in arranged(frame, tuple(range(depth)))]
     axes = [(*range(depth), *((k, d) for d in range(depth, one.ndim))) for k, one in enumerate(sources)]
@@ -114,7 +114,7 @@ def _map_elements(task: _Task, frame: Frame) -> list[Any]:
     return [made] if single else list(made)
 
 
-def _map_blocks(task: _Task, frame: Frame, request: Request, axis: int) -> list[Any]:
+def _map_blocks(task: _Task, frame: MappedArrays, request: Request, axis: int) -> list[Any]:
     """One call for each block of parwise's plan, whatever Dask's blocks are."""
     sources = [da.asarray(one) for one in arranged(frame, (axis,))]
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
@@ -144,19 +144,19 @@ class _Task:
     """The plain loop over one of Dask's blocks."""
 
     def __init__(
-        self, frame: Frame, request: Request, names: list[Any], sizes: list[Any], dtypes: list[Any], tuples: bool
+        self, frame: MappedArrays, request: Request, names: list[Any], sizes: list[Any], dtypes: list[Any], tuples: bool
     ) -> None:
         self.sizes, self.dtypes = sizes, dtypes
         self._names, self.tuples = names, tuples
         self._labels = frame.labels()
         self._streams = streams = (
-            None if request.rng is None else make_streams(request.rng, request.func, dict(request.kwargs or {}))
+            None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
         )
         self._func = func = request.func
         if request.as_xarray:
             axis = places_of(frame, True)[0] if request.vectorized else 0
             whole = [[*one[:axis], *frame.dims, *one[axis:]] if request.vectorized else one for one in names]
-            views = OnViews(func, [View(one) for one in frame.arrays], frame.dims, frame.lengths)
+            views = LabelledFunction(func, [SliceTemplate(one) for one in frame.arrays], frame.dims, frame.lengths)
             self._func = func = _Plain(views, whole)
         if not request.vectorized:
             self._func = _Placed(func, len(frame.arrays), streams, request.as_xarray)
@@ -208,7 +208,7 @@ class _Task:
 class _Placed:
     """A function that gets the number of its element, for random numbers or labels."""
 
-    def __init__(self, func: Callable[..., Any], count: int, streams: Streams | None, keep: bool) -> None:
+    def __init__(self, func: Callable[..., Any], count: int, streams: RandomStreams | None, keep: bool) -> None:
         self._func, self._count, self._streams, self._keep = func, count, streams, keep
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -234,13 +234,13 @@ class _Plain:
 
 
 def _data(box: Any, names: list[Hashable]) -> Any:
-    result = box.value if isinstance(box, Box) else box.flat[0].value  # of a block
+    result = box.value if isinstance(box, Boxed) else box.flat[0].value  # of a block
     if set(result.dims) != set(names):
         raise ValueError(
             f"func returned a DataArray with dimensions {listed(result.dims)}, "
             f"but output_core_dims says {listed(names)}"
         )
-    data = result.data if isinstance(result, Plain) else result.to_numpy()
+    data = result.data if isinstance(result, BareResult) else result.to_numpy()
     return data.transpose([result.dims.index(name) for name in names]) if names else data[()]
 
 
@@ -272,7 +272,9 @@ def lazy_results(parts: list[Any], labels: Labels, request: Request) -> list[Any
             "(a dict, if func gives a Dataset of other variables; and output_core_dims, if not the same dimensions), "
             "or load() it first"
         )
-    streams = None if request.rng is None else make_streams(request.rng, request.func, dict(request.kwargs or {}))
+    streams = (
+        None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
+    )
     serial = replace(request, rng=None, options={**request.options, **SERIAL})
     made = []
     for number, part in enumerate(parts):
@@ -317,7 +319,7 @@ def _wrapped(part: Any, columns: list[_Column], arrays: dict[Hashable, Any]) -> 
     """A labelled result with whatever coordinates of its group still fit."""
     if not isinstance(part, xr.Dataset):
         (column,) = columns
-        return Frame([part], ()).wrap(arrays[None], column.dims, keep_attrs=True)
+        return MappedArrays([part], ()).wrap(arrays[None], column.dims, keep_attrs=True)
     variables = {}
     for one in columns:
         like = part[one.name] if one.name in part.data_vars else xr.DataArray(0, name=one.name)
@@ -333,20 +335,20 @@ def _compute(request: Request, labels: Labels, columns: list[_Column], part: Any
     """In a task of Dask's: call the function on one group."""
     given = np.empty(1, object)
     given[0] = part
-    (box,) = run(request, [given], (0,), lambda: labels, func=_Boxed(request.func)).tolist()
-    if not isinstance(box, Box):
+    (box,) = run(request, [given], (0,), lambda: labels, func=_BoxingFunction(request.func)).tolist()
+    if not isinstance(box, Boxed):
         return [_gap(one) for one in columns]
     return [_data_of(box.value, one) for one in columns]
 
 
-class _Boxed:
+class _BoxingFunction:
     """A function whose results are kept whole."""
 
     def __init__(self, func: Any) -> None:
         self.__wrapped__ = func  # has the signature
 
-    def __call__(self, *given: Any, **named: Any) -> Box:
-        return Box(self.__wrapped__(*given, **named))
+    def __call__(self, *given: Any, **named: Any) -> Boxed:
+        return Boxed(self.__wrapped__(*given, **named))
 
 
 def _data_of(result: Any, column: _Column) -> np.ndarray:

@@ -18,10 +18,10 @@ WINDOWS_KEPT = 4
 MOST_BYTES = 2**28
 
 #: Where a part lies: a slice along each axis, from 0 on, without steps.
-Box: TypeAlias = tuple[slice, ...]
+Region: TypeAlias = tuple[slice, ...]
 
 
-class Band:
+class ReadAhead:
     """A variable of a file, of which parts are read: more than is asked for, as what follows is asked for next.
 
     Files are often stored and compressed in chunks of which a task needs little:
@@ -37,7 +37,7 @@ class Band:
         So many rows along the slowest of them are asked for again and again.
     """
 
-    lies: tuple[int, ...] | None = None
+    read_strides: tuple[int, ...] | None = None
 
     def __init__(self, variable: xr.Variable, lead: Sequence[Hashable], again: int = 1) -> None:
         self._variable, self._again = variable, again
@@ -46,13 +46,13 @@ class Band:
         self._nbytes = max(BAND_BYTES, min(wanted, MOST_BYTES))
         self.shape, self.dtype = variable.shape, np.dtype(variable.dtype)
         self._lock = threading.Lock()
-        self._box: Box = ()
+        self._box: Region = ()
         self._kept: np.ndarray | None = None
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self._variable, [self._variable.dims[axis] for axis in self._lead], self._again)
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Region) -> np.ndarray:
         """What lies in a box, perhaps in memory that is read again: nobody may write to it."""
         with self._lock:
             kept = self._kept
@@ -63,7 +63,7 @@ class Band:
                 kept = self._advance(self._more(box))
             return kept[_seen_from(self._box, box)]
 
-    def _advance(self, box: Box) -> np.ndarray:
+    def _advance(self, box: Region) -> np.ndarray:
         """Keep what lies in a box, and read only what is not kept already."""
         kept, old = self._kept, self._box
         self._kept = None
@@ -81,11 +81,11 @@ class Band:
         self._kept, self._box = made, box
         return made
 
-    def _is_behind(self, box: Box) -> bool:
+    def _is_behind(self, box: Region) -> bool:
         """Whether a box lies before what is kept, in the order in which parts are asked for."""
         return [box[axis].start for axis in self._lead] < [self._box[axis].start for axis in self._lead]
 
-    def _more(self, box: Box) -> Box:
+    def _more(self, box: Region) -> Region:
         """A box and what follows it."""
         lengths = [part.stop - part.start for part in box]
         whole = list(box)
@@ -99,27 +99,27 @@ class Band:
             whole[axis], lengths[axis] = slice(0, self.shape[axis]), self.shape[axis]
         return tuple(whole)
 
-    def _load(self, box: Box) -> np.ndarray:
+    def _load(self, box: Region) -> np.ndarray:
         part: xr.Variable = self._variable[dict(zip(self._variable.dims, box, strict=True))]
         return part.to_numpy()
 
 
-def _within(box: Box, other: Box) -> bool:
+def _within(box: Region, other: Region) -> bool:
     return all(b.start <= a.start and a.stop <= b.stop for a, b in zip(box, other, strict=True))
 
 
-def _seen_from(outer: Box, inner: Box) -> Box:
+def _seen_from(outer: Region, inner: Region) -> Region:
     return tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True))
 
 
-class Windows:
+class RollingView:
     """The rolling windows of a variable of a file, of which parts are read with their neighbours.
 
     It is a duck array, so that a DataArray can hold it.
 
     Parameters
     ----------
-    band : Band
+    band : ReadAhead
     axes : sequence of int
         Those that windows roll along; the windows' own axes follow all others.
     sizes, befores : sequence of int
@@ -129,7 +129,7 @@ class Windows:
     """
 
     def __init__(
-        self, band: Band, axes: Sequence[int], sizes: Sequence[int], befores: Sequence[int], like: np.ndarray
+        self, band: ReadAhead, axes: Sequence[int], sizes: Sequence[int], befores: Sequence[int], like: np.ndarray
     ) -> None:
         self._band, self._axes, self._sizes, self._befores = band, axes, sizes, befores
         self._fill, self._copied = like.flat[0], like.flags.writeable
@@ -137,7 +137,7 @@ class Windows:
         self.ndim = len(self.shape)
 
     @property
-    def lies(self) -> tuple[int, ...] | None:
+    def read_strides(self) -> tuple[int, ...] | None:
         """Strides that xarray's own windows have, of the variable in memory; None for dates, which it copies."""
         if self._copied:
             return None
@@ -147,7 +147,7 @@ class Windows:
         strides = [self.dtype.itemsize * math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
         return (*strides, *(strides[axis] for axis in self._axes))
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Region) -> np.ndarray:
         """What lies in a box."""
         depth = len(self._band.shape)
         inner, lengths, places = (
@@ -186,22 +186,22 @@ class FileArray:
 
     Parameters
     ----------
-    source : Band or Windows
+    source : ReadAhead or RollingView
     order : sequence of int
         Its axes, in the order that they are to have.
 
     Attributes
     ----------
     shape, dtype
-    lies : tuple of int or None
+    read_strides : tuple of int or None
         Strides that the function is to see, if they are not those of what is read.
     """
 
-    def __init__(self, source: Band | Windows, order: Sequence[int]) -> None:
+    def __init__(self, source: ReadAhead | RollingView, order: Sequence[int]) -> None:
         self._source, self._order = source, list(order)
         self.shape = tuple(source.shape[k] for k in order)
         self.dtype = source.dtype
-        self.lies = None if source.lies is None else tuple(source.lies[k] for k in order)
+        self.read_strides = None if source.read_strides is None else tuple(source.read_strides[k] for k in order)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Read a box; slices only."""
@@ -235,10 +235,10 @@ def is_file(array: xr.DataArray) -> bool:
 
 def source_of(array: xr.DataArray, order: Sequence[int], lead: Sequence[Hashable]) -> Any:
     """The data with its axes in `order`, nothing copied or read; it is mapped along the dimensions `lead`."""
-    if isinstance(array.variable._data, Windows):
+    if isinstance(array.variable._data, RollingView):
         return FileArray(array.variable._data, order)
     if is_file(array):
-        return FileArray(Band(array.variable, lead), order)
+        return FileArray(ReadAhead(array.variable, lead), order)
     data = array.data
     if is_dask(array):
         return data.transpose(order)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.input_array import Input
+from .._core.input_array import InputArray
 from .._workers.serialization import dump, load, private_copy
 
 # What it takes on both sides to hand a part to a worker, and a result back. For 10 rows that was 0.3 ms, for 10 MB
 # 25 ms and half as much again for a result of that size; and to make the part here 0.1 ms and 8 ms.
-PARCEL_SECONDS = 0.3e-3
-PARCEL_BYTE_SECONDS = 3e-9
-PARCELS = 3
+GROUP_SECONDS = 0.3e-3
+GROUP_BYTE_SECONDS = 3e-9
+GROUPS_OF_TIME = 3
 # What a worker takes to import xarray for its first part.
 IMPORT_SECONDS = 0.5
 
@@ -39,7 +39,7 @@ class _Asked:
         return where
 
 
-class Whole:
+class GroupedData:
     """A DataArray or Dataset, and its parts, which a function may write to.
 
     Parameters
@@ -77,14 +77,14 @@ class Whole:
         self._seconds += time.perf_counter() - start
         return part
 
-    def carriage(self) -> float:
+    def transfer_seconds(self) -> float:
         """Seconds that it takes to hand a part to a worker: a guess, and then by what it takes to make one here."""
         nbytes = sum(one.nbytes for one in self._moving.values())
-        once = PARCEL_BYTE_SECONDS * nbytes + (0.0 if Skeleton.sent else IMPORT_SECONDS)
-        return max(PARCEL_SECONDS + once / len(self._wheres), PARCELS * self._seconds / max(1, self._taken))
+        once = GROUP_BYTE_SECONDS * nbytes + (0.0 if CommonData.sent else IMPORT_SECONDS)
+        return max(GROUP_SECONDS + once / len(self._wheres), GROUPS_OF_TIME * self._seconds / max(1, self._taken))
 
-    def parcel(self, number: int) -> tuple[Where, list[Any]]:
-        """Where a part lies, and what travels with it; what all parts have in common is in the `Skeleton`."""
+    def sent(self, number: int) -> tuple[Where, list[Any]]:
+        """Where a part lies, and what travels with it; what all parts have in common is in the `CommonData`."""
         where = self._wheres[number]
         return where, [(one if one._in_memory else one.compute()).data for one in self._cut(where)]
 
@@ -93,38 +93,38 @@ class Whole:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         whole = self._whole
-        Skeleton.sent = True
+        CommonData.sent = True
         moving = [(name, one.dims, one.attrs, one.encoding) for name, one in self._moving.items()]
         if isinstance(whole, xr.Dataset):
-            return Skeleton, (whole.drop_vars(list(self._moving)).compute(), moving, list(whole.data_vars), None)
-        return Skeleton, (whole.coords.to_dataset().compute(), moving, None, whole.name)
+            return CommonData, (whole.drop_vars(list(self._moving)).compute(), moving, list(whole.data_vars), None)
+        return CommonData, (whole.coords.to_dataset().compute(), moving, None, whole.name)
 
 
-class Part:
+class Group:
     """One part of a whole, which is made where it is used.
 
     Parameters
     ----------
-    whole : Whole
+    whole : GroupedData
     number : int
     """
 
     __slots__ = ("_number", "_whole")
 
-    def __init__(self, whole: Whole, number: int) -> None:
+    def __init__(self, whole: GroupedData, number: int) -> None:
         self._whole, self._number = whole, number
 
-    def take(self, whole: Whole) -> Any:
+    def materialize(self, whole: GroupedData) -> Any:
         """The DataArray or Dataset."""
         return whole.part(self._number)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        where, moving = self._whole.parcel(self._number)
+        where, moving = self._whole.sent(self._number)
         payload = dump(None, moving)
-        return Shipped, (where, payload.to_bytes(), payload.table)
+        return SentGroup, (where, payload.to_bytes(), payload.table)
 
 
-class Shipped:
+class SentGroup:
     """A part that has come to where it is used, but for what all parts have in common."""
 
     __slots__ = ("_data", "_index", "_where")
@@ -132,13 +132,13 @@ class Shipped:
     def __init__(self, where: Where, data: bytes, index: list[tuple[int, int, bool]]) -> None:
         self._where, self._data, self._index = where, data, index
 
-    def take(self, skeleton: Skeleton) -> Any:
+    def materialize(self, skeleton: CommonData) -> Any:
         """The DataArray or Dataset, in the layout that it has in the caller."""
         moving = load(private_copy(self._data), self._index, lambda _: None)
         return skeleton.part(self._where, moving)
 
 
-class Skeleton:
+class CommonData:
     """All of a whole but the data that travels with its parts.
 
     Parameters
@@ -222,4 +222,4 @@ def _copy(array: Any) -> Any:
     """A copy in the same layout."""
     if not isinstance(array, np.ndarray):
         return copy.deepcopy(array)
-    return Input(array[None], (0,), False).private(0, 1)[0] if array.ndim else array.copy()
+    return InputArray(array[None], (0,), False).private(0, 1)[0] if array.ndim else array.copy()

@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
-from .group_transfer import Part, Whole, loaded, wheres_of
+from .group_transfer import Group, GroupedData, loaded, wheres_of
 from .labels import Labels, coords_within, listed
 from .request import Request, run
-from .slices import Box
+from .slices import Boxed
 
 
 def map_groups(whole: Any, group: Any, request: Request) -> Any:
@@ -34,7 +34,7 @@ def map_groups(whole: Any, group: Any, request: Request) -> Any:
         return _combined(by, lazy_results([by._obj.isel(where) for where in wheres], labels(), request))
     if not wheres:  # xarray says what it thinks of that
         return by.map(request.func)
-    parts = Whole(by._obj, wheres)
+    parts = GroupedData(by._obj, wheres)
     return _combined(by, _with_gaps(_results(parts, len(wheres), labels, request), parts), parts)
 
 
@@ -66,31 +66,31 @@ def _labels(by: Any, group: Any, count: int) -> Labels:
     return Labels((name,), (count,), (keys if len(found) == count else None,), (0,), "group")
 
 
-def _results(parts: Whole, count: int, labels: Callable[[], Labels], request: Request) -> list[Any]:
+def _results(parts: GroupedData, count: int, labels: Callable[[], Labels], request: Request) -> list[Any]:
     groups = np.empty(count, object)
-    groups[:] = [Part(parts, number) for number in range(count)]
-    func = _OnPart(request.func, parts)
-    found = run(request, [groups], (0,), labels, func=func, carriage=parts.carriage, raw=True)
-    return [box.value if isinstance(box, Box) else None for box in found.values()]
+    groups[:] = [Group(parts, number) for number in range(count)]
+    func = _OnGroup(request.func, parts)
+    found = run(request, [groups], (0,), labels, func=func, transfer_seconds=parts.transfer_seconds, raw=True)
+    return [box.value if isinstance(box, Boxed) else None for box in found.values()]
 
 
-class _OnPart:
+class _OnGroup:
     """A function of labelled arrays, as one of parts."""
 
     def __init__(self, func: Callable[..., Any], whole: Any) -> None:
         self.__wrapped__ = func  # has the signature
         self._whole = whole
 
-    def __call__(self, part: Any, *args: Any, **named: Any) -> Box:
-        result = self.__wrapped__(part.take(self._whole), *args, **named)
-        return Box(loaded(result) if _is_labelled(result) else result)
+    def __call__(self, part: Any, *args: Any, **named: Any) -> Boxed:
+        result = self.__wrapped__(part.materialize(self._whole), *args, **named)
+        return Boxed(loaded(result) if _is_labelled(result) else result)
 
 
 def _is_labelled(result: Any) -> bool:
     return isinstance(result, xr.DataArray | xr.Dataset)
 
 
-def _combined(by: Any, results: list[Any], parts: Whole | None = None) -> Any:
+def _combined(by: Any, results: list[Any], parts: GroupedData | None = None) -> Any:
     """The results put together by xarray's own loop, and none of them kept meanwhile."""
     # To make the groups again takes as long as many a function: only what is not labelled is given the labels of its.
     given = [None if parts is None or _is_labelled(one) else parts.part(number) for number, one in enumerate(results)]
@@ -101,7 +101,7 @@ def _combined(by: Any, results: list[Any], parts: Whole | None = None) -> Any:
     return known.map(lambda part: results.pop())
 
 
-def _with_gaps(results: list[Any], parts: Whole) -> list[Any]:
+def _with_gaps(results: list[Any], parts: GroupedData) -> list[Any]:
     """NaN in place of results that are not there."""
     gaps = [number for number, one in enumerate(results) if one is None]
     if not gaps:
@@ -116,7 +116,7 @@ def _with_gaps(results: list[Any], parts: Whole) -> list[Any]:
     return [_gap(like, parts, good, number) if one is None else one for number, one in enumerate(results)]
 
 
-def _gap(like: Any, parts: Whole, good: int, number: int) -> Any:
+def _gap(like: Any, parts: GroupedData, good: int, number: int) -> Any:
     """NaN for a group, of the shape that its result would have if it were like that of another group."""
     dim = parts.dim
     if dim not in like.dims:

@@ -98,7 +98,7 @@ class LabelledCall(Call):
         return labels.name(place if isinstance(place, tuple) else (place,), stop if self.vectorized else None)
 
 
-class Frame:
+class MappedArrays:
     """Arrays that are mapped together, as far as labels go.
 
     Parameters

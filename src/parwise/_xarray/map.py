@@ -8,19 +8,19 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from .._core.call import result_places
+from .._core.call import result_axes
 from .combine import combined
 from .file_arrays import is_dask
-from .labels import Frame, coords_within, listed
+from .labels import MappedArrays, coords_within, listed
 from .request import Request, arranged, dtypes_of, names_of_columns, places_of, run, sizes_of
-from .slices import OnViews, View, positions
+from .slices import LabelledFunction, SliceTemplate, positions
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 
 
 def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
     """Map over one DataArray, and others in step."""
-    frame = Frame([array, *others], request.dims)
+    frame = MappedArrays([array, *others], request.dims)
     if any(map(is_dask, frame.arrays)):
         from .dask import map_lazily
 
@@ -36,10 +36,10 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
 
 
 def _finish(
-    frame: Frame, request: Request, axes: tuple[int, ...], data: np.ndarray, names: Any, dtype: Any
+    frame: MappedArrays, request: Request, axes: tuple[int, ...], data: np.ndarray, names: Any, dtype: Any
 ) -> xr.DataArray:
     """Name the dimensions of one result."""
-    places = result_places(axes, data.ndim)
+    places = result_axes(axes, data.ndim)
     core = tuple(n for axis, n in enumerate(data.shape) if axis not in places)
     if names is None:
         names = _guess(frame, core)
@@ -65,7 +65,7 @@ def _finish(
     return frame.wrap(data, dims, request.keep_attrs)
 
 
-def _guess(frame: Frame, core: tuple[int, ...]) -> tuple[Hashable, ...]:
+def _guess(frame: MappedArrays, core: tuple[int, ...]) -> tuple[Hashable, ...]:
     if not core:
         return ()
     if core == frame.slice_shape:
@@ -76,9 +76,9 @@ def _guess(frame: Frame, core: tuple[int, ...]) -> tuple[Hashable, ...]:
     )
 
 
-def _map_views(frame: Frame, request: Request, axes: tuple[int, ...]) -> Any:
+def _map_views(frame: MappedArrays, request: Request, axes: tuple[int, ...]) -> Any:
     """Map a function of DataArrays."""
-    func = OnViews(request.func, [View(one) for one in frame.arrays], frame.dims, frame.lengths)
+    func = LabelledFunction(request.func, [SliceTemplate(one) for one in frame.arrays], frame.dims, frame.lengths)
     sources = [*arranged(frame, axes), positions(frame.lengths, axes)]
     results = run(request, sources, axes, frame.labels, func=func)
     columns = results if isinstance(results, tuple) else (results,)

@@ -12,7 +12,7 @@ from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.options import Options, resolve
 from .file_arrays import order_with, source_of
-from .labels import Frame, LabelledCall, Labels, checked_dims, listed
+from .labels import LabelledCall, Labels, MappedArrays, checked_dims, listed
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     return request
 
 
-def places_of(frame: Frame, vectorized: bool) -> tuple[int, ...]:
+def places_of(frame: MappedArrays, vectorized: bool) -> tuple[int, ...]:
     """Where the mapped axes stand, in all arrays alike."""
     first, *others = (tuple(one.get_axis_num(dim) for dim in frame.dims) for one in frame.arrays)
     if vectorized:
@@ -133,7 +133,7 @@ def places_of(frame: Frame, vectorized: bool) -> tuple[int, ...]:
     return tuple(range(len(first)))
 
 
-def arranged(frame: Frame, places: tuple[int, ...]) -> list[Any]:
+def arranged(frame: MappedArrays, places: tuple[int, ...]) -> list[Any]:
     """The arrays' data, with the mapped axes at `places`."""
     return [
         source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places), frame.dims)
@@ -148,13 +148,13 @@ def run(
     labels: Callable[[], Labels],
     out: Any = None,
     func: Any = None,
-    carriage: Callable[[], float] = float,
+    transfer_seconds: Callable[[], float] = float,
     raw: bool = False,
 ) -> Any:
     """Call `parallel_apply`, whose errors then name labels.
 
-    `carriage` tells what it takes to hand an element to a worker, where that
-    is much; with `raw` the result is a `Collection`.
+    `transfer_seconds` tells what it takes to hand an element to a worker, where that
+    is much; with `raw` the result is a `RawResults`.
     """
     call = make_call(
         func or request.func,
@@ -171,10 +171,10 @@ def run(
         settings=resolve(request.options),
     )
     plain = {one.name: getattr(call, one.name) for one in fields(call)}
-    return compute(LabelledCall(**{**plain, "carriage": carriage, "raw": raw}, labels=labels))
+    return compute(LabelledCall(**{**plain, "transfer_seconds": transfer_seconds, "raw": raw}, labels=labels))
 
 
-def sizes_of(frame: Frame, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
+def sizes_of(frame: MappedArrays, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
     """The lengths of dimensions of results, as far as that can be known without calling the function."""
     known = {**dict(zip(frame.slice_dims, frame.slice_shape, strict=True)), **(request.output_sizes or {})}
     for name in names:

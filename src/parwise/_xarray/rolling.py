@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.checks import is_int
-from .file_arrays import Band, Windows, is_file, rows_at_once
+from .file_arrays import ReadAhead, RollingView, is_file, rows_at_once
 from .labels import check_has, checked_dims, listed
 from .map import map_array, map_dataset
 from .request import HOW, make_request
@@ -75,10 +75,10 @@ def _windows_of(
     if not is_file(whole):
         return rolling.construct(names, **how)
     one = xr.DataArray(np.zeros(1, whole.dtype), dims="x").rolling(x=2).construct("window", **how)
-    band = Band(whole.variable, lead, windows.get(lead[0], 1))
+    band = ReadAhead(whole.variable, lead, windows.get(lead[0], 1))
     axes = [whole.get_axis_num(dim) for dim in rolling.dim]
     before = [_before(size, mid) for size, mid in zip(rolling.window, rolling.center, strict=True)]
-    data: Any = Windows(band, axes, rolling.window, before, one.to_numpy())
+    data: Any = RollingView(band, axes, rolling.window, before, one.to_numpy())
     return xr.DataArray(data, whole.coords, (*whole.dims, *names.values()), whole.name, whole.attrs)
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from .._core.results import Results, same_results
 
 
-class Box:
+class Boxed:
     """A result of any type, which NumPy takes as one object."""
 
     __slots__ = ("value",)
@@ -23,7 +23,7 @@ class Box:
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same labels and bits."""
-        if not isinstance(other, Box) or type(self.value) is not type(other.value):
+        if not isinstance(other, Boxed) or type(self.value) is not type(other.value):
             return False
         if not isinstance(self.value, xr.DataArray | xr.Dataset):
             return same_results(Results([[self.value]]), Results([[other.value]]))
@@ -38,7 +38,7 @@ def _bits(value: Any) -> dict[Hashable, Any]:
     return {n: x.to_numpy().tolist() if x.dtype.hasobject else x.to_numpy().tobytes() for n, x in arrays.items()}
 
 
-class Plain(NamedTuple):
+class BareResult(NamedTuple):
     """A labelled result whose coordinates are all those of its slice, which need not travel.
 
     Attributes
@@ -83,21 +83,21 @@ def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
     if not all(one._in_memory for one in (result.variable, *result.coords.variables.values())):
         result = result.compute()
     if like is None:
-        return Box(result)
+        return Boxed(result)
     variables, own = result.coords.variables, like.coords.variables
     same = all(name in own and _unchanged(one, own[name]) for name, one in variables.items())
     if not (same and set(result.xindexes) == set(like.xindexes).intersection(variables)):
-        return Box(result)
+        return Boxed(result)
     data = result.data if isinstance(result.data, np.ndarray) else result.to_numpy()
     names = tuple(name for name in own if name in variables)
-    return Box(Plain(data, result.dims, result.name, dict(result.attrs), dict(result.encoding), names))
+    return Boxed(BareResult(data, result.dims, result.name, dict(result.attrs), dict(result.encoding), names))
 
 
 def _unchanged(one: xr.Variable, other: xr.Variable) -> bool:
     return one is other or (type(one) is type(other) and bool(one.identical(other)))
 
 
-class View:
+class SliceTemplate:
     """How slices of one DataArray are labelled.
 
     Parameters
@@ -134,13 +134,13 @@ class View:
         return view
 
 
-class OnViews:
+class LabelledFunction:
     """A function of labelled slices, as one of plain slices and an index.
 
     Parameters
     ----------
     func : callable
-    views : sequence of View
+    views : sequence of SliceTemplate
         One per mapped array.
     dims : tuple of hashable
         The mapped dimensions.
@@ -149,7 +149,11 @@ class OnViews:
     """
 
     def __init__(
-        self, func: Callable[..., Any], views: Sequence[View], dims: tuple[Hashable, ...], grid: tuple[int, ...]
+        self,
+        func: Callable[..., Any],
+        views: Sequence[SliceTemplate],
+        dims: tuple[Hashable, ...],
+        grid: tuple[int, ...],
     ) -> None:
         self.__wrapped__ = func  # has the signature
         self._views = views
@@ -175,7 +179,7 @@ class OnViews:
         return _block(boxed(result), ndim)
 
 
-def _block(box: Box, ndim: int) -> np.ndarray:
+def _block(box: Boxed, ndim: int) -> np.ndarray:
     """A box as a block of one element."""
     block = np.empty((1,) * ndim, object)
     block.flat[0] = box
