@@ -18,7 +18,7 @@ import threadpoolctl
 from parwise import NotReproducibleError, parallel_apply
 from parwise._core.arguments import make_call
 from parwise._core.options import resolve
-from parwise._executors import background
+from parwise._executors import background, inline
 from parwise._executors.inline import InlineRun
 from parwise._executors.job import Job
 from parwise._system.blas import ThreadWatch, is_local, local_threads, with_local_threads
@@ -149,9 +149,7 @@ def test_claim_stops_the_trial(monkeypatch):
             self.claim()  # as if the first element had taken long
             super().run(*seconds)
 
-    from parwise._executors import processes
-
-    monkeypatch.setattr(processes, "InlineRun", Early)
+    monkeypatch.setattr(inline, "InlineRun", Early)
     assert_same(parallel_apply(f, np.arange(50.0), workers=2), np.arange(50.0))
     assert calls == sorted(set(calls))
 
@@ -176,7 +174,6 @@ def test_claim_in_the_midst_of_a_trial():
 
 def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
     """The other thread looks when all that was copied for the trial is computed, and not yet told."""
-    from parwise._executors import processes
 
     class Late(InlineRun):
         def claim(self, stop=None):
@@ -184,7 +181,7 @@ def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
                 super().claim()  # the other thread's, just before this one's
             return super().claim(stop)
 
-    monkeypatch.setattr(processes, "InlineRun", Late)
+    monkeypatch.setattr(inline, "InlineRun", Late)
     rows = np.random.default_rng(0).standard_normal((9, 20_001))
     assert_same(parallel_apply(np.sort, rows, workers=2), np.sort(rows))
     assert_same(parallel_apply(np.negative, np.arange(300.0), workers=2), -np.arange(300.0))

@@ -17,8 +17,8 @@ from .._core.input_items import ENDLESS
 from .._core.kernel import is_nested
 from .._core.options import Options
 from .._executors import processes
+from .._executors.choice import run_in_executor
 from .._executors.job import Job
-from .._executors.runner import run_elsewhere
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.environment import read_process_state
 from .._system.limits import cpu_count
@@ -263,7 +263,7 @@ class Pool(Executor):
                 processes.run(job, spare)
         elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
             # Beside the calls that its workers are at.
-            run_elsewhere(job)
+            run_in_executor(job)
         elif settings.isolate:
             with self._turn, self._manager.turn():
                 processes.run(job, self._pool)

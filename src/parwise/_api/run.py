@@ -11,9 +11,10 @@ from typing import Any
 from .._core.call import Call
 from .._core.input_items import LOOK_AHEAD
 from .._core.output import ListOutput
+from .._executors.choice import open_runner, run
 from .._executors.job import Job
-from .._executors.runner import Runner, open_runner, runner_of
-from .._executors.serial import PAUSE_SECONDS, _Alone
+from .._executors.runner import Runner
+from .._executors.serial import SerialRunner
 from .._report.observer import Observer, is_observed
 from .._verify.audit import audit
 
@@ -34,7 +35,7 @@ def _compute(call: Call, observer: Observer | None) -> Any:
 
         return run_with_audit(call, observer)
     job = Job(call, observer=observer)
-    runner_of(call)(job)
+    run(job)
     if job.disputed is not None:
         from .._verify.audit import audit
 
@@ -45,6 +46,8 @@ def _compute(call: Call, observer: Observer | None) -> Any:
 # Tasks that each worker is ahead of who asks: one at hand, one that waits, and
 # as many done, in case their lengths are uneven.
 AHEAD = 4
+# While results are at hand, runners are polled no more often than this.
+PAUSE_SECONDS = 0.001
 
 
 def stream(call: Call) -> Generator[Any, None, None]:
@@ -72,12 +75,12 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
     assert isinstance(output, ListOutput)
     index, clock = 0, time.perf_counter
     # A forked child has the workers' channels too, and would take the parent's results.
-    owner = None if isinstance(runner, _Alone) else os.getpid()
+    owner = None if isinstance(runner, SerialRunner) else os.getpid()
     while True:
         _check_owner(owner)
         # Whichever thread asks: the plain loop would take its items there.
         feed.adopt_thread()
-        size = max(1, int(runner.seconds / queue.pace)) if queue.pace else 1
+        size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
         feed.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
         runner.poll()
         while index not in output:

@@ -41,7 +41,7 @@ class Handshake:
         # Without the caller's own results there is nothing to compare with.
         self.pending = settings.verify is not False and not settings.isolate
         self._few = False
-        self._theirs: Results | None = None
+        self._theirs: list[Results] = []
         self._started = 0.0
 
     def start(self, workers: int) -> None:
@@ -75,18 +75,19 @@ class Handshake:
         self.pending = False
 
     def receive(self, outcome: Outcome) -> None:
-        """Take what a worker got."""
-        if outcome.results is None and outcome.gaps is None:
-            self._job.accept(self._job.first_task, outcome)
+        """Take the outcome of the first task in one worker."""
+        if outcome.error is not None and outcome.gaps is None:
+            self._job.fail(outcome.index, outcome.error, self._job.first_task)
         elif outcome.results is not None:
-            self._theirs = owned(outcome.results)
+            self._theirs.append(owned(outcome.results))
         self.check()
 
     def check(self) -> None:
-        """Compare, once both results are there."""
-        if self._theirs is not None and self._job.first is not None:
-            theirs, self._theirs = self._theirs, None
-            self._job.compare(theirs)
+        """Compare with the caller's results, if these are there."""
+        if self._theirs and self._job.first is not None:
+            theirs, self._theirs = self._theirs, []
+            for results in theirs:
+                self._job.compare(results)
 
     def _grace(self, now: float) -> float:
         return max(GRACE_SECONDS, GRACE_SHARE * (now - self._started))

@@ -163,13 +163,30 @@ OWN_SECONDS = 0.004
 WORTH = 2
 
 
-def enough_seconds(warm: bool) -> float:
-    """Seconds of work left from which on workers are handed the rest after `EARLY_SECONDS`."""
-    return WORTH * WARM_SECONDS if warm else float("inf")
+def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
+    """Compute the first milliseconds of a call in this thread, and open the job behind them.
+
+    Returns
+    -------
+    bool or None
+        None if the call has its result. True if `background` has joined, False if another call has the workers.
+    """
+    if not InlineRun.suits(job.call):
+        return background.join(lambda: 0)
+    inline = InlineRun(job.call, job.kernel)
+    alone = background.expect(background.help_after(), inline.claim)
+    inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if background.warm else float("inf"))
+    if inline.end(job):
+        if job.observer is not None:
+            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
+        return None
+    joined = background.join(inline.claim)
+    inline.hand_over(job)
+    return joined
 
 
-def _least(background: BackgroundDispatcher) -> str:
-    """What workers would have to be worth."""
+def least_seconds(background: BackgroundDispatcher) -> str:
+    """Words for the least work that workers pay for."""
     if background.warm:
         return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
     return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
@@ -246,7 +263,7 @@ class InlineTasks:
         if background.cpus.watch.busy:
             job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
         elif most <= WARM_SECONDS if background.warm else most <= COLD_SECONDS:
-            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(background)}")
+            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least_seconds(background)}")
 
     def _worth(self, left: float) -> bool:
         """Whether `left` seconds of work are enough to bring in workers.

@@ -17,8 +17,8 @@ from .._core.input_array import InputArray
 from .._core.kernel import Outcome
 from .._core.output_column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
+from .._executors.choice import run
 from .._executors.job import Job
-from .._executors.runner import runner_of
 from .._report.observer import Observer
 from ..errors import ReproducibilityWarning, user_level
 from .block_invariance import BlockInvariance, TimeBudget, sprinkle
@@ -88,7 +88,7 @@ def run_with_audit(call: Call, observer: Observer | None = None) -> Any:
     """
     sample = Sample(call.vectorized)
     job = Job(replace(call, out=None), observe=sample.receive, observer=observer)
-    runner_of(job.call)(job)
+    run(job)
     result = audit(job, sample)
     return result if call.out is None else _deliver(call, result)
 
@@ -214,7 +214,7 @@ def _check_all(job: Job, result: Any) -> None:
     """Compute everything again in this process, and compare."""
     settings = job.call.settings._replace(executor="serial", isolate=False, verify=False, timeout=None)
     again = Job(replace(job.call, settings=settings))
-    runner_of(again.call)(again)
+    run(again)
     loop = again.finish()
     if job.call.feed is not None:
         wrong = next((k for k, (x, y) in enumerate(zip(result, loop, strict=True)) if not same(x, y)), None)
