@@ -24,7 +24,8 @@ import parwise
 from parwise._executors import background, inline, task_queue
 from parwise._workers.default_pool import default_pool
 
-from .hostile import WAYS
+from .support.adversarial import WAYS
+from .support.gate import Gate
 
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
@@ -158,7 +159,7 @@ def small_tasks(monkeypatch):
 
 @pytest.fixture
 def way(request):
-    """Options of each call that goes one of `hostile.WAYS`."""
+    """Options of each call that goes one of `adversarial.WAYS`."""
     if request.param == "eager":
         request.getfixturevalue("eager")
     return WAYS[request.param]
@@ -192,9 +193,23 @@ def full_pool(**given):
 
 
 @pytest.fixture(scope="session")
-def own_pool():
+def pool():
     with full_pool() as pool:
         yield pool
+
+
+@pytest.fixture
+def mortal():
+    """A `parwise.Pool` whose workers the test may kill."""
+    with parwise.Pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def gate(tmp_path):
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()
 
 
 @pytest.fixture(scope="session")
@@ -229,7 +244,7 @@ RUNNERS = {
     "isolated": lambda request: {"workers": 2, "isolate": True},
     "thread_executor": lambda request: {"executor": request.getfixturevalue("thread_executor")},
     "process_executor": lambda request: {"executor": request.getfixturevalue("process_executor")},
-    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("own_pool")})[1],
+    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("pool")})[1],
     "initialized_pool": lambda request: {"executor": request.getfixturevalue("initialized_pool")},
     "dask": lambda request: {"executor": request.getfixturevalue("dask_client")},
 }
