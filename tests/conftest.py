@@ -62,11 +62,11 @@ def fill_pools():
     """Have all workers, whatever a test did to those before."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
-        for link in pool.workers[workers:]:
-            pool.drop(link)
-        if len(pool.workers) != workers or any(link.over for link in pool.workers) or pool.dirty:
+        for worker in pool.workers[workers:]:
+            pool.drop(worker)
+        if len(pool.workers) != workers or any(worker.over for worker in pool.workers) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
-        while any(link.pidfd < 0 for link in pool.workers):  # the fork server has not told yet
+        while any(worker.pidfd < 0 for worker in pool.workers):  # the fork server has not told yet
             pool._read_fork_server()
 
 

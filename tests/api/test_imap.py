@@ -23,7 +23,7 @@ from parwise._executors import inline
 from parwise._workers.default_pool import default_pool
 
 from ..support.functions import FUNCTIONS, slowly
-from ..support.oracle import same
+from ..support.oracle import assert_same_items
 
 HOW = {
     "processes": {"workers": 2},
@@ -47,13 +47,13 @@ def how(request):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_items_of_any_kind(name, how):
     func, items = FUNCTIONS[name]
-    same(list(parallel_imap(func, iter(items), **how)), [func(item) for item in items])
-    same(list(parallel_imap(func, items, **how)), [func(item) for item in items])
+    assert_same_items(list(parallel_imap(func, iter(items), **how)), [func(item) for item in items])
+    assert_same_items(list(parallel_imap(func, items, **how)), [func(item) for item in items])
 
 
 def test_work_of_some_length(how):
     items = [float(k) for k in range(12)]
-    same(list(parallel_imap(slowly, items, **how)), items)
+    assert_same_items(list(parallel_imap(slowly, items, **how)), items)
 
 
 @settings(max_examples=60)
@@ -73,7 +73,7 @@ def test_as_map_does(lengths, stop, workers, sized):
     given = lists if sized and len(set(lengths)) == 1 else list(map(iter, lists))
     with at_once():
         found = drawn(parallel_imap(f, *given, workers=workers), stop)
-    same(found, drawn((f(*items) for items in zip(*map(iter, lists), strict=True)), stop))
+    assert_same_items(found, drawn((f(*items) for items in zip(*map(iter, lists), strict=True)), stop))
 
 
 def drawn(results, count):

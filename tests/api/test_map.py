@@ -20,16 +20,16 @@ from parwise._executors.job import Job
 from parwise._workers.default_pool import default_pool
 
 from ..support.functions import FUNCTIONS, slowly
-from ..support.oracle import same
+from ..support.oracle import assert_same_items
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_list_of_anything(name, runner):
     func, items = FUNCTIONS[name]
     want = [func(item) for item in items]
-    same(parallel_map(func, items, **runner), want)
-    same(parallel_map(func, iter(items), **runner), want)
-    same(parallel_map(func, tuple(items), **runner), want)
+    assert_same_items(parallel_map(func, items, **runner), want)
+    assert_same_items(parallel_map(func, iter(items), **runner), want)
+    assert_same_items(parallel_map(func, tuple(items), **runner), want)
 
 
 def test_several_iterables(runner):
@@ -51,7 +51,7 @@ def test_several_iterables(runner):
 )
 def test_items_come_back_as_they_are(items, lazily, drop, way):
     got = parallel_map(lambda item: item, iter(items) if lazily else items, drop_none=drop, **way)
-    same(got, [item for item in items if item is not None or not drop])
+    assert_same_items(got, [item for item in items if item is not None or not drop])
 
 
 @pytest.mark.parametrize("way", [{"workers": 1}, {"workers": 2, "isolate": True}, {"executor": "threads"}, {}])
@@ -141,14 +141,16 @@ def test_worker_that_dies_is_told_by_its_item():
 def test_large_items_pass_through_small_slots():
     items = [np.full(700_000, k, float) for k in range(5)]
     got = parallel_map(lambda x: x * 2.0, items, workers=2, isolate=True)
-    same(got, [x * 2.0 for x in items])
+    assert_same_items(got, [x * 2.0 for x in items])
     assert default_pool().slot_bytes <= 2**20
 
 
 def test_random_numbers():
     want = [np.random.default_rng(seed).random() + k for k, seed in enumerate(np.random.SeedSequence(3).spawn(40))]
     for way in ({"workers": 1}, {"workers": 2, "isolate": True}, {"executor": "threads"}):
-        same([float(x) for x in parallel_map(lambda x, rng: x + rng.random(), iter(range(40)), rng=3, **way)], want)
+        assert_same_items(
+            [float(x) for x in parallel_map(lambda x, rng: x + rng.random(), iter(range(40)), rng=3, **way)], want
+        )
 
 
 @pytest.mark.parametrize("verify", [True, "full"])
@@ -273,7 +275,7 @@ def test_the_blog_posts_example():
     assert some_function.parallel(x, 3) == [one**3 for one in x]
     assert some_function.parallel(x, power=3, skip=5) == [one**3 for one in x if one != 5]
     assert some_function.parallel(range(4)) == [0, 1, 4, 9]
-    same(some_function.parallel(np.arange(4.0)), np.arange(4.0) ** 2)
+    assert_same_items(some_function.parallel(np.arange(4.0)), np.arange(4.0) ** 2)
 
     def plain(one):
         return one + 1

@@ -20,17 +20,17 @@ import parwise
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
 
 from ..support.functions import FUNCTIONS
-from ..support.oracle import assert_same, loop, same
+from ..support.oracle import assert_same, assert_same_items, loop
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_map_and_imap_of_anything(name, pool):
     func, items = FUNCTIONS[name]
     want = [func(item) for item in items]
-    same(list(pool.map(func, items)), want)
-    same(list(pool.imap(func, items)), want)
-    same([pool.submit(func, item).result() for item in items[:5]], want[:5])
-    same(parallel_map(func, items, executor=pool), want)
+    assert_same_items(list(pool.map(func, items)), want)
+    assert_same_items(list(pool.imap(func, items)), want)
+    assert_same_items([pool.submit(func, item).result() for item in items[:5]], want[:5])
+    assert_same_items(parallel_map(func, items, executor=pool), want)
 
 
 @settings(max_examples=40)
@@ -85,7 +85,7 @@ def test_workers_of_calls(pool):
     assert parwise.options(executor=pool)
     with parwise.options(executor=pool):
         pids = set(parallel_map(lambda k: os.getpid(), range(40), isolate=True))
-    assert pids <= {link.pid for link in pool._pool.workers}
+    assert pids <= {worker.pid for worker in pool._pool.workers}
     with pytest.raises(ValueError, match="workers=3 is more than the 2 of the pool"):
         parallel_map(abs, [1, 2], executor=pool, workers=3)
 
@@ -154,11 +154,11 @@ def test_timeout_and_retries_of_imap(pool, tmp_path):
             pass
         return k
 
-    pids = {link.pid for link in pool._pool.workers}
+    pids = {worker.pid for worker in pool._pool.workers}
     with pytest.warns(RuntimeWarning, match="took more than timeout"):
         found = list(pool.imap(f, range(6), timeout=0.5, retries=1, errors="ignore"))
     assert found == [0, 1, 2, 3, None, 5]
-    assert pids == {link.pid for link in pool._pool.workers}
+    assert pids == {worker.pid for worker in pool._pool.workers}
 
 
 def test_from_many_threads(pool):
@@ -279,13 +279,13 @@ def test_initializer_sets_globals_of_a_script(tmp_path, array):
     value = np.arange(50_000.0) if array else 10
     with Pool(2, initializer=names["load_model"], initargs=(value, log)) as pool:
         want = [value + k for k in range(30)]
-        same(list(pool.map(names["predict"], range(30))), want)
-        same(list(pool.imap(names["predict"], range(30))), want)
-        same([pool.submit(names["predict"], k).result() for k in range(5)], want[:5])
-        same(parallel_map(names["predict"], range(30), executor=pool), want)
+        assert_same_items(list(pool.map(names["predict"], range(30))), want)
+        assert_same_items(list(pool.imap(names["predict"], range(30))), want)
+        assert_same_items([pool.submit(names["predict"], k).result() for k in range(5)], want[:5])
+        assert_same_items(parallel_map(names["predict"], range(30), executor=pool), want)
         # One at a time, the caller's own value never comes in.
         names["model"] = "the caller's own"
-        same(list(pool.map(names["predict"], range(30))), want)
+        assert_same_items(list(pool.map(names["predict"], range(30))), want)
         assert log.read_text() == "loaded\n" * 2
         assert "with an initializer" in repr(pool)
     assert names["model"] == "the caller's own"

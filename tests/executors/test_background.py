@@ -107,7 +107,7 @@ def test_unpicklable_function_is_told_all_the_same():
         parallel_apply(lambda x: (lock, slowly(x))[1], A, workers=2)
 
 
-def test_claim_stops_the_trial(monkeypatch):
+def test_claim_stops_the_inline_run(monkeypatch):
     """What the other thread has taken on is not computed here as well."""
     calls = []
 
@@ -127,7 +127,7 @@ def test_claim_stops_the_trial(monkeypatch):
     assert calls == sorted(set(calls))
 
 
-def test_claim_in_the_midst_of_a_trial():
+def test_claim_in_the_midst_of_an_inline_run():
     """From the time on when another thread may look, each element may be the last."""
     alone, claimed = time.perf_counter() + 0.01, []
 
@@ -145,7 +145,7 @@ def test_claim_in_the_midst_of_a_trial():
     assert trial.raw == list(range(6))
 
 
-def test_claim_behind_the_last_element_of_a_trial(monkeypatch):
+def test_claim_behind_the_last_element_of_an_inline_run(monkeypatch):
     """The other thread looks when all that was copied for the trial is computed, and not yet told."""
     from parwise._executors import processes
 

@@ -51,7 +51,7 @@ def test_a_first_task_that_waits_for_another_there():
     assert_same(got, np.arange(3.0) * 2)
 
 
-def test_a_process_that_could_not_be_proved_is_sent_the_call_again(monkeypatch):
+def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
     """Its first task has to be compared before any other of its results counts."""
     given = []
 

@@ -14,7 +14,7 @@ from parwise import ReproducibilityWarning, parallel_apply
 from parwise._executors import processes
 from parwise._system.blas import ThreadWatch
 
-from ..support.functions import pids
+from ..support.functions import worker_pids
 from ..support.oracle import assert_same, loop
 from ..support.scripts import run_script
 
@@ -61,7 +61,7 @@ def test_small_call_stays_here():
 
 def test_caller_hands_over(eager):
     """Once workers are up the caller only feeds and collects."""
-    pids(**ISOLATED)
+    worker_pids(**ISOLATED)
     where = parallel_apply(lambda x: (time.sleep(0.001), os.getpid())[1], np.arange(200), workers=2, verify=False)
     assert where[0] == os.getpid()
     assert os.getpid() not in where[-100:]
@@ -186,12 +186,12 @@ def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blo
     here = os.getpid()
     too_slow, after = [], []
 
-    class Race(processes.SlowWorkers):
+    class TooSlow(processes.SlowWorkers):
         def too_slow(self):
             too_slow.extend([1] * (self._dispatcher.computed > 20))
             return bool(too_slow)
 
-    monkeypatch.setattr(processes, "SlowWorkers", Race)
+    monkeypatch.setattr(processes, "SlowWorkers", TooSlow)
     a = np.random.default_rng(3).standard_normal((4000, 30))
     options = {"vectorized": True, "chunk": 10} if blocks else {}
 

@@ -22,8 +22,6 @@ from parwise._workers.default_pool import default_pool
 from ..support.gate import Gate
 from ..support.oracle import assert_same
 
-# As of the standard library.
-
 
 def test_is_an_executor(pool):
     assert isinstance(pool, Executor)
@@ -39,8 +37,8 @@ def test_is_an_executor(pool):
 
 def test_runs_in_the_pools_own_workers(pool):
     pids = {pool.submit(os.getpid).result() for _ in range(20)}
-    assert pids <= {link.pid for link in pool._pool.workers}
-    assert not pids & {os.getpid(), *(link.pid for link in default_pool().workers)}
+    assert pids <= {worker.pid for worker in pool._pool.workers}
+    assert not pids & {os.getpid(), *(worker.pid for worker in default_pool().workers)}
 
 
 def test_exception_has_its_traceback(pool):
@@ -254,6 +252,9 @@ pool.submit(late)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+# When workers die, and forks.
 
 
 def test_death_costs_one_call(mortal, gate):

@@ -10,7 +10,7 @@ from parwise._core.options import resolve
 from parwise._executors.task_queue import TaskQueue
 
 
-def plan_for(count, **kwargs):
+def queue_for(count, **kwargs):
     call = make_call(
         np.sum, (np.zeros(count),), axis=0, args=(), kwargs=None, depth=0, boundary=None, out=None, rng=None,
         settings=resolve({}), **{"vectorized": False, "chunk": None, **kwargs},
@@ -18,8 +18,8 @@ def plan_for(count, **kwargs):
     return TaskQueue(call, 1000)
 
 
-def test_plan_hands_out_each_element_once():
-    queue = plan_for(50_000)
+def test_queue_hands_out_each_element_once():
+    queue = queue_for(50_000)
     first = queue.next_task()
     assert first == Task(0, 1)
     queue.measure(first, 1.0)
@@ -37,17 +37,17 @@ def test_plan_hands_out_each_element_once():
     assert queue.next_task() is None
 
 
-def test_plan_of_blocks_knows_no_workers():
-    queue = plan_for(10, vectorized=True, chunk=4)
+def test_queue_of_blocks_knows_no_workers():
+    queue = queue_for(10, vectorized=True, chunk=4)
     assert [queue.next_task(seconds=9.0, workers=7) for _ in range(4)] == [Task(0, 4), Task(4, 8), Task(8, 10), None]
-    queue = plan_for(10, vectorized=True, chunk=4)
+    queue = queue_for(10, vectorized=True, chunk=4)
     queue.cut(4)
     assert queue.next_task() == Task(0, 4)
     assert queue.empty
 
 
 def test_long_tasks_do_not_queue():
-    queue = plan_for(10)
+    queue = queue_for(10)
     queue.measure(Task(0, 1), 0.4)
     assert not queue.queue_ahead
     queue.measure(Task(1, 2), 1e-5)

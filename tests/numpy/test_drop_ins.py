@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import parwise
 
-from ..support.drop_ins import MATRICES, WAYS, Sub, assert_alike, check, outcome, seen
+from ..support.drop_ins import MATRICES, WAYS, Sub, assert_as_numpy, check, outcome, seen
 from ..support.oracle import assert_same
 
-# --- vectorize: functions of scalars
+# `vectorize`: functions of scalars.
 
 
 def kind(x):
@@ -146,6 +146,9 @@ def test_any_arrays(data):
         check(lambda x, y: (repr(x), y), *arrays, otypes=data.draw(st.sampled_from([None, "UO"])))
 
 
+# `vectorize` with a signature.
+
+
 SIGNATURES = {
     "(n)->()": (lambda a: a.mean(), MATRICES),
     "(n)->(n)": (lambda a: a - a.mean(), MATRICES.astype("f4")),
@@ -182,6 +185,9 @@ def test_what_functions_of_arrays_see(way):
     a = np.asfortranarray(np.arange(24, dtype=">i4").reshape(4, 2, 3))
     check(look, a, np.arange(2.0)[:, np.newaxis, np.newaxis], signature="(n,m),()->()")
     check(look, a[:1], np.arange(2.0), signature="(n,m),()->()")
+
+
+# `apply_along_axis`.
 
 
 ALONG = {
@@ -228,7 +234,7 @@ def test_slices(func, way):
             assert_same(np.ma.getmaskarray(ours), np.ma.getmaskarray(theirs))
             assert_same(ours.filled(0), theirs.filled(0))
         else:
-            assert_alike(ours, theirs)
+            assert_as_numpy(ours, theirs)
 
 
 def test_arguments_of_every_call(way):
@@ -238,8 +244,8 @@ def test_arguments_of_every_call(way):
         return row * k + workers
 
     ours = parwise.apply_along_axis(f, 1, a, 2, workers=7, out=1)
-    assert_alike(ours, np.apply_along_axis(f, 1, a, 2, workers=7, out=1))
-    assert_alike(
+    assert_as_numpy(ours, np.apply_along_axis(f, 1, a, 2, workers=7, out=1))
+    assert_as_numpy(
         parwise.apply_along_axis(func1d=np.sum, axis=0, arr=a), np.apply_along_axis(func1d=np.sum, axis=0, arr=a)
     )
 
@@ -265,7 +271,7 @@ def test_memory_maps(way, tmp_path):
     def f(row):
         return row * 2
 
-    assert_alike(parwise.apply_along_axis(sorted, 0, a), np.apply_along_axis(sorted, 0, a))
+    assert_as_numpy(parwise.apply_along_axis(sorted, 0, a), np.apply_along_axis(sorted, 0, a))
     ours, theirs = parwise.apply_along_axis(f, 0, a), np.apply_along_axis(f, 0, a)
     assert type(ours) is type(theirs)
     assert_same(np.asarray(ours), np.asarray(theirs))
@@ -273,7 +279,7 @@ def test_memory_maps(way, tmp_path):
     check(lambda x: x.sum(), a, signature="(n)->()")
 
 
-# --- where it is left to NumPy, and options
+# Arrays that are left to NumPy; options.
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
@@ -429,6 +435,6 @@ def test_verify(verify):
         check(lambda x: x / 2, np.arange(6.0).reshape(2, 3))
         check(lambda x: (x, str(x)), np.arange(6.0))
         check(lambda a: a - a.mean(), MATRICES, signature="(n)->(n)")
-        assert_alike(parwise.apply_along_axis(sorted, 1, MATRICES), np.apply_along_axis(sorted, 1, MATRICES))
+        assert_as_numpy(parwise.apply_along_axis(sorted, 1, MATRICES), np.apply_along_axis(sorted, 1, MATRICES))
         with pytest.raises(parwise.NotReproducibleError):
             parwise.vectorize(lambda x: os.getpid(), otypes="O")([1, 2, 3])

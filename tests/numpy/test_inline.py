@@ -11,22 +11,20 @@ from parwise._numpy import inline
 
 from ..support.drop_ins import check
 
-# --- the first elements, by the caller alone
-
 
 def fresh(func, count):
     return inline.InlineCalls(func, [np.arange(float(count)).astype(object)], (), {})
 
 
-def test_the_opening_goes_on_while_it_is_cheap(monkeypatch):
+def test_the_caller_goes_on_while_elements_are_cheap(monkeypatch):
     monkeypatch.setattr(inline.time, "perf_counter", iter(np.arange(0, 1, 1e-6).tolist()).__next__)
-    opening = fresh(lambda x: x, 100_000)
-    opening.run()
-    assert opening.results == list(range(100_000))
+    calls = fresh(lambda x: x, 100_000)
+    calls.run()
+    assert calls.results == list(range(100_000))
 
 
 @pytest.mark.parametrize("slow_from", [0, 1, 50, 3000])
-def test_the_opening_ends_where_elements_are_long(slow_from, monkeypatch):
+def test_the_caller_stops_where_elements_are_long(slow_from, monkeypatch):
     now = [0.0]
 
     def f(x):
@@ -34,14 +32,14 @@ def test_the_opening_ends_where_elements_are_long(slow_from, monkeypatch):
         return x
 
     monkeypatch.setattr(inline.time, "perf_counter", lambda: now[0])
-    opening = fresh(f, 10_000)
-    opening.run()
-    assert slow_from < len(opening.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.FEW
-    assert opening.results == list(range(len(opening.results)))
+    calls = fresh(f, 10_000)
+    calls.run()
+    assert slow_from < len(calls.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.FEW
+    assert calls.results == list(range(len(calls.results)))
 
 
 @pytest.mark.parametrize("error", [ValueError, StopIteration, KeyboardInterrupt])
-def test_the_opening_lets_errors_through(error, monkeypatch):
+def test_errors_of_the_first_elements_go_through(error, monkeypatch):
     monkeypatch.setattr(inline, "LEFT_SECONDS", float("inf"))  # however slow the machine just then
 
     def f(x):
@@ -49,13 +47,13 @@ def test_the_opening_lets_errors_through(error, monkeypatch):
             raise error
         return x
 
-    opening = fresh(f, 1000)
+    calls = fresh(f, 1000)
     with pytest.raises(error):
-        opening.run()
-    assert len(opening.results) == 700
+        calls.run()
+    assert len(calls.results) == 700
 
 
-def test_what_is_opened():
+def test_which_calls_begin_in_the_caller():
     quick, long = 1e-6, 1.0
     assert inline.is_worth_a_try(resolve({}), 2, quick)
     assert not inline.is_worth_a_try(resolve({}), 2, long)

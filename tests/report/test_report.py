@@ -63,7 +63,9 @@ def test_every_executor_is_reported(runner):
 
 def test_workers_have_lanes_of_their_own():
     found = entry(slow, np.arange(40.0), isolate=True, workers=2)
-    assert {one["name"] for one in found["per_worker"]} == {f"worker {link.pid}" for link in default_pool().workers[:2]}
+    assert {one["name"] for one in found["per_worker"]} == {
+        f"worker {worker.pid}" for worker in default_pool().workers[:2]
+    }
     assert found["caller"]["elements"] == 0
     assert (found["executor"], found["workers"]) == ("processes", 2)
     assert found["bytes_staged"] == 40 * 8

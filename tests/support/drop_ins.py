@@ -8,7 +8,7 @@ import numpy as np
 
 import parwise
 
-from .oracle import assert_same
+from .oracle import assert_each, assert_same
 
 WAYS = {
     "default": {},
@@ -22,7 +22,7 @@ MATRICES = np.arange(48.0).reshape(2, 4, 2, 3)
 
 
 def outcome(call):
-    """What a call gives, or the error it raises."""
+    """Return the result of a call, or the error that it raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -31,13 +31,10 @@ def outcome(call):
         return error
 
 
-def assert_alike(ours, theirs):
+def assert_as_numpy(ours, theirs):
     """The same type, bytes, dtype, shape and memory layout; or the same error."""
     if isinstance(theirs, tuple):
-        assert isinstance(ours, tuple)
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_alike(one, other)
+        assert_each(assert_as_numpy, ours, theirs)
     elif isinstance(theirs, Exception):
         assert (type(ours), str(ours)) == (type(theirs), str(theirs))
     elif not isinstance(theirs, np.ndarray):
@@ -53,11 +50,11 @@ def assert_alike(ours, theirs):
 def check(func, *args, kwargs=None, **options):
     kwargs = kwargs or {}
     ours = outcome(lambda: parwise.vectorize(func, **options)(*args, **kwargs))
-    assert_alike(ours, outcome(lambda: np.vectorize(func, **options)(*args, **kwargs)))
+    assert_as_numpy(ours, outcome(lambda: np.vectorize(func, **options)(*args, **kwargs)))
 
 
 def seen(a):
-    """What a function sees of its array, but for what a copy is free in: strides of other size."""
+    """Describe an array as a function sees it, but for the size of strides, in which a copy may differ."""
     kinds = [(s > 0) - (s < 0) for s in a.strides]
     return repr((type(a), a.dtype, a.shape, kinds, a.flags.writeable, a.flags.c_contiguous, a.flags.f_contiguous))
 

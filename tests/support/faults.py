@@ -32,7 +32,7 @@ def in_the_function(die, index):
     return f
 
 
-def right_call():
+def assert_next_call_is_right():
     a = np.arange(N * 3.0).reshape(N, 3)
     assert_same(parallel_apply(np.cumsum, a, **ISOLATED), a.cumsum(axis=1))
 

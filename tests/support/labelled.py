@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import parwise.xarray  # noqa: F401 - has .par
 
-from .oracle import assert_same
+from .oracle import assert_each, assert_same
 from .strategies import make_array
 
 TIMES = np.arange("2020-03-01", "2020-03-13", dtype="M8[D]").astype("M8[ns]")
@@ -61,12 +61,9 @@ def loop(func, *arrays, dims, core=None, outputs=1, keep_attrs=True, exclude=())
 
 
 def assert_alike(got, want):
-    """Identical to xarray, and the same bits."""
+    """Identical for xarray, and equal in bits."""
     if isinstance(want, tuple):
-        assert isinstance(got, tuple)
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            assert_alike(one, other)
+        assert_each(assert_alike, got, want)
         return
     assert type(got) is type(want)
     xr.testing.assert_identical(got, want)
@@ -82,7 +79,7 @@ def assert_alike(got, want):
 
 
 class Counted(xr.backends.BackendArray):
-    """An array in a file that tells what was read of it."""
+    """An array in a file that counts the elements read from it."""
 
     def __init__(self, array):
         self._array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, []
@@ -143,7 +140,7 @@ def counting(x):
 
 
 def in_file(array):
-    """The same as it comes from a file, and what tells what is read of it."""
+    """Return the array as it comes from a file, and its `Counted` data."""
     from xarray.core.indexing import LazilyIndexedArray
 
     counted = Counted(array.data)

@@ -1,4 +1,4 @@
-"""The plain loop, and what it means to have its bits."""
+"""The plain loop, and the comparison of results with its results by type, dtype, shape and bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from parwise._core.call import result_axes
 
 
 def elements(arrays, axis):
-    """Yield what the plain loop hands to the function."""
+    """Yield the arguments of each call that the plain loop makes."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     leads = [np.moveaxis(a, axes, range(len(axes))) for a in arrays]
     for index in np.ndindex(leads[0].shape[: len(axes)]):
@@ -38,12 +38,9 @@ def blocks(func, array, bounds, axis=0):
 
 
 def assert_same(got, want):
-    """Equal in type, dtype, shape and bytes."""
+    """Equal in type, dtype, shape and bytes, as are the items of tuples."""
     if isinstance(want, tuple):
-        assert isinstance(got, tuple)
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            assert_same(one, other)
+        assert_each(assert_same, got, want)
         return
     assert isinstance(got, np.ndarray)
     assert got.dtype == want.dtype, (got.dtype, want.dtype)
@@ -58,16 +55,23 @@ def assert_same(got, want):
         assert got.tobytes() == want.tobytes(), (got, want)
 
 
-def same(got, want):
-    """Equal in type, and bit by bit."""
+def assert_each(assert_one, got, want):
+    """Two tuples, or two lists, of one length whose items pass `assert_one` pair by pair."""
+    assert isinstance(got, list if isinstance(want, list) else tuple)
+    assert len(got) == len(want)
+    for one, other in zip(got, want, strict=True):
+        assert_one(one, other)
+
+
+def assert_same_items(got, want):
+    """Equal in type; arrays in bits and memory order, scalars in bits, all others in `repr`."""
     assert type(got) is type(want), (got, want)
     if isinstance(want, list | tuple):
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            same(one, other)
-    elif isinstance(want, np.ndarray | np.generic):
-        assert (got.dtype, got.shape, got.tobytes()) == (want.dtype, want.shape, want.tobytes())
-        if isinstance(want, np.ndarray):
-            assert got.flags.f_contiguous == want.flags.f_contiguous
+        assert_each(assert_same_items, got, want)
+    elif isinstance(want, np.ndarray):
+        assert_same(got, want)
+        assert got.flags.f_contiguous == want.flags.f_contiguous
+    elif isinstance(want, np.generic):
+        assert_same(np.asarray(got), np.asarray(want))
     else:
         assert repr(got) == repr(want)

@@ -18,8 +18,6 @@ from ..support.oracle import assert_same
 
 A = np.arange(6.0)
 
-# What verify must not do.
-
 
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("options", [{}, {"vectorized": True, "chunk": 2}])

@@ -27,10 +27,10 @@ def test_workers_are_used_again():
     """By the next call of whatever kind, and none are left over."""
 
     pool = default_pool()
-    before = {link.pid for link in pool.workers}
+    before = {worker.pid for worker in pool.workers}
     assert set(parallel_imap(lambda k: os.getpid(), range(50), workers=3, isolate=True)) <= before
     assert default_pool() is pool
-    assert {link.pid for link in pool.workers} == before
+    assert {worker.pid for worker in pool.workers} == before
 
 
 def test_generator_that_is_left_alone():

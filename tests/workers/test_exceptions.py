@@ -10,7 +10,7 @@ import pytest
 import parwise
 from parwise import parallel_apply
 
-from ..support.faults import in_the_function, right_call, throw
+from ..support.faults import assert_next_call_is_right, in_the_function, throw
 
 ISOLATED = {"isolate": True, "workers": 2}
 
@@ -56,7 +56,7 @@ def raised(make, **options):
 
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         parallel_apply(f, np.arange(12), **ISOLATED, **options)
-    right_call()
+    assert_next_call_is_right()
     return caught.value
 
 

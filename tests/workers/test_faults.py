@@ -24,8 +24,8 @@ from parwise._workers.default_pool import default_pool
 from parwise._workers.handle import WorkerHandle
 from parwise._workers.worker_pool import WorkerPool
 
-from ..support.faults import Once, in_the_function, killed_by, right_call, throw
-from ..support.functions import pids
+from ..support.faults import Once, assert_next_call_is_right, in_the_function, killed_by, throw
+from ..support.functions import worker_pids
 from ..support.oracle import assert_same, loop
 
 ISOLATED = {"isolate": True, "workers": 2}
@@ -116,7 +116,7 @@ def test_crash_table(where, how):
     if where == "in f":
         assert ('in f"' in error.stack or " in f" in error.stack) == (how in WITH_STACK)
         assert (how in WITH_STACK) == any("innermost call first" in note for note in getattr(error, "__notes__", ()))
-    right_call()
+    assert_next_call_is_right()
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGSEGV"])
@@ -169,7 +169,7 @@ def test_twenty_crashes_in_a_row():
         with pytest.raises(WorkerDiedError) as caught:
             parallel_apply(in_the_function(HOW["SIGKILL"][0], index), np.arange(20), **ISOLATED)
         assert caught.value.index == index
-        right_call()
+        assert_next_call_is_right()
 
 
 def test_oom_killer_is_a_kill_that_names_no_cause():
@@ -221,7 +221,7 @@ def test_a_function_that_cannot_be_loaded_is_not_tried_for_ever():
         parallel_apply(AtLoad(HOW["exit 3"][0]), np.arange(N), **ISOLATED)
 
 
-def test_proof_that_kills_its_worker(eager):
+def test_handshake_that_kills_its_worker(eager):
     """The handshake's element does too."""
     caller = os.getpid()
 
@@ -247,7 +247,7 @@ def test_a_hundred_kills_at_random():
         nonlocal kills
         while kills < 100 and not stop.is_set():
             stop.wait(rng.uniform(0.001, 0.02))
-            pids = [link.pid for link in default_pool().workers if link.pid]
+            pids = [handle.pid for handle in default_pool().workers if handle.pid]
             if pids:
                 try:
                     os.kill(rng.choice(pids), signal.SIGKILL)
@@ -267,7 +267,7 @@ def test_a_hundred_kills_at_random():
 
 
 @pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 2}])
-def test_proof_that_kills_worker_after_worker(eager, options):
+def test_handshake_that_kills_worker_after_worker(eager, options):
     """The caller has that element; the others are computed."""
     caller = os.getpid()
 
@@ -282,7 +282,7 @@ def test_proof_that_kills_worker_after_worker(eager, options):
             parallel_apply(f, a, workers=2, **options)
     else:
         assert_same(parallel_apply(f, a, workers=2, **options), a)
-    right_call()
+    assert_next_call_is_right()
 
 
 @pytest.mark.parametrize("end", [lambda: sys.exit(0), lambda: throw(ValueError), lambda: None])
@@ -315,17 +315,17 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
         abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
         out=None, rng=None, settings=settings,
     )  # fmt: skip
-    link = WorkerHandle(1, 4096)
+    handle = WorkerHandle(1, 4096)
     try:
-        link.proven = proven
-        link.slots.cursor.leave()
+        handle.proven = proven
+        handle.slots.cursor.leave()
         if proven:
-            assert FaultPolicy(Job(call)).handle_exit(link, -9, None)
+            assert FaultPolicy(Job(call)).handle_exit(handle, -9, None)
         else:
             with pytest.raises(WorkerDiedError, match="SIGKILL before it came to an element"):
-                FaultPolicy(Job(call)).handle_exit(link, -9, None)
+                FaultPolicy(Job(call)).handle_exit(handle, -9, None)
     finally:
-        link.close()
+        handle.close()
 
 
 def test_function_that_cannot_travel_says_so_from_a_cold_start():
@@ -394,7 +394,7 @@ def test_dead_worker_while_the_caller_computes(eager):
         time.sleep(0.01)
         return x
 
-    pids(**ISOLATED)
+    worker_pids(**ISOLATED)
     with pytest.raises(WorkerDiedError):
         parallel_apply(f, np.arange(60), workers=2)
     assert_same(parallel_apply(np.negative, np.arange(60), **ISOLATED), -np.arange(60))

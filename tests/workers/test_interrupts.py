@@ -148,7 +148,7 @@ def test_interrupted_pool_is_renewed():
             os.kill(caller, signal.SIGINT)
         threading.Event().wait()
 
-    fork_server, before = default_pool()._fork_server_pid, {link.pid for link in default_pool().workers}
+    fork_server, before = default_pool()._fork_server_pid, {worker.pid for worker in default_pool().workers}
     with pytest.raises(KeyboardInterrupt):
         parallel_apply(f, np.arange(4), **ISOLATED)
     where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)

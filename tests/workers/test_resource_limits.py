@@ -155,7 +155,7 @@ def test_worker_that_is_large_between_calls_is_renewed(monkeypatch):
     monkeypatch.setattr(worker_pool, "LOOK_SECONDS", 0.0)
     before = set(parallel_apply(hoard(1), np.arange(60), **ISOLATED).tolist())
     assert set(parallel_apply(lambda x: os.getpid(), np.arange(60), **ISOLATED).tolist()) <= before | {
-        link.pid for link in default_pool().workers
+        worker.pid for worker in default_pool().workers
     }
     monkeypatch.setattr(worker_pool, "IDLE_BYTES", 1)
     after = set(parallel_apply(lambda x: (time.sleep(0.002), os.getpid())[1], np.arange(60), **ISOLATED).tolist())
@@ -168,7 +168,7 @@ def test_large_function_is_let_go():
     big = np.ones(4_000_000)
     parallel_apply(lambda x: x + big[0], np.arange(50.0), **ISOLATED)
     deadline = time.monotonic() + 10
-    while any(private_bytes(link.pid) >= big.nbytes for link in default_pool().workers):
+    while any(private_bytes(worker.pid) >= big.nbytes for worker in default_pool().workers):
         assert time.monotonic() < deadline, "a worker keeps the function of a call that is over"
         os.sched_yield()
     assert_same(parallel_apply(np.negative, np.arange(9.0), **ISOLATED), -np.arange(9.0))
@@ -206,8 +206,8 @@ def test_programs_of_the_function_inherit_nothing():
 
 def test_nobody_else_can_speak():
     """Sockets have no name to connect to, shared memory none to open."""
-    for link in default_pool().workers:
-        assert link.channel.sock.getsockname() == ""
-        assert link.channel.sock.getpeername() == ""
-        assert not os.get_inheritable(link.channel.fileno())
-        assert not os.get_inheritable(link.pidfd)
+    for worker in default_pool().workers:
+        assert worker.channel.sock.getsockname() == ""
+        assert worker.channel.sock.getpeername() == ""
+        assert not os.get_inheritable(worker.channel.fileno())
+        assert not os.get_inheritable(worker.pidfd)

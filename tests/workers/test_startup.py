@@ -17,7 +17,7 @@ from parwise._executors import processes
 from parwise._workers import fork_server
 from parwise._workers.default_pool import default_pool
 
-from ..support.functions import pids
+from ..support.functions import worker_pids
 from ..support.scripts import run_script
 
 ISOLATED = {"isolate": True, "workers": 2}
@@ -102,15 +102,15 @@ def test_small_call_starts_no_process():
 
 
 def test_workers_are_kept_between_calls():
-    first = pids(**ISOLATED)
+    first = worker_pids(**ISOLATED)
     assert len(first) == 2
     assert os.getpid() not in first
-    assert pids(**ISOLATED) == first
+    assert worker_pids(**ISOLATED) == first
 
 
 def test_number_of_workers():
-    assert len(pids(isolate=True, workers=3)) == 3
-    assert len(pids(isolate=True, workers=1)) == 1
+    assert len(worker_pids(isolate=True, workers=3)) == 3
+    assert len(worker_pids(isolate=True, workers=1)) == 1
 
 
 def test_script_without_main_guard_runs_once(tmp_path):
@@ -169,7 +169,7 @@ def test_surroundings_are_the_callers(tmp_path, monkeypatch):
 
 def test_forked_child_of_the_user():
     """A child of the user's own fork makes workers of its own."""
-    pids(**ISOLATED)
+    worker_pids(**ISOLATED)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -187,14 +187,14 @@ def test_forked_child_of_the_user():
     finally:
         os.close(reader)
         os.waitpid(child, 0)
-    assert len(pids(**ISOLATED)) == 2
+    assert len(worker_pids(**ISOLATED)) == 2
 
 
 def test_dead_fork_server():
-    pids(**ISOLATED)
+    worker_pids(**ISOLATED)
     pool = default_pool()
     os.kill(pool._fork_server_pid, signal.SIGKILL)
-    watched = [link.pidfd for link in pool.workers]
+    watched = [worker.pidfd for worker in pool.workers]
     poll = select.poll()
     for fd in watched:
         poll.register(fd, select.POLLIN)
@@ -202,7 +202,7 @@ def test_dead_fork_server():
         for fd, _ in poll.poll(5000):
             poll.unregister(fd)
             watched.remove(fd)
-    assert len(pids(**ISOLATED)) == 2
+    assert len(worker_pids(**ISOLATED)) == 2
 
 
 def test_parent_killed_takes_workers_along():
@@ -248,13 +248,13 @@ def processes_run_with(pool, monkeypatch):
 
 
 def test_worker_that_died_idle_is_replaced():
-    first = pids(**ISOLATED)
-    link = default_pool().workers[1]
+    first = worker_pids(**ISOLATED)
+    worker = default_pool().workers[1]
     poll = select.poll()
-    poll.register(link.pidfd, select.POLLIN)
-    os.kill(link.pid, signal.SIGKILL)
+    poll.register(worker.pidfd, select.POLLIN)
+    os.kill(worker.pid, signal.SIGKILL)
     assert poll.poll(5000)
-    second = pids(**ISOLATED)
+    second = worker_pids(**ISOLATED)
     assert len(second) == 2
     assert first != second
 

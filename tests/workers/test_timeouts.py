@@ -14,7 +14,7 @@ import pytest
 
 from parwise import ElementTimeoutError, parallel_apply
 
-from ..support.faults import Once, right_call, throw
+from ..support.faults import Once, assert_next_call_is_right, throw
 from ..support.oracle import assert_same
 
 N = 40
@@ -37,7 +37,7 @@ def test_timeout(stick):
     assert caught.value.index == 7
     assert "in f" in caught.value.stack
     assert "innermost call first" in caught.value.__notes__[0]
-    right_call()
+    assert_next_call_is_right()
 
 
 def test_timeout_is_of_each_element_not_of_all():
@@ -55,7 +55,7 @@ def test_timeout_of_a_function_that_ignores_sigterm():
 
     with pytest.raises(ElementTimeoutError):
         parallel_apply(f, np.arange(3), workers=2, timeout=0.05)
-    right_call()
+    assert_next_call_is_right()
 
 
 def test_timeout_ends_what_the_function_started(tmp_path):
@@ -126,4 +126,4 @@ def test_late_element_that_ends_after_all():
                 except (ElementTimeoutError, RuntimeError) as error:
                     named.append(f"{error} {error.__notes__}")
     assert all("in element 0 along axis 0" in one for one in named)
-    right_call()
+    assert_next_call_is_right()

@@ -17,7 +17,7 @@ from parwise._workers import handle, serialization, shared_memory
 from parwise._workers.shared_memory import Slots, segment_bytes
 
 from ..conftest import made as others
-from ..support.functions import pids
+from ..support.functions import worker_pids
 from ..support.oracle import assert_same, loop
 
 ISOLATED = {"isolate": True, "workers": 2}
@@ -97,7 +97,7 @@ def test_function_that_cannot_travel():
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be sent to a worker process.*lock"):
         parallel_apply(lambda x: lock.locked(), np.arange(5), **ISOLATED)
-    assert len(pids(**ISOLATED)) == 2
+    assert len(worker_pids(**ISOLATED)) == 2
 
 
 def test_function_that_cannot_be_loaded():
@@ -114,7 +114,7 @@ def test_function_that_cannot_be_loaded():
     with pytest.raises(ValueError, match="cannot be made there") as caught:
         parallel_apply(Bad(), np.arange(5), **ISOLATED)
     assert "loading the function" in caught.value.__notes__[0]
-    assert len(pids(**ISOLATED)) == 2
+    assert len(worker_pids(**ISOLATED)) == 2
 
 
 def test_result_that_cannot_be_pickled():

@@ -9,8 +9,6 @@ import xarray as xr
 from ..support.labelled import assert_alike, boom, ends, loop, notes_of, slope
 from ..support.oracle import assert_same
 
-# Datasets and trees.
-
 
 def test_datasets(cube):
     ds = cube.to_dataset().assign(

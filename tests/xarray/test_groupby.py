@@ -97,20 +97,20 @@ def test_groups_keep_their_layout(runner):
     assert_alike(array.par.map_groups(func, by, **runner), by.map(func))
 
 
-# How parts travel.
+# How groups travel.
 
 
 def remade(whole, by):
-    """Parts as they come to a worker."""
+    """Pair each group of the loop with the same group as a worker receives it."""
     wheres = wheres_of(by)
-    parts = GroupedData(by._obj, wheres)
-    skeleton = pickle.loads(pickle.dumps(parts))
-    return [(by._obj.isel(where), skeleton.part(*parts.sent(k))) for k, where in enumerate(wheres)]
+    data = GroupedData(by._obj, wheres)
+    common = pickle.loads(pickle.dumps(data))
+    return [(by._obj.isel(where), common.part(*data.sent(k))) for k, where in enumerate(wheres)]
 
 
 @pytest.mark.parametrize("group", ["season", "time", "area", "resample"])
 @pytest.mark.parametrize("kind", ["array", "dataset"])
-def test_parts_are_what_the_loop_takes(cube, group, kind):
+def test_groups_are_what_the_loop_takes(cube, group, kind):
     whole = cube if kind == "array" else make_dataset(cube)
     by = whole.resample(time="5D") if group == "resample" else whole.groupby(group)
     pairs = remade(whole, by)
@@ -123,7 +123,7 @@ def test_parts_are_what_the_loop_takes(cube, group, kind):
 
 
 @pytest.mark.parametrize("levels", [True, False])
-def test_parts_with_indexes_of_several_levels(cube, levels):
+def test_groups_with_indexes_of_several_levels(cube, levels):
     stacked = cube.drop_vars(["area", "hours"]).stack(pixel=("lat", "lon"))
     by = stacked.groupby("time.month") if levels else stacked.groupby("lat")
     for want, got in remade(stacked, by):
@@ -142,7 +142,7 @@ def spoil(x):
 
 @pytest.mark.parametrize("group", ["season", "resample"])
 @pytest.mark.parametrize("kind", ["array", "dataset"])
-def test_parts_are_private(cube, runner, group, kind):
+def test_groups_are_private(cube, runner, group, kind):
     cube = cube.assign_coords(area=cube.area * 1.0, hours=cube.hours * 1.0)
     whole = cube if kind == "array" else make_dataset(cube)
     kept = whole.copy(deep=True)

@@ -32,7 +32,7 @@ from ..support.labelled import (
 )
 from ..support.oracle import assert_same
 
-# What is mapped, with each executor.
+# Elements, slices and blocks, with each executor.
 
 
 def test_pixels(cube, runner):

@@ -27,9 +27,6 @@ def test_multiindex_in_windows_and_groups(cube):
         assert_alike(got, stacked.groupby(by).map(func))
 
 
-# Windows.
-
-
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("fill_value", [..., 0.0, -1])
 @pytest.mark.parametrize("window", [1, 4, 12])
