@@ -24,7 +24,8 @@ import parwise
 from parwise._executors import background, inline, task_queue
 from parwise._workers.default_pool import default_pool
 
-from .hostile import WAYS
+from .support.adversarial import WAYS
+from .support.gate import Gate
 
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
@@ -61,11 +62,11 @@ def fill_pools():
     """Have all workers, whatever a test did to those before."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
-        for link in pool.workers[workers:]:
-            pool.drop(link)
-        if len(pool.workers) != workers or any(link.over for link in pool.workers) or pool.dirty:
+        for worker in pool.workers[workers:]:
+            pool.drop(worker)
+        if len(pool.workers) != workers or any(worker.over for worker in pool.workers) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
-        while any(link.pidfd < 0 for link in pool.workers):  # the fork server has not told yet
+        while any(worker.pidfd < 0 for worker in pool.workers):  # the fork server has not told yet
             pool._read_fork_server()
 
 
@@ -158,7 +159,7 @@ def small_tasks(monkeypatch):
 
 @pytest.fixture
 def way(request):
-    """Options of each call that goes one of `hostile.WAYS`."""
+    """Options of each call that goes one of `adversarial.WAYS`."""
     if request.param == "eager":
         request.getfixturevalue("eager")
     return WAYS[request.param]
@@ -192,9 +193,23 @@ def full_pool(**given):
 
 
 @pytest.fixture(scope="session")
-def own_pool():
+def pool():
     with full_pool() as pool:
         yield pool
+
+
+@pytest.fixture
+def mortal():
+    """A `parwise.Pool` whose workers the test may kill."""
+    with parwise.Pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def gate(tmp_path):
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()
 
 
 @pytest.fixture(scope="session")
@@ -229,7 +244,7 @@ RUNNERS = {
     "isolated": lambda request: {"workers": 2, "isolate": True},
     "thread_executor": lambda request: {"executor": request.getfixturevalue("thread_executor")},
     "process_executor": lambda request: {"executor": request.getfixturevalue("process_executor")},
-    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("own_pool")})[1],
+    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("pool")})[1],
     "initialized_pool": lambda request: {"executor": request.getfixturevalue("initialized_pool")},
     "dask": lambda request: {"executor": request.getfixturevalue("dask_client")},
 }
