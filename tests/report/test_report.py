@@ -98,7 +98,7 @@ def test_workers_elsewhere_have_names(process_executor):
 def test_pickled_items_are_staged():
     with parwise.report() as r:
         assert parallel_map(len, ["ab" * 1000, "c" * 500], isolate=True, workers=2) == [2000, 500]
-    assert 2500 < r.calls[0].staged < 4000
+    assert 2500 < r.calls[0].bytes_staged < 4000
 
 
 def test_several_calls_and_reports_in_reports():

@@ -8,14 +8,17 @@ import time
 import warnings
 from typing import Any, Literal
 
+from .._core.indexing import Task
+from .._core.kernel import Outcome
 from .._core.settings import Tell
 from .._system.interpreter import DeferredInterrupt
+from .null_observer import NullObserver
 
 # Seconds between two looks: an eye sees no more, and a notebook's bar takes 1 ms for each.
 INTERVAL_SECONDS = 0.1
 
 
-class Progress:
+class Progress(NullObserver):
     """Counts what is done and, now and then, shows it.
 
     Any thread may count. A function of the user's is only ever called in the
@@ -34,7 +37,9 @@ class Progress:
         self._bar: Any = None
         if wanted is True:
             with DeferredInterrupt():  # tqdm's lock must not be left held: other threads would wait for it
-                self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1)
+                self._bar = _bar_class()(
+                    total=total, desc=None if name == "<lambda>" else name, mininterval=0, miniters=1
+                )
         self._tell: Tell = self._move if wanted is True else wanted
         self._total = total
         self._owner = threading.get_ident()
@@ -44,10 +49,15 @@ class Progress:
         self._count = threading.Lock()
         self._turn = threading.Lock()
 
-    def add(self, count: int) -> None:
-        """Note that so many more elements are done."""
+    def took(self, task: Task, outcome: Outcome, who: object = None) -> None:
+        """Count the elements of a task, unless it raised."""
+        if outcome.error is None or outcome.gaps is not None:
+            self.skipped(task)
+
+    def skipped(self, task: Task) -> None:
+        """Count elements that stay without a result."""
         with self._count:
-            self._done += count
+            self._done += len(task)
 
     def show(self) -> None:
         """Show it, if that was not done just now."""
@@ -71,7 +81,7 @@ class Progress:
             self._told = self._done
             self._tell(self._done, self._total)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Leave the bar as it is, whatever became of the call."""
         if self._bar is not None:
             with DeferredInterrupt():

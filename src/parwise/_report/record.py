@@ -14,6 +14,7 @@ from .._core.input_items import ENDLESS
 from .._core.kernel import Outcome, is_nested
 from .._core.settings import Settings
 from .._system.limits import cpu_count
+from .null_observer import NullObserver
 
 # Tasks that follow each other this closely, as a part of the time since the
 # call began, are one bar of the timeline: an hour has no more than some thousands.
@@ -51,7 +52,7 @@ class Timeline:
             self.spans.append([begun, begun + seconds])
 
 
-class CallRecord:
+class CallRecord(NullObserver):
     """One call of a report.
 
     Parameters
@@ -72,7 +73,7 @@ class CallRecord:
         Seconds from when workers were called for until the first had something to do.
     waiting : float
         Seconds that the caller waited for workers and did nothing else.
-    staged : int
+    bytes_staged : int
         Bytes of arguments that were copied for workers.
     why : str or None
         Why the caller computed all, or what it took back from workers.
@@ -95,12 +96,12 @@ class CallRecord:
         self.caller = Timeline("caller")
         self.startup: float | None = None
         self.waiting = 0.0
-        self.staged = 0
+        self.bytes_staged = 0
         self.why: str | None = None
         self.error: str | None = None
         self.begun = time.perf_counter()
 
-    def took(self, task: Task, outcome: Outcome, who: object) -> None:
+    def took(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Note a task; `who` computed it, or None for this thread."""
         now = time.perf_counter()
         seconds, begun = outcome.seconds, outcome.begun
@@ -133,6 +134,14 @@ class CallRecord:
         if threading.get_ident() == self._owner:
             self.waiting += time.perf_counter() - since
 
+    def staged(self, nbytes: int) -> None:
+        """Note bytes of arguments that were copied for a worker."""
+        self.bytes_staged += nbytes
+
+    def explain(self, why: str) -> None:
+        """Note why workers have no part in the call."""
+        self.why = why
+
     def close(self, error: BaseException | None) -> None:
         """Note the end of the call."""
         self.seconds = time.perf_counter() - self.begun
@@ -140,7 +149,8 @@ class CallRecord:
         if call is None:
             return
         self.error = None if error is None else type(error).__name__
-        self.elements = call.count if call.count < ENDLESS else sum(one.elements for one in [self.caller, *self.lanes])
+        count = known_count(call)
+        self.elements = sum(one.elements for one in [self.caller, *self.lanes]) if count is None else count
         if not self._workers and error is None:
             # What was clear from the beginning comes before what was found out later.
             self.why = call.serial_reason(self._nested) or self.why or _why_after_all(call.settings)
@@ -168,7 +178,7 @@ class CallRecord:
             "caller": self._lane_dict(self.caller),
             "startup_seconds": self.startup,
             "waiting_seconds": self.waiting,
-            "bytes_staged": self.staged,
+            "bytes_staged": self.bytes_staged,
             "per_worker": [self._lane_dict(one) for one in self.lanes],
             "why_serial": self.why,
             "error": self.error,
@@ -194,6 +204,11 @@ def name_of(func: Callable[..., Any]) -> str:
             break
         func, seen = inner, seen + 1
     return str(getattr(func, "__name__", type(func).__name__))
+
+
+def known_count(call: Call) -> int | None:
+    """Elements of a call; None for an iterator that has not come to its end."""
+    return call.count if call.count < ENDLESS else None
 
 
 def _executor_name(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from .._core.kernel import is_nested
-from .observer import reports
+from .observer import OpenReport, reports
 from .record import CallRecord, Timeline
 
 _BLUE, _GREY = "#3b76af", "#dddddd"
@@ -30,14 +30,12 @@ class Report:
 
     def __init__(self) -> None:
         self.calls: list[CallRecord] = []
-        self.nested = False
         self._token: Token[Any] | None = None
 
     def __enter__(self) -> Report:
         if self._token is not None:
             raise RuntimeError("this report is open already; make another one with parwise.report()")
-        self.nested = is_nested()
-        self._token = reports.set((*reports.get(), self))
+        self._token = reports.set((*reports.get(), OpenReport(self.calls, is_nested())))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -164,8 +162,8 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
         yield "start-up", f"{duration(record.startup)} until the first worker served"
     if record.lanes:
         yield "waiting", f"{duration(record.waiting)} of the caller's"
-    if record.staged:
-        yield "staged", f"{amount(record.staged)} of arguments"
+    if record.bytes_staged:
+        yield "staged", f"{amount(record.bytes_staged)} of arguments"
 
 
 def _cells(record: CallRecord, lane: Timeline) -> list[str]:
