@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Generator
@@ -15,6 +14,7 @@ from .._executors.choice import open_runner, run
 from .._executors.job import Job
 from .._executors.runner import Runner
 from .._executors.serial import SerialRunner
+from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
 from .._verify.audit import audit
 
@@ -22,14 +22,14 @@ from .._verify.audit import audit
 def compute(call: Call) -> Any:
     """The result of a call that has been checked."""
     if not is_observed(call):
-        return _compute(call, None)
+        return _compute(call, UNOBSERVED)
     with Observer(call) as observer:
         result = _compute(call, observer)
         observer.finish()
         return result
 
 
-def _compute(call: Call, observer: Observer | None) -> Any:
+def _compute(call: Call, observer: NullObserver) -> Any:
     if call.settings.verify:
         from .._verify.audit import run_with_audit
 
@@ -55,7 +55,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
     Nothing is computed, and no item taken, before the first one is asked for.
     """
-    with Observer(call) if is_observed(call) else contextlib.nullcontext() as observer:
+    with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
         with open_runner(job) as runner:
             try:
@@ -65,8 +65,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
                 return
         if job.disputed is not None:
             audit(job)
-        if observer is not None:
-            observer.finish()
+        observer.finish()
 
 
 def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:

@@ -115,8 +115,7 @@ class Dispatcher:
     def start_workers(self) -> None:
         """Bring up workers; does not wait for them."""
         self._width = self._job.workers
-        if self._job.observer is not None:
-            self._job.observer.workers_called()
+        self._job.observer.workers_called()
         self._workers = list(self._pool.start(self._width))
 
     def pack_function(self) -> None:
@@ -158,11 +157,10 @@ class Dispatcher:
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
         observer = self._job.observer
-        since = 0.0 if observer is None else time.perf_counter()
+        since = time.perf_counter() if observer.active else 0.0
         patience = self._watchdog.patience(timeout, self._workers)
         events = self._pool.wait(SIGNAL_SECONDS if patience is None else min(patience, SIGNAL_SECONDS))
-        if observer is not None:
-            observer.waited(since)
+        observer.waited(since)
         begun = time.thread_time()
         for kind, worker in events:
             if worker in self._workers:
@@ -360,8 +358,7 @@ class Dispatcher:
         number = next(_numbers)
         message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
         worker.assignments[number] = Assignment(task, handshake)
-        if self._job.observer is not None:
-            self._job.observer.served()
+        self._job.observer.served()
         if large is None:
             worker.channel.send(*message)
         else:

@@ -57,8 +57,7 @@ class ExecutorRunner:
         if self._flying:
             since = time.perf_counter()
             done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            if self._job.observer is not None:
-                self._job.observer.waited(since)
+            self._job.observer.waited(since)
             for future in done:
                 self._collect(future, self._flying.pop(future))
         self._job.show()

@@ -107,8 +107,7 @@ class InlineRun:
         if whole is None:
             return False
         job.end_with(whole)
-        if job.observer is not None:
-            job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
+        job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
         return True
 
     def hand_over(self, job: Job) -> None:
@@ -177,7 +176,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     alone = background.expect(background.help_after(), inline.claim)
     inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if background.warm else float("inf"))
     if inline.end(job):
-        if job.observer is not None:
+        if job.observer.active:
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
         return None
     joined = background.join(inline.claim)
@@ -250,7 +249,7 @@ class InlineTasks:
     def leave(self) -> Dispatcher:
         """Leave what is left to the workers, if they have been started."""
         pool, dispatcher = self._background.pool, self._background.dispatcher
-        if self._job.observer is not None and not dispatcher.started:
+        if self._job.observer.active and not dispatcher.started:
             self._explain()
         pool.serial_seconds = 0.0 if dispatcher.started else pool.serial_seconds + self._serial_seconds
         self._background.leave()

@@ -19,7 +19,7 @@ from .._core.output_column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.choice import run
 from .._executors.job import Job
-from .._report.observer import Observer
+from .._report.null_observer import UNOBSERVED, NullObserver
 from ..errors import ReproducibilityWarning, user_level
 from .block_invariance import BlockInvariance, TimeBudget, sprinkle
 from .diagnosis import Diagnosis, compute_here, in_worker
@@ -80,7 +80,7 @@ def pick(results: Results, k: int) -> Results:
     return Results(columns, results.wrap)
 
 
-def run_with_audit(call: Call, observer: Observer | None = None) -> Any:
+def run_with_audit(call: Call, observer: NullObserver = UNOBSERVED) -> Any:
     """Compute a call whose user wants to know whether it can be trusted.
 
     What is to go to `out` goes there at the end: it may be what the function
