@@ -158,7 +158,7 @@ class Dispatcher:
         """Wait for news from the workers, take it, and give them more to do."""
         observer = self._job.observer
         since = time.perf_counter() if observer.active else 0.0
-        patience = self._watchdog.patience(timeout, self._workers)
+        patience = self._watchdog.wait_seconds(timeout, self._workers)
         events = self._pool.wait(SIGNAL_SECONDS if patience is None else min(patience, SIGNAL_SECONDS))
         observer.waited(since)
         begun = time.thread_time()
