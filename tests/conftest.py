@@ -40,26 +40,26 @@ pools = []
 
 
 def pytest_configure(config):
-    """Know the marks of NumPy's own tests, some of which run here."""
+    """Register the marks of NumPy's own tests, some of which run here."""
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
 
 
 def pytest_collection_modifyitems(items):
-    """Dask last: until it is there, every descriptor and thread is accounted for."""
+    """Run tests with Dask last: before them every descriptor and thread is accounted for."""
     items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
-    """Bring up as many workers as any test uses, so that later counts can be compared."""
+    """Start as many workers as any test uses, so that counts before and after a test can be compared."""
     fill_pools()
     yield
     default_pool().stop()
 
 
 def fill_pools():
-    """Have all workers, whatever a test did to those before."""
+    """Start missing workers and stop surplus ones, so that each pool has all of its workers."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
         for worker in pool.workers[workers:]:
@@ -72,7 +72,7 @@ def fill_pools():
 
 @pytest.fixture(autouse=True)
 def _nothing_left():
-    """Children, descriptors, threads, environment, handlers and shared memory are as before each test."""
+    """Compare children, descriptors, threads, environment, handlers and shared memory before and after each test."""
     before, others = process_state(), len(made)
     yield
     fill_pools()
@@ -109,7 +109,7 @@ def process_state():
 
 
 def children():
-    """How many children this process has, by name."""
+    """Return the sorted names of this process's children."""
     found = []
     for path in Path("/proc/self/task").glob("*/children"):
         pids = []
@@ -122,7 +122,7 @@ def children():
 
 
 def descriptors(*, dask):
-    """How many descriptors there are of each kind."""
+    """Count this process's descriptors by kind."""
     found = collections.Counter()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -159,7 +159,7 @@ def small_tasks(monkeypatch):
 
 @pytest.fixture
 def way(request):
-    """Options of each call that goes one of `adversarial.WAYS`."""
+    """Options for one of `adversarial.WAYS`, call by call."""
     if request.param == "eager":
         request.getfixturevalue("eager")
     return WAYS[request.param]

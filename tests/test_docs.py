@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: each page is run, in an interpreter of its own."""
+"""Each page of the documentation is run in an interpreter of its own, and prints the output that it shows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_page(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_is_run(page):
-    """Whatever is neither Python with prompts, nor for a shell, nor Sphinx's, would not be tried."""
+    """A block without prompts that is neither a shell command nor Sphinx's would not be run by any test."""
     opened = FENCE.findall(page.read_text())[::2]
     for language, line in opened:
         assert language in ("console", "text") or language.startswith("{") or line.startswith(">>>"), (language, line)
@@ -60,7 +60,7 @@ def test_broken_page_is_seen(tmp_path):
 
 
 def test_readme(tmp_path, monkeypatch):
-    """The lines of the README, with whatever they take for granted."""
+    """The README's lines run, with the names that they use defined before."""
     xr = pytest.importorskip("xarray")
     pytest.importorskip("dask")
     import parwise.xarray

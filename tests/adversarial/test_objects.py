@@ -78,14 +78,14 @@ Pair = namedtuple("Pair", "whole part")
 
 
 def seen(v):
-    """All that a function can see of how an array lies in memory."""
+    """Describe an array's memory as a function sees it."""
     flags = v.flags.forc, v.flags.c_contiguous, v.flags.aligned, v.flags.writeable
     address = None if v.dtype.hasobject else v.__array_interface__["data"][0] % 64
     return {v.dtype.str: (type(v).__name__, v.shape, flags, np.sign(v.strides).tolist(), address)}
 
 
 def order(v):
-    """Axes from the longest stride to the shortest."""
+    """Sort the axes from the longest stride to the shortest."""
     return np.argsort(v.strides)[::-1]
 
 
@@ -102,12 +102,12 @@ def named(x):
 
 
 def late(x):
-    """Another dtype, and then the same memory each time."""
+    """Return a different dtype at first, then the same memory each time."""
     return x.astype("f4") if x[0] < 1 else reused(x)
 
 
 def in_objects(x):
-    """The same memory each time, for objects."""
+    """Return the same object array each time."""
     buffer = BUFFERS.setdefault(threading.get_ident(), np.empty(2, object))
     buffer[:] = x, None
     return buffer
@@ -118,7 +118,7 @@ def dig(depth):
 
 
 def deepest(x):
-    """How far Python lets a function call itself: not the number, which depends on who calls, but its thousands."""
+    """Return how deep a function may call itself, in thousands: the exact depth depends on the caller's."""
     for thousands in range(1, 9):
         try:
             dig(1000 * thousands)

@@ -34,7 +34,7 @@ def bufsize(size):
 
 @contextmanager
 def filtered(action, message=""):
-    """Warnings with `message` get `action`; the others go unseen."""
+    """Apply `action` to warnings with `message`, and ignore all others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings(action, message)
@@ -82,7 +82,7 @@ MAPPED[:] = rng.standard_normal((9, 40))
 
 
 def sums(v):
-    """What rounds differently in another loop; the first axis counts items."""
+    """Compute sums whose rounding depends on the loop; the first axis counts items."""
     return v.T @ v, v.T @ W, np.einsum("i...,i...->...", v, v), v.sum(), v.mean(), v.var(), v.cumsum()
 
 

@@ -1,4 +1,4 @@
-"""Results in order as they come: the plain generator is the oracle."""
+"""`parallel_imap`: results in order as they are ready, compared with those of a plain generator."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_work_of_some_length(how):
     sized=st.booleans(),
 )
 def test_as_map_does(lengths, stop, workers, sized):
-    """As many results, and the same error, as of the generator over ``zip``."""
+    """As many results, and the same error, as a generator over ``zip`` yields."""
 
     def f(*items):
         return (*items, 0.5 * sum(items))
@@ -77,7 +77,7 @@ def test_as_map_does(lengths, stop, workers, sized):
 
 
 def drawn(results, count):
-    """The first `count` results, or those before an error, and that."""
+    """Return the first `count` results, or those before an error and its text."""
     found = []
     with contextlib.closing(results):
         try:
@@ -105,7 +105,7 @@ def test_nothing_happens_before_it_is_asked(how):
 
 @pytest.mark.parametrize("wait", [False, True])
 def test_items_are_taken_as_they_are_needed(how, wait):
-    """Of endless ones not many more than were asked for, and none after the end."""
+    """Few more items are read than results were asked for, and none after the end."""
     taken = []
 
     def endless():
@@ -131,7 +131,7 @@ def test_items_are_taken_as_they_are_needed(how, wait):
 
 
 def test_slow_first_result_holds_up_a_few_only():
-    """Results wait for their turn, but workers do not fill the memory with them."""
+    """Results wait for an earlier one, but only a limited number of them."""
     taken = []
 
     def items():
@@ -152,7 +152,7 @@ def test_slow_first_result_holds_up_a_few_only():
 
 @pytest.mark.parametrize("call", [parallel_imap, parallel_map])
 def test_interrupt_while_an_item_is_taken(call, tmp_path):
-    """It does not wait for what workers are at."""
+    """The interrupt does not wait for elements that workers are computing."""
 
     def items():
         yield from range(3)
@@ -168,7 +168,7 @@ def test_interrupt_while_an_item_is_taken(call, tmp_path):
 
 
 def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how):
-    """As a stream's that is under way; only what workers could have at once is taken."""
+    """Only as many items of a slow iterator are read as workers can take at once."""
     monkeypatch.setattr(input_items, "SLOW_SECONDS", -1.0)
     taken = []
     results = parallel_imap(lambda k: k, (taken.append(k) or k for k in itertools.count()), **how)
@@ -179,7 +179,7 @@ def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how)
 
 
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
-    """They could be large."""
+    """Items can be large, so that few of them should wait in memory."""
     monkeypatch.setattr(input_items, "TAKING_SECONDS", -1.0)
     feed = input_items.ItemFeed((iter(range(100)),), any_thread=False, keep=False)
     assert 9 <= feed.fill(100, 1) <= 20
@@ -190,7 +190,7 @@ def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
 
 
 def test_thread_that_asks_takes_the_items(how):
-    """A generator may hold what belongs to its thread."""
+    """A generator may hold objects that belong to one thread."""
     takers = []
 
     def items():
@@ -302,7 +302,7 @@ def test_text_comes_before_its_result(capsys, how):
 
 
 def test_interrupt_and_the_next_call():
-    """Ctrl-C while it waits for a result."""
+    """Ctrl-C while the caller waits for a result raises KeyboardInterrupt."""
 
     def f(k):
         if k == 2:
@@ -317,7 +317,7 @@ def test_interrupt_and_the_next_call():
 
 
 def test_left_in_the_midst(how):
-    """The rest is not computed, and the next call is right."""
+    """A loop that is left early computes no further elements, and the next call is right."""
     for _ in range(5):
         for k in parallel_imap(slowly, itertools.count(), **how):
             if k == 3:
@@ -327,7 +327,7 @@ def test_left_in_the_midst(how):
 
 @pytest.mark.parametrize("more", [False, True])
 def test_in_a_forked_child(how, more):
-    """It cannot go on there, where the workers are not its own, and leaves them alone when it is dropped."""
+    """A forked child owns no workers: the generator raises there, and its deletion leaves the workers alone."""
     large = np.ones(300_000)
     results = parallel_imap(lambda k: slowly(k + large[0]), range(30), **how)
     assert next(results) == 1.0
@@ -348,7 +348,7 @@ def test_in_a_forked_child(how, more):
 
 
 def test_dropped_by_one_of_its_own_threads():
-    """In which the collector has found it."""
+    """The garbage collector may delete a generator in one of its own threads."""
     go, done = threading.Event(), threading.Event()
 
     def f(k):
@@ -398,7 +398,7 @@ def test_random_numbers_and_nones():
 
 
 def test_bits_are_compared():
-    """The first result with a worker's: of fewer items only where nobody waits for it."""
+    """The first result is compared with a worker's, for few items only if no result has to wait for it."""
     pid = os.getpid()
     with pytest.warns(match="other bits"):
         list(parallel_imap(lambda k: (slowly(0.0), os.getpid() == pid)[1], range(24), workers=2))

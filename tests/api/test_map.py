@@ -1,4 +1,4 @@
-"""Items of any kind, in lists and from iterators: the plain loop is the oracle."""
+"""`parallel_map` over lists and iterators of items of any kind, compared with the plain loop."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_items_come_back_as_they_are(items, lazily, drop, way):
 
 @pytest.mark.parametrize("way", [{"workers": 1}, {"workers": 2, "isolate": True}, {"executor": "threads"}, {}])
 def test_iterators_are_consumed_lazily(way, monkeypatch):
-    """What has been taken is at work, or will be soon."""
+    """Few items are read before their results are needed."""
     accept = Job.accept
     done, ahead = [0], []
 
@@ -194,7 +194,7 @@ def bump(x):
 
 @pytest.fixture(params=["small", "eager"])
 def mapper(request):
-    """As a user gives it, and with workers that take part in calls however small."""
+    """`parallel_map` as SciPy's `workers`, once as it is and once with workers in the smallest calls."""
     if request.param == "eager":
         request.getfixturevalue("eager")
     with options(workers=2):

@@ -63,7 +63,7 @@ def test_map_raises_where_the_result_would_come(pool):
 
 @pytest.mark.parametrize("chunksize", [None, 1, 7])
 def test_map_loses_no_result_before_an_error(pool, chunksize):
-    """However many items go to a worker together."""
+    """The number of items that travel together makes no difference."""
     results, found = pool.map(lambda k: 1 // (k - 20), range(100), chunksize=chunksize), []
     with pytest.raises(ZeroDivisionError):
         found.extend(results)
@@ -91,7 +91,7 @@ def test_workers_of_calls(pool):
 
 
 def test_beside_other_calls(pool, gate):
-    """A worker that is busy leaves the other one to calls over arrays."""
+    """While one worker is busy, calls over arrays use the other one."""
     held = pool.submit(gate)
     gate.came()
     rows = np.random.default_rng(0).standard_normal((40, 30))
@@ -106,7 +106,7 @@ def test_beside_other_calls(pool, gate):
 
 
 def test_calls_that_want_the_workers_for_themselves(pool):
-    """With retries, say: they wait for others to end, and those for them."""
+    """A call with retries waits until other calls end, and they wait for it."""
     order = []
 
     def others():
@@ -130,7 +130,7 @@ def test_in_the_loop_over_its_own_results(pool):
 
 @pytest.mark.parametrize("more", [{}, {"isolate": True}, {"retries": 1}, {"timeout": 60}])
 def test_in_the_items_of_its_own_calls(pool, initialized_pool, more):
-    """Maps one behind another: the outer one's iterator waits for the same workers."""
+    """Chained maps: the iterator of the outer map waits for the same workers."""
     want = [k + 2 for k in range(30)]
     for one in (pool, initialized_pool):
 
@@ -143,7 +143,7 @@ def test_in_the_items_of_its_own_calls(pool, initialized_pool, more):
 
 
 def test_timeout_and_retries_of_imap(pool, tmp_path):
-    """They hold there too, in workers that may be killed."""
+    """`timeout` and `retries` hold for `imap` too, in workers that may be killed."""
 
     def f(k):
         if k == 2:
@@ -185,7 +185,7 @@ def test_from_many_threads(pool):
 
 
 def test_in_a_mapped_function(pool):
-    """Whose workers it would wait for: it runs there."""
+    """A submitted function runs in the mapped function's own thread, since it would wait for the same workers."""
     total = parallel_map(lambda k: pool.submit(abs, -k).result(), range(3), executor=pool, workers=1)
     assert total == [0, 1, 2]
     with pytest.raises(TypeError, match="cannot be pickled"):
@@ -246,7 +246,7 @@ model = None
 
 
 def load_model(value, log):
-    """As of a script: it sets a global of its own module."""
+    """Set a global of this module, as a script's initializer does."""
     global model
     model = value
     with open(log, "a") as file:
@@ -254,7 +254,7 @@ def load_model(value, log):
 
 
 def script(folder):
-    """Functions as a script or notebook defines them, whose module cannot be imported."""
+    """Define functions in a module that cannot be imported, as a script or notebook does."""
     namespace = {"__name__": "__main__"}
     code = """
 model = None
@@ -338,7 +338,7 @@ def test_initializer_that_raises():
 
 
 def test_initializer_that_forks(tmp_path):
-    """The child that comes back from it is no second worker at the same socket."""
+    """A child that the initializer forks does not become a second worker at the same socket."""
 
     fifo = tmp_path / "child"
     os.mkfifo(fifo)

@@ -1,4 +1,4 @@
-"""Bad input: a clear error before any work."""
+"""Bad arguments and options raise a clear error before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first promise: the bytes, dtype and shape of the plain loop."""
+"""Results have the bytes, dtype and shape of the plain loop."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_blas_with_many_threads(way, blas):
 
 
 def test_arguments_keep_their_layout(way):
-    """What a closure or `args` holds is as it was, also where it is not contiguous."""
+    """Arrays in a closure or in `args` keep their layout, contiguous or not."""
     w = make_array((40, 60), "f8", "F")[::2, ::3]
     unaligned = make_array((50,), "f8", "unaligned")
 

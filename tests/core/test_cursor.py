@@ -1,4 +1,4 @@
-"""The element that a worker is at, found by whoever finds it dead."""
+"""The cursor in shared memory: the element that a worker is computing, readable after its death."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_index_of_a_death(result, index):
 
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
 def test_result_and_retries(result, tmp_path, small_tasks):
-    """Of what a dead worker had computed nothing is lost, and nothing taken twice."""
+    """Results of a worker that dies are kept, each once."""
 
     def f(k):
         if k in (7, 20, 21):
@@ -64,7 +64,7 @@ def test_result_and_retries(result, tmp_path, small_tasks):
 
 
 def test_text_of_each_element(capsys, small_tasks):
-    """What a function says up to the element that raises is shown, and nothing after it."""
+    """Output up to the element that raises is shown, and none after it."""
 
     def f(k):
         print(f"at {k}")
@@ -77,7 +77,7 @@ def test_text_of_each_element(capsys, small_tasks):
     assert capsys.readouterr().out == "".join(f"at {k}\n" for k in range(32))
 
 
-def new_mark(slot_bytes=1024):
+def new_cursors(slot_bytes=1024):
     memory = memoryview(bytearray(CURSOR_BYTES))
     outputs = [memoryview(bytearray(slot_bytes)) for _ in range(2)]
     return Cursor(memory, outputs), Cursor(memory, outputs)
@@ -85,8 +85,8 @@ def new_mark(slot_bytes=1024):
 
 @given(lo=st.integers(0, 2**40), count=st.integers(1, 128), found=st.integers(0, 128), slot=st.integers(0, 1))
 def test_trail(lo, count, found, slot):
-    """The other side reads the index off the results, whatever these are."""
-    ours, theirs = new_mark()
+    """The caller reads the index in results of any kind."""
+    ours, theirs = new_cursors()
     ours.leave()
     assert theirs.index == -1
     ours.slot = slot
@@ -104,7 +104,7 @@ def test_trail(lo, count, found, slot):
 
 
 def test_no_trail_where_results_have_no_slot():
-    ours, _ = new_mark()
+    ours, _ = new_cursors()
     ours.enter(0)
     assert ours.fill_pattern(3, np.float64) is None
     ours.slot = 0
@@ -113,8 +113,8 @@ def test_no_trail_where_results_have_no_slot():
 
 
 def test_time_of_each_element():
-    """Kept where a timeout asks for it."""
-    ours, theirs = new_mark()
+    """The cursor holds a time only for calls with a timeout."""
+    ours, theirs = new_cursors()
     sinces = [(theirs.index, theirs.since) for _ in ours.follow(iter(range(3)), 5, timed=True)]
     assert [index for index, _ in sinces] == [6, 7, 8]
     assert sorted(sinces) == sinces

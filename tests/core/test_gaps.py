@@ -1,4 +1,4 @@
-"""errors="ignore": gaps where there is no result, and one warning."""
+"""`errors="ignore"` leaves a gap where an element has no result, and warns once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = np.arange(23.0)
 
 
 def failing(at, func):
-    """`func`, but for the elements `at`."""
+    """Return `func` with a failure at the elements `at`."""
 
     def f(x, *more):
         if float(np.ravel(x)[0]) in at:
@@ -159,7 +159,7 @@ def test_out_like_a_file(runner):
 
 
 def test_what_is_not_an_error_of_the_function(runner):
-    """Ctrl-C and exit go through; so does a result that fits no array."""
+    """KeyboardInterrupt, SystemExit and results that fit no array are raised, and leave no gap."""
     for kind in (KeyboardInterrupt, SystemExit):
 
         def f(x, kind=kind):
@@ -226,7 +226,7 @@ def test_any_gaps(bad, count, kind, workers):
 
 
 def test_threads_with_gaps():
-    """None may see a module that another one is importing."""
+    """No thread sees a module that another thread is still importing."""
     found = []
 
     def work():

@@ -1,4 +1,4 @@
-"""Blocks with neighbours: slices of the padded array are the oracle, and the whole image where that holds."""
+"""Blocks with a halo, compared with slices of the padded array and, where it holds, with the whole image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def padded(a, axis, depth, boundary, value):
 
 
 def loop_over_blocks(func, a, axis, chunk, depth, boundary, value=0):
-    """What each block gives, of a slice of the array or of the padded one."""
+    """Concatenate the results of the plain loop over blocks of the array, padded unless `boundary` is None."""
     axis %= a.ndim
     along = (slice(None),) * axis
     n = a.shape[axis]
@@ -151,7 +151,7 @@ def test_objects_strings_and_records_have_neighbours():
 
 @pytest.mark.parametrize("case", WITH_HALO, ids=lambda case: case.name)
 def test_filters_give_the_bits_of_the_whole_image(case):
-    """One call over the image, and blocks, for each function that allows it."""
+    """Blocks have the bits of one call over the whole image, for each function that allows it."""
     depth = max(case.depth, case.rows - 1)
     for dtype in case.dtypes:
         for order in "CF":
@@ -243,7 +243,7 @@ MISSED = {"np.gradient(axis=0, edge_order=2)", "lfilter, FIR of 21 taps", "savgo
 
 @pytest.mark.parametrize("case", WITH_HALO, ids=lambda case: case.name)
 def test_verify_knows_the_halo(case):
-    """What is right passes; a halo that is one too short is told, with the one that would do."""
+    """`verify` passes the right halo, and names it where the halo given is one too short."""
     image = rng.standard_normal((400, 40)).astype(case.dtypes[-1])
     options = {"vectorized": True, "chunk": 50, "workers": 1, "verify": True}
     assert_same(parallel_apply(case.f, image, depth=case.depth, **options), case.f(image))

@@ -1,4 +1,4 @@
-"""Random numbers: NumPy's own `spawn` is the oracle."""
+"""Random numbers for each element, compared with NumPy's own `spawn`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_generator_may_be_kept():
 
 
 def test_what_has_state_gives_one_child_a_call():
-    """As SPEC 7 has it: the same seed gives the same numbers, a generator goes on."""
+    """SPEC 7: the same seed yields the same numbers, and a generator goes on."""
     one, other = np.random.default_rng(5), np.random.default_rng(5)
     first, second = (parallel_apply(draw, A, rng=one, workers=1) for _ in range(2))
     assert not np.array_equal(first, second)

@@ -28,7 +28,7 @@ A = np.arange(6.0)
 
 @pytest.mark.parametrize("cold", [True, False])
 def test_contexts_of_a_slow_first_element(cold):
-    """The thread that starts the workers has none of the caller's contexts of its own."""
+    """Workers get the caller's contexts, although another thread starts them."""
 
     def f(x):
         slowly(x)
@@ -46,7 +46,7 @@ def test_contexts_of_a_slow_first_element(cold):
 
 
 def test_function_that_writes_files_is_never_cut(tmp_path):
-    """An element that is computed twice, to compare, comes to its end."""
+    """An element that is computed twice for comparison is computed to its end."""
 
     def save(x):
         with open(tmp_path / f"{int(x)}", "w") as file:
@@ -62,7 +62,7 @@ def test_function_that_writes_files_is_never_cut(tmp_path):
 
 
 def test_workers_that_have_no_part_in_a_call_take_no_attention(monkeypatch):
-    """One that ends meanwhile is let go of, and not heard of again and again."""
+    """A worker that exits meanwhile is dropped, and its exit is noticed once."""
     parallel_apply(np.sum, np.ones((6, 2)), workers=3, isolate=True)
     pool = default_pool()
     outsider, waits, wait = pool.workers[2], [], pool.wait
@@ -80,7 +80,7 @@ def test_workers_that_have_no_part_in_a_call_take_no_attention(monkeypatch):
 
 
 class Changing:
-    """Cannot be pickled as long as the caller is at it, like a dict that grows."""
+    """Cannot be pickled while the caller computes with it, like a dict that grows."""
 
     def __init__(self):
         self.busy = False
@@ -108,7 +108,7 @@ def test_unpicklable_function_is_told_all_the_same():
 
 
 def test_claim_stops_the_inline_run(monkeypatch):
-    """What the other thread has taken on is not computed here as well."""
+    """Elements that the background thread has claimed are not computed by the caller."""
     calls = []
 
     def f(x):
@@ -126,25 +126,25 @@ def test_claim_stops_the_inline_run(monkeypatch):
 
 
 def test_claim_in_the_midst_of_an_inline_run():
-    """From the time on when another thread may look, each element may be the last."""
+    """Once the background thread may claim elements, each element of the caller may be its last."""
     alone, claimed = time.perf_counter() + 0.01, []
 
     def f(x):
         if x == 5:
             while time.perf_counter() <= alone:
                 pass
-            claimed.append(trial.claim())  # as by the other thread, while this one is at hand
+            claimed.append(inline_run.claim())  # as by the other thread, while this one is at hand
         return x
 
     call = make_call(f, (np.arange(50.0),), settings=resolve({"workers": 2}))
-    trial = InlineRun(call, Job(call).kernel)
-    trial.run(alone, 60.0)
+    inline_run = InlineRun(call, Job(call).kernel)
+    inline_run.run(alone, 60.0)
     assert claimed == [6]
-    assert trial.raw == list(range(6))
+    assert inline_run.raw == list(range(6))
 
 
 def test_claim_behind_the_last_element_of_an_inline_run(monkeypatch):
-    """The other thread looks when all that was copied for the trial is computed, and not yet told."""
+    """The background thread claims elements when the caller has computed its last one and not yet reported it."""
 
     class Late(InlineRun):
         def claim(self, stop=None):
@@ -173,7 +173,7 @@ def test_threads_of_blas_with_a_slow_first_element():
 
 
 def test_interrupt_as_it_is_about_to_leave(monkeypatch):
-    """The other thread must not go on with workers that another call has by then."""
+    """The background thread must not use workers that another call has locked by then."""
     leave, calls = background.BackgroundDispatcher.leave, []
 
     def interrupted(self):

@@ -1,4 +1,4 @@
-"""One suite for all executors: whatever computes, the result is the loop's."""
+"""One suite for all executors: each returns the result of the plain loop."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ..support.oracle import assert_same
 
 
 class Elsewhere(Executor):
-    """One process of somebody else's executor that is at two tasks at a time."""
+    """An executor that is not parwise's, one process of which computes two tasks at a time."""
 
     def __init__(self):
         self._threads = ThreadPoolExecutor(2)
@@ -30,7 +30,7 @@ class Elsewhere(Executor):
 
 
 def test_a_first_task_that_waits_for_another_there():
-    """So does a function that has Dask compute something: its worker takes on another task meanwhile."""
+    """A task may wait for another one in its process, as Dask's workers take a task while one waits."""
     name = "parwise_test_meeting"
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].other = threading.Event()
@@ -52,7 +52,7 @@ def test_a_first_task_that_waits_for_another_there():
 
 
 def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
-    """Its first task has to be compared before any other of its results counts."""
+    """A process's first task is compared before any other of its results counts."""
     given = []
 
     class Told(Elsewhere):

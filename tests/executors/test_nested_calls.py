@@ -19,7 +19,7 @@ def test_nested_calls(runner):
 
 
 def apply_inside(n):
-    """For workers of others, which import this module."""
+    """Call parwise in a worker of another executor, which imports this module."""
     return parallel_apply(np.cumsum, np.ones((n, 3)), isolate=True, workers=2).tolist()
 
 

@@ -41,7 +41,7 @@ def test_many_threads_isolated():
 
 
 def test_thread_of_a_function_that_runs_here(monkeypatch):
-    """It wants workers that the call of its own starter holds."""
+    """A thread that the function starts takes workers of its own, since the call holds the usual ones."""
     monkeypatch.setattr(processes, "TURN_SECONDS", 0.01)
     found = []
 
@@ -60,7 +60,7 @@ def test_small_call_stays_here():
 
 
 def test_caller_hands_over(eager):
-    """Once workers are up the caller only feeds and collects."""
+    """Once workers are up, the caller computes no elements."""
     worker_pids(**ISOLATED)
     where = parallel_apply(lambda x: (time.sleep(0.001), os.getpid())[1], np.arange(200), workers=2, verify=False)
     assert where[0] == os.getpid()
@@ -92,7 +92,7 @@ def test_long_first_element_does_not_keep_others_waiting(tmp_path):
 
 
 def test_long_first_element_that_keeps_the_gil(tmp_path):
-    """The same in pure Python, from a cold start."""
+    """The same with an element in pure Python, before any worker has started."""
     done = run_script(
         """
         import os, sys, time, numpy as np
@@ -137,7 +137,7 @@ def test_handshake_knows_equal_results(eager):
 
 
 def test_foreign_threads_of_callers(eager):
-    """Calls from several threads at once: one has the workers, the others compute themselves."""
+    """Calls from several threads at once: one uses the workers, the others compute in their own thread."""
     a = np.random.default_rng(5).standard_normal((300, 50))
     want = loop(np.sort, a)
     failures = []
@@ -182,7 +182,7 @@ def test_workers_at_no_blas_all_go_on_working():
 
 @pytest.mark.parametrize("blocks", [False, True])
 def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blocks):
-    """Copying can cost more than the function: then the caller does the rest itself."""
+    """Where copying costs more than the function, the caller computes the remaining elements."""
     here = os.getpid()
     too_slow, after = [], []
 

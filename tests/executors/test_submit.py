@@ -92,7 +92,7 @@ WAITING = {
 
 @pytest.mark.parametrize("way", WAITING.values(), ids=WAITING)
 def test_callbacks_and_what_they_cannot_do(pool, gate, way, tmp_path):
-    """They run in the thread that would have to bring what they wait for."""
+    """A callback that waits for the pool raises, since it runs in the thread that delivers results."""
     seen, done = [], threading.Event()
 
     def after(future):
@@ -155,7 +155,7 @@ def test_shutdown_without_waiting(gate):
 
 
 def test_shutdown_said_again(gate):
-    """To wait after all, or to have it sooner."""
+    """A second shutdown waits after all, and cancels."""
     pool = Pool(1)
     held, waiting = pool.submit(gate), pool.submit(abs, 1)
     gate.came()
@@ -168,7 +168,7 @@ def test_shutdown_said_again(gate):
 
 @pytest.mark.parametrize("explicit", [False, True])
 def test_ctrl_c_while_it_is_left(tmp_path, explicit):
-    """The wait for calls at work ends, and they do."""
+    """Ctrl-C ends the wait for submitted calls, and the calls."""
     gate = Gate(tmp_path)
 
     def hit():
@@ -211,7 +211,7 @@ def test_left_by_an_exception(gate):
 
 
 def test_left_by_ctrl_c(tmp_path):
-    """Calls at work are ended, however long they take."""
+    """Ctrl-C ends submitted calls, however long they take."""
     gate = Gate(tmp_path)
     with contextlib.suppress(KeyboardInterrupt), Pool(1) as pool:
         held = pool.submit(gate)
@@ -231,7 +231,7 @@ def test_unused_and_forgotten():
 
 
 def test_forgotten_with_calls_at_work(gate):
-    """They come to their end."""
+    """Submitted calls of a deleted pool end normally."""
     pool = Pool(1)
     future = pool.submit(gate)
     del pool
@@ -241,7 +241,7 @@ def test_forgotten_with_calls_at_work(gate):
 
 
 def test_end_of_the_program():
-    """Python waits for calls that nobody waits for, and leaves no process."""
+    """Python waits at its exit for calls still at work, and leaves no process."""
     code = """
 import parwise, time, sys
 def late():
@@ -304,14 +304,14 @@ def test_result_that_cannot_be_rebuilt_costs_one_call(mortal, gate):
 
 
 def test_large_arguments_and_results(mortal):
-    """Of more than fits a slot."""
+    """Arguments and results may be larger than a slot."""
     large = np.random.default_rng(0).standard_normal((1000, 1000))
     assert_same(mortal.apply(np.negative, (large,)), -large)
     assert_same(mortal.apply(np.transpose, (large,)), large.T)
 
 
 def test_text(mortal, capsys):
-    """What calls say is repeated here."""
+    """Text that submitted calls print is replayed in the caller."""
     mortal.apply(print, ("hello",))
     mortal.apply(print, ("x" * 100_000,))
     list(mortal.map(print, range(3), chunksize=3))
@@ -333,7 +333,7 @@ def test_in_a_forked_child(pool):
 
 
 def test_forgotten_in_a_forked_child():
-    """Another thread had the workers when the fork came, and is not there to let go of them."""
+    """The pool's lock is held by a thread that the fork did not copy."""
     pool = Pool(1)
     pool.apply(abs, (1,))
     while pool._manager._thread is not None:

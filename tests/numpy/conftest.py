@@ -12,7 +12,7 @@ from ..support.drop_ins import WAYS
 
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    """Options, in a scope; other than by default workers take part from the start."""
+    """Options in a scope; except by default, workers take part from the start."""
     if request.param != "default":
         monkeypatch.setattr(vectorize, "is_worth_a_try", lambda *_: False)
     if request.param == "processes":

@@ -127,7 +127,7 @@ def test_cache_spares_one_call(way, tmp_path):
 
 
 def test_first_call_gets_numpys_scalars(way):
-    """As in NumPy: the dtype comes from a call with one, which all others are without."""
+    """As in NumPy, the first call, which finds the dtype, gets NumPy's scalars and all others get Python's."""
     check(lambda x: x + x, np.array([100, 1], "i2"))
     check(lambda x: x + x, np.array([1, 100], "f2"))
     check(kind, np.array([1, 100], "f2"))

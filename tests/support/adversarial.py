@@ -51,7 +51,7 @@ def blockwise(func, array, chunk=4, **options):
 
 
 def reused(x):
-    """Give the same memory each time, as far as one thread can tell."""
+    """Return the same memory each time in one thread."""
     buffer = buffers.setdefault((threading.get_ident(), x.shape), np.empty(x.shape))
     return np.multiply(x, 3, out=buffer)
 
@@ -74,7 +74,7 @@ def bounds(length, chunk):
 
 @functools.cache
 def expected(one):
-    """What the plain loop gives or raises."""
+    """Return the plain loop's result, or the exception that it raises."""
     func, given = one.plain or one.func, dict(one.options)
     try:
         with one.context():

@@ -53,7 +53,7 @@ class Case:
     settled: int | None = None
     """A depth from which no difference was ever seen, for a recursion that forgets."""
     sure: bool = True
-    """Whether a case without a depth differs with any processor and library."""
+    """True if a case without a depth differs with any processor and library."""
 
 
 KERNEL = np.random.default_rng(9).standard_normal((5, 3))

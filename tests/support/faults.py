@@ -38,7 +38,7 @@ def assert_next_call_is_right():
 
 
 class Once:
-    """Does something the first time that an element comes to any worker."""
+    """A function that calls `act` the first time that some worker computes an element."""
 
     def __init__(self, folder, act, every=1):
         self.folder, self.act, self.every = str(folder), act, every

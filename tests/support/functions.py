@@ -28,7 +28,7 @@ FUNCTIONS = {
 
 
 def slowly(x):
-    """Take so long that workers are brought up beside it: 30 ms of pure Python."""
+    """Compute for 30 ms in pure Python, long enough for workers to start meanwhile."""
     end = time.perf_counter() + 0.03
     while time.perf_counter() < end:
         x = x * 1.0
@@ -36,7 +36,7 @@ def slowly(x):
 
 
 def describe(x):
-    """All that a function can tell of how its argument lies in memory."""
+    """Describe the memory of an argument as a function sees it: type, strides, flags, alignment."""
     flags = x.flags
     strides = [(s > 0) - (s < 0) if n > 1 else 9 for n, s in zip(x.shape, x.strides, strict=True)]
     flush = [n > 1 and abs(s) == x.itemsize for n, s in zip(x.shape, x.strides, strict=True)]

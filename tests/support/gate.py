@@ -11,7 +11,7 @@ def wait_for(path):
 
 
 class Gate:
-    """Holds calls in workers until it is opened."""
+    """A function whose calls wait until the gate is opened."""
 
     def __init__(self, folder):
         self.open_path, self.folder = folder / "open", folder

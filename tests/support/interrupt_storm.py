@@ -40,7 +40,7 @@ def work(x):
 
 
 def wait_for_signal(sent, number):
-    """Wait until so many signals have been sent, whenever the last one takes effect."""
+    """Wait until `number` signals have been sent and the last one has taken effect."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             while int.from_bytes(sent[:8], "little") < number:

@@ -15,7 +15,7 @@ TIMES = np.arange("2020-03-01", "2020-03-13", dtype="M8[D]").astype("M8[ns]")
 
 
 def make_cube(shape=(12, 3, 4), dtype="f8", seed=0):
-    """Time, lat and lon, with coordinates of all kinds."""
+    """Return an array over time, lat and lon with coordinates of all kinds."""
     values = make_array(shape, dtype, "C", seed)
     coords = {
         "time": ("time", TIMES[0] + np.arange(shape[0]).astype("m8[D]"), {"axis": "T"}),
@@ -31,7 +31,7 @@ def make_cube(shape=(12, 3, 4), dtype="f8", seed=0):
 
 
 def loop(func, *arrays, dims, core=None, outputs=1, keep_attrs=True, exclude=()):
-    """The plain loop as xarray has it, with dimensions in the array's order."""
+    """Run xarray's plain loop, and put dimensions in the array's order."""
     dims = dims if isinstance(dims, tuple) else (dims,)
     first = arrays[0]
     if first.dtype.kind == "M":  # np.vectorize cannot make these

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def examples_of(text):
-    """The page with all but its Python blocks left blank, so that lines keep their numbers."""
+    """Return the page with all but its Python blocks left blank, so that lines keep their numbers."""
     lines, inside = [], False
     for line in text.splitlines():
         fence = line.startswith("```")
@@ -23,7 +23,7 @@ def examples_of(text):
 
 
 def main(path):
-    """Run one page; the exit status is 1 if an example gives something else than it says."""
+    """Run one page; the exit status is 1 if the output of an example differs."""
     test = doctest.DocTestParser().get_doctest(examples_of(path.read_text()), {}, path.name, str(path), 0)
     test.globs = vars(sys.modules["__main__"])  # and no copy of it, where pickle would find no function
     # Dask warns of slow machines; Python 3.12 warns of a fork beside BLAS's threads, as multiprocessing makes it.

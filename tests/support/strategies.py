@@ -22,7 +22,7 @@ def _values(shape, dtype, seed):
 
 
 def make_array(shape, dtype, layout, seed=0):
-    """An array of the given shape and dtype whose memory is laid out as `layout` says."""
+    """Return an array of the given shape, dtype and memory layout."""
     if layout == "F":
         return np.asfortranarray(_values(shape, dtype, seed))
     if layout == "transposed":

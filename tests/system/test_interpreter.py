@@ -28,7 +28,7 @@ def test_switch_interval_is_put_back_by_the_last():
 
 
 def test_switch_interval_is_put_back_before_the_call_returns():
-    """And not some time later, by a thread that is on its way out."""
+    """The interval is restored before the call returns, and not later by a helper thread that ends."""
     before = sys.getswitchinterval()
     seen = set()
 

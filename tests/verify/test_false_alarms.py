@@ -22,7 +22,7 @@ A = np.arange(6.0)
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("options", [{}, {"vectorized": True, "chunk": 2}])
 def test_interrupts_go_through_verify(number, options):
-    """Whichever call of the function Ctrl-C hits: never a result, and never another error."""
+    """Ctrl-C in any call of the function raises KeyboardInterrupt, never another error or a result."""
     calls = []
 
     def f(x):
@@ -118,7 +118,7 @@ def test_constant_beyond_arrays_of_any_kind():
 
 
 def test_disputes_of_long_elements_cost_little(monkeypatch):
-    """By default, what takes long is not computed again and again to find out why."""
+    """By default, long elements are not computed again and again to find the cause of a difference."""
     monkeypatch.setattr("parwise._verify.audit.LONG_SECONDS", 0.0)
     here = os.getpid()
     calls = []

@@ -1,4 +1,4 @@
-"""`verify` tells which kind of function breaks the promise, and passes those that keep it."""
+"""`verify` names the cause of different bits, and passes functions whose bits are equal."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_zero_sign_only():
 
 
 def test_made_up_values_show_what_the_data_hides():
-    """Only subnormal numbers are flushed there: none of the user's is one."""
+    """The worker flushes subnormal numbers; the data has none, so that only made-up values show it."""
     here = os.getpid()
 
     def flush(row):
@@ -157,7 +157,7 @@ def test_warning_points_to_the_users_line(eager):
 
 
 def test_full_finds_a_single_wrong_element(eager):
-    """One of 200, which no sample would find but by luck."""
+    """One of 200 elements differs, which a sample would find only by luck."""
     here = os.getpid()
 
     def f(x):
@@ -272,7 +272,7 @@ class TestFloats:
             assert read_floats() == self.NORMAL
 
     def test_function_that_sets_them_is_told(self):
-        """A worker keeps what the function has set, as a library would."""
+        """A rounding mode that the function sets stays set in a worker, as a library's would."""
         here = os.getpid()
         control = dict(self.modes())["upwards"]
 
@@ -408,7 +408,7 @@ def test_hostile_values():
 
 @pytest.mark.parametrize("count", [1, 5, 200])
 def test_function_that_cannot_be_sent_is_not_passed_over(count):
-    """What nobody has compared must not look as if it had been."""
+    """A call whose results were not compared must not seem verified."""
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be sent to a worker process"):
         parallel_apply(lambda x: (lock, x)[1], np.arange(float(count)), workers=2, verify=True)

@@ -13,7 +13,7 @@ from parwise._workers.default_pool import default_pool
 
 
 def test_other_calls_in_the_loop():
-    """They have workers of their own: those of the loop are busy."""
+    """Calls inside the loop take workers of their own, since the loop's are busy."""
     rows = np.random.default_rng(0).random((50, 30))
     found = []
     for k in parallel_imap(lambda k: k, range(30), workers=2, isolate=True):
@@ -24,7 +24,7 @@ def test_other_calls_in_the_loop():
 
 
 def test_workers_are_used_again():
-    """By the next call of whatever kind, and none are left over."""
+    """The next call of any kind uses the same workers, and none remain."""
 
     pool = default_pool()
     before = {worker.pid for worker in pool.workers}
@@ -34,7 +34,7 @@ def test_workers_are_used_again():
 
 
 def test_generator_that_is_left_alone():
-    """Its workers are missing for nobody, and gone with it."""
+    """A suspended generator holds its workers, other calls take others, and its deletion returns them."""
     results = parallel_imap(lambda k: k, range(30), workers=2, isolate=True)
     next(results)
     mine = shared._default
@@ -48,7 +48,7 @@ def test_generator_that_is_left_alone():
 
 
 def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
-    """The collector may come upon a generator at any line, in the same thread."""
+    """The garbage collector may delete a generator at any line, in the same thread."""
     pool = default_pool()
     made = []
 
@@ -67,7 +67,7 @@ def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
 
 
 def test_thread_that_holds_the_usual_workers():
-    """A generator finds others then."""
+    """A generator takes different workers then."""
     holding, done = threading.Event(), threading.Event()
     pool = default_pool()
 

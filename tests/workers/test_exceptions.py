@@ -47,7 +47,7 @@ class Locked(Exception):
 
 
 def raised(make, **options):
-    """What comes of a function that raises ``make()`` for element 3."""
+    """Return the exception that a call raises whose function raises ``make()`` for element 3."""
 
     def f(x):
         if x == 3:

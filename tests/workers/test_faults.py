@@ -1,4 +1,4 @@
-"""Workers that die, hang or raise: one clear error each, and the next call is right."""
+"""Workers that die: one clear error each, and the next call is right."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_crash_table(where, how):
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGSEGV"])
 def test_crash_at_start(how, monkeypatch):
-    """A worker that is killed as soon as it is born."""
+    """A worker is killed as soon as it has been forked."""
     born = []
     take = WorkerPool._receive
 
@@ -173,7 +173,7 @@ def test_twenty_crashes_in_a_row():
 
 
 def test_oom_killer_is_a_kill_that_names_no_cause():
-    """What the kernel does when memory is short; the message states no guess."""
+    """The out-of-memory killer sends SIGKILL; the message does not guess at a cause."""
     with pytest.raises(WorkerDiedError) as caught:
         parallel_apply(in_the_function(HOW["SIGKILL"][0], 3), np.arange(20), **ISOLATED)
     assert "memory" not in str(caught.value)
@@ -222,7 +222,7 @@ def test_a_function_that_cannot_be_loaded_is_not_tried_for_ever():
 
 
 def test_handshake_that_kills_its_worker(eager):
-    """The handshake's element does too."""
+    """An element of the handshake that kills its worker is reported like any other."""
     caller = os.getpid()
 
     def f(x):
@@ -268,7 +268,7 @@ def test_a_hundred_kills_at_random():
 
 @pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 2}])
 def test_handshake_that_kills_worker_after_worker(eager, options):
-    """The caller has that element; the others are computed."""
+    """With `errors="ignore"` the caller's result of that element stands, and the others are computed."""
     caller = os.getpid()
 
     def f(x):
@@ -309,7 +309,7 @@ def test_signal_without_a_name():
 
 @pytest.mark.parametrize("proven", [True, False])
 def test_worker_that_is_killed_while_idle_costs_nothing(proven):
-    """If it had computed anything before: a worker that never comes up is an error."""
+    """An idle worker's death is no error if it had computed anything; a worker that never comes up is one."""
     settings = resolve({"workers": 2})
     call = make_call(
         abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
@@ -329,7 +329,7 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
 
 
 def test_function_that_cannot_travel_says_so_from_a_cold_start():
-    """While the caller is at a long element a second thread finds it out."""
+    """The background thread finds it while the caller computes a long element."""
     pool = WorkerPool()
     lock = threading.Lock()
 

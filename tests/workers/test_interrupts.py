@@ -43,7 +43,7 @@ def test_five_hundred_interrupts():
 
 
 def test_workers_stuck_in_c_are_gone():
-    """No worker of an interrupted call is left, whatever it is at."""
+    """An interrupted call leaves no worker, not even one in C code."""
     reader, writer = os.pipe()
 
     def f(x, fifo):
@@ -79,7 +79,7 @@ def test_workers_stuck_in_c_are_gone():
 
 
 def test_out_holds_whole_elements_after_an_interrupt():
-    """What is in `out` by then is right, element by element."""
+    """`out` holds whole elements only, each of them right."""
     done = run_script(
         """
         import os, signal, numpy as np

@@ -1,4 +1,4 @@
-"""What a function says in a worker reaches the caller as in the loop."""
+"""Prints, warnings and log records of a function in a worker reach the caller as in the loop."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_print_goes_to_the_callers_stream_of_the_moment():
 
 
 def test_handshake_is_not_heard(eager, capsys):
-    """The element that is computed twice speaks once."""
+    """The element that is computed twice prints once."""
     parallel_apply(lambda x: print("element", x), np.arange(100), workers=2)
     assert sorted(capsys.readouterr().out.split()[1::2], key=int) == [str(k) for k in range(100)]
 
@@ -100,7 +100,7 @@ def test_programs_of_the_function_write_to_the_real_stream():
 
 
 def test_long_element_is_heard_while_it_runs(tmp_path):
-    """And in index order all the same."""
+    """Output arrives while the element runs, and in index order."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     heard = []
@@ -372,7 +372,7 @@ def test_streams_can_be_configured():
 
 
 def test_replay_of_a_lost_task(capsys):
-    """What was heard whole is told once; the element at which the worker died is told anew."""
+    """Output of completed elements is replayed once, and that of the element being computed comes again."""
     output_replay = OutputReplay(print)
     output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
     output_replay.repeat(float("inf"))

@@ -26,7 +26,7 @@ ISOLATED = {"isolate": True, "workers": 2}
 
 
 def test_files_of_limited_size():
-    """Shared memory counts among files: RLIMIT_FSIZE holds for it."""
+    """RLIMIT_FSIZE limits shared memory too."""
     done = run_script(
         """
         import resource, numpy as np
@@ -118,7 +118,7 @@ def test_tiny_dev_shm(tmp_path):
 
 
 def hoard(megabytes):
-    """A function that keeps so much more memory each time."""
+    """Return a function that keeps `megabytes` more memory with each call."""
     kept = []
 
     def f(x):
@@ -175,7 +175,7 @@ def test_large_function_is_let_go():
 
 
 def private_bytes(pid):
-    """The largest private mapping of parwise's shared memory in another process."""
+    """Return the bytes of the largest private mapping of parwise's shared memory in another process."""
     sizes = [0]
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         span, flags, *_ = line.split()

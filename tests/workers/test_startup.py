@@ -206,7 +206,7 @@ def test_dead_fork_server():
 
 
 def test_parent_killed_takes_workers_along():
-    """Also with a worker that is stuck in C code."""
+    """Workers end with a killed caller, also one that is stuck in C code."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -289,7 +289,7 @@ def test_interrupted_start_is_made_good(monkeypatch, small_pool):
     "options", ["-I -OO -b -X dev", "-E -s -W ignore::UserWarning -q", "-X utf8=1 -X int_max_str_digits=5000", "-P -bb"]
 )
 def test_workers_have_the_callers_options(options):
-    """Those of its interpreter; but the working directory is on no worker's path in any case."""
+    """Workers get the caller's interpreter options, but never the working directory on their path."""
     done = run_script(
         """
         import sys, numpy as np

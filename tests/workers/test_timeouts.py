@@ -104,7 +104,7 @@ def test_timeout_of_a_block():
 
 
 def test_late_element_that_ends_after_all():
-    """It ignores the signal and is done before it is killed, or raises something."""
+    """An overdue element ignores the signal and ends before it is killed, or raises."""
 
     def slow(x):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

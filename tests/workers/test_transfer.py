@@ -162,7 +162,7 @@ def test_segment_is_sealed_and_left_alone():
 
 
 def test_large_argument_and_empty_results():
-    """Results of no bytes come in no piece."""
+    """Results without bytes arrive, although they need no chunk."""
     a = np.ones((6, 300_000))
     assert parallel_apply(lambda x: x[:0], a, **ISOLATED).shape == (6, 0)
     assert parallel_apply(lambda x: (x[:0], x[:0]), a, **ISOLATED)[1].shape == (6, 0)

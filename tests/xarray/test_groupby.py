@@ -132,7 +132,7 @@ def test_groups_with_indexes_of_several_levels(cube, levels):
 
 
 def spoil(x):
-    """Write to all that can be written to."""
+    """Return a copy, after writing to everything that can be written to."""
     result = x.copy(deep=True)
     for one in [*x.coords.values(), *(x.data_vars.values() if isinstance(x, xr.Dataset) else [x])]:
         if one.name not in x.indexes and one.dtype.kind == "f":
@@ -205,7 +205,7 @@ def test_files_are_read_group_by_group(runner):
 
 
 def busy(x):
-    """A millisecond of work, and where it was done."""
+    """Compute for one millisecond, and return the id of the process."""
     value = 0.3
     for _ in range(20_000):
         value = 3.9 * value * (1.0 - value)
@@ -303,7 +303,7 @@ def test_gaps_that_nothing_tells_the_shape_of(cube):
 
 
 def lazily(whole):
-    """The same, with its data in blocks and its coordinates in memory."""
+    """Return the same with its data in blocks and its coordinates in memory."""
     if isinstance(whole, xr.Dataset):
         return whole.assign({name: whole[name].copy(data=whole[name].chunk().data) for name in ("t2m", "flag")})
     return whole.copy(data=whole.chunk(time=5).data)

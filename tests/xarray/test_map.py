@@ -92,7 +92,7 @@ def first(x):
 
 
 def native(array):
-    """NumPy keeps a foreign byte order where there is one element only."""
+    """Return the array in native byte order; NumPy keeps a foreign one where there is one element only."""
     return array.astype(array.dtype.newbyteorder("="))
 
 
