@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from .checks import is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
 from .input_items import ItemColumn, ItemFeed
-from .results import is_masked
+from .results import Form, is_masked
 from .settings import Settings, is_thread_pool
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def make_call(
     boundary: Any = None,
     out: Any = None,
     rng: Any = None,
+    form: Form = "arrays",
+    transfer_seconds: Callable[[], float] = float,
 ) -> Call:
-    """Check every argument, before any work."""
+    """Check every argument, before any work; `form` and `transfer_seconds` are those of a `Call`."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -63,7 +65,23 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
-    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
+    return Call(
+        func,
+        inputs,
+        args,
+        kwargs,
+        vectorized,
+        axes,
+        grid,
+        bounds,
+        halo,
+        streams,
+        targets,
+        settings,
+        None,
+        form,
+        transfer_seconds,
+    )
 
 
 def make_list_call(
@@ -84,7 +102,9 @@ def make_list_call(
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
     feed = ItemFeed(iterables, any_thread, keep=bool(settings.verify))
     columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
-    return Call(func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed)
+    return Call(
+        func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed, "list"
+    )
 
 
 def _check_function(func: Any, args: Any) -> None:

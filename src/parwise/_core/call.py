@@ -66,9 +66,8 @@ class Call:
     out : tuple, optional
         Arrays to fill.
     settings : Settings
-    raw : bool
-        Whether results are handed over as the function gave them (a
-        `RawResults`), not as one array.
+    form : {"arrays", "raw", "list"}
+        The form in which results are returned.
     transfer_seconds : callable
         Tells about how many seconds it takes to hand an element to a worker,
         and the result back, where that is more than copying arrays.
@@ -87,20 +86,13 @@ class Call:
     out: tuple[Any, ...] | None
     settings: Settings
     feed: ItemFeed | None = None
-    raw: bool = False
+    form: Form = "arrays"
     transfer_seconds: Callable[[], float] = float
 
     @property
     def count(self) -> int:
         """Elements along the mapped axes, or items as far as that is known."""
         return math.prod(self.grid) if self.feed is None else self.feed.count
-
-    @property
-    def form(self) -> Form:
-        """What becomes of results."""
-        if self.feed is not None:
-            return "list"
-        return "raw" if self.raw else "arrays"
 
     @property
     def tasks(self) -> int:
@@ -119,7 +111,7 @@ class Call:
 
     def result_axes(self, ndim: int) -> tuple[int, ...]:
         """Where the mapped axes stand in a result of `ndim` dimensions."""
-        return tuple(range(len(self.grid))) if self.raw else result_axes(self.axis, ndim)
+        return tuple(range(len(self.grid))) if self.form == "raw" else result_axes(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
         """How an error names an element, or the block ``index:stop``."""

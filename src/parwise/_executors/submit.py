@@ -159,7 +159,7 @@ class SubmitJob(Job):
         settings = Settings(workers=workers, isolate=True, verify=False, ignore=True)
         feed: Any = items
         columns: Any = (ItemColumn(feed, 0),)
-        call = Call(perform, columns, (), {}, False, (0,), (ENDLESS,), None, None, None, None, settings, feed)
+        call = Call(perform, columns, (), {}, False, (0,), (ENDLESS,), None, None, None, None, settings, feed, "list")
         super().__init__(call)
         self._items = items
         self.open()

@@ -99,10 +99,11 @@ def collect(
         out=None,
         rng=None,
         settings=settings,
+        form="raw",
     )
-    given = {one.name: getattr(call, one.name) for one in fields(call)}
-    given["raw"] = True
-    found: RawResults = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
+    if walk is not None:
+        call = RunCall(**{one.name: getattr(call, one.name) for one in fields(call)}, walk=walk)
+    found: RawResults = compute(call)
     return found
 
 
