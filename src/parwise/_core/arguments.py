@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .call import Call, result_axes
+from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
 from .checks import is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
@@ -34,9 +34,10 @@ def make_call(
     out: Any = None,
     rng: Any = None,
     form: Form = "arrays",
+    naming: Naming = BY_INDEX,
     transfer_seconds: Callable[[], float] = float,
 ) -> Call:
-    """Check every argument, before any work; `form` and `transfer_seconds` are those of a `Call`."""
+    """Check every argument, before any work; the last three are those of a `Call`."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -65,22 +66,9 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
+    rest = form, naming, transfer_seconds
     return Call(
-        func,
-        inputs,
-        args,
-        kwargs,
-        vectorized,
-        axes,
-        grid,
-        bounds,
-        halo,
-        streams,
-        targets,
-        settings,
-        None,
-        form,
-        transfer_seconds,
+        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings, None, *rest
     )
 
 
@@ -102,8 +90,9 @@ def make_list_call(
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
     feed = ItemFeed(iterables, any_thread, keep=bool(settings.verify))
     columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
+    grid = (feed.count,)
     return Call(
-        func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed, "list"
+        func, columns, args, kwargs, False, (0,), grid, None, None, streams, None, settings, feed, "list", BY_ITEM
     )
 
 

@@ -13,7 +13,7 @@ from .._core.arguments import make_call
 from .._core.options import Options, resolve
 from .._core.results import Form
 from .file_arrays import order_with, source_of
-from .labels import LabelledCall, Labels, MappedArrays, checked_dims, listed
+from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,9 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
+        naming=LabelNaming(labels),
     )
-    return compute(LabelledCall(**{one.name: getattr(call, one.name) for one in fields(call)}, labels=labels))
+    return compute(call)
 
 
 def sizes_of(frame: MappedArrays, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
