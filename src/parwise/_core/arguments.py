@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
-from .checks import is_int
+from .checks import check_int, is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
 from .input_items import ItemColumn, ItemFeed
@@ -217,11 +217,7 @@ def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo |
     if chunk is None:
         row_bytes = sum(one.row_bytes for one in inputs)
         return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
-    if not is_int(chunk):
-        raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
-    length = int(chunk)
-    if length < 1:
-        raise ValueError(f"chunk must be at least 1, got {length}")
+    length = check_int("chunk", chunk, 1, "an int or None")
     if length > max(1, count):
         raise ValueError(
             f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"
