@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from .._core.checks import is_int
+from .._core.checks import check_int, is_int
 from .._core.input_items import ENDLESS
 from .._core.kernel import is_nested
 from .._core.options import Options
@@ -93,15 +93,13 @@ class Pool(Executor):
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        if workers is not None and not is_int(workers):
-            raise TypeError(f"workers must be an int or None, got {workers!r} of type {type(workers).__name__}")
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}; workers=None takes every CPU")
+        if workers is not None:
+            workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, got {type(initializer).__name__}")
         if not isinstance(initargs, tuple):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
-        self.workers = cpu_count() if workers is None else int(workers)
+        self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
         self._initializer = (
             None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 from .._core.call import Call
 from .._core.input_items import LOOK_AHEAD
@@ -69,9 +69,8 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
 
 def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
-    feed, output, queue = job.call.feed, job.output, job.queue
+    feed, output, queue = job.call.feed, cast(ListOutput, job.output), job.queue
     assert feed is not None
-    assert isinstance(output, ListOutput)
     index, clock = 0, time.perf_counter
     # A forked child has the workers' channels too, and would take the parent's results.
     owner = None if isinstance(runner, SerialRunner) else os.getpid()

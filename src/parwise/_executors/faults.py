@@ -192,7 +192,7 @@ class FaultPolicy:
             where = self._name(index, assignments)
         error = WorkerDiedError(
             f"worker process {worker.pid} ended {how} {where}; the next call starts a new worker. "
-            f"{self._job.call.remedy}"
+            f"{self._job.call.naming.remedy}"
         )
         error.pid, error.stack = worker.pid, _stack(worker)
         error.index = None if index is None else self._job.call.public_index(index)

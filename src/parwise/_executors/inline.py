@@ -125,7 +125,7 @@ class InlineRun:
         if call.feed is not None:
             return self.raw
         results = self._results()
-        if call.raw:
+        if call.form == "raw":
             return raw_results(call, results.columns[0])
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):

@@ -13,7 +13,7 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
-from .._core.output import ArrayOutput, Gaps, ListOutput, RawOutput, RawResults
+from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -58,7 +58,7 @@ class Job:
     """
 
     queue: TaskQueue
-    output: ArrayOutput | ListOutput | RawOutput
+    output: Output
     output_replay: OutputReplay
 
     def __init__(
@@ -107,7 +107,7 @@ class Job:
         self.queue = TaskQueue(call, self._capacity, start)
         if self._only is not None:
             self.queue.restrict(self._only)
-        self.output = _output_of(call)
+        self.output = output_of(call)
         self._gaps = Gaps(call)
         self.output_replay = OutputReplay(call.func)
 
@@ -240,8 +240,7 @@ class Job:
 
     def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
         self._gaps.add(task, gaps, error)
-        if isinstance(self.output, ListOutput):
-            self.output.skip(gaps)
+        self.output.skip(gaps)
 
     def repeat(self) -> None:
         """Show what workers said, as far as it is its turn, and what is done; in the caller's own thread."""
@@ -275,13 +274,6 @@ class Job:
         result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
         return result
-
-
-def _output_of(call: Call) -> ArrayOutput | ListOutput | RawOutput:
-    """What puts the results together."""
-    if call.form == "list":
-        return ListOutput()
-    return RawOutput(call) if call.form == "raw" else ArrayOutput(call)
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

@@ -222,7 +222,7 @@ def _check_all(job: Job, result: Any) -> None:
             task = Task(wrong, wrong + 1)
             raise Diagnosis(job, task, in_worker(job, task)).find().error(job.call.public_index)
         return
-    if job.call.raw:
+    if job.call.form == "raw":
         result, loop = result.array, loop.array
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
     for found, right in pairs:

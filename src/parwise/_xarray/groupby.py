@@ -70,7 +70,7 @@ def _results(parts: GroupedData, count: int, labels: Callable[[], Labels], reque
     groups = np.empty(count, object)
     groups[:] = [Group(parts, number) for number in range(count)]
     func = _OnGroup(request.func, parts)
-    found = run(request, [groups], (0,), labels, func=func, transfer_seconds=parts.transfer_seconds, raw=True)
+    found = run(request, [groups], (0,), labels, func=func, transfer_seconds=parts.transfer_seconds, form="raw")
     return [box.value if isinstance(box, Boxed) else None for box in found.values()]
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.options import Options, resolve
+from .._core.results import Form
 from .file_arrays import order_with, source_of
-from .labels import LabelledCall, Labels, MappedArrays, checked_dims, listed
+from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,11 @@ def run(
     out: Any = None,
     func: Any = None,
     transfer_seconds: Callable[[], float] = float,
-    raw: bool = False,
+    form: Form = "arrays",
 ) -> Any:
     """Call `parallel_apply`, whose errors then name labels.
 
-    `transfer_seconds` tells what it takes to hand an element to a worker, where that
-    is much; with `raw` the result is a `RawResults`.
+    `transfer_seconds` and `form` are those of the `Call`.
     """
     call = make_call(
         func or request.func,
@@ -169,9 +169,11 @@ def run(
         out=out,
         rng=request.rng,
         settings=resolve(request.options),
+        form=form,
+        transfer_seconds=transfer_seconds,
+        naming=LabelNaming(labels),
     )
-    plain = {one.name: getattr(call, one.name) for one in fields(call)}
-    return compute(LabelledCall(**{**plain, "transfer_seconds": transfer_seconds, "raw": raw}, labels=labels))
+    return compute(call)
 
 
 def sizes_of(frame: MappedArrays, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
