@@ -95,6 +95,7 @@ def _run(session: Session, arguments: TaskArguments) -> Outcome:
 
 def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
     session.numeric_state.apply_in_context()
-    arguments = arguments._replace(memory=private_copy(arguments.memory))
+    lo, hi, offsets, layouts, data = arguments
+    memory = private_copy(data)
     with floats(session.numeric_state.floats), _limit(session.threads):
-        return session.run(arguments, _thread.watch)
+        return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

@@ -118,21 +118,33 @@ class Session(NamedTuple):
             session.log_levels.apply()
         return session
 
-    def arguments(self, task: TaskArguments) -> list[np.ndarray]:
-        """Rebuild the arguments of a task; arrays are views of `task.memory`."""
-        memory = task.memory
-        # The session's layouts have room for the longest task.
-        count = None if task.layouts else task.hi - task.lo
-        return [
-            layout.as_given(
-                _unpickle(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, count)
-            )
-            for (offset, nbytes), layout in zip(task.offsets, task.layouts or self.layouts, strict=True)
-        ]
+    def arguments(
+        self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
+    ) -> list[np.ndarray]:
+        """Rebuild the arguments of a task; arrays are views of `memory`.
+
+        Parameters
+        ----------
+        memory, offsets, layouts
+            As of `TaskArguments`.
+        count : int
+            Elements of the task.
+        """
+        # The session's own layouts have room for the longest task.
+        used = None if layouts else count
+        arguments = []
+        for (offset, nbytes), layout in zip(offsets, layouts or self.layouts, strict=True):
+            array = _unpickle(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, used)
+            arguments.append(layout.as_given(array))
+        return arguments
 
     def run(
         self,
-        task: TaskArguments,
+        memory: Any,
+        lo: int,
+        hi: int,
+        offsets: list[tuple[int, int]],
+        layouts: list[Layout] | None,
         watch: ThreadWatch,
         cursor: Cursor | None = None,
         allocate: Allocate = new_memory,
@@ -141,18 +153,19 @@ class Session(NamedTuple):
 
         Parameters
         ----------
-        task : TaskArguments
+        memory, lo, hi, offsets, layouts
+            As of `TaskArguments`.
         watch : ThreadWatch
             Of this thread.
         cursor, allocate
-            As for `Kernel.run`.
+            As of `Kernel.run`.
         """
         try:
-            arguments = self.arguments(task)
+            arguments = self.arguments(memory, offsets, layouts, hi - lo)
         except Exception as error:
-            return Outcome(None, 0.0, index=task.lo, error=error)
+            return Outcome(None, 0.0, index=lo, error=error)
         with watch:
-            outcome = self.kernel.run(arguments, task.lo, task.hi, cursor, allocate)
+            outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True
         return outcome
 

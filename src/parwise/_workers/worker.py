@@ -24,7 +24,7 @@ from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel
 from .serialization import load, private_copy
-from .session import Session, TaskArguments
+from .session import Session
 from .shared_globals import initialize
 from .shared_memory import Slots, copy_in, lay, map_anonymous, map_private
 
@@ -232,10 +232,9 @@ class Worker:
         """The outcome; and True if the function kept a view of its argument."""
         # Every view that the function gets has this array for its base.
         root = np.frombuffer(memory, np.uint8)
-        self._slots.cursor.slot = slot
-        outcome = session.run(
-            TaskArguments(lo, hi, offsets, layouts, root), self._watch, self._slots.cursor, self._allocator(slot)
-        )
+        cursor = self._slots.cursor
+        cursor.slot = slot
+        outcome = session.run(root, lo, hi, offsets, layouts, self._watch, cursor, self._allocator(slot))
         return outcome, outcome.error is None and sys.getrefcount(root) > 2
 
     def _allocator(self, slot: int) -> Any:
