@@ -65,7 +65,7 @@ def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
     token, payload, table, arguments = given[0]
     remote._sessions.pop(token, None)
     with monkeypatch.context() as patch:
-        patch.setattr(remote.Session, "run", lambda session, arguments: 1 / 0)
+        patch.setattr(remote.Session, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             remote.compute(token, payload, table, arguments)
     assert remote.compute(token, None, table, arguments) == remote.MISSING

@@ -20,11 +20,10 @@ from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
-from .._system.environment import read_process_state
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.handle import WorkerHandle
-from .._workers.serialization import Payload, dump, dumps, send_payload
+from .._workers.serialization import dumps
+from .._workers.session import pack_initializer
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
 
@@ -101,11 +100,7 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
-        self._initializer = (
-            None
-            if initializer is None
-            else _Initializer(dump(read_process_state(), (initializer, initargs), share=True))
-        )
+        self._initializer = None if initializer is None else pack_initializer(initializer, initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
@@ -316,16 +311,6 @@ class Pool(Executor):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be pickled: its workers belong to this process")
-
-
-class _Initializer:
-    """Sends the initializer to a new worker."""
-
-    def __init__(self, payload: Payload) -> None:
-        self._payload = payload
-
-    def __call__(self, link: WorkerHandle) -> None:
-        send_payload([link], "initialize", 0, self._payload)
 
 
 class _Chunk:

@@ -10,10 +10,9 @@ from typing import Any
 
 from .._core.indexing import Task
 from .._system.blas import read_threads
-from .._system.environment import read_numeric_state, read_process_state
 from .._workers.encoding import unpack
-from .._workers.remote import MISSING, TaskArguments, compute
-from .._workers.serialization import dump
+from .._workers.remote import MISSING, compute
+from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
 from .handshake import Handshake
 from .job import Job
@@ -99,8 +98,9 @@ class RemoteRunner(ExecutorRunner):
         proved = settings.verify is not False and not settings.isolate
         first = self._stage(job.first_task) if proved and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        body = (job.kernel, job.shared_layouts, read_numeric_state(), self._threads, first)
-        payload = dump(read_process_state().path, body, settings.shares_globals)
+        payload = Session.pack(
+            job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
+        )
         self._token = uuid.uuid4().hex
         self._table = payload.table
         self._payload = payload.to_bytes()
