@@ -82,7 +82,7 @@ def test_spans_are_what_workers_say():
 
     with parwise.report() as r:
         moments = parallel_apply(f, np.arange(40.0), isolate=True, workers=2)
-    spans = [span for lane in r.calls[0].lanes for span in lane.spans]
+    spans = [span for lane in r.calls[0].worker_timelines for span in lane.spans]
     assert all(any(begin <= moment <= end for begin, end in spans) for moment in moments)
 
 

@@ -35,14 +35,14 @@ class NullObserver:
     def close(self, error: BaseException | None) -> None:
         """Receive the end of the call, and the exception that ended it."""
 
-    def took(self, task: Task, outcome: Outcome, who: object = None) -> None:
+    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
         """Receive the outcome of a task.
 
         Parameters
         ----------
         task : Task
         outcome : Outcome
-        who : object, optional
+        worker : object, optional
             The worker that computed the task; None for the calling thread.
         """
 

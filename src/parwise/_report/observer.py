@@ -74,10 +74,10 @@ class Observer(NullObserver):
         finally:
             self._record.close(error)
 
-    def took(self, task: Task, outcome: Outcome, who: object = None) -> None:
+    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
         """Pass the outcome of a task on to both."""
-        self._record.took(task, outcome, who)
-        self._progress.took(task, outcome, who)
+        self._record.took(task, outcome, worker)
+        self._progress.took(task, outcome, worker)
 
     def skipped(self, task: Task) -> None:
         """Pass on to the progress display."""
