@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import parwise
 from parwise._core.options import resolve
-from parwise._numpy import inline, vectorize
+from parwise._numpy import inline, scalars
 
 from .oracle import assert_same
 
@@ -34,7 +34,7 @@ WAYS = {
 def way(request, monkeypatch):
     """Options, in a scope; other than by default workers take part from the start."""
     if request.param != "default":
-        monkeypatch.setattr(vectorize, "is_worth_a_try", lambda *_: False)
+        monkeypatch.setattr(scalars, "should_start_inline", lambda *_: False)
     if request.param == "processes":
         request.getfixturevalue("eager")
     with parwise.options(**WAYS[request.param]):
@@ -531,7 +531,7 @@ def test_the_opening_ends_where_elements_are_long(slow_from, monkeypatch):
     monkeypatch.setattr(inline.time, "perf_counter", lambda: now[0])
     opening = fresh(f, 10_000)
     opening.run()
-    assert slow_from < len(opening.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.FEW
+    assert slow_from < len(opening.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.MIN_BATCH
     assert opening.results == list(range(len(opening.results)))
 
 
@@ -552,12 +552,12 @@ def test_the_opening_lets_errors_through(error, monkeypatch):
 
 def test_what_is_opened():
     quick, long = 1e-6, 1.0
-    assert inline.is_worth_a_try(resolve({}), 2, quick)
-    assert not inline.is_worth_a_try(resolve({}), 2, long)
-    assert not inline.is_worth_a_try(resolve({"workers": 2}), 31, None)
-    assert inline.is_worth_a_try(resolve({"workers": 2}), 32, None)
+    assert inline.should_start_inline(resolve({}), 2, quick)
+    assert not inline.should_start_inline(resolve({}), 2, long)
+    assert not inline.should_start_inline(resolve({"workers": 2}), 31, None)
+    assert inline.should_start_inline(resolve({"workers": 2}), 32, None)
     for option in ({"isolate": True}, {"errors": "ignore"}, {"verify": True}):
-        assert not inline.is_worth_a_try(resolve(option), 1000, quick)
+        assert not inline.should_start_inline(resolve(option), 1000, quick)
 
 
 def test_workers_go_on_where_the_caller_stopped(eager, monkeypatch):
