@@ -13,7 +13,8 @@ import xarray as xr
 from dask.delayed import delayed
 
 from .._core.random import make_random_streams
-from .dask import SERIAL, check_options
+from .dask import check_options
+from .dask_task import SERIAL
 from .labels import Labels, MappedArrays, listed
 from .request import Request, core_dims_per_output, dtypes_per_output, run
 from .slices import Boxed

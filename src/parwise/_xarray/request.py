@@ -58,9 +58,10 @@ class How(Options, total=False):
         As in `parwise.parallel_apply`. If `rng` is an int, all variables of a
         Dataset get the same generators.
     output_core_dims : list of hashable, or list of lists, optional
-        Dimensions of one result of the function, in order. None: those of the
-        slice. If the function returns a tuple, a list for each of its items.
-        For groups of a Dataset, a dict by variable.
+        Dimensions of one result of the function, in order. None, the default:
+        results are scalars, or have the slice's dimensions. If the function
+        returns a tuple, a list for each of its items. For groups of a Dataset,
+        a dict by variable.
     output_dtypes : dtype or list of dtype, optional
         Dtype of each result, to which it is cast by "same_kind". Required for
         Dask arrays. For groups of a Dataset, a dict by variable.
