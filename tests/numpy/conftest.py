@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import parwise
-from parwise._numpy import vectorize
+from parwise._numpy import scalars
 
 from ..support.drop_ins import WAYS
 
@@ -14,7 +14,7 @@ from ..support.drop_ins import WAYS
 def way(request, monkeypatch):
     """Options in a scope; except by default, workers take part from the start."""
     if request.param != "default":
-        monkeypatch.setattr(vectorize, "is_worth_a_try", lambda *_: False)
+        monkeypatch.setattr(scalars, "should_start_inline", lambda *_: False)
     if request.param == "processes":
         request.getfixturevalue("eager")
     with parwise.options(**WAYS[request.param]):

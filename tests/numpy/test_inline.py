@@ -34,7 +34,7 @@ def test_the_caller_stops_where_elements_are_long(slow_from, monkeypatch):
     monkeypatch.setattr(inline.time, "perf_counter", lambda: now[0])
     calls = fresh(f, 10_000)
     calls.run()
-    assert slow_from < len(calls.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.FEW
+    assert slow_from < len(calls.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.MIN_BATCH
     assert calls.results == list(range(len(calls.results)))
 
 
@@ -55,12 +55,12 @@ def test_errors_of_the_first_elements_go_through(error, monkeypatch):
 
 def test_which_calls_begin_in_the_caller():
     quick, long = 1e-6, 1.0
-    assert inline.is_worth_a_try(resolve({}), 2, quick)
-    assert not inline.is_worth_a_try(resolve({}), 2, long)
-    assert not inline.is_worth_a_try(resolve({"workers": 2}), 31, None)
-    assert inline.is_worth_a_try(resolve({"workers": 2}), 32, None)
+    assert inline.should_start_inline(resolve({}), 2, quick)
+    assert not inline.should_start_inline(resolve({}), 2, long)
+    assert not inline.should_start_inline(resolve({"workers": 2}), 31, None)
+    assert inline.should_start_inline(resolve({"workers": 2}), 32, None)
     for option in ({"isolate": True}, {"errors": "ignore"}, {"verify": True}):
-        assert not inline.is_worth_a_try(resolve(option), 1000, quick)
+        assert not inline.should_start_inline(resolve(option), 1000, quick)
 
 
 def test_workers_go_on_where_the_caller_stopped(eager, monkeypatch):

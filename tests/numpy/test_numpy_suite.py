@@ -79,7 +79,7 @@ def test_numpys_own(module, name, test, how, monkeypatch, request):
     if how == "processes":
         request.getfixturevalue("eager")
     if how != "default":
-        monkeypatch.setattr("parwise._numpy.vectorize.is_worth_a_try", lambda *_: False)
+        monkeypatch.setattr("parwise._numpy.scalars.should_start_inline", lambda *_: False)
     if how in ("processes", "isolated") and test in ELSEWHERE:
         pytest.skip(ELSEWHERE[test])
     if "refcount" in test:

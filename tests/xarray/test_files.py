@@ -15,7 +15,7 @@ from ..support.labelled import assert_alike, boom, in_file, loop, make_cube
 
 @pytest.mark.parametrize("dims", ["time", ("lat", "lon"), ("lon", "time")])
 def test_files_are_read_in_blocks(dims, monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 2**21)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 2**21)
     cube = make_cube((200, 60, 70))
     lazy, counted = in_file(cube)
     got = lazy.par.map(np.max, dims, workers=2)
@@ -30,7 +30,7 @@ def test_files_are_read_in_blocks(dims, monkeypatch):
 
 
 def test_files_are_read_as_asked_where_that_is_much(monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 0)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 0)
     cube = make_cube((20, 6, 7))
     lazy, counted = in_file(cube)
     assert_alike(lazy.par.map(np.max, "time", workers=1), cube.par.map(np.max, "time"))
@@ -39,7 +39,7 @@ def test_files_are_read_as_asked_where_that_is_much(monkeypatch):
 
 
 def test_what_is_read_once_more_leaves_what_is_kept(monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 10 * 8)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 10 * 8)
     lazy, counted = in_file(xr.DataArray(np.arange(100.0), dims="x"))
     ahead = file_arrays.ReadAhead(lazy.variable, ["x"])
     for lo in (0, 20, 22, 0, 28):
@@ -66,7 +66,7 @@ def test_windows_of_files_are_read_in_blocks(how, dtype, monkeypatch, runner):
     if dtype == "M8[ns]" and "fill_value" in how:
         how = {**how, "fill_value": np.datetime64("2000-01-01", "ns")}
     cube = make_cube((120, 60, 2), dtype)
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", cube.nbytes // 6)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", cube.nbytes // 6)
     lazy, counted = in_file(cube)
 
     def func(x):  # rounds otherwise if it is contiguous
@@ -83,7 +83,7 @@ def test_windows_of_files_are_read_in_blocks(how, dtype, monkeypatch, runner):
     "how", [{"time": 7}, {"lat": 3, "lon": 4, "dim": "time"}, {"lat": 3, "min_periods": 2}], ids=str
 )
 def test_little_is_kept_of_windows_of_files(how, monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 2**20)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 2**20)
     lazy, counted = in_file(make_cube((200, 60, 70)))
     lazy.par.map_windows(np.max, **how, workers=1)
     assert max(counted.read) < 0.4 * lazy.size
@@ -92,7 +92,7 @@ def test_little_is_kept_of_windows_of_files(how, monkeypatch):
 
 
 def test_windows_of_single_pixels_of_files_are_not_read_for_each_map(monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 2**10)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 2**10)
     lazy, counted = in_file(make_cube((200, 5, 4)))
     lazy.par.map_windows(np.max, time=10, dim=("lat", "lon"), workers=1)
     assert sum(counted.read) == lazy.size
@@ -123,7 +123,7 @@ def test_windows_of_files_lie_as_those_in_memory():
 
 
 def test_labelled_windows_of_files(monkeypatch):
-    monkeypatch.setattr(file_arrays, "BAND_BYTES", 2**12)
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 2**12)
     cube = make_cube((60, 6, 5))
     lazy, counted = in_file(cube)
     how = {"time": 4, "as_xarray": True, "workers": 1}

@@ -17,7 +17,7 @@ from parwise._core.options import resolve
 from parwise._executors import background, inline
 from parwise._executors.task_queue import TaskQueue
 from parwise._xarray import group_transfer
-from parwise._xarray.group_transfer import GroupedData, wheres_of
+from parwise._xarray.group_transfer import GroupedData, group_indexers
 
 from ..support.labelled import TIMES, Counted, assert_alike, make_cube
 from ..support.oracle import assert_same
@@ -102,10 +102,10 @@ def test_groups_keep_their_layout(runner):
 
 def remade(whole, by):
     """Pair each group of the loop with the same group as a worker receives it."""
-    wheres = wheres_of(by)
+    wheres = group_indexers(by)
     data = GroupedData(by._obj, wheres)
     common = pickle.loads(pickle.dumps(data))
-    return [(by._obj.isel(where), common.part(*data.sent(k))) for k, where in enumerate(wheres)]
+    return [(by._obj.isel(where), common.group(*data.pack(k))) for k, where in enumerate(wheres)]
 
 
 @pytest.mark.parametrize("group", ["season", "time", "area", "resample"])
@@ -216,11 +216,11 @@ def test_groups_that_cost_more_to_send_than_to_compute_stay_here(cube, monkeypat
     monkeypatch.setattr(inline, "COLD_SECONDS", 0.0)
     monkeypatch.setattr(inline, "WARM_SECONDS", 0.0)
     monkeypatch.setattr(background, "WARM_SECONDS", 0.0)
-    monkeypatch.setattr(group_transfer, "GROUP_SECONDS", 1000.0)
+    monkeypatch.setattr(group_transfer, "TRANSFER_SECONDS", 1000.0)
     many = cube.groupby("time")
     assert set(cube.par.map_groups(busy, many, workers=2, verify=False).to_numpy().tolist()) == {os.getpid()}
-    monkeypatch.setattr(group_transfer, "GROUP_SECONDS", 0.0)
-    monkeypatch.setattr(group_transfer, "GROUPS_OF_TIME", 0.0)
+    monkeypatch.setattr(group_transfer, "TRANSFER_SECONDS", 0.0)
+    monkeypatch.setattr(group_transfer, "TRANSFER_PER_SELECTION", 0.0)
     monkeypatch.setattr(group_transfer, "IMPORT_SECONDS", 0.0)
     monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
     monkeypatch.setattr(background, "TRANSFER_HELP_SECONDS", 0.0)
