@@ -4,8 +4,8 @@
 with as ``workers=``, and `parallel_map` is such a function. The answer does not depend
 on it: same bits, generation by generation.
 
-    python towers.py                    # writes towers.png beside this file
-    python towers.py three.png --small  # two generations
+    python scipy_optimize.py                    # writes scipy_optimize.png beside this file
+    python scipy_optimize.py three.png --small  # two generations
 """
 
 import numpy as np

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Processes in every benchmark.
+WORKERS = 2
+
 #: A function of one element.
 Element = Callable[[np.ndarray], object]
 

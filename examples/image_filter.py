@@ -5,8 +5,8 @@ on whole images, and so on blocks of rows too, if each block also sees the rows 
 the filter reaches for: that is `depth`. What stands beyond the image's edge is for
 `boundary` to say. The result has the bits of the filter over the whole image.
 
-    python denoise.py                   # writes denoise.png beside this file
-    python denoise.py photo.png --small  # a smaller search window
+    python image_filter.py                    # writes image_filter.png beside this file
+    python image_filter.py photo.png --small  # a smaller search window
 """
 
 import numpy as np

@@ -5,8 +5,8 @@ companies, with what chance alone would give: the same returns in other orders, 
 drawn from the year's own random generator. `map_groups` asks it for each year, as
 `groupby(...).map(...)` does.
 
-    python stocks.py                    # writes stocks.png beside this file
-    python stocks.py years.png --small  # few orders only
+    python xarray_groups.py                    # writes xarray_groups.png beside this file
+    python xarray_groups.py years.png --small  # few orders only
 """
 
 import csv

@@ -1,6 +1,6 @@
-"""What progress and reports cost: the same call plain, with a progress function, and within a report, in turn.
+"""The cost of progress and reports: the same call plain, with a progress function, and within a report, in turn.
 
-Run it as ``python -m benchmarks.watching``.
+Run it as ``python -m benchmarks.observer_cost``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 
 import parwise
 
-from .base import WORKERS
-from .work import Element, calibrate, vector
+from .peers.work import WORKERS, Element, calibrate, vector
 
 WATCHES = ("plain", "progress", "report")
 
@@ -34,7 +33,7 @@ def _look(done: int, total: int | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Compare, print, and return each way's time as a multiple of the plain call's, by medians."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.watching")
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.observer_cost")
     parser.add_argument("--elements", type=int, default=20_000)
     parser.add_argument("--microseconds", type=float, default=20.0, help="that each element takes")
     parser.add_argument("--calls", type=int, default=1, help="that are timed together")

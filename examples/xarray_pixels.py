@@ -5,8 +5,8 @@ often years in another order would give as steep a slope. `sst.par.map` calls it
 each pixel and gives two DataArrays with their coordinates: what `xarray.apply_ufunc`
 gives with ``vectorize=True``, bit by bit.
 
-    python trend.py                   # writes trend.png beside this file
-    python trend.py map.png --small  # few orders of years only
+    python xarray_pixels.py                  # writes xarray_pixels.png beside this file
+    python xarray_pixels.py map.png --small  # few orders of years only
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Set parwise beside other libraries: ``python -m benchmarks.compare``.
+"""Set parwise beside other libraries: ``python -m benchmarks.peers.compare``.
 
 Each peer runs in a process of its own, one after another, for several rounds;
 medians over the rounds are reported.
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from .cases import CASES, measure
-from .peers import PEERS, WORKERS
+from .peers import PEERS
 from .report import render
-from .work import Pace, calibrate
+from .work import WORKERS, Pace, calibrate
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: What became of one peer on one case in one round: ``value`` and ``digest``, or ``error``.
 Outcome = dict[str, Any]
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.compare", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="times that each peer runs (default: 3)")
     parser.add_argument("--cases", type=_names_of(CASES), default=list(CASES), help=f"of {','.join(CASES)}")
     parser.add_argument("--peers", type=_names_of(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
@@ -103,7 +103,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
 
 def run_apart(case: str, peer: str, pace: Pace, small: bool, timeout: float) -> Outcome:
     """Measure one peer on one case in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.compare", "--worker", case, peer]
+    command = [sys.executable, "-m", "benchmarks.peers.compare", "--worker", case, peer]
     command += ["--pace", repr(pace.call), repr(pace.step), *(["--small"] if small else [])]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     # In a session of its own, so that no worker of its outlives it.

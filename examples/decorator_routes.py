@@ -5,8 +5,8 @@ is deep enough, or gives None where there is none. With `@parallel` it stays the
 function that it is, and `sea_route.parallel(places, deep)` asks it for each place, on
 all cores; the places without a way out are left out.
 
-    python easy.py                     # writes easy.png beside this file
-    python easy.py routes.png --small  # a few places only
+    python decorator_routes.py                     # writes decorator_routes.png beside this file
+    python decorator_routes.py routes.png --small  # a few places only
 """
 
 import heapq

@@ -5,8 +5,8 @@ that the fitted model might as well have written. Each of these draws from a ran
 generator of its own, which `rng=` hands out: seed 42 gives the same histories with
 any number of workers, and in the plain loop.
 
-    python bootstrap.py                    # writes bootstrap.png beside this file
-    python bootstrap.py garch.png --small  # a few histories only
+    python random_numbers.py                    # writes random_numbers.png beside this file
+    python random_numbers.py garch.png --small  # a few histories only
 """
 
 import numpy as np

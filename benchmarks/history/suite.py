@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.observer_cost import WATCHES, watched
+from benchmarks.peers.memory import PeakMemory
+from benchmarks.peers.work import NOMINAL, WORKERS, Element, burn_unevenly, rows, smooth, vector
 from parwise import parallel_apply
 
-from .base import WORKERS, Case, TimedCase
-from .memory import PeakMemory
-from .watching import WATCHES, watched
-from .work import NOMINAL, Element, burn_unevenly, rows, smooth, vector
+from .base import Case, TimedCase
 
 if TYPE_CHECKING:
     import xarray as xr

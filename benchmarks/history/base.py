@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import abc
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks.peers.work import WORKERS, Element, loop
 from parwise import parallel_apply
-
-from .work import Element, loop
-
-WORKERS = 2
-
-# asv finds this package by an import hook of its own, which worker processes do not have.
-_ROOT = str(Path(__file__).resolve().parent.parent)
-if _ROOT not in sys.path:
-    sys.path.append(_ROOT)
 
 
 class Case(abc.ABC):

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .work import Element, loop
-
-WORKERS = 2
+from .work import WORKERS, Element, loop
 
 #: Applies an element function to an array.
 Apply = Callable[[Element, np.ndarray], np.ndarray]
