@@ -1,4 +1,4 @@
-"""Any `concurrent.futures.Executor`, and Dask through the one that its client gives."""
+"""Any `concurrent.futures.Executor`, and Dask through the executor of its client."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..errors import WorkerDiedError
 from .handshake import Handshake
 from .job import Job
 
-# Handing a task to another machine takes milliseconds.
+# Length of a task: to send one to another machine takes milliseconds.
 TASK_SECONDS = 0.1
-# A function of more bytes than this is sent once per process, not per task.
+# A function of more bytes than this is sent once per process, in place of with each task.
 LIGHT_BYTES = 2**16
 
 
 class ExecutorRunner:
-    """Tasks of one call on their way to and from an executor.
+    """Submits tasks of one job to an executor and collects their outcomes.
 
     Parameters
     ----------
     job : Job
     executor : Executor
     workers : int
-        Tasks that it computes at a time.
+        Tasks that the executor computes at a time.
     """
 
     task_seconds = TASK_SECONDS
@@ -42,43 +42,43 @@ class ExecutorRunner:
         self._executor = executor
         self._owner = os.getpid()
         self.workers = max(1, workers)
-        self._most_tasks = 2 * self.workers
-        self._flying: dict[Future[Any], Task] = {}
+        self._max_submitted = 2 * self.workers
+        self._submitted: dict[Future[Any], Task] = {}
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to wait for."""
-        return not self._flying and self._job.queue.empty
+        """True if no task is left, here or in the executor."""
+        return not self._submitted and self._job.queue.empty
 
     def step(self) -> None:
-        """Keep two tasks per worker under way, and take one that is done."""
+        """Submit tasks, and wait for a finished one."""
         self.assign_tasks()
-        if self._flying:
+        if self._submitted:
             since = time.perf_counter()
-            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._submitted, return_when=FIRST_COMPLETED)
             self._job.observer.waited(since)
             for future in done:
-                self._collect(future, self._flying.pop(future))
+                self._collect(future, self._submitted.pop(future))
         self._job.show()
 
     def assign_tasks(self) -> None:
-        """Keep two tasks per worker under way."""
-        while len(self._flying) < self._most_tasks:
+        """Submit tasks until each worker has two."""
+        while len(self._submitted) < self._max_submitted:
             task = self._job.queue.next_task(self.task_seconds, self.workers)
             if task is None:
                 return
             self._submit(task)
 
     def poll(self) -> None:
-        """Take what is done, wait for nothing, and keep two tasks per worker under way."""
-        for future in [future for future in self._flying if future.done()]:
-            self._collect(future, self._flying.pop(future))
+        """Collect finished tasks and submit new ones, without waiting."""
+        for future in [future for future in self._submitted if future.done()]:
+            self._collect(future, self._submitted.pop(future))
         self.assign_tasks()
 
     def cancel(self) -> None:
-        """Have nothing begun any more, and wait for no one."""
-        if os.getpid() == self._owner:  # and not in a child that was forked in the midst
-            for future in self._flying:
+        """Cancel tasks that have not begun, and wait for none."""
+        if os.getpid() == self._owner:  # not in a child that was forked meanwhile
+            for future in self._submitted:
                 future.cancel()
 
     def _submit(self, task: Task) -> None:
@@ -89,7 +89,7 @@ class ExecutorRunner:
 
 
 class RemoteRunner(ExecutorRunner):
-    """Tasks for processes, on this machine or others; the caller computes the first one too."""
+    """Computes tasks in processes, on this machine or others; the caller computes the first task too."""
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         super().__init__(job, executor, workers)
@@ -109,11 +109,11 @@ class RemoteRunner(ExecutorRunner):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to wait for."""
+        """True if no task is left, here or in the executor."""
         return self._own is None and super().finished
 
     def step(self) -> None:
-        """Compute the first task here, while others are under way, or take one that is done."""
+        """Compute the first task here while the executor computes others, or wait for a finished one."""
         if self._own is None:
             super().step()
         else:
@@ -133,7 +133,7 @@ class RemoteRunner(ExecutorRunner):
             future = self._executor.submit(compute, self._token, payload, self._table, self._staged[task])
         except BrokenExecutor as error:
             raise self._broken(task, error) from error
-        self._flying[future] = task
+        self._submitted[future] = task
 
     def _stage(self, task: Task) -> TaskArguments:
         memory = bytearray()
@@ -155,7 +155,7 @@ class RemoteRunner(ExecutorRunner):
             self._lose(task, error)
             return
         if reply == MISSING:
-            # A process that has not seen this call: once each it gets all.
+            # A process that does not know this call is sent the function, once.
             self._send(task, attach=True)
             return
         del self._staged[task]
@@ -164,8 +164,8 @@ class RemoteRunner(ExecutorRunner):
             self._handshake.receive(unpack(*handshake)[0])
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
-            # BLAS uses threads in each: no more of them than there are workers.
-            self._most_tasks = max(1, self.workers // max(self._threads.values(), default=1))
+            # BLAS uses threads in each process: fewer tasks at a time, so that threads do not outnumber workers.
+            self._max_submitted = max(1, self.workers // max(self._threads.values(), default=1))
         self._job.accept(task, outcome, where)
 
     def _lose(self, task: Task, error: WorkerDiedError) -> None:
@@ -179,7 +179,7 @@ class RemoteRunner(ExecutorRunner):
             job.fail(task.lo, error)
 
     def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
-        lowest = min([task, *self._flying.values()], key=lambda one: one.lo)
+        lowest = min([task, *self._submitted.values()], key=lambda one: one.lo)
         error = WorkerDiedError(
             f"a process of {type(self._executor).__name__} died; the lowest unfinished work was "
             f"{self._job.call.name(lowest.lo, lowest.hi)} ({cause})"

@@ -1,4 +1,4 @@
-"""The first milliseconds of a call, spent on its first elements: most small calls end there."""
+"""The calling thread's own share of a call, before workers are up: most small calls end there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, Backgrou
 from .dispatcher import Dispatcher
 from .job import Job
 
-# Elements are copied before the function is known to be slow: no more than 5 us of copying.
+# Bytes that are copied before the time of an element is known: they take 5 us.
 TRIAL_BYTES = 2**16
 
 
 class InlineRun:
-    """Elements computed in the caller's thread, before tasks, targets and workers are thought of.
+    """Computes the first elements in the calling thread, before there are tasks, an output array or workers.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class InlineRun:
     Attributes
     ----------
     raw : list
-        What the function gave.
+        Results of the function.
     seconds, first_seconds : float
-        How long that took, and the first element alone.
+        Time of all these elements, and of the first one.
     """
 
     def __init__(self, call: Call, kernel: Kernel) -> None:
@@ -51,31 +51,31 @@ class InlineRun:
 
     @staticmethod
     def suits(call: Call) -> bool:
-        """Whether the call's first elements can be computed in this way."""
+        """Tell whether the first elements of a call can be computed in this way."""
         return not (call.vectorized or call.settings.ignore or call.settings.verify) and all(
             one.loaded for one in call.inputs
         )
 
     def run(self, alone: float, seconds: float, early: float = 0.0, enough: float = float("inf")) -> None:
-        """Compute until `seconds` are over, or another thread has taken on what comes next.
+        """Compute until `seconds` are over, or the helper thread has claimed the next element.
 
         Parameters
         ----------
         alone : float
-            Until when no other thread does that, by `time.perf_counter`. From then
-            on each element may be the last: what that thread takes on begins
-            behind the one at hand.
+            Time of `time.perf_counter` before which the helper thread claims nothing.
+            From then on each element may be the last: the helper's elements begin
+            behind the one being computed.
         seconds : float
         early, enough : float
-            After `early` seconds it ends as well if, by then, more than
-            `enough` seconds of work seem to be left.
+            After `early` seconds it also ends if more than `enough` seconds of
+            work seem to be left.
         """
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
         self._begun = begun = time.perf_counter()
         self._error = self._kernel.draw(calls, raw, min(1, count), begun)
         self.first_seconds = time.perf_counter() - begun
-        # Another thread may have taken on the next element by now.
+        # The helper thread may have claimed the next element by now.
         for until in (early, seconds):
             if self._error is not None or len(raw) == count or self._stop is not None:
                 break
@@ -85,16 +85,16 @@ class InlineRun:
                 elapsed = time.perf_counter() - begun
             if elapsed * (call.count - len(raw)) > enough * len(raw):
                 break
-        # It may have looked just before the last element was counted.
+        # The helper thread may have looked just before the last element was counted.
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:
             self._error = self._kernel.draw(calls, raw, stop, begun)
         self.seconds = time.perf_counter() - begun
 
     def claim(self, stop: int | None = None) -> int:
-        """Agree, once for all, on the first element that is not computed here.
+        """Fix, once, the first element that is not computed here, and return it.
 
-        Without `stop` it is the one behind that at hand.
+        Without `stop` it is the one behind the element being computed.
         """
         with self._lock:
             if self._stop is None:
@@ -118,7 +118,7 @@ class InlineRun:
         job.accept(task, outcome)
 
     def _whole(self) -> np.ndarray | list[Any] | RawResults | None:
-        """The call's result, if all of it has been computed and it is a plain array of numbers, or none at all."""
+        """The result of the call, if it is complete and an array of numbers, a list or raw results."""
         call = self._call
         if self._error is not None or len(self.raw) < call.count or call.out is not None:
             return None
@@ -139,12 +139,12 @@ class InlineRun:
         return np.ascontiguousarray(np.moveaxis(array, range(len(grid)), result_axes(call.axis, array.ndim)))
 
     def _outcome(self) -> tuple[Task, Outcome]:
-        """What became of the elements, as one task."""
+        """The elements as one task, and its outcome."""
         found = len(self.raw)
         if self._error is None:
             try:
                 return Task(0, found), Outcome(self._results(), self.seconds, begun=self._begun)
-            except Exception as error:  # what cannot be put together
+            except Exception as error:  # results that cannot be put together
                 self._error = error
                 found -= 1
         return Task(0, found + 1), Outcome(None, self.seconds, index=found, error=self._error, begun=self._begun)
@@ -153,12 +153,12 @@ class InlineRun:
         return self._kernel.pack(self.raw, range(len(self.raw)))
 
 
-# The caller's own tasks: the second one is long enough to trust its pace. With
-# workers up each 2 ms of them leave a CPU idle, so that less must do.
+# Lengths of the caller's own tasks: the second one is long enough to measure the time of an element. With workers
+# up, each 2 ms of them leave a CPU idle, so the first one is shorter.
 TRIAL_SECONDS = 0.002
 EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
-# So much more than pays must seem to be left, after that little.
+# After so short a measurement, this multiple of the work that pays must be left.
 WORTH = 2
 
 
@@ -192,29 +192,29 @@ def least_seconds(background: BackgroundDispatcher) -> str:
 
 
 class InlineTasks:
-    """The calling thread, as it computes tasks until workers take over or none is left.
+    """Computes tasks in the calling thread until workers take over or no task is left.
 
     Parameters
     ----------
     job : Job
     background : BackgroundDispatcher
-        Which has joined.
+        It must have joined.
     """
 
     def __init__(self, job: Job, background: BackgroundDispatcher) -> None:
         self._job = job
         self._background = background
         self._seconds = EARLY_SECONDS if background.warm else TRIAL_SECONDS
-        # The most work that was left and could have been shared, and that was left at all.
+        # The most seconds of work that could have been shared, and the most that were left.
         self._serial_seconds = self._most = 0.0
         pace = job.queue.pace
         self._begun = pace is not None
         if pace is not None:
             background.pace, self._most = pace, job.queue.seconds_left
-            self._look_up(self._worth(job.queue.seconds_left))
+            self._after_first(self._worth(job.queue.seconds_left))
 
     def step(self) -> bool:
-        """Compute one task, if it is the caller's turn; otherwise return False."""
+        """Compute one task; return False if workers have taken over or no task is left."""
         job, background = self._job, self._background
         queue, cpus = job.queue, background.cpus
         if (
@@ -239,15 +239,15 @@ class InlineTasks:
         if self._begun:
             background.poll(worth and cpus.known_free())
             self._serial_seconds = max(self._serial_seconds, left if left > WARM_SECONDS else 0.0)
-            # Where BLAS keeps the CPUs, look again ever more seldom.
+            # Where BLAS threads use the CPUs, measure again ever more rarely.
             self._seconds = min(2 * self._seconds, HELP_AFTER_SECONDS / 2) if cpus.watch.busy else OWN_SECONDS
         else:
-            self._look_up(worth)
+            self._after_first(worth)
         self._begun = True
         return True
 
     def leave(self) -> Dispatcher:
-        """Leave what is left to the workers, if they have been started."""
+        """Leave the other tasks to the workers, if these have been started."""
         pool, dispatcher = self._background.pool, self._background.dispatcher
         if self._job.observer.active and not dispatcher.started:
             self._explain()
@@ -257,7 +257,7 @@ class InlineTasks:
         return dispatcher
 
     def _explain(self) -> None:
-        """Tell why no worker was started."""
+        """Report why no worker was started."""
         job, background, most = self._job, self._background, self._most
         if background.cpus.watch.busy:
             job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
@@ -265,20 +265,20 @@ class InlineTasks:
             job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least_seconds(background)}")
 
     def _worth(self, left: float) -> bool:
-        """Whether `left` seconds of work are enough to bring in workers.
+        """Tell whether workers pay for `left` seconds of work.
 
-        Calls of middling size are each too short for a cold start. What they could
-        have saved is added up, and pays for it in the end.
+        Each call of middling size is too short for a cold start. The time that
+        workers could have saved is added up over calls, until it pays for one.
         """
         background = self._background
         return (
             left > WARM_SECONDS if background.has_idle_workers else left + background.pool.serial_seconds > COLD_SECONDS
         )
 
-    def _look_up(self, worth: bool) -> None:
-        """After the first element: see to workers that are there, or whether there is room for some."""
+    def _after_first(self, worth: bool) -> None:
+        """After the first element: wake the helper thread, or measure whether CPUs are free during the next one."""
         dispatcher = self._background.dispatcher
         if dispatcher.started:
-            dispatcher.wake()  # there is something now to compare a worker's results with
+            dispatcher.wake()  # the results of the first element are there now, to compare a worker's with
         else:
             self._background.cpus.watch.suspicious = worth

@@ -1,4 +1,4 @@
-"""A call at work: what its runners share, whoever computes a task."""
+"""A call at work: its queue of tasks, its output, and the outcomes that any runner accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
 
-#: Where inputs lie in a task's memory: offset, and size if they are pickled.
+#: Offsets of the arguments in a task's memory, and their bytes if they are pickled, otherwise 0.
 Offsets = list[tuple[int, int]]
 
 
@@ -33,28 +33,28 @@ class Job:
     ----------
     call : Call
     slot_bytes : int
-        Memory that the arguments of one task should fit in.
+        Bytes that the arguments of one task should fit in.
     only : Task, optional
-        All that is to be computed, if not everything.
+        The only task to compute, in place of all.
     observe : callable, optional
-        Gets each task and what became of it.
-    observer : Observer, optional
-        For what users want to see of the call.
+        Receives each task and its outcome.
+    observer : NullObserver, optional
+        Receives what happens, for progress and reports.
 
     Attributes
     ----------
     first : Results or None
-        What the caller got for the first task, to compare workers with.
+        The caller's results of the first task, to compare those of workers with.
     first_seconds : float
-        How long that took.
+        Time that the first task took here.
     compared : bool
-        Whether that is needed.
+        True if the results of workers are compared with them.
     proved : bool
-        Whether that has been done.
+        True once a worker's results have been compared.
     disputed : Results or None
-        What a worker got for it, if that was something else.
+        A worker's results of the first task, if they differ.
     limit : float
-        The lowest index that raised; nothing from there on matters.
+        The lowest index that raised; results from there on are dropped.
     """
 
     queue: TaskQueue
@@ -97,11 +97,11 @@ class Job:
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._whole: np.ndarray | list[Any] | RawResults | None = None
-        # Read now: a block of the plan is handed out only once.
+        # Read now: the queue hands out each block only once.
         self.first_task = Task(*call.bounds[0]) if call.bounds else Task(0, 1)
 
     def open(self, start: int = 0) -> None:
-        """Get ready to hand out tasks, from element `start` on."""
+        """Make the queue and the output, for tasks from element `start` on."""
         call = self.call
         self._capacity = 1 if call.vectorized else _capacity(call, self._slot_bytes)
         self.queue = TaskQueue(call, self._capacity, start)
@@ -112,42 +112,42 @@ class Job:
         self.output_replay = OutputReplay(call.func)
 
     def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
-        """Take the whole result, of a call that was never opened."""
+        """Take the whole result of a job that was never opened."""
         self._whole = whole
 
     @cached_property
     def workers(self) -> int:
-        """Processes or threads that may compute; to count CPUs reads cgroup files, for 0.3 ms."""
+        """Processes or threads that may compute. To count CPUs takes 0.3 ms, as it reads cgroup files."""
         return self.call.settings.workers or cpu_count()
 
     def explain(self, why: str) -> None:
-        """Tell why workers have no part in the call."""
+        """Report why workers compute nothing of the call."""
         self.observer.explain(why)
 
     @cached_property
     def _shared(self) -> list[Layout] | None:
-        # Elements lie alike in every task; how a block does depends on its length.
+        # The layout of elements is the same in every task; that of a block depends on its length.
         if self.call.vectorized:
             return None
         return [one.layout(self._capacity) for one in self.call.inputs]
 
     @property
     def shared_layouts(self) -> list[Layout]:
-        """Layouts that hold for all tasks."""
+        """Layouts of the arguments, where they are the same for all tasks; otherwise empty."""
         return self._shared or []
 
     def layouts(self, task: Task) -> list[Layout]:
-        """How the copies of the arguments of `task` lie in memory."""
+        """Layouts of the copies of the arguments of `task`."""
         return self._shared or [one.block_layout(task.lo, task.hi) for one in self.call.inputs]
 
     def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
-        """Copy the arguments of `task` to memory that another process sees.
+        """Copy the arguments of `task` to memory that is shared with another process.
 
         Parameters
         ----------
         task : Task
         get_memory : callable
-            Gives memory of at least so many bytes, page-aligned.
+            Returns page-aligned memory of at least so many bytes.
 
         Returns
         -------
@@ -193,15 +193,15 @@ class Job:
         return self.kernel.run(self.runs(task), task.lo, task.hi, allocate=memory)
 
     def compute_and_accept(self, task: Task) -> None:
-        """Compute `task` here and take its results."""
+        """Compute `task` here and accept its outcome."""
         outcome = self.compute(task)
         if task == self.first_task and outcome.results is not None:
-            # The function may use the memory of its result again.
+            # The function may reuse the memory of its result.
             self.first, self.first_seconds = (owned(outcome.results) if self.compared else None), outcome.seconds
         self.accept(task, outcome)
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
-        """Take what became of a task, which `who` has computed if not this thread."""
+        """Accept the outcome of a task, which worker `who` has computed, or this thread if None."""
         self.queue.measure(task, outcome.seconds)
         self.observer.took(task, outcome, who)
         if self._observe is not None:
@@ -223,12 +223,12 @@ class Job:
             self.call.feed.drop(task.lo, task.hi)
 
     def compare(self, theirs: Results) -> None:
-        """Compare what a worker got for the first task with what the caller got."""
+        """Compare a worker's results of the first task with the caller's."""
         self.proved = True
         if self.first is None or same_results(self.first, theirs):
             return
         self.disputed = theirs
-        if self.call.settings.verify:  # the rest need not be computed
+        if self.call.settings.verify:  # nothing else needs to be computed
             self.limit = -1
             self.queue.cut(0)
 
@@ -243,16 +243,16 @@ class Job:
         self.output.skip(gaps)
 
     def repeat(self) -> None:
-        """Show what workers said, as far as it is its turn, and what is done; in the caller's own thread."""
+        """Replay output of workers that is due, and show progress; in the calling thread."""
         self.output_replay.repeat(self.limit)
         self.show()
 
     def show(self) -> None:
-        """Show how far the call has come, in any thread."""
+        """Show progress, in any thread."""
         self.observer.show()
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
-        """Note that element `index` raised; of several the lowest counts."""
+        """Note that element `index` raised; the exception of the lowest index is kept."""
         with self._lock:
             if index >= self.limit:
                 return
@@ -263,7 +263,7 @@ class Job:
         self.queue.cut(index)
 
     def finish(self) -> Any:
-        """The result; or raise what the plain loop would have raised."""
+        """Return the result, or raise the exception that the plain loop would raise."""
         if self._whole is not None:
             return self._whole
         self.output_replay.repeat(self.limit, everything=True)
@@ -278,10 +278,10 @@ class Job:
 
 def _capacity(call: Call, slot_bytes: int) -> int:
     """Elements whose arguments fit a slot, at least one."""
-    room = slot_bytes - PAGE * len(call.inputs)  # each keeps its offset within a page
+    room = slot_bytes - PAGE * len(call.inputs)  # each array keeps its offset within a page
     capacity = max(1, min(call.count, room // sum(max(8, one.row_bytes) for one in call.inputs)))
     if all(one.scalars for one in call.inputs):
-        # Never more than this apart; to ask for the layout would cost a small call 10 us.
+        # The distance of elements is at most this; to make layouts would cost a small call 10 us.
         apart = sum(ALIGNMENT + one.row_bytes for one in call.inputs)
         return max(1, min(capacity, room // apart))
     while capacity > 1:

@@ -1,4 +1,4 @@
-"""Single calls of functions: a queue of them, and a job without an end whose tasks they are."""
+"""`Pool.submit`: the queue of submitted calls, the job that computes them, and the thread that manages the workers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .job import Job
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """One call that somebody waits for.
+    """One submitted call.
 
     Attributes
     ----------
     future : Future
-        Gets the result.
+        Receives the result.
     packed : bytes
-        The function and its arguments.
+        The function and its arguments, pickled.
     name : str
-        Of the function.
+        Name of the function.
     """
 
     future: Future[Any]
@@ -46,10 +46,10 @@ class WorkItem:
 
 
 class WorkQueue(Naming):
-    """What is to be done, first come first served: the feed and the plan of a job in one.
+    """The queue of submitted calls, first in, first out: items and tasks of a job in one.
 
-    Each call is a task of its own, since nobody knows how long it takes, and
-    none waits at a worker while another one is free.
+    Each call is a task of its own, since its time is not known, and no call
+    waits at one worker while another is free.
     """
 
     count = ENDLESS
@@ -63,33 +63,33 @@ class WorkQueue(Naming):
         self._returned: deque[Task] = deque()
         self._taken: dict[int, WorkItem] = {}
         self._next = 0
-        # A signal's handler, or what the collector ends, may come back here.
+        # A signal handler, or a generator that garbage collection ends, may come back here.
         self._lock = threading.RLock()
-        # Whether new ones have to wait.
+        # True while waiting calls may not begin.
         self.shut = False
 
     def add(self, item: WorkItem) -> None:
-        """Have one more call made."""
+        """Append a call."""
         with self._lock:
             self._waiting.append(item)
 
     @property
     def waiting(self) -> bool:
-        """Whether any call has not begun."""
+        """True if a call has not begun."""
         return bool(self._waiting)
 
     @property
     def open(self) -> bool:
-        """Whether any call has begun that has no result yet."""
+        """True if a call has begun and has no result yet."""
         return bool(self._taken)
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to begin with."""
+        """True if no call can begin."""
         return not self._returned and (self.shut or not self._waiting)
 
     def next_task(self, workers: int = 1) -> Task | None:
-        """The next call to make, if there is one."""
+        """The next call, or None."""
         with self._lock:
             if self._returned:
                 return self._returned.popleft()
@@ -102,17 +102,17 @@ class WorkQueue(Naming):
             return None
 
     def give_back(self, tasks: Iterable[Task]) -> None:
-        """Have calls made again, whose worker ended before it came to them."""
+        """Take back calls whose worker ended before it began them."""
         with self._lock:
             self._returned.extend(tasks)
 
     def close(self, index: int) -> WorkItem | None:
-        """The call of that number, whose result is there; None if that was known before."""
+        """Remove a call that has its result, and return it; None if it was removed before."""
         with self._lock:
             return self._taken.pop(index, None)
 
     def close_all(self) -> list[WorkItem]:
-        """All calls without a result, which none of them will have."""
+        """Remove all calls without a result, and return them."""
         with self._lock:
             begun, waiting = list(self._taken.values()), list(self._waiting)
             self._taken.clear()
@@ -130,7 +130,7 @@ class WorkQueue(Naming):
             item.future.set_running_or_notify_cancel()
 
     def count_now(self) -> tuple[int, int]:
-        """How many calls have begun, and how many wait."""
+        """Numbers of calls that have begun, and that wait."""
         return len(self._taken), len(self._waiting)
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
@@ -139,17 +139,17 @@ class WorkQueue(Naming):
         return f"in a call of {item.name}" if item is not None else "in a call"
 
     def column(self, k: int, lo: int, hi: int) -> np.ndarray:
-        """What the worker gets."""
+        """Pickled calls ``lo:hi``, the items that a worker receives."""
         return np.fromiter((self._taken[index].packed for index in range(lo, hi)), object, hi - lo)
 
     def drop(self, lo: int, hi: int) -> None:
-        """Calls are let go of as they are closed."""
+        """Do nothing: calls are removed by `close`."""
 
     def measure(self, task: Task, seconds: float) -> None:
-        """The next call may be of another function."""
+        """Do nothing: the next call may be of another function."""
 
     def cut(self, index: int) -> None:
-        """No call depends on another one."""
+        """Do nothing: no call depends on another one."""
 
 
 class SubmitJob(Job):
@@ -167,10 +167,10 @@ class SubmitJob(Job):
         self.queue = feed
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
-        """Take the result of a call."""
+        """Hand the result of a call to its future."""
         item = self._items.close(task.lo)
         assert item is not None
-        self.repeat()  # before whoever waits for the result goes on
+        self.repeat()  # before a thread that waits for the result goes on
         if outcome.error is not None:  # a result that cannot be pickled
             item.future.set_exception(outcome.error)
         else:
@@ -183,11 +183,11 @@ class SubmitJob(Job):
         self.output_replay.close(task.lo, task.hi)
 
     def repeat(self) -> None:
-        """Show what calls have said, which are in no order."""
+        """Replay the output of calls, which have no order."""
         self.output_replay.repeat(self.limit, everything=True)
 
     def skip(self, task: Task, error: BaseException) -> None:
-        """Its worker died."""
+        """Hand the death of its worker to the future of a call."""
         item = self._items.close(task.lo)
         if item is not None:
             if isinstance(error, WorkerDiedError):
@@ -196,13 +196,13 @@ class SubmitJob(Job):
         self.output_replay.close(task.lo, task.hi)
 
 
-# After the last call workers keep what they know of the manager for so long: the
-# next one takes 0.2 ms then, and 1 ms otherwise.
+# Workers keep the session of the manager for so long after the last call: the next one then takes 0.2 ms, otherwise
+# 1 ms.
 LINGER_SECONDS = 0.1
 
 
 class PoolFuture(Future[Any]):
-    """A future that does not let the thread wait which is to bring its result.
+    """A future that refuses to be waited for by the thread that sets its result.
 
     Parameters
     ----------
@@ -214,20 +214,20 @@ class PoolFuture(Future[Any]):
         self._manager = manager
 
     def result(self, timeout: float | None = None) -> Any:
-        """What the call returned, or raised."""
+        """Return the result of the call, or raise its exception."""
         if not self.done():
             self._manager.check_wait()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the call raised."""
+        """Return the exception of the call, or None."""
         if not self.done():
             self._manager.check_wait()
         return super().exception(timeout)
 
 
 class ManagerThread:
-    """Takes calls, and has a thread of its own lead the workers as long as there are any.
+    """Accepts submitted calls, and runs a thread that dispatches them as long as there are any.
 
     Parameters
     ----------
@@ -239,32 +239,32 @@ class ManagerThread:
         self._pool = pool
         self._workers = workers
         self._items = WorkQueue()
-        # Entered by itself and not through the condition, which an interrupt could leave locked.
+        # Entered directly and not through the condition, which an interrupt could leave locked.
         self._lock = threading.RLock()
         self._change = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        # Set once that thread is about to end: an interrupted `join` takes it for ended.
+        # Set when that thread is about to end: an interrupted `join` takes it for ended.
         self._over = threading.Event()
-        # Whether that thread has the workers now, which calls want them, and whether all is to end.
-        self._leading = False
+        # True while that thread uses the workers; other calls that want them; True once the pool is closed, or killed.
+        self._dispatching = False
         self._wanted: set[object] = set()
         self._closing = self._killing = False
 
     @property
     def busy(self) -> bool:
-        """Whether calls have no result yet."""
+        """True if a call has no result yet."""
         return self._items.open or self._items.waiting
 
     @property
     def count(self) -> tuple[int, int]:
-        """How many calls have begun, and how many wait."""
+        """Numbers of calls that have begun, and that wait."""
         return self._items.count_now()
 
     def submit(self, item: WorkItem) -> None:
-        """Have a call made as soon as a worker is free."""
+        """Append a call; it begins as soon as a worker is free."""
         with DeferredInterrupt(), self._lock:
             if self._thread is None:
-                # Not a daemon: at its end Python waits for what has been asked for, as for other executors.
+                # Not a daemon: at exit Python waits for submitted calls, as for other executors.
                 over = threading.Event()
                 thread = threading.Thread(target=self._run, args=(over,), name="parwise-manager")
                 thread.start()
@@ -273,13 +273,13 @@ class ManagerThread:
         self._pool.wake()
 
     def check_wait(self) -> None:
-        """Refuse to wait in the thread that would have to bring what is waited for."""
+        """Raise a RuntimeError in the manager's own thread, which cannot wait for itself."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a callback of one of the pool's own futures cannot wait for its workers")
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the workers for another kind of call: what has begun comes to its end first, and the rest waits."""
+        """Reserve the workers for a mapped call: submitted calls that have begun finish first, the others wait."""
         self.check_wait()
         call = object()
         try:
@@ -289,12 +289,12 @@ class ManagerThread:
                     self._items.shut = True
                 self._pool.wake()
                 with self._lock:
-                    self._change.wait_for(lambda: not self._leading)
+                    self._change.wait_for(lambda: not self._dispatching)
                 yield
             finally:
                 self._end_turn(call)
         finally:
-            self._end_turn(call)  # again, in case that an interrupt came in the midst of it
+            self._end_turn(call)  # again, if an interrupt came during it
 
     def _end_turn(self, call: object) -> None:
         with self._lock:
@@ -303,18 +303,18 @@ class ManagerThread:
             self._change.notify_all()
 
     def close(self, wait: bool, cancel: bool, kill: bool) -> None:
-        """End the workers, once calls have their results; may be said again, to wait or to have it sooner.
+        """End the workers once calls have their results; may be called again, to wait or to end them sooner.
 
         Parameters
         ----------
         wait : bool
-            Whether to wait for that.
+            True to wait until they have ended.
         cancel : bool
-            Whether calls that have not begun are left out.
+            True to cancel calls that have not begun.
         kill : bool
-            Whether workers are ended in the midst of theirs.
+            True to kill workers that are computing.
         """
-        if self._pool.owned_by_parent:  # locks may be held by threads that are not there
+        if self._pool.owned_by_parent:  # a forked child: locks may be held by threads that it has not
             return
         if cancel:
             self._items.cancel()
@@ -332,18 +332,18 @@ class ManagerThread:
             thread.join()
 
     def _run(self, over: threading.Event) -> None:
-        """In the manager's own thread."""
+        """The manager thread."""
         try:
             while self._take_turn():
                 try:
                     with self._pool.lock:
-                        self._lead()
+                        self._dispatch()
                 except BaseException as error:
                     for item in self._items.close_all():
                         item.future.set_exception(error)
                 finally:
                     with self._lock:
-                        self._leading = False
+                        self._dispatching = False
                         self._change.notify_all()
             if self._closing:
                 with self._pool.lock:
@@ -352,19 +352,19 @@ class ManagerThread:
             over.set()
 
     def _take_turn(self) -> bool:
-        """Wait until no other call wants the workers, and tell whether there is anything to do."""
+        """Wait until no mapped call wants the workers; return True if submitted calls are left."""
         with self._lock:
             self._change.wait_for(lambda: not self._wanted)
-            self._leading = self.busy
-            if not self._leading:
+            self._dispatching = self.busy
+            if not self._dispatching:
                 self._thread = None
-            return self._leading
+            return self._dispatching
 
-    def _lead(self) -> None:
-        """Lead the workers until there is nothing to do, or somebody else wants them."""
+    def _dispatch(self) -> None:
+        """Dispatch submitted calls until none is left, or a mapped call wants the workers."""
         items = self._items
-        service = SubmitJob(items, self._workers)
-        with Dispatcher(service, self._pool) as dispatcher:
+        job = SubmitJob(items, self._workers)
+        with Dispatcher(job, self._pool) as dispatcher:
             dispatcher.start()
             while not (items.empty and not items.open and (self._wanted or self._closing)):
                 if self._killing:
@@ -372,6 +372,6 @@ class ManagerThread:
                 dispatcher.assign_tasks()
                 idle = not self.busy
                 dispatcher.step(LINGER_SECONDS if idle else None)
-                service.repeat()
+                job.repeat()
                 if idle and not self.busy:
                     return

@@ -60,21 +60,21 @@ class ThreadRunner(ExecutorRunner):
         """A task for the calling thread: the next one, or one that waits in the executor."""
         if self._computes and (task := self._job.queue.next_task(self.task_seconds, self.workers + 1)) is not None:
             return task
-        if self._computes or not any(future.running() or future.done() for future in self._flying):
-            for future in self._flying:
+        if self._computes or not any(future.running() or future.done() for future in self._submitted):
+            for future in self._submitted:
                 if future.cancel():
-                    return self._flying.pop(future)
+                    return self._submitted.pop(future)
         return None
 
     def cancel(self) -> None:
         """Cancel tasks that have not begun, and wait for those that have: they use this process's memory."""
         if os.getpid() == self._owner:
-            begun = [future for future in self._flying if not future.cancel()]
+            begun = [future for future in self._submitted if not future.cancel()]
             if not self.within:
                 wait(begun)
 
     def _submit(self, task: Task) -> None:
-        self._flying[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
+        self._submitted[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
 
     def _compute(self, task: Task) -> None:
         thread = threading.get_ident()
