@@ -1,4 +1,4 @@
-"""The functions that users call."""
+"""`parallel_apply`, and `plan`, which shows its blocks."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def parallel_apply(
     func : callable
         An element function ``func(*elements, *args, **kwargs)``; or, with
         `vectorized`, a block function that takes runs of elements and keeps
-        `axis`. It may be a lambda or come from a notebook, and gets copies
-        that it may write to where it could in the loop.
+        `axis`. It may be a lambda or come from a notebook. It gets copies, and
+        may write to them where it could write to the elements in the loop.
     *arrays : ndarray or array_like
-        Mapped together; all of one length along `axis`. What is not an ndarray
-        (a zarr or h5py dataset) is read block by block.
+        Mapped together; all have the same length along `axis`. A dataset that is
+        no ndarray (zarr, h5py) is read block by block.
     axis : int or tuple of int, optional
-        What is mapped over: ``axis=(1, 2)`` calls `func` once per pixel with
-        ``a[:, i, j]``.
+        Axis or axes to loop over: ``axis=(1, 2)`` calls `func` once per pixel
+        with ``a[:, i, j]``.
     args : tuple, optional
         Further arguments of every call. Large arrays go to each worker once.
     kwargs : dict, optional
@@ -56,21 +56,21 @@ def parallel_apply(
         remainder of one element joins the block before it.
     depth : int, optional
         Elements of its neighbours that a block also gets, on each side. The
-        function must keep the length; what belongs to the neighbours is cut off
-        its result.
+        function must keep the length; the neighbours' part of its result is cut
+        off.
     boundary : {"reflect", "symmetric", "nearest", "wrap", "constant"}, optional
-        What stands beyond the ends of the array, in the words of `numpy.pad`
-        ("nearest" is its "edge"); ``("constant", value)`` for other values than
+        Values beyond the ends of the array, in the words of `numpy.pad`
+        ("nearest" is its "edge"); ``("constant", value)`` for a value other than
         0. None, the default: the first and last blocks are shorter.
     out : array, optional
-        Where to put the result (a tuple of arrays for a tuple result); cast as
-        NumPy's ufuncs cast, by "same_kind".
+        Array to store the result in (a tuple of arrays for a tuple result), cast
+        as NumPy's ufuncs do, by "same_kind".
     rng : int, SeedSequence, BitGenerator or Generator, optional
-        If given, `func` gets ``rng=``, a `numpy.random.Generator` of its
-        element's own: that of ``np.random.default_rng(seed).spawn(n)[i]`` for
-        an int, whatever the workers and executor. One per block, for block
-        functions. Of anything but an int each call takes one child
-        (``rng.spawn(1)``), and so another call other numbers.
+        If given, `func` gets ``rng=``, a `numpy.random.Generator` of its own for
+        each element (or block): for an int that of
+        ``np.random.default_rng(seed).spawn(n)[i]``, with any workers and
+        executor. Given a Generator, each call spawns a child from it, so a
+        second call draws different numbers.
     **options
         How the call runs; see `parwise.Options`.
 
@@ -88,11 +88,12 @@ def parallel_apply(
     TypeError, ValueError
         For a wrong argument, before any work.
     WorkerDiedError
-        If a worker process ended in the midst of an element.
+        If a worker process ended while it computed an element.
     NotReproducibleError
-        If `verify` is True and a worker gave other bits than this process.
+        If `verify` is True and a worker computed different bits than this process.
     Exception
-        Whatever `func` raised for the lowest index, with a note that names it.
+        The exception that `func` raised for the lowest index, with a note that
+        names the index.
 
     Examples
     --------
@@ -144,10 +145,10 @@ def plan(
     depth: int = 0,
     boundary: Any = None,
 ) -> list[Block]:
-    """The blocks that `parallel_apply` gives to a block function.
+    """The blocks with which `parallel_apply` calls a block function.
 
-    They depend on the arrays' shape and dtype, `chunk` and `depth` alone, never
-    on the workers: so does the result.
+    They depend on the shape and dtype of the arrays, on `chunk` and on `depth`,
+    never on the workers. So does the result.
 
     Parameters
     ----------
@@ -193,4 +194,4 @@ def plan(
 
 
 def _nothing(block: Any) -> None:
-    """Stands in where a function is asked for and never called."""
+    """A function for a call that is never run."""

@@ -30,7 +30,7 @@ def parallel_map(
 ) -> list[T]:
     """Map a function over items of any kind, on all cores.
 
-    The list that it gives is that of the plain loop,
+    Returns the list of the plain loop,
     ``[func(item, *args, **kwargs) for item in items]``, in order.
 
     Parameters
@@ -40,8 +40,8 @@ def parallel_map(
         notebook.
     *iterables : iterable
         Lists, tuples, generators: mapped together. Items may be anything that
-        can be pickled: images of different sizes, file names, records. From an
-        iterator no more items are taken than are at work, and a few.
+        can be pickled: images of different sizes, file names, records. An
+        iterator is read only a few items ahead of the workers.
     drop_none : bool, optional
         Leave out results that are None.
     args : tuple, optional
@@ -51,28 +51,28 @@ def parallel_map(
     rng : optional
         As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
     **options
-        How the call runs; see `parwise.Options`. With ``errors="ignore"`` the
-        result is None where there is none.
+        How the call runs; see `parwise.Options`. With ``errors="ignore"`` a
+        missing result is None.
 
     Returns
     -------
     list
-        What `func` returned, item by item.
+        Results of `func`, item by item.
 
     Raises
     ------
     TypeError
         For a wrong argument, before any work.
     ValueError
-        If the iterables are of different length.
+        If the iterables have different lengths.
     Exception
-        Whatever `func`, or an iterator, raised first, with a note that names
+        The first exception of `func` or of an iterator, with a note that names
         the item.
 
     See Also
     --------
     parallel_apply : For arrays.
-    parallel_imap : Yields results as they come.
+    parallel_imap : Yields results as soon as they are there.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def parallel_map(
     >>> parallel_map(lambda x: x if x % 2 else None, range(5), drop_none=True)
     [1, 3]
 
-    It is what SciPy's ``workers=`` wants:
+    SciPy's ``workers=`` takes it:
 
     >>> from scipy.optimize import differential_evolution, rosen
     >>> found = differential_evolution(
@@ -107,13 +107,13 @@ def parallel_imap(
     rng: Any = None,
     **options: Unpack[Options],
 ) -> Iterator[T]:
-    """Map a function over items of any kind, and yield its results in order as they come.
+    """Map a function over items of any kind, and yield its results in order as soon as they are there.
 
-    Like ``map(func, *iterables)`` it begins with the first ``next``, takes items
-    only as it needs them, in the thread that asks for results, and may be
-    left at any time. Workers compute ahead of who asks, but only by a few items
-    (or 0.1 s of work) each, so that endless input and results that fill the
-    memory together are no trouble.
+    Like ``map(func, *iterables)`` it begins with the first ``next``, reads items
+    only as it needs them, in the thread that takes the results, and may be
+    left at any time. Each worker computes ahead by a few items (or 0.1 s of
+    work) only, so endless input works, and so do results that together would
+    fill the memory.
 
     Parameters
     ----------
@@ -132,27 +132,27 @@ def parallel_imap(
         As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
     **options
         How the call runs; see `parwise.Options`. ``verify=True`` and "full" are
-        not possible, since results are gone by the time they could be compared.
+        refused, since results are no longer there when they could be compared.
 
     Yields
     ------
     object
-        What `func` returned, item by item.
+        Results of `func`, item by item.
 
     Raises
     ------
     TypeError
         For a wrong argument, at once.
     ValueError
-        If the iterables are of different length: at once if all have one,
-        otherwise at the end of the shortest.
+        If the iterables have different lengths: at once if all have a known
+        length, otherwise at the end of the shortest.
     Exception
-        Whatever `func`, or an iterator, raised, once the results before it have
-        been yielded, with a note that names the item.
+        The exception of `func` or of an iterator, after the results before it,
+        with a note that names the item.
 
     See Also
     --------
-    parallel_map : Gives a list, and may compare its results.
+    parallel_map : Returns a list, and can compare its results.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: A
 
 
 def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
-    """Give a function a way to be mapped, and leave it as it is.
+    """Add `func.parallel` to a function, and leave the function as it is.
 
     ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
     cores. Use it bare or with options; or set ``func.parallel = parallel(func).parallel``.
@@ -192,7 +192,7 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     Parameters
     ----------
     func : callable
-        Stays itself: it is called, pickled and documented as before.
+        It is called, pickled and documented as before.
     **options
         How its calls run; see `parwise.Options`.
 
@@ -200,9 +200,9 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     -------
     callable
         `func`, with the attribute ``parallel``: a function of a sequence, or any
-        iterable, and of further arguments that each call gets. Of an array it
-        gives the array that `parallel_apply` gives, of anything else a list,
-        without the results that are None.
+        iterable, and of further arguments of every call. For an array it
+        returns the array of `parallel_apply`, for anything else a list, without
+        the results that are None.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Worker processes of one's own: `Pool`."""
+"""`Pool`: a `concurrent.futures.Executor` with worker processes of its own."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from .map import parallel_imap
 
 T = TypeVar("T")
 
-# Of `map`: so many chunks for each worker, in case they take unevenly long.
+# Chunks of `map` for each worker: more than one, in case they take unevenly long.
 CHUNKS = 8
 
 
 class Pool(Executor):
-    """Worker processes of their own, kept for as many calls as wanted.
+    """Worker processes of its own, for any number of calls.
 
-    Calls without one share the worker processes that parwise keeps anyway; a
-    pool is for those that are to have others: prepared by an initializer, in
-    another number, or ended at a known place. It starts them when they are
-    first needed, in 0.1 s. It is a `concurrent.futures.Executor`, and other
-    calls run in it by ``executor=pool``, with all that they promise.
+    Calls without a pool share the worker processes that parwise keeps. A pool is
+    for calls that need different ones: prepared by an initializer, in another
+    number, or ended at a known place. Its workers start when they are first
+    needed, in 0.1 s. It is a `concurrent.futures.Executor`, and other calls run
+    in it with ``executor=pool``, with all their promises.
 
     Parameters
     ----------
@@ -48,11 +48,11 @@ class Pool(Executor):
         Processes. None, the default, is the number of CPUs that this process
         may use.
     initializer : callable, optional
-        Called once in each worker before anything else, to open files or load
-        models, say. Functions that are mapped in such a pool never run in this
-        process. What it raises is raised by every call.
+        Called once in each worker before anything else, for example to open
+        files or load models. Functions that are mapped in such a pool never run
+        in this process. Every call raises an exception of the initializer.
     initargs : tuple, optional
-        Its arguments.
+        Arguments of the initializer.
 
     Attributes
     ----------
@@ -69,9 +69,10 @@ class Pool(Executor):
 
     Notes
     -----
-    A worker that dies costs the call that it was at a `WorkerDiedError`, no
-    other, and is replaced. Left by an exception, a ``with`` block cancels calls
-    that have not begun; Ctrl-C also ends those that have.
+    A worker that dies costs one call, the one that it computed, a
+    `WorkerDiedError`, and is replaced. If an exception leaves the ``with``
+    block, calls that have not begun are cancelled; Ctrl-C also ends those that
+    have.
 
     Examples
     --------
@@ -104,21 +105,21 @@ class Pool(Executor):
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
-        # One call at a time of those that have no other process to run in.
+        # Isolated calls run one at a time: they have no other process to run in.
         self._turn = threading.Lock()
-        # A pool that nobody has any more ends its workers once they have done what was asked for.
+        # A pool without references ends its workers once submitted calls have their results.
         self._end = weakref.finalize(self, self._manager.close, wait=False, cancel=False, kill=False)
         self._end.atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have ``fn(*args, **kwargs)`` called in a worker.
+        """Call ``fn(*args, **kwargs)`` in a worker.
 
         Parameters
         ----------
         fn : callable
             It may be a lambda or come from a notebook.
         *args, **kwargs
-            Its arguments.
+            Arguments of the function.
 
         Returns
         -------
@@ -129,12 +130,12 @@ class Pool(Executor):
         RuntimeError
             If the pool is shut down, or belongs to another process.
         TypeError
-            If something cannot be sent to a worker.
+            If the function or an argument cannot be sent to a worker.
         """
         self._check_open()
         future: Future[T] = PoolFuture(self._manager)
         if is_nested():
-            # In a mapped function, which may have the workers: it cannot wait for them.
+            # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
         try:
@@ -156,7 +157,7 @@ class Pool(Executor):
         Returns
         -------
         object
-            What `func` returned; or what it raised is raised.
+            Result of `func`; an exception of it is raised.
         """
         return self.submit(func, *args, **(kwargs or {})).result()
 
@@ -167,7 +168,7 @@ class Pool(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
     ) -> Iterator[T]:
-        """Begin ``fn(*items)`` for all items at once, and give an iterator over the results, in order.
+        """Begin ``fn(*items)`` for all items at once, and return an iterator over the results, in order.
 
         Parameters
         ----------
@@ -177,18 +178,18 @@ class Pool(Executor):
         timeout : float, optional
             Seconds from now after which waiting for a result raises TimeoutError.
         chunksize : int, optional
-            Items that go to a worker together. None, the default, makes eight
-            chunks for each worker.
+            Items that are sent to a worker together. None, the default, makes
+            eight chunks for each worker.
 
         Returns
         -------
         iterator
-            What `fn` raised is raised where its result would come.
+            An exception of `fn` is raised in the place of its result.
 
         See Also
         --------
-        imap : Takes items only as results are asked for.
-        parwise.parallel_map : With ``executor=pool``, finds out the size of chunks.
+        imap : Reads items only as results are taken.
+        parwise.parallel_map : With ``executor=pool``, chooses the size of chunks.
         """
         if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
             raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
@@ -198,13 +199,13 @@ class Pool(Executor):
         return _flat(super().map(_Chunk(fn), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
-        """Yield ``func(*items)`` in order, taking items only as they are needed.
+        """Yield ``func(*items)`` in order, reading items only as they are needed.
 
         Parameters
         ----------
         func : callable
         *iterables : iterable
-            Of one length.
+            Of equal lengths.
         **options
             As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
             starts workers of its own, which may be killed.
@@ -217,14 +218,14 @@ class Pool(Executor):
         return parallel_imap(func, *iterables, executor=self, **options)  # type: ignore[misc]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers once all calls have their results; no new ones are taken.
+        """End the workers once all calls have their results; new calls are refused.
 
         Parameters
         ----------
         wait : bool, optional
-            Whether to wait for that.
+            True to wait until they have ended.
         cancel_futures : bool, optional
-            Whether to cancel calls that have not begun.
+            True to cancel calls that have not begun.
         """
         self._shut(wait, cancel_futures, kill=False)
 
@@ -249,13 +250,13 @@ class Pool(Executor):
         self._check_open()
         self._check_wait()
         settings = job.call.settings
-        # Its iterator may wait for this pool itself, as a chain of maps does.
+        # The iterator may wait for this pool itself, as in a chain of maps.
         lazy = job.call.feed is not None and job.call.count == ENDLESS
         if settings.needs_killable_workers and lazy:
             with self._spare() as spare:
                 processes.run(job, spare)
         elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
-            # Beside the calls that its workers are at.
+            # The workers compute submitted calls, or may have to.
             run_in_executor(job)
         elif settings.isolate:
             with self._turn, self._manager.turn():
@@ -266,7 +267,7 @@ class Pool(Executor):
 
     @contextlib.contextmanager
     def _spare(self) -> Iterator[WorkerPool]:
-        """Workers like the pool's own, for a call that may end some while others wait for this pool."""
+        """Workers like the pool's own, for a call that may kill some while other calls use this pool."""
         self._check_open()
         spare = WorkerPool(initializer=self._initializer)
         try:
@@ -285,11 +286,11 @@ class Pool(Executor):
 
     @property
     def _max_workers(self) -> int:
-        """As other executors of the standard library tell it."""
+        """Workers, by the name that executors of the standard library have for them."""
         return self.workers
 
     def _state(self) -> tuple[str, int, int, int]:
-        """Whether it is open; and workers that are up, calls that have begun, and that wait."""
+        """The state in a word, and numbers of workers that are up, and of calls that have begun and that wait."""
         begun, waiting = self._manager.count
         return "closed" if self._closed else "open", len(self._pool.workers), begun, waiting
 
@@ -314,7 +315,7 @@ class Pool(Executor):
 
 
 class _Chunk:
-    """A function of many items."""
+    """A function of a chunk of items."""
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self._func = func
@@ -325,14 +326,14 @@ class _Chunk:
         try:
             results.extend(itertools.starmap(self._func, chunk))
             if len(results) < len(chunk):
-                raise StopIteration  # of the function, which `starmap` takes for its own end
+                raise StopIteration  # raised by the function, which `starmap` takes for its own end
         except BaseException as error:
             return results, pack_error(error)
         return results, None
 
 
 def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
-    """Results of chunks one by one, and the first error behind those before it."""
+    """Yield the results of chunks one by one, and raise the first error behind the results before it."""
     for results, error in chunks:
         yield from results
         if error is not None:
@@ -340,7 +341,7 @@ def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
 
 
 def _ends(error: BaseException | None) -> bool:
-    """Whether it is Ctrl-C or the like."""
+    """Tell whether an exception ends the program, as Ctrl-C does."""
     return error is not None and not isinstance(error, Exception)
 
 

@@ -1,4 +1,4 @@
-"""Results one after another, computed ahead of who asks for them, but not far."""
+"""Run a checked call: to its result, or one result at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._verify.audit import audit
 
 
 def compute(call: Call) -> Any:
-    """The result of a call that has been checked."""
+    """Return the result of a checked call."""
     if not is_observed(call):
         return _compute(call, UNOBSERVED)
     with Observer(call) as observer:
@@ -43,8 +43,8 @@ def _compute(call: Call, observer: NullObserver) -> Any:
     return job.finish()
 
 
-# Tasks that each worker is ahead of who asks: one at hand, one that waits, and
-# as many done, in case their lengths are uneven.
+# Tasks by which each worker is ahead of the results taken: one being computed, one that waits, and two finished ones,
+# in case their lengths are uneven.
 AHEAD = 4
 # While results are at hand, runners are polled no more often than this.
 PAUSE_SECONDS = 0.001
@@ -53,7 +53,7 @@ PAUSE_SECONDS = 0.001
 def stream(call: Call) -> Generator[Any, None, None]:
     """Yield the results of a call over items, in order.
 
-    Nothing is computed, and no item taken, before the first one is asked for.
+    Nothing is computed, and no item read, before the first result is taken.
     """
     with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
@@ -61,7 +61,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
             try:
                 yield from _results(job, runner)
             except GeneratorExit:
-                # Nobody wants the rest; what workers are at they may bring to its end.
+                # No other result is wanted; workers may finish the tasks that they hold.
                 return
         if job.disputed is not None:
             audit(job)
@@ -72,11 +72,11 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
     feed, output, queue = job.call.feed, cast(ListOutput, job.output), job.queue
     assert feed is not None
     index, clock = 0, time.perf_counter
-    # A forked child has the workers' channels too, and would take the parent's results.
+    # A forked child has the channels of the workers too, and would take the parent's results.
     owner = None if isinstance(runner, SerialRunner) else os.getpid()
     while True:
         _check_owner(owner)
-        # Whichever thread asks: the plain loop would take its items there.
+        # The thread that takes the results, since the plain loop would read its items there.
         feed.adopt_thread()
         size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
         feed.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
