@@ -36,7 +36,7 @@ def is_worth_a_try(settings: Settings, count: int, seconds: float | None) -> boo
     seconds : float, optional
         How long the function took for the first one.
     """
-    if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
+    if settings.needs_runner:
         return False
     if seconds is not None:
         return seconds < QUICK_SECONDS

@@ -106,11 +106,9 @@ def collect(
     return found
 
 
-def is_serial(settings: Settings, count: int = 2) -> bool:
-    """Whether NumPy's own loop does all that is asked for."""
-    if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
-        return False
-    return count < 2 or settings.serial_reason(count, is_nested()) is not None
+def loop_suffices(settings: Settings, count: int = 2) -> bool:
+    """True if NumPy's own loop does all that is asked for."""
+    return not settings.needs_runner and (count < 2 or settings.serial_reason(count, is_nested()) is not None)
 
 
 def refuse_options(settings: Settings, what: str) -> None:

@@ -21,9 +21,9 @@ from .outputs import (
     Outputs,
     collect,
     is_plain,
-    is_serial,
     iteration_order,
     loop_shape,
+    loop_suffices,
     objects_of,
     refuse_options,
 )
@@ -45,7 +45,7 @@ def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) 
         return NotImplemented
     shape = loop_shape([one.shape for one in objects])
     count = 0 if shape is None else math.prod(shape)
-    if shape is None or not count or is_serial(settings, count) or (otypes is not None and not len(otypes)):
+    if shape is None or not count or loop_suffices(settings, count) or (otypes is not None and not len(otypes)):
         return NotImplemented
     objects = [one.view(np.ndarray) for one in objects]
     begun = time.perf_counter()
@@ -177,7 +177,7 @@ def map_arrays(binding: Binding, settings: Settings, otypes: Any, signature: str
     loops = [one.shape[: one.ndim - len(dims)] for one, dims in zip(arrays, given, strict=True)]
     shape = loop_shape(loops)
     count = 0 if shape is None else math.prod(shape)
-    if shape is None or not count or is_serial(settings, count):
+    if shape is None or not count or loop_suffices(settings, count):
         return NotImplemented
     # As NumPy makes them: read-only, with strides of 0.
     lead = shape or (1,)
@@ -334,7 +334,7 @@ class vectorize(np.vectorize):  # noqa: N801 - NumPy's name
         """Map over arguments, broadcast to one shape."""
         settings = resolve(self._options)
         pyfunc: Any = self.pyfunc
-        if pyfunc is np._NoValue or is_serial(settings):
+        if pyfunc is np._NoValue or loop_suffices(settings):
             return super().__call__(*args, **kwargs)
         binding = Binding(pyfunc, args, kwargs, self.excluded)
         result = self._mapped(binding, settings)

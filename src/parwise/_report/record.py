@@ -12,7 +12,7 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.input_items import ENDLESS
 from .._core.kernel import Outcome, is_nested
-from .._core.settings import Settings
+from .._core.settings import Settings, executor_name
 from .._system.limits import cpu_count
 
 # Tasks that follow each other this closely, as a part of the time since the
@@ -89,7 +89,7 @@ class CallRecord:
         self._called: float | None = None
         self._wanted_workers = call.settings.workers
         self.function = name_of(call.func)
-        self.executor = _executor_name(call.settings)
+        self.executor = executor_name(call.settings.executor)
         self.elements = 0
         self.seconds = 0.0
         self.caller = Timeline("caller")
@@ -194,11 +194,6 @@ def name_of(func: Callable[..., Any]) -> str:
             break
         func, seen = inner, seen + 1
     return str(getattr(func, "__name__", type(func).__name__))
-
-
-def _executor_name(settings: Settings) -> str:
-    executor = settings.executor
-    return executor if isinstance(executor, str) else type(executor).__name__
 
 
 def _why_after_all(settings: Settings) -> str:

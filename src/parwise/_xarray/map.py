@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
+from .._core.results import tuple_of
 from .combine import combined
 from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
@@ -31,7 +32,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     results = run(request, arranged(frame, axes), axes, frame.labels)
     if isinstance(results, tuple):
         columns = zip(results, names_of_columns(request, len(results)), dtypes_of(request, len(results)), strict=True)
-        return _like(results, [_finish(frame, request, axes, *column) for column in columns])
+        return tuple_of(type(results), [_finish(frame, request, axes, *column) for column in columns])
     return _finish(frame, request, axes, results, names_of_columns(request, 1)[0], dtypes_of(request, 1)[0])
 
 
@@ -89,13 +90,7 @@ def _map_views(frame: MappedArrays, request: Request, axes: tuple[int, ...]) -> 
         else:
             boxes = column.ravel() if request.vectorized else column
             made.append(combined(boxes, frame.arrays[0], frame.dims, request.keep_attrs))
-    return _like(results, made) if isinstance(results, tuple) else made[0]
-
-
-def _like(results: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
-    """The items in a tuple of that type."""
-    made: tuple[Any, ...] = getattr(type(results), "_make", type(results))(items)
-    return made
+    return tuple_of(type(results), made) if isinstance(results, tuple) else made[0]
 
 
 def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
@@ -130,7 +125,7 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
     if width is None:
         return _assemble(dataset, results, request)
     parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(width)]
-    return _like(mapped[0], [_assemble(dataset, part, request) for part in parts])
+    return tuple_of(type(mapped[0]), [_assemble(dataset, part, request) for part in parts])
 
 
 def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
