@@ -13,7 +13,7 @@ from ..errors import user_level
 from .call import Call, result_axes
 from .indexing import Task
 from .output_column import OutputColumn, gap_value
-from .results import Column, Form, Results, Stack, unstacked
+from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
 # So many indices are named in the warning.
 NAMED = 20
@@ -174,10 +174,7 @@ class ArrayOutput(Output):
         if not self._begun:  # no element, no call: np.asarray([])
             return self._empty()
         arrays = [column.finish(gaps) for column in self._columns]
-        if self._wrap is None:
-            return arrays[0]
-        make = getattr(self._wrap, "_make", self._wrap)  # named tuples take items one by one
-        return make(arrays)
+        return arrays[0] if self._wrap is None else tuple_of(self._wrap, arrays)
 
     def _empty(self) -> Any:
         out = self._call.out

@@ -87,8 +87,22 @@ def detached(result: Any) -> Any:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
-    # Not by its type's own call, which may want other arguments.
-    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
+    return tuple_of(type(result), list(map(detached, result))) if np.ndarray in map(type, result) else result
+
+
+def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
+    """Make a tuple of type `kind`, without a call of the type, which may want different arguments.
+
+    Examples
+    --------
+    >>> from collections import namedtuple
+    >>> tuple_of(namedtuple("Fit", "slope offset"), [2.0, 1.0])
+    Fit(slope=2.0, offset=1.0)
+    """
+    try:
+        return tuple.__new__(kind, items)
+    except TypeError:  # types made in C, such as time.struct_time
+        return kind(items)
 
 
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:

@@ -43,6 +43,11 @@ class Settings(NamedTuple):
         """Whether what happens to workers is to be seen to, which no executor does for its calls."""
         return self.timeout is not None or self.retries > 0
 
+    @property
+    def needs_runner(self) -> bool:
+        """True if an option asks for more than a plain loop does: isolation, gaps, a check of results, progress."""
+        return bool(self.isolate or self.ignore or self.verify or self.progress is not None)
+
     def serial_reason(self, tasks: int, nested: bool, what: str = "element") -> str | None:
         """Why a call of so many tasks can only be the plain loop, if that is clear from the beginning."""
         if self.executor == "serial":
@@ -125,7 +130,7 @@ def _isolate(value: Any, executor: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"isolate must be a bool, got {value!r} of type {type(value).__name__}")
     if value and (executor in ("threads", "serial") or is_thread_pool(executor)):
-        name = executor if isinstance(executor, str) else type(executor).__name__
+        name = executor_name(executor)
         raise ValueError(f"isolate=True needs worker processes, but executor={name!r} runs in this one")
     return value
 
@@ -161,8 +166,8 @@ def _timeout(value: Any, executor: Any) -> float | None:
         raise ValueError(f"timeout must be more than 0 seconds, got {value}; timeout=None sets no limit")
     if executor != "processes" and not is_pool(executor):
         raise ValueError(
-            f"timeout={value} needs worker processes that can be killed, but executor={_name(executor)} has none of "
-            "parwise's own; leave one of the two out"
+            f"timeout={value} needs worker processes that can be killed, but executor={executor_name(executor)!r} has "
+            "none of parwise's own; leave one of the two out"
         )
     # Longer than any poll can wait is as good as for ever.
     return min(float(value), 1e6)
@@ -172,7 +177,7 @@ def _retries(value: Any, executor: Any) -> int:
     retries = check_int("retries", value, 0)
     if retries and not (isinstance(executor, str) or is_pool(executor)):
         raise ValueError(
-            f"retries={value} is for parwise's own worker processes; {_name(executor)} has rules of its own "
+            f"retries={value} is for parwise's own worker processes; {executor_name(executor)} has rules of its own "
             "for what it lost"
         )
     return retries
@@ -185,8 +190,9 @@ def _progress(value: Any, executor: Any) -> Any:
     return checked_progress(value)
 
 
-def _name(executor: Any) -> str:
-    return repr(executor) if isinstance(executor, str) else type(executor).__name__
+def executor_name(executor: Any) -> str:
+    """The executor's name, or that of its class."""
+    return executor if isinstance(executor, str) else type(executor).__name__
 
 
 #: Of each option that has a value of its own: its field in `Settings`, and what checks and converts it.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from .._core.options import resolve
-from .outputs import Outputs, collect, is_plain, is_serial, refuse_options
+from .outputs import Outputs, collect, is_plain, loop_suffices, refuse_options
 
 
 def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     array([5., 2., 7.])
     """
     settings = resolve({})
-    array = None if is_serial(settings) else _as_plain_array(arr)
+    array = None if loop_suffices(settings) else _as_plain_array(arr)
     if array is None:
         refuse_options(settings, f"arr of type {type(arr).__name__}")
         return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
@@ -87,7 +87,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     axes = tuple(k for k in range(array.ndim) if k != along)
     shape = tuple(array.shape[k] for k in axes)
     count = math.prod(shape)
-    if not count or is_serial(settings, count):
+    if not count or loop_suffices(settings, count):
         return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
     source, mapped = (array, axes) if axes else (array[np.newaxis], (0,))
     outputs = Outputs(collect(func1d, [source], mapped, settings, args, kwargs), shape)

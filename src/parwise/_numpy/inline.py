@@ -38,7 +38,7 @@ def should_start_inline(settings: Settings, count: int, seconds: float | None) -
     seconds : float, optional
         Duration of the call for the first element, if it was made.
     """
-    if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
+    if settings.needs_runner:
         return False
     if seconds is not None:
         return seconds < QUICK_SECONDS

@@ -116,11 +116,9 @@ def collect(
     return found
 
 
-def is_serial(settings: Settings, count: int = 2) -> bool:
+def loop_suffices(settings: Settings, count: int = 2) -> bool:
     """Return True if NumPy's own loop does all that the settings ask for."""
-    if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
-        return False
-    return count < 2 or settings.serial_reason(count, is_nested()) is not None
+    return not settings.needs_runner and (count < 2 or settings.serial_reason(count, is_nested()) is not None)
 
 
 def refuse_options(settings: Settings, what: str) -> None:

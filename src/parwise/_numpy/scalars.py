@@ -19,9 +19,9 @@ from .outputs import (
     Outputs,
     are_plain,
     collect,
-    is_serial,
     iteration_axes,
     loop_shape,
+    loop_suffices,
     object_array,
 )
 
@@ -40,7 +40,7 @@ def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) 
         return NotImplemented
     shape = loop_shape([one.shape for one in objects])
     count = 0 if shape is None else math.prod(shape)
-    if shape is None or not count or is_serial(settings, count) or (otypes is not None and not len(otypes)):
+    if shape is None or not count or loop_suffices(settings, count) or (otypes is not None and not len(otypes)):
         return NotImplemented
     objects = [one.view(np.ndarray) for one in objects]
     start = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._core.settings import Settings
 from .binding import Binding
-from .outputs import Outputs, are_plain, collect, is_serial, loop_shape
+from .outputs import Outputs, are_plain, collect, loop_shape, loop_suffices
 
 #: Names of the core dimensions of each argument (or output), as in ``(m,n),(n)``.
 CoreDims: TypeAlias = list[tuple[str, ...]]
@@ -38,7 +38,7 @@ def map_core_arrays(binding: Binding, settings: Settings, otypes: Any, signature
     loop_shapes = [one.shape[: one.ndim - len(dims)] for one, dims in zip(arrays, input_dims, strict=True)]
     shape = loop_shape(loop_shapes)
     count = 0 if shape is None else math.prod(shape)
-    if shape is None or not count or is_serial(settings, count):
+    if shape is None or not count or loop_suffices(settings, count):
         return NotImplemented
     # Views as NumPy makes them: read-only, with strides of 0.
     lengths = shape or (1,)

@@ -10,7 +10,7 @@ import numpy as np
 from .._core.options import Options, resolve
 from .._core.settings import Settings
 from .binding import Binding
-from .outputs import is_serial, refuse_options
+from .outputs import loop_suffices, refuse_options
 from .scalars import map_scalars
 from .signature import map_core_arrays
 
@@ -114,7 +114,7 @@ class vectorize(np.vectorize):  # noqa: N801 - NumPy's name
         """Map the function over the arguments, broadcast to one shape."""
         settings = resolve(self._options)
         pyfunc: Any = self.pyfunc
-        if pyfunc is np._NoValue or is_serial(settings):
+        if pyfunc is np._NoValue or loop_suffices(settings):
             return super().__call__(*args, **kwargs)
         binding = Binding(pyfunc, args, kwargs, self.excluded)
         result = self._map(binding, settings)

@@ -12,7 +12,7 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.input_items import ENDLESS
 from .._core.kernel import Outcome, is_nested
-from .._core.settings import Settings
+from .._core.settings import Settings, executor_name
 from .._system.limits import cpu_count
 from .null_observer import NullObserver
 
@@ -109,7 +109,7 @@ class CallRecord(NullObserver):
         self._start_time: float | None = None
         self._wanted_workers = call.settings.workers
         self.function = name_of(call.func)
-        self.executor = _executor_name(call.settings)
+        self.executor = executor_name(call.settings.executor)
         self.elements = 0
         self.seconds = 0.0
         self.caller = Timeline("caller")
@@ -234,11 +234,6 @@ def name_of(func: Callable[..., Any]) -> str:
 def known_count(call: Call) -> int | None:
     """Number of elements of a call; None while the end of an iterator has not been reached."""
     return call.count if call.count < ENDLESS else None
-
-
-def _executor_name(settings: Settings) -> str:
-    executor = settings.executor
-    return executor if isinstance(executor, str) else type(executor).__name__
 
 
 def _default_reason(settings: Settings) -> str:

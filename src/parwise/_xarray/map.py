@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
+from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
@@ -40,7 +41,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     if isinstance(results, tuple):
         count = len(results)
         columns = zip(results, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
-        return _like(results, [_label_result(mapped, request, axes, *column) for column in columns])
+        return tuple_of(type(results), [_label_result(mapped, request, axes, *column) for column in columns])
     (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
     return _label_result(mapped, request, axes, results, core_dims, dtype)
 
@@ -100,13 +101,7 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
         else:
             boxes = column.ravel() if request.vectorized else column
             made.append(combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs))
-    return _like(results, made) if isinstance(results, tuple) else made[0]
-
-
-def _like(results: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
-    """The items in a tuple of that type."""
-    made: tuple[Any, ...] = getattr(type(results), "_make", type(results))(items)
-    return made
+    return tuple_of(type(results), made) if isinstance(results, tuple) else made[0]
 
 
 def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
@@ -141,7 +136,7 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
     if count is None:
         return _merge_variables(dataset, results, request)
     parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(count)]
-    return _like(outputs[0], [_merge_variables(dataset, part, request) for part in parts])
+    return tuple_of(type(outputs[0]), [_merge_variables(dataset, part, request) for part in parts])
 
 
 def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any], request: Request) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.checks import check_int, is_int
+from .._core.results import tuple_of
 from .file_arrays import ReadAhead, RollingView, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
@@ -104,7 +105,7 @@ def _with_periods(
     """Results with NaN where a window of `whole` has fewer than `min_periods` values."""
     if isinstance(result, tuple):
         items = [_with_periods(one, whole, mapped, windows, center, min_periods) for one in result]
-        return getattr(type(result), "_make", type(result))(items)
+        return tuple_of(type(result), items)
     if isinstance(result, xr.Dataset):
         made = {
             name: _with_periods(one, whole[name], mapped, windows, center, min_periods)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._core.results import Results, same_results
+from .._core.results import Results, same_results, tuple_of
 
 
 class Boxed:
@@ -86,8 +86,7 @@ def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
         are all from it is boxed as a `BareResult`.
     """
     if isinstance(result, tuple):
-        make = getattr(type(result), "_make", tuple)
-        return make([boxed(one, like) for one in result])
+        return tuple_of(type(result), [boxed(one, like) for one in result])
     if not isinstance(result, xr.DataArray):
         raise TypeError(
             "with as_xarray=True func must return a DataArray, or a tuple of them, "
