@@ -11,10 +11,14 @@ import array
 import contextlib
 import pickle
 import socket
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import ParwiseError
+from .shared_memory import copy_in
 
 # A socket message of this size never blocks: the kernel holds 200 kB.
 INLINE_BYTES = 32 * 2**10
@@ -83,3 +87,63 @@ class Channel:
         """Close this end."""
         with contextlib.suppress(OSError):
             self.sock.close()
+
+
+class ChunkSender:
+    """Sends data larger than a slot through areas of shared memory.
+
+    Parameters
+    ----------
+    channel : Channel
+    areas : list of memoryview
+        All of one size, that of a chunk.
+    free : deque of int
+        Areas that the other side has read; it reports each, and the message's
+        handler adds it here.
+    """
+
+    def __init__(self, channel: Channel, areas: list[memoryview], free: deque[int]) -> None:
+        self._channel = channel
+        self._areas = areas
+        self.free = free
+
+    def send(self, data: memoryview) -> Iterator[None]:
+        """Send all of `data`; yields while no area is free."""
+        step = len(self._areas[0])
+        for at in range(0, len(data), step):
+            while not self.free:
+                yield
+            area = self.free.popleft()
+            chunk = data[at : at + step]
+            copy_in(self._areas[area], 0, chunk)
+            self._channel.send("chunk", area, len(chunk))
+
+
+class ChunkReceiver:
+    """Puts chunks together.
+
+    Parameters
+    ----------
+    buffers : list of ndarray
+        Bytes to fill, in order; no chunk crosses from one to the next.
+    message : tuple
+        Content of the message that announced the chunks.
+    """
+
+    def __init__(self, buffers: list[np.ndarray], *message: Any) -> None:
+        self.buffers = buffers
+        self.message = message
+        self._unfilled = deque(buffer for buffer in buffers if buffer.nbytes)
+
+    @property
+    def complete(self) -> bool:
+        """True if all chunks have come."""
+        return not self._unfilled
+
+    def receive(self, chunk: memoryview) -> None:
+        """Copy a chunk behind those before it."""
+        if chunk:
+            rest = self._unfilled.popleft()
+            np.copyto(rest[: len(chunk)], np.frombuffer(chunk, np.uint8))
+            if len(chunk) < len(rest):
+                self._unfilled.appendleft(rest[len(chunk) :])

@@ -22,7 +22,7 @@ from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.environment import ProcessState
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
-from .protocol import INLINE_BYTES, Channel
+from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
 from .serialization import load, private_copy
 from .session import Session
 from .shared_globals import initialize
@@ -111,10 +111,10 @@ class Worker:
         self._owner = os.getpid()
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
-        self._stream_free = [True, True]
-        # An argument too large for a slot comes in pieces and is put together here.
-        self._large = memoryview(b"")
-        self._filled = 0
+        # Results too large for a slot leave through the two halves of the stream.
+        self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
+        # Arguments too large for a slot come in chunks.
+        self._receiver = ChunkReceiver([])
 
     def run(self) -> None:
         """Do what the messages say, in order."""
@@ -160,16 +160,14 @@ class Worker:
         self._session = None
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
-        self._large = memoryview(map_anonymous(nbytes))
-        self._filled = 0
+        self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
 
     def _on_chunk(self, slot: int, nbytes: int) -> None:
-        self._large[self._filled : self._filled + nbytes] = self._slots.inputs[slot][:nbytes]
-        self._filled += nbytes
+        self._receiver.receive(self._slots.inputs[slot][:nbytes])
         self._channel.send("slot_free", slot)
 
     def _on_chunk_ack(self, half: int) -> None:
-        self._stream_free[half] = True
+        self._sender.free.append(half)
 
     def _on_task(
         self,
@@ -187,8 +185,7 @@ class Worker:
         session = self._session
         if session is None:  # the caller knows already that it could not be loaded
             return
-        memory = self._slots.inputs[slot] if slot >= 0 else self._large
-        self._large = memoryview(b"")
+        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
         self._number = number
         outcome, kept = self._compute(session, memory, lo, hi, slot, offsets, layouts)
@@ -260,23 +257,13 @@ class Worker:
         else:
             self._channel.send("done_in_chunks", number, slot, head, sizes)
             for buffer in buffers:
-                self._send_chunks(memoryview(buffer).cast("B") if len(memoryview(buffer)) else b"")
+                self._send_chunks(memoryview(buffer))
 
-    def _send_chunks(self, data: Any) -> None:
-        step = len(self._slots.stream[0])
-        for at in range(0, len(data), step):
-            half = self._free_half()
-            chunk = data[at : at + step]
-            copy_in(self._slots.stream[half], 0, chunk)
-            self._stream_free[half] = False
-            self._channel.send("chunk", half, len(chunk))
-
-    def _free_half(self) -> int:
-        """A half of the stream that the caller has read; other messages wait."""
-        while not any(self._stream_free):
+    def _send_chunks(self, data: memoryview) -> None:
+        """Send data larger than a slot; while no half of the stream is free, messages of other kinds wait."""
+        for _ in self._sender.send(data):
             message, fds = self._channel.receive()
             if message[0] == "chunk_ack":
                 self._on_chunk_ack(*message[1:])
             else:
                 self._backlog.append((message, fds))
-        return self._stream_free.index(True)
