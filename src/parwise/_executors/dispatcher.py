@@ -19,7 +19,7 @@ from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
 from .._workers.serialization import Payload
 from .._workers.session import Session, unload_large
-from .._workers.shared_memory import SLOTS, lay, map_anonymous
+from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
 from .handshake import Handshake
@@ -226,7 +226,7 @@ class Dispatcher:
         worker.free.append(slot)
 
     def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
-        offsets, _ = lay(sizes)
+        offsets, _ = buffer_offsets(sizes)
         memory = worker.slots.outputs[slot]
         self._receive_outcome(
             worker, number, header, [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)]

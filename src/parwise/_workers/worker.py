@@ -26,7 +26,7 @@ from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
 from .serialization import load, private_copy
 from .session import Session
 from .shared_globals import initialize
-from .shared_memory import Slots, copy_in, lay, map_anonymous, map_private
+from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 
 # Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
 _MALLOC = {-1: 2**25, -3: 2**24}
@@ -249,7 +249,7 @@ class Worker:
         if len(head) > INLINE_BYTES:  # too long for a message: goes first
             buffers, head = [head, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
-        offsets, end = lay(sizes)
+        offsets, end = buffer_offsets(sizes)
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
