@@ -15,9 +15,9 @@ import pytest
 from parwise import parallel_apply
 from parwise._executors import faults
 from parwise._system.limits import own_bytes
-from parwise._workers import worker_pool
+from parwise._workers import shared_memory, worker_pool
 from parwise._workers.default_pool import default_pool
-from parwise._workers.worker_pool import fitting_slot_bytes
+from parwise._workers.shared_memory import fitting_slot_bytes
 
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
@@ -75,10 +75,10 @@ def test_no_files_at_all():
 
 
 def test_slots_take_a_small_part_of_the_memory(monkeypatch):
-    monkeypatch.setattr(worker_pool, "memory_limit", lambda: 2**25)
-    monkeypatch.setattr(worker_pool, "cpu_count", lambda: 4)
+    monkeypatch.setattr(shared_memory, "memory_limit", lambda: 2**25)
+    monkeypatch.setattr(shared_memory, "cpu_count", lambda: 4)
     assert 0 < fitting_slot_bytes() * 5 * 4 <= 2**25 // 16
-    monkeypatch.setattr(worker_pool, "memory_limit", lambda: 2**40)
+    monkeypatch.setattr(shared_memory, "memory_limit", lambda: 2**40)
     assert fitting_slot_bytes() == 2**20
 
 

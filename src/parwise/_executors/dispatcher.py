@@ -14,11 +14,12 @@ from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._workers.encoding import unpack, unpack_error
-from .._workers.handle import Assignment, ChunkReceiver, WorkerHandle
+from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
+from .._workers.protocol import ChunkReceiver, ChunkSender
 from .._workers.serialization import Payload
 from .._workers.session import Session, unload_large
-from .._workers.shared_memory import SLOTS, copy_in, lay, map_anonymous
+from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
 from .handshake import Handshake
@@ -223,7 +224,7 @@ class Dispatcher:
         worker.free.append(slot)
 
     def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
-        offsets, _ = lay(sizes)
+        offsets, _ = buffer_offsets(sizes)
         memory = worker.slots.outputs[slot]
         self._receive_outcome(
             worker, number, header, [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)]
@@ -231,26 +232,24 @@ class Dispatcher:
         worker.free.append(slot)
 
     def _on_done_in_chunks(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
-        worker.receiver = ChunkReceiver(number, slot, header, [np.empty(size, np.uint8) for size in sizes])
+        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], number, slot, header)
         self._receive_chunked_outcome(worker)
 
     def _on_chunk(self, worker: WorkerHandle, half: int, nbytes: int) -> None:
-        receiver = worker.receiver
-        assert receiver is not None
-        receiver.receive(worker.slots.stream[half][:nbytes])
+        assert worker.receiver is not None
+        worker.receiver.receive(worker.slots.stream[half][:nbytes])
         worker.channel.send("chunk_ack", half)
         self._receive_chunked_outcome(worker)
 
     def _receive_chunked_outcome(self, worker: WorkerHandle) -> None:
-        """Take results that came in pieces, if they are complete; empty ones have none."""
+        """Take the outcome of a task if all chunks of it have come; an empty one has none."""
         receiver = worker.receiver
         if receiver is not None and receiver.complete:
             worker.receiver = None
-            self._receive_outcome(
-                worker, receiver.number, receiver.header, [buffer.data for buffer in receiver.buffers]
-            )
-            if receiver.slot >= 0:
-                worker.free.append(receiver.slot)
+            number, slot, header = receiver.message
+            self._receive_outcome(worker, number, header, [buffer.data for buffer in receiver.buffers])
+            if slot >= 0:
+                worker.free.append(slot)
 
     def _on_load_failed(self, worker: WorkerHandle, call: int, packed: bytes) -> None:
         if call == self._call:
@@ -368,19 +367,13 @@ class Dispatcher:
             self._send_chunks(worker)
 
     def _argument_chunks(self, worker: WorkerHandle, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
-        """Send arguments too large for a slot through the slots; yields when none is free."""
+        """Send arguments too large for a slot through the slots; yields while none is free."""
         worker.channel.send("arguments_in_chunks", len(memory))
-        for at in range(0, len(memory), self._pool.slot_bytes):
-            while not worker.free:
-                yield
-            slot = worker.free.popleft()
-            piece = memory[at : at + self._pool.slot_bytes]
-            copy_in(worker.slots.inputs[slot], 0, piece)
-            worker.channel.send("chunk", slot, len(piece))
+        yield from ChunkSender(worker.channel, worker.slots.inputs, worker.free).send(memory)
         worker.channel.send(*message)
 
     def _send_chunks(self, worker: WorkerHandle) -> None:
-        """Send the next pieces, if any are waiting."""
+        """Send as many chunks as slots are free, if any are left."""
         if worker.sender is not None and next(worker.sender, self) is self:
             worker.sender = None
 

@@ -12,10 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from .._core.indexing import Task
-from .protocol import Channel
+from .protocol import Channel, ChunkReceiver
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
 # A worker that is told to end has so long to write down its stack.
@@ -29,32 +27,6 @@ class Assignment:
     task: Task
     handshake: bool = False
     since: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True, eq=False)
-class ChunkReceiver:
-    """Results that come in pieces."""
-
-    number: int
-    slot: int
-    header: bytes
-    buffers: list[np.ndarray]
-    filled: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all has come."""
-        return self.filled == sum(buffer.nbytes for buffer in self.buffers)
-
-    def receive(self, chunk: memoryview) -> None:
-        """Put a piece where it belongs: pieces never cross buffers."""
-        start = 0
-        for buffer in self.buffers:
-            if self.filled < start + buffer.nbytes:
-                np.copyto(buffer[self.filled - start :][: len(chunk)], np.frombuffer(chunk, np.uint8))
-                break
-            start += buffer.nbytes
-        self.filled += len(chunk)
 
 
 class WorkerHandle:

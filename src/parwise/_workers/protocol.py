@@ -1,8 +1,57 @@
-"""What a worker and its caller share: one socket and a few small slots.
+"""The messages between caller, workers and fork server, and the socket that carries them.
 
-Slots are recycled for ever and so always in cache: copying into recycled shared
-memory runs at 11 to 15 GB/s, into fresh pages at 1 GB/s. Whatever does not fit
-a slot passes through it piece by piece, so shared memory is a constant.
+A worker and its caller share one socket and a segment of shared memory with a
+few small slots. A message is a tuple: its name, then its content. Methods
+``_on_NAME`` handle those of a worker (in `Dispatcher`) and those to it (in
+`Worker`).
+
+=====================  ====================================  =============================================
+Name                   Content                               Meaning
+=====================  ====================================  =============================================
+Caller to worker
+----------------------------------------------------------------------------------------------------------
+initialize             0, end, nbytes, payload or None       Run the pool's initializer; sent before all
+                                                             else. The table of the payload's buffers
+                                                             starts at byte `end`. With None the payload is
+                                                             in a file, whose descriptor comes along.
+load                   call, end, nbytes, payload or None    Load the session of a call; as above.
+unload                                                       Release the session.
+task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
+                       layouts or None                       are in `slot`, or came in chunks (slot -1).
+arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
+chunk                  slot, nbytes                          A piece of them is in this input slot.
+chunk_ack              half                                  This half of the stream has been read.
+---------------------  ------------------------------------  ---------------------------------------------
+Worker to caller
+----------------------------------------------------------------------------------------------------------
+ready                                                        The worker is up.
+load_failed            call, error                           The session could not be loaded.
+initialize_failed      error                                 The initializer raised.
+output                 number, events                        Prints, warnings and log records of a task
+                                                             that is still running.
+done                   number, slot, header, sizes           The outcome of a task: buffers of these sizes
+                                                             are in output slot `slot`, which is free once
+                                                             they are read.
+done_in_chunks         number, slot, header, sizes           An outcome whose buffers follow in chunks.
+chunk                  half, nbytes                          A piece of them is in this half of the stream.
+slot_free              slot                                  The chunk in this input slot has been read.
+---------------------  ------------------------------------  ---------------------------------------------
+Caller to fork server
+----------------------------------------------------------------------------------------------------------
+fork                   key, slot_bytes                       Fork a worker. Its socket and its segment come
+                                                             along as descriptors.
+exit_code              pid                                   Report how this worker ended.
+---------------------  ------------------------------------  ---------------------------------------------
+Fork server to caller
+----------------------------------------------------------------------------------------------------------
+forked                 key, pid                              The worker runs; its pidfd comes along.
+fork_failed            key, reason                           The system refused to fork.
+exited                 pid, exit code or None                Its exit code, or minus the signal.
+=====================  ====================================  =============================================
+
+Slots are used again and again and so stay in the cache: copying into such shared
+memory runs at 11 to 15 GB/s, into fresh pages at 1 GB/s. Data larger than a slot
+passes through in chunks, so the amount of shared memory is constant.
 """
 
 from __future__ import annotations
@@ -11,12 +60,16 @@ import array
 import contextlib
 import pickle
 import socket
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import ParwiseError
+import numpy as np
 
-# A socket message of this size never blocks: the kernel holds 200 kB.
+from ..errors import ParwiseError
+from .shared_memory import copy_in
+
+# A message of this size never blocks: the kernel buffers 200 kB.
 INLINE_BYTES = 32 * 2**10
 _MESSAGE_BYTES = 2**16
 
@@ -25,24 +78,24 @@ _FDS_SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 
 
 class Channel:
-    """Messages between a worker and its caller, in order.
+    """One end of a socket between two processes; messages arrive in order.
 
     Parameters
     ----------
     sock : socket
-        One end of a SOCK_SEQPACKET pair: it keeps messages apart, and nobody
-        but its two holders can reach it.
+        One end of a SOCK_SEQPACKET pair, which keeps messages apart and cannot
+        be reached by other processes.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     def fileno(self) -> int:
-        """Descriptor, for poll."""
+        """File descriptor, for poll."""
         return self.sock.fileno()
 
     def send(self, *message: Any, fds: Sequence[int] = ()) -> None:
-        """Send a message of at most some 100 kB, with descriptors."""
+        """Send a message of at most 64 kB when pickled, with file descriptors."""
         data = pickle.dumps(message, protocol=5)
         if len(data) > _MESSAGE_BYTES:
             raise ParwiseError(
@@ -54,22 +107,22 @@ class Channel:
             self.sock.send(data)
 
     def receive(self) -> tuple[tuple[Any, ...], list[int]]:
-        """The next message and the descriptors that came with it.
+        """Receive the next message and the file descriptors that came with it.
 
         Raises
         ------
         EOFError
-            If the other side is gone.
+            If the other side has closed its end.
         BlockingIOError
-            If there is none and the socket does not block.
+            If no message is there and the socket does not block.
         """
         # Not socket.recv_fds, which drops its flags: descriptors came without
-        # close-on-exec, and programs that the function starts had them.
+        # close-on-exec, and programs that the function started inherited them.
         try:
             data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            # The other side died with messages unread. Linux says so once, before
-            # what it had sent by then, which is still there.
+            # The other side died with messages unread. Linux reports that once, before
+            # the messages that it had sent, which can still be read.
             data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
         if not data:
             raise EOFError
@@ -83,3 +136,63 @@ class Channel:
         """Close this end."""
         with contextlib.suppress(OSError):
             self.sock.close()
+
+
+class ChunkSender:
+    """Sends data larger than a slot through areas of shared memory.
+
+    Parameters
+    ----------
+    channel : Channel
+    areas : list of memoryview
+        Shared memory for one chunk each, all of one size.
+    free : deque of int
+        Numbers of the areas that are free. The other side reports each area that
+        it has read; the handler of that message appends its number.
+    """
+
+    def __init__(self, channel: Channel, areas: list[memoryview], free: deque[int]) -> None:
+        self._channel = channel
+        self._areas = areas
+        self.free = free
+
+    def send(self, data: memoryview) -> Iterator[None]:
+        """Send all of `data`; a generator that yields while no area is free."""
+        step = len(self._areas[0])
+        for at in range(0, len(data), step):
+            while not self.free:
+                yield
+            area = self.free.popleft()
+            chunk = data[at : at + step]
+            copy_in(self._areas[area], 0, chunk)
+            self._channel.send("chunk", area, len(chunk))
+
+
+class ChunkReceiver:
+    """Assembles data that arrives in chunks.
+
+    Parameters
+    ----------
+    buffers : list of ndarray
+        Arrays of bytes to fill, in order; a chunk belongs to one of them.
+    *message
+        Content of the message that announced the chunks.
+    """
+
+    def __init__(self, buffers: list[np.ndarray], *message: Any) -> None:
+        self.buffers = buffers
+        self.message = message
+        self._unfilled = deque(buffer for buffer in buffers if buffer.nbytes)
+
+    @property
+    def complete(self) -> bool:
+        """True once all buffers are full."""
+        return not self._unfilled
+
+    def receive(self, chunk: memoryview) -> None:
+        """Append a chunk to those received before."""
+        if chunk:
+            rest = self._unfilled.popleft()
+            np.copyto(rest[: len(chunk)], np.frombuffer(chunk, np.uint8))
+            if len(chunk) < len(rest):
+                self._unfilled.appendleft(rest[len(chunk) :])

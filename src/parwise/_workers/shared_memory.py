@@ -13,6 +13,8 @@ import numpy as np
 
 from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
+from .._system.limits import cpu_count, file_limit, memory_limit
+from ..errors import ParwiseError
 
 HAS_MEMFD = hasattr(os, "memfd_create")
 
@@ -90,6 +92,8 @@ def map_anonymous(nbytes: int) -> mmap.mmap:
 SLOTS = 2
 # Fits a worker's share of the caches, and holds 10 ms of most work.
 SLOT_BYTES = 2**20
+# All workers' slots together take at most this part of the memory: one 16th.
+MEMORY_SHARE = 16
 
 # The mark, and behind it room for the stack of a worker that dies.
 _HEADER = 4 * mmap.PAGESIZE
@@ -148,7 +152,26 @@ def segment_bytes(slot_bytes: int) -> int:
     return _HEADER + (2 * SLOTS + 1) * slot_bytes
 
 
-def lay(sizes: Sequence[int]) -> tuple[list[int], int]:
+def fitting_slot_bytes() -> int:
+    """Size of a slot: `SLOT_BYTES`, or less on a machine with little memory for each CPU.
+
+    Raises
+    ------
+    ParwiseError
+        If a segment of a few pages is too large for this process: shared
+        memory counts among files, whose size may be limited.
+    """
+    most = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
+    slot_bytes = (most - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
+    if slot_bytes < mmap.PAGESIZE:
+        raise ParwiseError(
+            f"no room for shared memory: {most} bytes per worker by the limits on memory and on the size of files "
+            "(ulimit -f); use executor='threads'"
+        )
+    return min(SLOT_BYTES, slot_bytes - slot_bytes % mmap.PAGESIZE)
+
+
+def buffer_offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
     """Offsets of buffers laid one behind another, and the end of the last."""
     offsets = []
     end = 0

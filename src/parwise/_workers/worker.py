@@ -22,11 +22,11 @@ from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.environment import ProcessState
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
-from .protocol import INLINE_BYTES, Channel
+from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
 from .serialization import load, private_copy
 from .session import Session
 from .shared_globals import initialize
-from .shared_memory import Slots, copy_in, lay, map_anonymous, map_private
+from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 
 # Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
 _MALLOC = {-1: 2**25, -3: 2**24}
@@ -111,10 +111,10 @@ class Worker:
         self._owner = os.getpid()
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
-        self._stream_free = [True, True]
-        # An argument too large for a slot comes in pieces and is put together here.
-        self._large = memoryview(b"")
-        self._filled = 0
+        # Results too large for a slot leave through the two halves of the stream.
+        self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
+        # Arguments too large for a slot come in chunks.
+        self._receiver = ChunkReceiver([])
 
     def run(self) -> None:
         """Do what the messages say, in order."""
@@ -160,16 +160,14 @@ class Worker:
         self._session = None
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
-        self._large = memoryview(map_anonymous(nbytes))
-        self._filled = 0
+        self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
 
     def _on_chunk(self, slot: int, nbytes: int) -> None:
-        self._large[self._filled : self._filled + nbytes] = self._slots.inputs[slot][:nbytes]
-        self._filled += nbytes
+        self._receiver.receive(self._slots.inputs[slot][:nbytes])
         self._channel.send("slot_free", slot)
 
     def _on_chunk_ack(self, half: int) -> None:
-        self._stream_free[half] = True
+        self._sender.free.append(half)
 
     def _on_task(
         self,
@@ -187,8 +185,7 @@ class Worker:
         session = self._session
         if session is None:  # the caller knows already that it could not be loaded
             return
-        memory = self._slots.inputs[slot] if slot >= 0 else self._large
-        self._large = memoryview(b"")
+        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
         self._number = number
         outcome, kept = self._compute(session, memory, lo, hi, slot, offsets, layouts)
@@ -252,7 +249,7 @@ class Worker:
         if len(head) > INLINE_BYTES:  # too long for a message: goes first
             buffers, head = [head, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
-        offsets, end = lay(sizes)
+        offsets, end = buffer_offsets(sizes)
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
@@ -260,23 +257,13 @@ class Worker:
         else:
             self._channel.send("done_in_chunks", number, slot, head, sizes)
             for buffer in buffers:
-                self._send_chunks(memoryview(buffer).cast("B") if len(memoryview(buffer)) else b"")
+                self._send_chunks(memoryview(buffer))
 
-    def _send_chunks(self, data: Any) -> None:
-        step = len(self._slots.stream[0])
-        for at in range(0, len(data), step):
-            half = self._free_half()
-            chunk = data[at : at + step]
-            copy_in(self._slots.stream[half], 0, chunk)
-            self._stream_free[half] = False
-            self._channel.send("chunk", half, len(chunk))
-
-    def _free_half(self) -> int:
-        """A half of the stream that the caller has read; other messages wait."""
-        while not any(self._stream_free):
+    def _send_chunks(self, data: memoryview) -> None:
+        """Send data larger than a slot; while no half of the stream is free, messages of other kinds wait."""
+        for _ in self._sender.send(data):
             message, fds = self._channel.receive()
             if message[0] == "chunk_ack":
                 self._on_chunk_ack(*message[1:])
             else:
                 self._backlog.append((message, fds))
-        return self._stream_free.index(True)

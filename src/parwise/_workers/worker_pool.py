@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import functools
 import itertools
-import mmap
 import os
 import select
 import signal
@@ -16,16 +15,14 @@ import time
 from typing import Any
 
 from .._system.interpreter import DeferredInterrupt
-from .._system.limits import LOOK_SECONDS, cpu_count, file_limit, memory_limit, own_bytes
+from .._system.limits import LOOK_SECONDS, own_bytes
 from ..errors import ParwiseError
 from .fork_server import start
 from .handle import WorkerHandle
 from .protocol import Channel
 from .serialization import Payload
-from .shared_memory import SLOT_BYTES, segment_bytes
+from .shared_memory import fitting_slot_bytes
 
-# All slots together take at most this part of the memory.
-MEMORY_SHARE = 16
 # A worker with more memory of its own than this is renewed between two calls.
 IDLE_BYTES = 2**29
 # A fork server that has not answered by then is taken for dead.
@@ -323,22 +320,3 @@ class WorkerPool:
                     os.waitpid(pid, 0)
         atexit.unregister(self.stop)
         self.dirty = False
-
-
-def fitting_slot_bytes() -> int:
-    """Slots as large as is good for speed, if all of them take a small part of the memory.
-
-    Raises
-    ------
-    ParwiseError
-        If this process may not have files, which shared memory counts among, of
-        a few pages.
-    """
-    most = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
-    room = (most - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
-    if room < mmap.PAGESIZE:
-        raise ParwiseError(
-            f"no room for shared memory: {most} bytes per worker by the limits on memory and on the size of files "
-            "(ulimit -f); use executor='threads'"
-        )
-    return min(SLOT_BYTES, room - room % mmap.PAGESIZE)
