@@ -159,9 +159,7 @@ def _text(record: CallRecord) -> str:
     lines = [_title(record), *(f"  {name:<13}{value}" for name, value in _facts(record))]
     rows = [record.caller, *record.worker_timelines]
     width = max(len(one.name) for one in rows)
-    lines += [
-        f"  {one.name:<{width}}  " + "  ".join(f"{text:>10}" for text in _cells(record, one)) for one in timelines
-    ]
+    lines += [f"  {one.name:<{width}}  " + "  ".join(f"{text:>10}" for text in _cells(record, one)) for one in rows]
     return "\n".join(lines)
 
 
