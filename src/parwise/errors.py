@@ -119,7 +119,7 @@ class ElementTimeoutError(ParwiseError, TimeoutError):
 
 
 class RemoteError(ParwiseError):
-    """An exception of a worker that could not be pickled; it has the same message.
+    """An exception of a worker that could not be pickled; the message has its type and text.
 
     Attributes
     ----------
