@@ -47,7 +47,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Block": "_core.call",
     "Options": "_core.options",
     "Pool": "_api.pool",
@@ -64,16 +64,16 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for granted
-    # Names are looked up when they are first used, as Scientific Python's SPEC 1
-    # has it: the process that workers are forked from needs half of the modules,
-    # and a call whose first element is long waits for it.
+if not TYPE_CHECKING:  # type checkers would accept any name
+    # Names are imported when they are first used, as Scientific Python's SPEC 1
+    # recommends: the fork server needs half of the modules only, and a call
+    # with a long first element waits for the fork server to start.
     def __getattr__(name: str) -> Any:
         if name == "errors":
             return importlib.import_module(f"{__name__}.errors")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value
 

@@ -1,4 +1,4 @@
-"""``python -m parwise``: tell what this machine offers."""
+"""``python -m parwise``: CPUs, memory and speed of worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -25,41 +25,44 @@ from .errors import ParwiseError
 
 MESSAGES = 200
 COPIED_BYTES = 2**25
-BURN_STEPS = 2_000
-BURNS_EACH = 200
-TURNS = 5
-# Workers that have not answered by then are not going to.
-ANSWER_SECONDS = 10.0
+LOOP_STEPS = 2_000
+ELEMENTS_PER_WORKER = 200
+REPEATS = 5
+# Longest wait for workers to start or reply.
+READY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What worker processes can do here.
+    """Speed of worker processes on this machine.
 
     Attributes
     ----------
-    first, every : float
+    first, all_ready : float
         Seconds until the first worker had started, and until all had.
     wake : float
-        Seconds that a message takes to a worker that sleeps, and back.
+        Seconds for a message to a sleeping worker and its reply.
     into, out : float
-        Bytes per second to a worker's memory, and from there to a new array.
-    gain : float
-        How much faster all workers are than the plain loop, in pure Python.
+        Bytes per second from an array to a worker's memory, and from there to
+        a new array.
+    speedup : float
+        Time of the plain loop divided by the time with all workers, for a
+        function in pure Python.
     slot_bytes : int
+        Bytes of one slot.
     """
 
     first: float
-    every: float
+    all_ready: float
     wake: float
     into: float
     out: float
-    gain: float
+    speedup: float
     slot_bytes: int
 
 
 def describe() -> Iterator[str]:
-    """Tell about this machine, line by line; the last one is a verdict."""
+    """Yield lines of text about this machine; the last one is a verdict."""
     cpus, quota = cpu_count(), cpu_quota()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {sys.platform} {platform.machine()}"
@@ -70,27 +73,27 @@ def describe() -> Iterator[str]:
     kind = "memfd (anonymous, needs no /dev/shm)" if HAS_MEMFD else "multiprocessing.shared_memory"
     yield _line("memory", f"{amount(memory_limit())} to use; shared as {kind}")
     try:
-        found = measure(cpus)
+        measured = measure(cpus)
     except (ParwiseError, OSError) as error:
         yield _line("workers", f"cannot be started: {error}")
         yield _line("verdict", "no worker processes here; executor='threads' and the plain loop work")
         return
     yield _line(
         "start-up",
-        f"{duration(found.first)} until the first worker is up, {duration(found.every)} until {_count(cpus)}",
+        f"{duration(measured.first)} until the first worker is up, {duration(measured.all_ready)} until {_count(cpus)}",
     )
-    yield _line("wake", f"{duration(found.wake)} for a message to a worker and back")
+    yield _line("wake", f"{duration(measured.wake)} for a message to a worker and back")
     yield _line(
         "copy",
-        f"{amount(found.into)}/s into a worker's slots of {amount(found.slot_bytes)}, "
-        f"{amount(found.out)}/s out to a new array",
+        f"{amount(measured.into)}/s into a worker's slots of {amount(measured.slot_bytes)}, "
+        f"{amount(measured.out)}/s out to a new array",
     )
-    yield _line("speed", f"{found.gain:.2f} times the plain loop's just now, for pure Python with {_count(cpus)}")
-    yield _line("verdict", _verdict(cpus, found.gain))
+    yield _line("speed", f"{measured.speedup:.2f} times the plain loop's just now, for pure Python with {_count(cpus)}")
+    yield _line("verdict", _verdict(cpus, measured.speedup))
 
 
 def measure(workers: int) -> Measured:
-    """Measure the worker processes of this process, and end them.
+    """Start worker processes, measure their speed, and stop them.
 
     Raises
     ------
@@ -99,80 +102,83 @@ def measure(workers: int) -> Measured:
     """
     pool = default_pool()
     try:
-        first, every = _start(pool, workers)
-        wake = _wake(pool)
-        into, out = _copy(pool)
-        return Measured(first, every, wake, into, out, _gain(workers), pool.slot_bytes)
+        first, all_ready = _measure_start(pool, workers)
+        wake = _measure_wake(pool)
+        into, out = _measure_copy(pool)
+        return Measured(first, all_ready, wake, into, out, _speedup(workers), pool.slot_bytes)
     finally:
         pool.stop()
 
 
-def _start(pool: WorkerPool, workers: int) -> tuple[float, float]:
+def _measure_start(pool: WorkerPool, workers: int) -> tuple[float, float]:
+    """Seconds until the first worker is ready, and until all are."""
     begun = time.perf_counter()
     pool.start(workers)
     first = 0.0
     while not all(worker.ready for worker in pool.workers):
-        if time.perf_counter() - begun > ANSWER_SECONDS:
-            raise ParwiseError(f"they have not answered within {ANSWER_SECONDS:g} s")
-        pool.wait(ANSWER_SECONDS)
+        if time.perf_counter() - begun > READY_SECONDS:
+            raise ParwiseError(f"they have not answered within {READY_SECONDS:g} s")
+        pool.wait(READY_SECONDS)
         if pool.running and not first:
             first = time.perf_counter() - begun
     pool.dirty = False
     return first, time.perf_counter() - begun
 
 
-def _wake(pool: WorkerPool) -> float:
-    """How long an empty piece of an argument takes to be acknowledged."""
+def _measure_wake(pool: WorkerPool) -> float:
+    """Median of the seconds until a worker acknowledges an empty chunk of an argument."""
     channel = pool.workers[0].channel
     channel.send("arguments_in_chunks", 0)
     seconds = []
     for _ in range(MESSAGES):
         begun = time.perf_counter()
         channel.send("chunk", 0, 0)
-        while not any(worker is pool.workers[0] for _, worker in pool.wait(ANSWER_SECONDS)):
-            if time.perf_counter() - begun > ANSWER_SECONDS:
-                raise ParwiseError(f"one has not answered within {ANSWER_SECONDS:g} s")
+        while not any(worker is pool.workers[0] for _, worker in pool.wait(READY_SECONDS)):
+            if time.perf_counter() - begun > READY_SECONDS:
+                raise ParwiseError(f"one has not answered within {READY_SECONDS:g} s")
         channel.receive()
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)
 
 
-def _copy(pool: WorkerPool) -> tuple[float, ...]:
+def _measure_copy(pool: WorkerPool) -> tuple[float, ...]:
+    """Bytes per second into a worker's slots, and out of them, as medians."""
     slots = [np.frombuffer(slot, np.uint8) for worker in pool.workers[:1] for slot in worker.slots.inputs]
     source = np.ones(COPIED_BYTES, np.uint8)
-    pieces = [(at, slots[k % len(slots)]) for k, at in enumerate(range(0, COPIED_BYTES, pool.slot_bytes))]
-    for slot in slots:  # the first touch of a slot costs more, and comes once
+    chunks = [(at, slots[k % len(slots)]) for k, at in enumerate(range(0, COPIED_BYTES, pool.slot_bytes))]
+    for slot in slots:  # the first access to a slot takes longer, and happens once
         slot[:] = 0
 
     def into() -> None:
-        for at, slot in pieces:
-            piece = source[at : at + len(slot)]
-            np.copyto(slot[: len(piece)], piece)
+        for at, slot in chunks:
+            chunk = source[at : at + len(slot)]
+            np.copyto(slot[: len(chunk)], chunk)
 
     def out() -> None:
         target = np.empty(COPIED_BYTES, np.uint8)
-        for at, slot in pieces:
-            piece = target[at : at + len(slot)]
-            np.copyto(piece, slot[: len(piece)])
+        for at, slot in chunks:
+            chunk = target[at : at + len(slot)]
+            np.copyto(chunk, slot[: len(chunk)])
 
-    seconds = [(_seconds(into), _seconds(out)) for _ in range(TURNS)]
+    seconds = [(_seconds(into), _seconds(out)) for _ in range(REPEATS)]
     return tuple(COPIED_BYTES / statistics.median(one) for one in zip(*seconds, strict=True))
 
 
-def _gain(workers: int) -> float:
-    """Of a function in pure Python, which is bound by nothing but CPUs."""
-    array = np.linspace(0.1, 0.9, BURNS_EACH)
-    burn = functools.partial(_burn, steps=BURN_STEPS)
+def _speedup(workers: int) -> float:
+    """Speed-up of a function in pure Python, which only CPUs can limit."""
+    array = np.linspace(0.1, 0.9, ELEMENTS_PER_WORKER)
+    logistic = functools.partial(_logistic, steps=LOOP_STEPS)
     whole = np.tile(array, workers)
-    # The function travels once before.
-    run = functools.partial(parallel_apply, burn, whole, isolate=True, workers=workers, progress=None)
+    # The first call, which also sends the function, is not measured.
+    run = functools.partial(parallel_apply, logistic, whole, isolate=True, workers=workers, progress=None)
     run()
-    # In turn, as other programs come and go.
-    pairs = [(_seconds(lambda: [burn(x) for x in array]) * workers, _seconds(run)) for _ in range(TURNS)]
+    # Loop and workers alternate, so that load by other programs affects both.
+    pairs = [(_seconds(lambda: [logistic(x) for x in array]) * workers, _seconds(run)) for _ in range(REPEATS)]
     return statistics.median(alone for alone, _ in pairs) / statistics.median(shared for _, shared in pairs)
 
 
-def _burn(x: float, steps: int) -> float:
+def _logistic(x: float, steps: int) -> float:
+    """Iterate the logistic map, which keeps a CPU busy."""
     value = float(x)
     for _ in range(steps):
         value = 3.9 * value * (1.0 - value)
@@ -192,11 +198,11 @@ def _libraries() -> Iterator[str]:
         yield f"{name}, {one['num_threads']} thread{'s' * (one['num_threads'] != 1)}"
 
 
-def _verdict(cpus: int, gain: float) -> str:
+def _verdict(cpus: int, speedup: float) -> str:
     if cpus == 1:
         return "one CPU: every call is the plain loop, in this process"
     pays = f"a call pays from {duration(COLD_SECONDS)} of work on, from {duration(WARM_SECONDS)} once workers are up"
-    if gain < 1.2:
+    if speedup < 1.2:
         return f"{_count(cpus)}, hardly faster than one process just now (are other programs at work?): {pays}"
     return f"ready, with {_count(cpus)}: {pays}"
 

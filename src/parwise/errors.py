@@ -16,7 +16,7 @@ __all__ = [
 
 
 class ParwiseError(Exception):
-    """Base of the errors that parwise itself raises.
+    """Base class of the errors that parwise itself raises.
 
     An exception raised by the mapped function is not one of these: it keeps
     its own type.
@@ -24,23 +24,33 @@ class ParwiseError(Exception):
 
 
 class WorkerDiedError(ParwiseError):
-    """A worker process ended while it held work.
+    """A worker process ended before it had returned its results.
 
     Attributes
     ----------
     index : int or tuple of int or None
-        The element (or first index of the block) that the worker was at, or
-        None if it had not come to one.
+        The element, or first element of the block, that the worker was
+        computing; None if it had not begun one.
     pid : int
         Process id of the worker.
     signal : int or None
-        The signal that ended it, or None.
+        Number of the signal that ended the worker; None if it exited.
     exitcode : int or None
-        The code it exited with, or None.
+        Exit code of the worker; None if a signal ended it.
     stack : str
-        Where the function was, innermost call first, as far as the signal let
-        that be written down (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT and
-        SIGTERM do); otherwise empty.
+        Call stack of the function, innermost call first. Only SIGSEGV, SIGBUS,
+        SIGFPE, SIGILL, SIGABRT and SIGTERM leave one; otherwise empty.
+
+    Examples
+    --------
+    >>> import os, numpy, parwise
+    >>> def f(x):
+    ...     os._exit(3)
+    >>> try:
+    ...     parwise.parallel_apply(f, numpy.zeros(2), isolate=True, workers=1)
+    ... except parwise.WorkerDiedError as error:
+    ...     print(error.exitcode, error.signal)
+    3 None
     """
 
     index: int | tuple[int, ...] | None = None
@@ -51,26 +61,38 @@ class WorkerDiedError(ParwiseError):
 
 
 class NotReproducibleError(ParwiseError):
-    """The function gave other bits in a worker than in the caller, or from other blocks.
+    """The function returned different bits in a worker than in the caller, or for different blocks.
 
     Attributes
     ----------
     kind : str
-        Why, as far as that was found out:
+        The cause, if it was found, or else the sort of difference:
 
-        - "unstable": the function gives other bits on each call (random numbers,
-          the clock, state of earlier calls);
-        - "threads": they depend on the number of BLAS or OpenMP threads;
-        - "halo": a block function looks further than `depth`;
-        - "block": its bits depend on the length or the start of the block;
-        - "environment": the worker's process is not like this one;
-        - "type": another dtype, type or shape;
+        - "unstable": the function returns different bits on each call (random
+          numbers, the clock, state of earlier calls);
+        - "threads": the bits depend on the number of BLAS or OpenMP threads;
+        - "halo": a block function reads further than `depth`;
+        - "block": the bits depend on the length or the start of the block;
+        - "environment": the worker's process differs from this one, in a
+          point that the message names;
+        - "type": dtype, type or shape differ;
         - "nan": only bits of NaN, or the sign of zero, differ;
-        - "value": none of these; the message has both values.
+        - "value": none of these; the message shows both values.
     index : int or tuple of int or None
-        The element, or first index of the block.
+        The element, or first element of the block.
     depth : int or None
-        For "halo", the depth that would do.
+        For "halo", a depth that is sufficient, if one was found.
+
+    Examples
+    --------
+    >>> import numpy, parwise
+    >>> def block_mean(x):
+    ...     return x - x.mean()
+    >>> try:
+    ...     parwise.parallel_apply(block_mean, numpy.arange(100.0), vectorized=True, chunk=10, verify=True)
+    ... except parwise.NotReproducibleError as error:
+    ...     print(error.kind)
+    block
     """
 
     kind: str = "value"
@@ -84,11 +106,11 @@ class ElementTimeoutError(ParwiseError, TimeoutError):
     Attributes
     ----------
     index : int or tuple of int
-        The element, or first index of the block.
+        The element, or first element of the block.
     pid : int
         Process id of the worker, which was killed.
     stack : str
-        Where the function was, innermost call first.
+        Call stack of the function, innermost call first.
     """
 
     index: int | tuple[int, ...] | None = None
@@ -97,7 +119,7 @@ class ElementTimeoutError(ParwiseError, TimeoutError):
 
 
 class RemoteError(ParwiseError):
-    """Stands in for an exception that could not be pickled.
+    """An exception of a worker that could not be pickled; the message has its type and text.
 
     Attributes
     ----------
@@ -109,15 +131,15 @@ class RemoteError(ParwiseError):
 
 
 class ReproducibilityWarning(UserWarning):
-    """The result may not have the bits of the plain loop."""
+    """The result may have different bits than the plain loop."""
 
 
-#: Files of parwise's own frames in tracebacks begin with this.
+#: Path that the files of parwise's own frames in tracebacks begin with.
 PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def user_level() -> int:
-    """How far up the stack the user's code is."""
+    """Number of frames from the caller of this function up to the user's code, for `warnings.warn(stacklevel=...)`."""
     level = 1
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):

@@ -80,7 +80,7 @@ def test_out_may_be_the_input(verify, options):
 
 
 def test_block_function_that_never_ends_on_nan(monkeypatch):
-    monkeypatch.setattr("parwise._verify.audit.HOSTILE_SECONDS", 0.1)
+    monkeypatch.setattr("parwise._verify.audit.SPECIAL_SECONDS", 0.1)
 
     def settle(block):
         out = block.copy()

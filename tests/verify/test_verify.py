@@ -23,7 +23,7 @@ from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply
 from parwise._core.results import Results, Stack
 from parwise._system.blas import ThreadLimit, read_threads
 from parwise._system.floating_point import floats, read_floats, set_floats
-from parwise._verify.block_invariance import sprinkle, to_large, to_nan
+from parwise._verify.block_invariance import insert_special, to_large, to_nan
 from parwise._verify.difference import array_difference, difference
 from parwise._verify.fingerprint import REMEDIES, environment_differences, read_fingerprint
 
@@ -131,11 +131,11 @@ def test_function_that_never_ends_on_nan_is_no_hang():
         return row
 
     rows = rng.standard_normal((30, 20)) * 100
-    before, parwise._verify.audit.HOSTILE_SECONDS = parwise._verify.audit.HOSTILE_SECONDS, 0.2
+    before, parwise._verify.audit.SPECIAL_SECONDS = parwise._verify.audit.SPECIAL_SECONDS, 0.2
     try:
         assert_same(parallel_apply(settle, rows, workers=2, verify=True), loop(settle, rows))
     finally:
-        parwise._verify.audit.HOSTILE_SECONDS = before
+        parwise._verify.audit.SPECIAL_SECONDS = before
 
 
 def test_default_warns_and_goes_on(eager):
@@ -392,14 +392,14 @@ def test_differences_of_results():
 def test_hostile_values():
     for dtype in ("f4", "f8", ">f8", "c16", "f2"):
         values = np.ones((5, 6), dtype).T
-        assert sprinkle(values)
+        assert insert_special(values)
         assert np.isnan(values).any()
         assert (values == 0).any()
         assert to_nan(values)
         assert np.isnan(values).all()
         assert to_large(np.ones(3, dtype))
     for other in (np.zeros(3, "U3"), np.zeros(3, "M8[s]"), np.zeros(3, object)):
-        assert [change(other) for change in (sprinkle, to_nan, to_large)] == [False] * 3
+        assert [change(other) for change in (insert_special, to_nan, to_large)] == [False] * 3
     counts, flags = np.zeros(3, "i2"), np.zeros(3, bool)
     assert to_large(counts)
     assert to_large(flags)

@@ -1,1 +1,1 @@
-"""Private: the machine and the interpreter; knows nothing of parwise."""
+"""Private: the machine and the interpreter; independent of the rest of parwise."""

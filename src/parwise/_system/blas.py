@@ -1,10 +1,10 @@
-"""Threads of BLAS and OpenMP: how many, and whether they are at work.
+"""Threads of BLAS, OpenMP and numba: their numbers, and whether they are running.
 
-OpenBLAS gives other bits with another number of threads (a dot product of
-20,001 elements in two of three cases), so workers keep the caller's number. And
-it waits by spinning: with more threads than CPUs, 200 x 200 solves took fifteen
-times as long as in the plain loop. So where its threads are seen at work, fewer
-workers are.
+OpenBLAS returns different bits with a different number of threads (a dot
+product of 20,001 elements did in two of three cases), so workers keep the
+caller's number. And its threads spin while they wait: with more threads than
+CPUs, 200 x 200 solves took fifteen times as long as in the plain loop. So a call
+uses fewer workers if its function is seen to use these threads.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import threadpoolctl
 
 from .limits import cpu_count
 
-# While no other thread runs the clocks differ by 3 to 10 us, which is what
-# reading them takes. A BLAS thread spins for 20 ms after each use.
+# While no other thread runs, the clocks of thread and process differ by 3 to 10 us, the time that
+# it takes to read them. A BLAS thread spins for 20 ms after each use.
 QUIET_SECONDS = 5e-5
 
-#: Threads of each numerical library: one number for all, or by the library's file.
+#: Numbers of threads: one for all libraries, or one for each file name of a library.
 ThreadCounts: TypeAlias = int | dict[str, int]
 
 
 def read_threads() -> dict[str, int]:
-    """Threads that each loaded BLAS or OpenMP library of this process uses, and numba."""
+    """Number of threads of each BLAS or OpenMP library that this process has loaded, and of numba, by file name."""
     return {
         os.path.basename(library.filepath): int(library.num_threads) for library in libraries() if library.num_threads
     }
@@ -40,10 +40,10 @@ _found: tuple[int, list[Any]] = (0, [])
 
 
 def libraries() -> list[Any]:
-    """BLAS and OpenMP libraries of this process.
+    """BLAS and OpenMP libraries that this process has loaded, and numba, as threadpoolctl's controllers.
 
-    Looking for them takes 0.3 to 0.6 ms, and 2 the first time, so it is done only when modules have been imported; a
-    forked process knows those of its parent.
+    A search takes 0.3 to 0.6 ms, and 2 ms the first time, so the result is
+    kept until a module is imported. A forked process inherits it.
     """
     global _found
     modules = len(sys.modules)
@@ -53,14 +53,23 @@ def libraries() -> list[Any]:
 
 
 def is_local(library: Any) -> bool:
-    """Whether each thread has a number of its own there."""
+    """True if each thread of the process has its own number of threads in this library."""
     return library.filepath == "numba" or getattr(library, "user_api", "") == "openmp"
 
 
 def local_threads(look: bool = True) -> dict[str, int] | None:
-    """Numbers that belong to the calling thread alone: those of OpenMP and numba.
+    """Numbers of threads that belong to the calling thread alone, those of OpenMP and numba, by file name.
 
-    Without `look` None, unless libraries have been looked for since the last import.
+    Parameters
+    ----------
+    look : bool
+        True to search for libraries, if modules were imported since the last
+        search.
+
+    Returns
+    -------
+    dict or None
+        None if a search is needed and `look` is False.
     """
     if not look and _found[0] != len(sys.modules):
         return None
@@ -69,7 +78,7 @@ def local_threads(look: bool = True) -> dict[str, int] | None:
 
 @contextlib.contextmanager
 def with_local_threads(counts: dict[str, int]) -> Iterator[None]:
-    """Have another thread's numbers for a ``with`` block, as far as they belong to a thread."""
+    """Set the calling thread's own numbers of threads, as `local_threads` returned them, for a ``with`` block."""
     before = [(one, one.num_threads) for one in libraries() if is_local(one)] if counts else []
     for library, number in before:
         wanted = counts.get(os.path.basename(library.filepath), number)
@@ -84,7 +93,7 @@ def with_local_threads(counts: dict[str, int]) -> Iterator[None]:
 
 
 class _Numba:
-    """The threads of numba's parallel loops, as threadpoolctl has those of other libraries."""
+    """Threads of numba's parallel loops, with the interface of threadpoolctl's controllers."""
 
     filepath = "numba"
 
@@ -100,71 +109,74 @@ class _Numba:
 
 
 def _numba() -> Iterator[_Numba]:
-    # Only where its threads are up: to ask for their number would start them.
+    # Only if its threads have been started: asking for their number would start them.
     parallel = sys.modules.get("numba.np.ufunc.parallel")
     if parallel is not None and getattr(parallel, "_is_initialized", False):
         yield _Numba(sys.modules["numba"])
 
 
 class ThreadWatch:
-    """Tells whether other threads compute beside this one: BLAS's, above all.
+    """Detects threads that compute beside the calling one, BLAS's above all; a context manager for one task.
 
-    Keep one for many tasks. Comparing the clocks of thread and process costs
-    1 us a task, but they differ now and then for no reason, and a thread that
-    spins on another CPU is added only at its next tick. So what the clocks say
-    is only a suspicion, and the next task is watched closely, by the state and
-    the switches of each thread, at 15 us per thread.
+    Use one object for many tasks. Comparing the clocks of thread and process
+    costs 1 us a task. But they sometimes differ without a cause, and the time
+    of a thread that spins on another CPU is added only at its next tick. So
+    different clocks only make the object suspicious: during the next task it
+    reads state and context switches of each thread, for 15 us per thread.
 
     Parameters
     ----------
     ignored : set of int, optional
-        Native ids of threads that do not matter, beside those that `threading`
-        knows of.
+        Native ids of threads to ignore. Threads that `threading` knows are
+        always ignored.
 
     Attributes
     ----------
     suspicious : bool
-        Whether the next task is to be watched closely. May be set.
+        True if each thread will be examined during the next task. May be set.
     busy : bool or None
-        What watching the last task closely has shown; None if it was not.
+        True if another thread ran during the last task; None if threads were
+        not examined.
     """
 
     def __init__(self, ignored: Set[int] = frozenset()) -> None:
         self._ignored = ignored
-        self._before: dict[str, str] = {}
-        self._close = False
+        self._activity_before: dict[str, str] = {}
+        self._watching_closely = False
         self.suspicious = False
         self.busy: bool | None = None
 
     def __enter__(self) -> ThreadWatch:
-        self._close = self.suspicious
-        if self._close:
-            self._before = self._activity()
+        self._watching_closely = self.suspicious
+        if self._watching_closely:
+            self._activity_before = self._activity()
         self._process, self._own = time.process_time(), time.thread_time()
         return self
 
     def __exit__(self, *error: object) -> None:
         own = time.thread_time() - self._own
         others = time.process_time() - self._process - own
-        if self._close:
+        if self._watching_closely:
             after = self._activity()
-            # A thread of our own may have made itself known only just now.
-            self._before = {thread: self._before[thread] for thread in self._before.keys() & after.keys()}
-            self.busy = after != self._before or self.running(after)
+            # A thread of this process may have been registered with `threading` only after the first reading.
+            self._activity_before = {
+                thread: self._activity_before[thread] for thread in self._activity_before.keys() & after.keys()
+            }
+            self.busy = after != self._activity_before or self.running(after)
             self.suspicious = self.busy
         else:
             self.busy = None
             self.suspicious = others > QUIET_SECONDS
 
     def running(self, activity: dict[str, str] | None = None) -> bool:
-        """Whether any of those threads runs at this moment."""
+        """True if a thread that is not ignored runs at this moment; `activity` is a reading made before."""
         now = self._activity() if activity is None else activity
         return any("R (running)" in state for state in now.values())
 
     def at_work(self) -> bool:
-        """Whether any of those threads runs at this moment, and has ever slept.
+        """True if a thread that is not ignored runs at this moment, and has slept before.
 
-        OpenBLAS starts its threads as it is imported, and they spin for 25 ms then.
+        OpenBLAS starts its threads on import. They spin for 25 ms, before they sleep for the first time.
         """
         return any(
             "R (running)" in state and " voluntary_ctxt_switches:\t0 " not in state
@@ -172,8 +184,8 @@ class ThreadWatch:
         )
 
     def _activity(self) -> dict[str, str]:
-        """State and number of switches of each thread that is not Python's."""
-        # After a fork `threading` still has the parent's id for the main thread.
+        """State and numbers of context switches of each thread that is not ignored, by native id."""
+        # After a fork `threading` still reports the parent's id for the main thread.
         own = {threading.get_native_id(), *self._ignored}
         known = {str(one) for one in own.union(thread.native_id or 0 for thread in threading.enumerate())}
         found = {}
@@ -186,16 +198,17 @@ class ThreadWatch:
 
 
 class ThreadLimit:
-    """Keeps the threads of this process's numerical libraries at a number.
+    """Limits the numbers of threads in a process that computes for parwise only.
 
-    A library that the function imports late is caught at its next task.
+    Call `set` before each task: a library that the function has imported
+    meanwhile gets its number then.
     """
 
     def __init__(self) -> None:
         self._state: tuple[ThreadCounts, int] | None = None
 
     def set(self, counts: ThreadCounts) -> None:
-        """Apply `counts`."""
+        """Set the numbers of threads of all loaded libraries to `counts`."""
         state = (counts, len(sys.modules))
         if state != self._state:
             _set_threads(libraries(), counts)
@@ -203,10 +216,10 @@ class ThreadLimit:
 
 
 class SharedThreadLimit:
-    """Holds a thread number while any thread of this process needs it.
+    """Limits the numbers of threads as long as any thread of this process needs that.
 
-    For processes that are not parwise's own, where the number is to be as
-    before afterwards. Limits that differ wait for each other.
+    For processes that do not belong to parwise: the numbers are restored
+    afterwards. A thread with different numbers waits until then.
     """
 
     def __init__(self) -> None:
@@ -238,7 +251,7 @@ class SharedThreadLimit:
 
 
 def _set_threads(found: Iterable[Any], counts: ThreadCounts) -> None:
-    """Set each library's threads; one that the caller has not loaded gets its largest number."""
+    """Set the number of threads of each library; one that is not in `counts` gets the largest number in it."""
     for library in found:
         if isinstance(counts, int):
             wanted = counts
@@ -249,5 +262,11 @@ def _set_threads(found: Iterable[Any], counts: ThreadCounts) -> None:
 
 
 def workers_beside(threads: dict[str, int], workers: int) -> int:
-    """Workers that the CPUs have room for, each with so many threads at work."""
+    """Number of workers, at most `workers`, that the CPUs suffice for if each uses all its threads.
+
+    Examples
+    --------
+    >>> workers_beside({"libopenblas.so": 100_000}, 8)
+    1
+    """
     return max(1, min(workers, cpu_count() // max(threads.values(), default=1)))

@@ -1,9 +1,9 @@
-"""What the caller's surroundings are, and how a worker takes them on.
+"""Process and numeric state of the caller that a function can read, and its copy to a worker.
 
 A function can read floating-point error handling, print options, the decimal
 context, warning filters, the processor's rounding mode, the locale, environment
-variables and the working directory; each can change its result, so each is as in
-the caller.
+variables and the working directory. Each can change its result, so workers copy
+them from the caller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from .floating_point import read_floats, set_floats
 
 
 class ProcessState(NamedTuple):
-    """What a process needs before it can import the function's modules."""
+    """State that a process needs before it can import the function's modules.
+
+    Attributes
+    ----------
+    variables : dict
+        Environment variables.
+    folder : str or None
+        Working directory; None if it was removed.
+    path, argv : list of str
+        `sys.path` and `sys.argv`.
+    """
 
     variables: dict[str, str]
     folder: str | None
@@ -30,7 +40,7 @@ class ProcessState(NamedTuple):
     argv: list[str]
 
     def apply(self) -> None:
-        """Take them on, in a process that does nothing else."""
+        """Set the state of this process, which must do nothing else meanwhile."""
         if dict(os.environ) != self.variables:
             os.environ.clear()
             os.environ.update(self.variables)
@@ -42,7 +52,21 @@ class ProcessState(NamedTuple):
 
 
 class NumericState(NamedTuple):
-    """What the function's arithmetic, printing and warnings depend on."""
+    """State that arithmetic, printing and warnings depend on.
+
+    Attributes
+    ----------
+    errstate, errcall, bufsize, print_options
+        As NumPy's functions return them.
+    decimal_context : decimal.Context
+    filters : list
+        Warning filters.
+    floats : tuple of int or None
+        Control bits of the processor, see `read_floats`.
+    locale : str
+    limits : (int, int)
+        Recursion limit, and digits up to which integers become text.
+    """
 
     errstate: dict[str, Any]
     errcall: Any
@@ -55,7 +79,7 @@ class NumericState(NamedTuple):
     limits: tuple[int, int]
 
     def apply(self) -> None:
-        """Take them on, in a process that does nothing else."""
+        """Set the state of this process and thread, which must do nothing else meanwhile."""
         self.apply_in_context()
         set_floats(self.floats)
         with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]
@@ -63,12 +87,12 @@ class NumericState(NamedTuple):
                 _locale.setlocale(_locale.LC_ALL, self.locale)
         sys.setrecursionlimit(self.limits[0])
         sys.set_int_max_str_digits(self.limits[1])
-        # resetwarnings also makes every module forget what it has shown.
+        # `resetwarnings` also clears the list of warnings that each module has shown.
         warnings.resetwarnings()
         warnings.filters.extend(self.filters)  # type: ignore[attr-defined]
 
     def apply_in_context(self) -> None:
-        """Take on what belongs to a context, and not to the whole process."""
+        """Set the part of the state that belongs to a context, and not to the process."""
         np.seterr(**self.errstate)
         np.seterrcall(self.errcall)
         np.setbufsize(self.bufsize)
@@ -77,16 +101,16 @@ class NumericState(NamedTuple):
 
 
 def read_process_state() -> ProcessState:
-    """The surroundings of this process."""
+    """State of this process."""
     try:
         folder = os.getcwd()
-    except FileNotFoundError:  # removed under the caller; a worker cannot enter it
+    except FileNotFoundError:  # it was removed, so a worker cannot enter it
         folder = None
     return ProcessState(dict(os.environ), folder, list(sys.path), list(getattr(sys, "argv", [])))
 
 
 def read_numeric_state() -> NumericState:
-    """The numerical surroundings of the calling thread."""
+    """Numeric state of the calling thread and its process."""
     return NumericState(
         errstate=dict(np.geterr()),
         errcall=np.geterrcall(),

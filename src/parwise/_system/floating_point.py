@@ -1,7 +1,7 @@
-"""The processor's rounding mode, and whether it flushes subnormal numbers to zero.
+"""Floating-point control of the processor: rounding mode, and flushing of subnormal numbers to zero.
 
-Each thread has its own. A library may change them (``-ffast-math`` does, and
-``torch.set_flush_denormal``), and then a worker's arithmetic is not the caller's.
+Each thread has its own. A library may change it (``-ffast-math`` does, and
+``torch.set_flush_denormal``), and then a worker's arithmetic differs from the caller's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-# The C library's fenv_t: its size, and where in it the control bits are, which
-# stand beside sticky flags that nobody should carry over.
-_SHAPES = {
+# The C library's fenv_t: its size in bytes, and (offset, bytes, mask) of its
+# control bits. The other bits are status flags, which must not be copied.
+_LAYOUTS = {
     # x87 control word; MXCSR, whose lower six bits are flags.
     "x86_64": (32, ((0, 2, 0xFFFF), (28, 4, 0xFFC0))),
     # FPCR; FPSR has the flags.
@@ -25,9 +25,9 @@ _SHAPES = {
 
 @functools.cache
 def _library() -> Any:
-    """The C library's mathematics, or None where its ``fenv_t`` is not known here."""
+    """Mathematical part of the C library; None on systems whose ``fenv_t`` is not in `_LAYOUTS`."""
     try:
-        if os.uname().machine not in _SHAPES or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        if os.uname().machine not in _LAYOUTS or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
             return None
         return ctypes.CDLL("libm.so.6")
     except (AttributeError, OSError):
@@ -35,7 +35,13 @@ def _library() -> Any:
 
 
 def read_floats() -> tuple[int, ...] | None:
-    """Control bits of the calling thread; None if they cannot be read on this system."""
+    """Control bits of the calling thread; None if they cannot be read on this system.
+
+    Examples
+    --------
+    >>> read_floats() == read_floats()
+    True
+    """
     if _library() is None:
         return None
     environment, fields = _read()
@@ -43,7 +49,7 @@ def read_floats() -> tuple[int, ...] | None:
 
 
 def set_floats(control: tuple[int, ...] | None) -> None:
-    """Give the calling thread control bits that another thread or process has."""
+    """Set the control bits of the calling thread, as `read_floats` returned them; None changes nothing."""
     if control is None or control == read_floats():
         return
     environment, fields = _read()
@@ -55,7 +61,7 @@ def set_floats(control: tuple[int, ...] | None) -> None:
 
 @contextlib.contextmanager
 def floats(control: tuple[int, ...] | None) -> Iterator[None]:
-    """Have these control bits for a ``with`` block."""
+    """Set the control bits of the calling thread for a ``with`` block."""
     before = read_floats()
     set_floats(control)
     try:
@@ -65,7 +71,8 @@ def floats(control: tuple[int, ...] | None) -> Iterator[None]:
 
 
 def _read() -> tuple[bytearray, Any]:
-    size, fields = _SHAPES[os.uname().machine]
+    """``fenv_t`` of the calling thread, and the places of its control bits."""
+    size, fields = _LAYOUTS[os.uname().machine]
     buffer = ctypes.create_string_buffer(size)
     _library().fegetenv(buffer)
     return bytearray(buffer.raw), fields

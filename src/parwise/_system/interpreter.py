@@ -1,4 +1,4 @@
-"""Short pieces of work that Ctrl-C must not cut in two."""
+"""Python interpreter: SIGINT deferred for a few lines, and the GIL switch interval shortened."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ _plain: Any = sys.modules.get("_signal", signal)
 
 
 class DeferredInterrupt:
-    """Defers SIGINT for a ``with`` block: it takes effect right behind it.
+    """Defers SIGINT for a ``with`` block, and raises it at the end of the block.
 
-    For a few lines that make or close descriptors, or take a lock: an exception
+    For a few lines that open or close descriptors, or take a lock: an exception
     between a system call and the assignment of its result would lose the
-    result. Blocking the signal would not do: another thread of the process
-    (BLAS has some) would get it, and the main one be interrupted all the same.
+    result. Blocking the signal is not enough: another thread of the process
+    (BLAS has some) would receive it, and the main thread be interrupted anyway.
     """
 
     def __init__(self) -> None:
         self._before: Any = None
-        self._came = False
+        self._pending = False
 
     def __enter__(self) -> DeferredInterrupt:
-        # Only the main thread is ever interrupted; a handler that is not Python's cannot be put back.
-        # (`current_thread` would leave an entry behind for each thread that `threading` does not know.)
+        # Python interrupts the main thread only; a handler that was not set from Python cannot be restored.
+        # (`current_thread` would leave an entry for each thread that `threading` does not know.)
         if threading.get_ident() == threading.main_thread().ident and _plain.getsignal(signal.SIGINT) is not None:
             self._before = _plain.signal(signal.SIGINT, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
+        self._pending = True
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._before is not None:
             _plain.signal(signal.SIGINT, self._before)
-            if self._came:
+            if self._pending:
                 signal.raise_signal(signal.SIGINT)
 
 
+# Switch interval of the GIL while a helper thread works.
 SWITCH_SECONDS = 0.0001
 
 
 class ShortSwitchInterval:
-    """Lets this thread have the GIL soon, beside a function in pure Python.
+    """Shortens the GIL switch interval to `SWITCH_SECONDS` while at least one thread needs that.
 
-    Every system call lets go of it, and such a function gives it back only
-    after the switch interval: of the usual 5 ms, looking for BLAS threads took
-    0.4 s and starting workers half a second. The interval is the whole
-    process's, so the last thread that leaves puts it back.
+    A thread releases the GIL in every system call, and a function in pure
+    Python gives it back only after the switch interval. With the default of
+    5 ms, looking for BLAS threads took 0.4 s and starting workers half a
+    second. The interval belongs to the process, so the last thread that ends
+    restores it.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class ShortSwitchInterval:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """For one more thread."""
+        """Count one more thread; the first one shortens the interval."""
         with self._lock:
             if not self._users:
                 self._before = sys.getswitchinterval()
@@ -68,12 +70,12 @@ class ShortSwitchInterval:
             self._users += 1
 
     def end(self) -> None:
-        """For one less."""
+        """Count one thread less; the last one restores the interval."""
         with self._lock:
             self._users -= 1
             if not self._users:
                 sys.setswitchinterval(self._before)
 
 
-#: Those of this process.
+#: Of this process.
 short_switch_interval = ShortSwitchInterval()

@@ -11,7 +11,7 @@ import resource
 from collections.abc import Iterator
 from typing import TypeAlias
 
-#: Not a `pathlib.Path`: importing that takes 4 ms, which each start of workers would wait for.
+#: Not a `pathlib.Path`: importing that takes 4 ms, by which each start of workers would be later.
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
 ROOT = "/sys/fs/cgroup"
@@ -19,13 +19,18 @@ MEMBERSHIP = "/proc/self/cgroup"
 
 
 def group_folders(controller: str, root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[tuple[int, str]]:
-    """Version and folder of each group whose limits hold for this process.
+    """Version and folder of each cgroup whose limits apply to this process, innermost first.
 
     Parameters
     ----------
     controller : {"cpu", "memory"}
     root, membership : path
-        Where groups are mounted, and the file that says which are this process's.
+        Mount point of cgroups, and the file that lists the groups of this process.
+
+    Yields
+    ------
+    version : {1, 2}
+    folder : str
     """
     try:
         with open(membership) as file:
@@ -40,42 +45,47 @@ def group_folders(controller: str, root: StrPath = ROOT, membership: StrPath = M
             version, mount = 1, os.path.join(root, controllers)
         else:
             continue
-        # In a container the path may be the host's, with nothing below the
-        # mount: then the mount point itself is this process's group.
+        # In a container the path may be one of the host, which does not exist
+        # below the mount: then the mount point itself is this process's group.
         parts = name.strip("/").split("/") if name.strip("/") else []
         for depth in range(len(parts), -1, -1):
             yield version, os.path.join(mount, *parts[:depth])
 
 
 def read_setting(folder: str, name: str) -> str:
-    """What a file of a group holds.
+    """Text of a file in the folder of a cgroup.
 
     Raises
     ------
     OSError
-        If there is none.
+        If there is no such file.
     """
     with open(os.path.join(folder, name)) as file:
         return file.read()
 
 
 def cpu_count() -> int:
-    """CPUs this process may use: its affinity mask, cut by cgroup quotas.
+    """Number of CPUs that this process may use: those of its affinity mask, limited by cgroup quotas.
 
-    A container limited to 2.5 CPUs counts 3: the quota is rounded up, since a
-    worker that is throttled half the time still does work.
+    A quota is rounded up (2.5 CPUs count as 3), since a worker that is
+    throttled half the time still does work.
+
+    Examples
+    --------
+    >>> cpu_count() >= 1
+    True
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min([available or 1, *map(math.ceil, _quotas())]))
 
 
 def cpu_quota() -> float | None:
-    """CPUs' worth of time that cgroups allow this process; None if they set no limit."""
+    """CPU seconds per second that cgroups allow this process; None if they set no limit."""
     return min(_quotas(), default=None)
 
 
 def _quotas(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[float]:
-    """CPU quotas of the cgroups that hold this process, versions 1 and 2."""
+    """CPU quotas of the cgroups of this process, versions 1 and 2, in CPUs."""
     for version, folder in group_folders("cpu", root, membership):
         quota = _quota_v2(folder) if version == 2 else _quota_v1(folder)
         if quota is not None:
@@ -83,7 +93,7 @@ def _quotas(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[
 
 
 def _quota_v2(folder: str) -> float | None:
-    """`cpu.max` holds "max 100000" or "<quota> <period>", in microseconds."""
+    """Quota of a version 2 group, whose `cpu.max` holds "max 100000" or "<quota> <period>", in microseconds."""
     try:
         quota, period = read_setting(folder, "cpu.max").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -92,7 +102,7 @@ def _quota_v2(folder: str) -> float | None:
 
 
 def _quota_v1(folder: str) -> float | None:
-    """Version 1 keeps quota and period in two files; -1 is no limit."""
+    """Quota of a version 1 group, which has quota and period in two files; -1 is no limit."""
     try:
         quota = int(read_setting(folder, "cpu.cfs_quota_us"))
         period = int(read_setting(folder, "cpu.cfs_period_us"))
@@ -101,34 +111,35 @@ def _quota_v1(folder: str) -> float | None:
     return quota / period if quota > 0 else None
 
 
-# Seconds between two looks at the memory of workers.
+# Seconds between two readings of the memory of workers.
 LOOK_SECONDS = 1.0
 
 
 @functools.cache
 def memory_limit() -> int:
-    """Bytes of memory for this process and its workers: the machine's, cut by cgroup limits.
+    """Bytes of memory for this process and its workers: the machine's, limited by cgroups.
 
-    Read once: it takes 0.3 ms.
+    It is read once, as that takes 0.3 ms.
     """
     return min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *_group_limits()])
 
 
 def _group_limits(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[int]:
+    """Memory limits of the cgroups of this process, in bytes."""
     for version, folder in group_folders("memory", root, membership):
         name = "memory.max" if version == 2 else "memory.limit_in_bytes"
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        with contextlib.suppress(OSError, ValueError):  # "max" stands for no limit
             yield int(read_setting(folder, name))
 
 
 def file_limit() -> int:
-    """Bytes that a file of this process may have, shared memory included (RLIMIT_FSIZE)."""
+    """Largest size of a file of this process, shared memory included, in bytes (RLIMIT_FSIZE)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return 2**63 - 1 if soft == resource.RLIM_INFINITY else soft
 
 
 def own_bytes(pid: int) -> int:
-    """Memory that a process shares with no file and no other process; 0 if it is gone."""
+    """Bytes of memory that a process shares with no file and no other process; 0 if it has exited."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             _, resident, shared, *_ = map(int, file.read().split())

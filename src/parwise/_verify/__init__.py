@@ -1,1 +1,1 @@
-"""Private: compares results with the plain loop's bits, and finds out why they differ."""
+"""Private: compares the bits of results with those of the plain loop, and finds the cause of a difference."""

@@ -1,4 +1,4 @@
-"""Whether a call's result has the bits of the plain loop, and if not, why."""
+"""Audit of a result: ``verify=True`` and ``"full"`` compare its bits with those of the plain loop."""
 
 from __future__ import annotations
 
@@ -21,80 +21,104 @@ from .._executors.choice import run
 from .._executors.job import Job
 from .._report.null_observer import UNOBSERVED, NullObserver
 from ..errors import ReproducibilityWarning, user_level
-from .block_invariance import BlockInvariance, TimeBudget, sprinkle
+from .block_invariance import BlockInvariance, TimeBudget, insert_special
 from .diagnosis import Diagnosis, compute_here, in_worker
 from .difference import array_difference, differing
 
-# Looking takes this part of the call's time, or so many seconds.
-SHARE = 0.05
+# An audit may take this share of the time that the call spent in the function, and at least so many seconds.
+TIME_SHARE = 0.05
 LEAST_SECONDS = 0.1
-# Results that are kept for it.
+# Bytes of results that a sample keeps.
 KEPT_BYTES = 2**26
-# Elements that are computed with hostile values, and seconds that a worker has for them at least.
-HOSTILE = 4
-HOSTILE_SECONDS = 0.5
-# Elements that take longer are not computed again and again unless the user wants to know.
+# Elements that are computed with special values (NaN, infinities ...), and seconds that a worker has for them at
+# least.
+SPECIAL_ELEMENTS = 4
+SPECIAL_SECONDS = 0.5
+# Elements that take longer are computed repeatedly only with `verify`.
 LONG_SECONDS = 0.1
 
 
 class Sample:
-    """Keeps the ends of tasks, as they came, for a part of them to be computed again.
+    """Results of the first and last element of tasks, of which an audit computes some again.
 
     Parameters
     ----------
-    whole : bool
-        Whether tasks are blocks, and not runs of elements.
+    blocks : bool
+        True if tasks are blocks, which are kept as a whole.
+
+    Attributes
+    ----------
+    seconds : float
+        Time that the call has spent in the function.
     """
 
-    def __init__(self, whole: bool) -> None:
-        self._whole = whole
+    def __init__(self, blocks: bool) -> None:
+        self._blocks = blocks
         self._kept: dict[Task, Results] = {}
         self._bytes = 0
         self.seconds = 0.0
         self._lock = threading.Lock()
 
     def receive(self, task: Task, outcome: Outcome) -> None:
-        """See what became of a task."""
+        """Keep a part of the results of a task, up to `KEPT_BYTES` for all."""
         results = outcome.results
         with self._lock:
             self.seconds += outcome.seconds
             if results is None or outcome.error is not None:
                 return
-            ends = [task] if self._whole else [Task(k, k + 1) for k in sorted({task.lo, task.hi - 1})]
+            ends = [task] if self._blocks else [Task(k, k + 1) for k in sorted({task.lo, task.hi - 1})]
             for end in ends:
                 if self._bytes < KEPT_BYTES:
-                    kept = owned(results if self._whole else pick(results, end.lo - task.lo))
+                    kept = owned(results if self._blocks else _element(results, end.lo - task.lo))
                     self._kept[end] = kept
                     self._bytes += sum(c.array.nbytes for c in kept.columns if isinstance(c, Stack))
 
     def in_order(self) -> Iterator[tuple[Task, Results]]:
-        """Last, first, and then from one to the other: both sides of cuts come early."""
+        """Yield tasks and results: the last task, the first three, some 50 spread over the call, then all others.
+
+        So both sides of the borders between tasks come early.
+        """
         tasks = sorted(self._kept, key=lambda task: task.lo)
         for task in dict.fromkeys([*tasks[-1:], *tasks[:3], *tasks[1 : -1 : max(1, len(tasks) // 50)], *tasks]):
             yield task, self._kept[task]
 
 
-def pick(results: Results, k: int) -> Results:
-    """The results of one element."""
+def _element(results: Results, k: int) -> Results:
+    """Results of element `k` of a run."""
     columns = [Stack(c.kind, c.array[k : k + 1]) if isinstance(c, Stack) else c[k : k + 1] for c in results.columns]
     return Results(columns, results.wrap)
 
 
 def run_with_audit(call: Call, observer: NullObserver = UNOBSERVED) -> Any:
-    """Compute a call whose user wants to know whether it can be trusted.
+    """Compute a call that has the option ``verify=True`` or ``"full"``, and audit its result.
 
-    What is to go to `out` goes there at the end: it may be what the function
-    reads.
+    The result is copied to `out` only at the end, since the function may read
+    the same memory.
+
+    Parameters
+    ----------
+    call : Call
+    observer : NullObserver, optional
+
+    Returns
+    -------
+    ndarray, tuple or list
+        The result, as of any call.
+
+    Raises
+    ------
+    NotReproducibleError
+        If a difference from the plain loop was found.
     """
     sample = Sample(call.vectorized)
     job = Job(replace(call, out=None), observe=sample.receive, observer=observer)
     run(job)
     result = audit(job, sample)
-    return result if call.out is None else _deliver(call, result)
+    return result if call.out is None else _copy_to_out(call, result)
 
 
-def _deliver(call: Call, result: Any) -> Any:
-    """Store a result in the arrays that the user gave."""
+def _copy_to_out(call: Call, result: Any) -> Any:
+    """Copy a result to the arrays that the user passed as `out`."""
     arrays = result if isinstance(result, tuple) else (result,)
     targets = call.out or ()
     if len(arrays) != len(targets):
@@ -106,53 +130,59 @@ def _deliver(call: Call, result: Any) -> Any:
 
 
 def audit(job: Job, sample: Sample | None = None) -> Any:
-    """The result of a call that has been computed, after a look at whether it can be trusted.
+    """Return the result of a computed job, after its first task, and a sample if there is one, were compared.
 
     Parameters
     ----------
     job : Job
     sample : Sample, optional
-        What is known of it, if the user asked for a look.
+        Results to compare with the plain loop; None without the option `verify`.
+
+    Returns
+    -------
+    ndarray, tuple or list
+        The result, as of any call.
 
     Raises
     ------
     NotReproducibleError
-        If it cannot, and the user wants to know; else that is a warning.
+        If bits differ, with `verify`; without it, `ReproducibilityWarning` is given.
     """
     verify = job.call.settings.verify
-    finding = None
+    difference = None
     if job.disputed is not None:
-        # Where the user has not asked, what takes long is not tried.
+        # Without `verify`, causes that take long to find are not tried.
         thorough = bool(verify) or job.first_seconds < LONG_SECONDS
-        finding = Diagnosis(job, job.first_task, job.disputed, thorough=thorough).find()
+        difference = Diagnosis(job, job.first_task, job.disputed, thorough=thorough).find()
         if verify:
-            raise finding.error(job.call.public_index)
+            raise difference.error(job.call.public_index)
     result = job.finish()
-    if finding is not None:
-        warnings.warn(finding.text, ReproducibilityWarning, stacklevel=user_level())
+    if difference is not None:
+        warnings.warn(difference.text, ReproducibilityWarning, stacklevel=user_level())
     if sample is not None and job.call.count:
-        _look(job, sample, result)
+        _check(job, sample, result)
     return result
 
 
-def _look(job: Job, sample: Sample, result: Any) -> None:
-    """Look for what could be wrong with a result, the most telling first, as long as there is time."""
+def _check(job: Job, sample: Sample, result: Any) -> None:
+    """Make all comparisons that the budget allows, the most likely to find a difference first."""
     call = job.call
-    budget = TimeBudget(max(LEAST_SECONDS, SHARE * sample.seconds))
+    budget = TimeBudget(max(LEAST_SECONDS, TIME_SHARE * sample.seconds))
     if call.settings.verify == "full":
         _check_all(job, result)
     else:
         _check_sample(job, sample, budget)
     _check_worker(job)
-    if budget.allows(HOSTILE * job.first_seconds):
-        _check_hostile(job)
+    if budget.allows(SPECIAL_ELEMENTS * job.first_seconds):
+        _check_special_values(job)
     if call.vectorized and call.streams is None:
-        finding = BlockInvariance(call, budget, partial(_ends_in_worker, job)).find()
-        if finding is not None:
-            raise finding.error(call.public_index)
+        difference = BlockInvariance(call, budget, partial(_terminates, job)).find()
+        if difference is not None:
+            raise difference.error(call.public_index)
 
 
 def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
+    """Compute tasks of the sample again in this process, and compare."""
     for task, theirs in sample.in_order():
         ours = compute_here(job, task)
         if ours is None or not same_values(ours, theirs):
@@ -162,7 +192,7 @@ def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
 
 
 def _check_worker(job: Job) -> None:
-    """Compare a worker with this process: of a small call, none had a part in it."""
+    """Compute the first task in a worker and here, and compare, unless that was done: small calls use no worker."""
     task = job.first_task
     if job.proved:
         return
@@ -171,47 +201,50 @@ def _check_worker(job: Job) -> None:
         raise Diagnosis(job, task, theirs).find().error(job.call.public_index)
 
 
-def _check_hostile(job: Job) -> None:
-    """Compare a worker with this process on made-up values, which may be flushed or spread otherwise."""
+def _check_special_values(job: Job) -> None:
+    """Compute special values in a worker and here, and compare.
+
+    A process that flushes subnormal numbers to zero, or makes another NaN, may differ only there.
+    """
     call = job.call
-    count = len(job.first_task) if call.vectorized else min(HOSTILE, call.count)
+    count = len(job.first_task) if call.vectorized else min(SPECIAL_ELEMENTS, call.count)
     if call.settings.executor != "processes" or call.halo is not None or call.feed is not None:
         return
     arrays = [one.private(0, count).copy(order="K") for one in call.inputs]
-    if not all(map(sprinkle, arrays)):
+    if not all(map(insert_special, arrays)):
         return
-    trial, task = _made_up(job, arrays, count), Task(0, count)
+    special, task = _special_job(job, arrays, count), Task(0, count)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # The worker first: a function may never end on NaN, and a worker can be killed.
-        theirs = in_worker(trial, task)
-        ours = None if theirs is None else compute_here(trial, task)
+        # The worker comes first: on NaN a function may run for ever, and a worker can be killed.
+        theirs = in_worker(special, task)
+        ours = None if theirs is None else compute_here(special, task)
         if ours is not None and theirs is not None and not same_values(ours, theirs):
-            raise Diagnosis(trial, task, theirs).find().error(call.public_index)
+            raise Diagnosis(special, task, theirs).find().error(call.public_index)
 
 
-def _made_up(job: Job, arrays: list[np.ndarray], count: int) -> Job:
-    """The same function over other values, which a worker may not be at for long."""
+def _special_job(job: Job, arrays: list[np.ndarray], count: int) -> Job:
+    """Open a job with the same function over different values, with a timeout in workers."""
     call = job.call
-    seconds = HOSTILE_SECONDS + 20 * job.first_seconds
+    seconds = SPECIAL_SECONDS + 20 * job.first_seconds
     settings = call.settings._replace(executor="processes", ignore=False, timeout=seconds)
     axes = [one.axes[0] if call.vectorized else 0 for one in call.inputs]
     inputs = tuple(InputArray(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))
     bounds = [(0, count)] if call.vectorized else None
     axis = call.axis if call.vectorized else (0,)
-    made = replace(call, inputs=inputs, axis=axis, grid=(count,), bounds=bounds, halo=None, settings=settings)
-    trial = Job(made)
-    trial.open()
-    return trial
+    changed = replace(call, inputs=inputs, axis=axis, grid=(count,), bounds=bounds, halo=None, settings=settings)
+    special = Job(changed)
+    special.open()
+    return special
 
 
-def _ends_in_worker(job: Job, runs: list[np.ndarray], count: int) -> bool:
-    """Whether a block function comes to an end on made-up values."""
-    return in_worker(_made_up(job, runs, count), Task(0, count)) is not None
+def _terminates(job: Job, runs: list[np.ndarray], count: int) -> bool:
+    """True if a block function returns within the timeout, in a worker, on these values."""
+    return in_worker(_special_job(job, runs, count), Task(0, count)) is not None
 
 
 def _check_all(job: Job, result: Any) -> None:
-    """Compute everything again in this process, and compare."""
+    """Compute the plain loop in this process, and compare all results."""
     settings = job.call.settings._replace(executor="serial", isolate=False, verify=False, timeout=None)
     again = Job(replace(job.call, settings=settings))
     run(again)
@@ -225,20 +258,20 @@ def _check_all(job: Job, result: Any) -> None:
     if job.call.form == "raw":
         result, loop = result.array, loop.array
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
-    for found, right in pairs:
-        if not same_array(found, right):
-            task = _task_at(job, found, right)
+    for array, expected in pairs:
+        if not same_array(array, expected):
+            task = _task_at(job, array, expected)
             theirs = in_worker(job, task) or compute_here(job, task)
-            raise Diagnosis(job, task, theirs, array_difference(found, right)).find().error(job.call.public_index)
+            raise Diagnosis(job, task, theirs, array_difference(array, expected)).find().error(job.call.public_index)
 
 
-def _task_at(job: Job, array: np.ndarray, right: np.ndarray) -> Task:
-    """The element or block where the result is not as it should be."""
+def _task_at(job: Job, array: np.ndarray, expected: np.ndarray) -> Task:
+    """The first element, or its block, in which two results differ."""
     call = job.call
     index = 0
-    if array.shape == right.shape and array.dtype == right.dtype and array.dtype.names is None:
-        lead = np.moveaxis(differing(array, right), call.result_axes(array.ndim), range(len(call.grid)))
-        wrong = lead.reshape(*lead.shape[: len(call.grid)], -1).any(axis=-1)
+    if array.shape == expected.shape and array.dtype == expected.dtype and array.dtype.names is None:
+        mapped = np.moveaxis(differing(array, expected), call.result_axes(array.ndim), range(len(call.grid)))
+        wrong = mapped.reshape(*mapped.shape[: len(call.grid)], -1).any(axis=-1)
         index = int(wrong.argmax())
     if call.bounds is None:
         return Task(index, index + 1)

@@ -1,4 +1,4 @@
-"""Whether a block function gives the same bits whatever the blocks are."""
+"""Block invariance: a block function returns the same bits for every division into blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from .difference import Difference, array_difference
 
 
 def to_nan(values: np.ndarray) -> bool:
-    """Make all NaN, which spreads through whatever it touches, also in sums that go on for ever."""
+    """Set all values to NaN, which no sum or product can lose; False if the dtype has none.
+
+    Examples
+    --------
+    >>> to_nan(np.zeros(2)), to_nan(np.zeros(2, int))
+    (True, False)
+    """
     if values.dtype.kind in "fc":
         values[...] = np.nan
         return True
@@ -26,7 +32,14 @@ def to_nan(values: np.ndarray) -> bool:
 
 
 def to_large(values: np.ndarray) -> bool:
-    """Make all large, or as large as can be."""
+    """Set all values to large ones, and reverse booleans; False if the dtype has no numbers.
+
+    Examples
+    --------
+    >>> values = np.array([1.0, -2.0])
+    >>> to_large(values), values
+    (True, array([3000., 3000.]))
+    """
     if values.dtype.kind in "fc":
         values[...] = 1e3 * (1 + abs(values.ravel()).max()) if values.size else 0
     elif values.dtype.kind in "iu":
@@ -38,27 +51,39 @@ def to_large(values: np.ndarray) -> bool:
     return True
 
 
-def sprinkle(values: np.ndarray) -> bool:
-    """Put NaN of both signs, infinities, zeros of both signs and subnormal numbers among the others."""
+def insert_special(values: np.ndarray) -> bool:
+    """Set every third value to one of NaN, infinity, zero (each of both signs) and subnormal numbers.
+
+    Returns
+    -------
+    bool
+        False, with nothing changed, if the dtype is not floating-point or there are no values.
+
+    Examples
+    --------
+    >>> values = np.ones(7)
+    >>> insert_special(values), values[:4]
+    (True, array([nan,  1.,  1., -0.]))
+    """
     if values.dtype.kind not in "fc" or not values.size:
         return False
     tiny = np.finfo(values.dtype).smallest_subnormal
     special = np.array([np.nan, -0.0, tiny, -np.nan, 3 * tiny, 0.0, np.inf, -tiny, -np.inf], values.dtype)
-    result_axes = np.arange(0, values.size, 3)
+    positions = np.arange(0, values.size, 3)
     # `flat` also takes arrays that are not contiguous.
-    values.flat[result_axes] = special[result_axes // 3 % special.size]
+    values.flat[positions] = special[positions // 3 % special.size]
     return True
 
 
-# Elements that are looked at, and the lengths of the blocks that they are cut into.
+# Elements of a window, and lengths of the blocks that it is divided into.
 WINDOW = 24
 LENGTHS = (1, 2, 7)
-# A halo that is looked for is no deeper than this.
-DEEPEST = 2048
+# Largest depth of a halo that is tried.
+MAX_DEPTH = 2048
 
 
 class TimeBudget:
-    """Seconds that looking may take.
+    """Time limit of an audit, counted from now.
 
     Parameters
     ----------
@@ -69,165 +94,168 @@ class TimeBudget:
         self._end = time.perf_counter() + seconds
 
     def allows(self, seconds: float) -> bool:
-        """Whether there is so much time left."""
+        """True if `seconds` from now are within the limit."""
         return time.perf_counter() + seconds < self._end
 
 
-#: Changes values, and says whether it could.
+#: Changes values in place; returns True if it could.
 Change = Callable[[np.ndarray], bool]
 
 
 class BlockInvariance:
-    """Tries a block function on blocks that are not those of the plan.
+    """Calls a block function on blocks that differ from those of the plan.
 
-    Windows of some elements are computed at once and in blocks of hostile
-    lengths; and what lies beyond the halo is changed, which must not matter.
+    Windows of `WINDOW` elements are computed as one block and as several
+    blocks of `LENGTHS`. Values beyond the halo are changed. Neither may change
+    the bits of results.
 
     Parameters
     ----------
     call : Call
     budget : TimeBudget
-        How long that may take; the first tests are made in any case.
-    ends : callable
-        Says whether the function comes to an end on changed values, which it
-        need not do.
+        Limit for all comparisons but the first ones, which are always made.
+    terminates : callable
+        Takes changed arguments and their number of elements; returns True if
+        the function returns within a timeout. On changed values it may not.
     """
 
-    def __init__(self, call: Call, budget: TimeBudget, ends: Callable[[list[np.ndarray], int], bool]) -> None:
+    def __init__(self, call: Call, budget: TimeBudget, terminates: Callable[[list[np.ndarray], int], bool]) -> None:
         self._call = call
         self._budget = budget
-        self._ends = ends
+        self._terminates = terminates
         self._count = call.count
         self._depth = call.halo.depth if call.halo else 0
         bounds = call.bounds or [(0, 0)]
-        # Around a cut far from both ends, which a recursion may start from.
+        # Around a border between two blocks, far from both ends of the axis: a recursion may start at either.
         cut = bounds[len(bounds) // 2][0]
         if abs(2 * cut - self._count) > self._count // 2:
             cut = self._count // 2
         self._middle = self._window(cut - WINDOW // 2)
-        # NumPy adds up the rows of a Fortran-ordered block otherwise where it has only one row, which no plan has
-        # unless it is asked for.
-        ones = any(hi - lo == 1 for lo, hi in bounds)
-        self._lengths = LENGTHS if ones else LENGTHS[1:]
+        # NumPy adds the rows of a Fortran-ordered block in another order if there is only one row. No plan has such
+        # blocks, unless the user asks for them.
+        has_single = any(hi - lo == 1 for lo, hi in bounds)
+        self._lengths = LENGTHS if has_single else LENGTHS[1:]
 
     def _window(self, lo: int) -> tuple[int, int]:
         lo = max(0, min(lo, self._count - WINDOW))
         return lo, min(self._count, lo + WINDOW)
 
     def find(self) -> Difference | None:
-        """What is wrong, if anything is seen to be."""
+        """What is differs, if anything is detail to be."""
         if self._count < 2:
             return None
-        # Made-up values are not the user's: what they give rise to is not to be heard of.
+        # The user must not see warnings about values that are not theirs.
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self._looks_too_far() or self._depends_on_length()
+            return self._halo_difference() or self._block_difference()
 
-    def _finding(self, seen: str, window: tuple[int, int], depth: int | None) -> Difference:
+    def _difference(self, detail: str, window: tuple[int, int], depth: int | None) -> Difference:
         where = self._call.name(*window)
         if depth is not None:
-            text = f"the function looks further than depth={self._depth}, {where}: {seen}. depth={depth} would do"
+            text = f"the function looks further than depth={self._depth}, {where}: {detail}. depth={depth} would do"
             return Difference("halo", text, window[0], depth)
         text = (
-            f"the function's bits depend on the length or the start of its blocks, {where}: {seen}. Means over "
+            f"the function's bits depend on the length or the start of its blocks, {where}: {detail}. Means over "
             "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
             "blocks that parwise.plan shows; with verify=None it is taken as it is"
         )
         return Difference("block", text, window[0])
 
-    def _enough(self, wrong: Callable[[int], bool]) -> int | None:
-        """The least depth for which something is not `wrong` any more."""
-        bad, step = self._depth, 1
-        while wrong(good := bad + step):
-            # Recursions look to one side only: without room on both nothing can be said.
-            if good > DEEPEST or not self._has_room(2 * good):
+    def _smallest_depth(self, differs: Callable[[int], bool]) -> int | None:
+        """Smallest depth for which `differs` returns False; None if there is none up to `MAX_DEPTH`."""
+        too_small, step = self._depth, 1
+        while differs(enough := too_small + step):
+            # A recursion reads values on one side only, so no depth can be found without room on both sides.
+            if enough > MAX_DEPTH or not self._has_room(2 * enough):
                 return None
-            bad, step = good, 2 * step
-        while good - bad > 1:
-            middle = (good + bad) // 2
-            if wrong(middle):
-                bad = middle
+            too_small, step = enough, 2 * step
+        while enough - too_small > 1:
+            middle = (enough + too_small) // 2
+            if differs(middle):
+                too_small = middle
             else:
-                good = middle
-        return good
+                enough = middle
+        return enough
 
-    # Blocks of other lengths.
+    # Blocks of different lengths.
 
-    def _depends_on_length(self) -> Difference | None:
+    def _block_difference(self) -> Difference | None:
+        """Difference between one block and several, in the middle or at an end of the axis."""
         for window in dict.fromkeys([self._middle, self._window(0), self._window(self._count)]):
             if window != self._middle and not self._budget.allows(0.0):
                 return None
-            seen = self._length_matters(window, self._call.halo)
-            if seen is not None:
-                return self._finding(seen, window, self._deeper(window) if self._depth else None)
+            detail = self._length_difference(window, self._call.halo)
+            if detail is not None:
+                return self._difference(detail, window, self._sufficient_depth(window) if self._depth else None)
         return None
 
-    def _deeper(self, window: tuple[int, int]) -> int | None:
-        """A halo with which the length of blocks does not matter."""
+    def _sufficient_depth(self, window: tuple[int, int]) -> int | None:
+        """Smallest depth with which the length of blocks does not change bits."""
 
-        def wrong(depth: int) -> bool:
-            return self._length_matters(window, self._halo(depth)) is not None
+        def differs(depth: int) -> bool:
+            return self._length_difference(window, self._halo(depth)) is not None
 
-        return self._enough(wrong) if self._has_room(2 * self._depth) else None
+        return self._smallest_depth(differs) if self._has_room(2 * self._depth) else None
 
-    def _length_matters(self, window: tuple[int, int], halo: Halo | None) -> str | None:
-        """How blocks of hostile lengths differ from one large one, if they do."""
+    def _length_difference(self, window: tuple[int, int], halo: Halo | None) -> str | None:
+        """Text of the difference between blocks of `LENGTHS` and one block of the whole window."""
         lo, hi = window
         whole = self._compute(lo, hi, halo)
         if whole is None:
             return None
         for length in self._lengths:
-            for first in (lo + length, lo + length + length // 2):  # also shifted
+            for first in (lo + length, lo + length + length // 2):  # also with another start
                 cuts = [lo, *range(first, hi - length + 1, length), hi]
                 parts = [self._compute(a, b, halo) for a, b in pairwise(cuts)]
-                told = self._told(whole, parts)
-                if told is not None:
-                    return f"blocks of {length} give other bits than one of {hi - lo} ({told})"
+                text = self._joined_difference(whole, parts)
+                if text is not None:
+                    return f"blocks of {length} give other bits than one of {hi - lo} ({text})"
         return None
 
-    def _told(self, whole: list[np.ndarray], parts: list[list[np.ndarray] | None]) -> str | None:
-        """How a whole window differs from its parts; they say nothing if the function raises for one."""
+    def _joined_difference(self, whole: list[np.ndarray], parts: list[list[np.ndarray] | None]) -> str | None:
+        """Text of the difference between a whole window and its parts; None too if the function raised for a part."""
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
             return None
         for k, array in enumerate(whole):
             joined = np.concatenate([part[k] for part in found], axis=self._call.axis[0])
-            told = array_difference(array, joined)
-            if told is not None:
-                return told[1]
+            text = array_difference(array, joined)
+            if text is not None:
+                return text[1]
         return None
 
-    # What lies beyond the halo.
+    # Values beyond the halo.
 
-    def _looks_too_far(self) -> Difference | None:
-        told = self._influence(self._depth)
-        if told is None:
+    def _halo_difference(self) -> Difference | None:
+        """Difference that a change of values beyond the halo makes."""
+        text = self._far_difference(self._depth)
+        if text is None:
             return None
-        enough = self._enough(lambda depth: self._influence(depth) is not None)
-        return self._finding(f"values {self._depth + 1} away change bits ({told})", self._middle, enough)
+        smallest = self._smallest_depth(lambda depth: self._far_difference(depth) is not None)
+        return self._difference(f"values {self._depth + 1} away change bits ({text})", self._middle, smallest)
 
     def _has_room(self, depth: int) -> bool:
-        """Whether something lies so far away from the middle window, on both sides."""
+        """True if there are elements more than `depth` away from the middle window, on both sides."""
         lo, hi = self._middle
         return lo > depth and hi + depth < self._count
 
-    def _influence(self, depth: int) -> str | None:
-        """How results change with what lies `depth` + 1 elements away, if they do."""
+    def _far_difference(self, depth: int) -> str | None:
+        """Text of the difference that a change of values `depth` + 1 elements away makes."""
         lo, hi = self._middle
         halo = self._halo(depth + 1)
         before = self._compute(lo, hi, halo)
         for change in (to_nan, to_large):
             after = None if before is None else self._compute(lo, hi, halo, change)
-            told = None if before is None else self._told(before, [after])
-            if told is not None:
-                return told
+            text = None if before is None else self._joined_difference(before, [after])
+            if text is not None:
+                return text
         return None
 
     def _halo(self, depth: int) -> Halo:
         return Halo(depth, None, 0, self._count, self._call.axis[0])
 
     def _compute(self, lo: int, hi: int, halo: Halo | None, change: Change | None = None) -> list[np.ndarray] | None:
-        """What the function gives for a block; None if it raises.
+        """Results of the function for a block; None if it raises, or values cannot be changed.
 
         Parameters
         ----------
@@ -235,6 +263,10 @@ class BlockInvariance:
         halo : Halo or None
         change : callable
             Changes the outermost elements of the halo.
+
+        Returns
+        -------
+        list of ndarray or None
         """
         call = self._call
         runs = []
@@ -243,18 +275,19 @@ class BlockInvariance:
             if halo is not None:
                 source.reach(halo)
             run = source.private(lo, hi)
-            if change is not None and halo is not None and not self._change_ends(run, one.axes[0], halo, change):
+            if change is not None and halo is not None and not self._change_outermost(run, one.axes[0], halo, change):
                 return None
             runs.append(run)
         if change is not None and halo is not None:
             start, stop = halo.extent(lo, hi)
-            if not self._ends(runs, stop - start):
+            if not self._terminates(runs, stop - start):
                 return None
         kernel = Kernel(call.func, call.args, call.kwargs, True, halo=halo)
         results = kernel.run(runs, lo, hi).results_or_interrupt()
         return None if results is None else _copies(results)
 
-    def _change_ends(self, run: np.ndarray, axis: int, halo: Halo, change: Change) -> bool:
+    def _change_outermost(self, run: np.ndarray, axis: int, halo: Halo, change: Change) -> bool:
+        """Change the outermost elements of the halo; False if their dtype does not allow it."""
         lo, hi = self._middle
         along = (slice(None),) * axis
         writeable, run.flags.writeable = run.flags.writeable, True

@@ -1,4 +1,4 @@
-"""Why the same work gave other bits somewhere else."""
+"""Diagnosis: the cause for which one task has different bits in two processes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,37 @@ from .._workers.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 
-# Interpreters with one order of sets, and with others; the chance that these agree by luck is small.
+# Two interpreters with the same order of sets, and two with different ones: it is unlikely that all four agree by
+# chance.
 HASH_SEEDS = ("1", "1", "2", "3")
 
 
 def compute_here(job: Job, task: Task) -> Results | None:
-    """What a task gives in this process; None if it raises."""
+    """Results of a task, computed in this process; None if it raises."""
     results = job.kernel.run(job.runs(task), task.lo, task.hi).results_or_interrupt()
     return None if results is None else owned(results)
 
 
 def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results | None:
-    """What a task gives in a worker; None if it raises, or if there are no workers."""
+    """Results of a task, computed in a worker; None if it raises, or if the executor has no worker processes.
+
+    Parameters
+    ----------
+    job : Job
+        The job that the task belongs to.
+    task : Task
+    pool : WorkerPool, optional
+        Workers to use; by default those of the job's executor.
+
+    Returns
+    -------
+    Results or None
+
+    Raises
+    ------
+    TypeError
+        If the function or its arguments cannot be sent to a worker.
+    """
     call = job.call
     if call.settings.executor in ("threads", "serial"):
         return None
@@ -40,32 +59,32 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
             found.append(owned(outcome.results))
 
     settings = call.settings._replace(isolate=True, verify=False, ignore=False, retries=0)
-    again = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
+    repeated = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
     try:
         if pool is not None:
-            processes.run(again, pool)
+            processes.run(repeated, pool)
         else:
-            run(again)
-    except TypeError:  # it cannot be sent there at all
+            run(repeated)
+    except TypeError:  # it cannot be pickled
         raise
-    except Exception:  # a worker that dies says nothing about bits
+    except Exception:  # the death of a worker shows nothing about bits
         return None
     return found[0] if found else None
 
 
 class Diagnosis:
-    """Finds out why a task gave other bits somewhere else.
+    """Finds the cause for which a task has different bits in this process and in another one.
 
     Parameters
     ----------
     job : Job
     task : Task
     theirs : Results or None
-        What it gave there.
-    told : tuple of str, optional
+        Results of the other process, if they are known.
+    known : tuple of str, optional
         Kind and text of the difference, if `theirs` does not show it.
     thorough : bool
-        Whether to compute it as often as it takes.
+        True if the task may be computed as often as needed, here and in workers.
     """
 
     def __init__(
@@ -73,7 +92,7 @@ class Diagnosis:
         job: Job,
         task: Task,
         theirs: Results | None,
-        told: tuple[str, str] | None = None,
+        known: tuple[str, str] | None = None,
         thorough: bool = True,
     ) -> None:
         self._thorough = thorough
@@ -81,73 +100,75 @@ class Diagnosis:
         self._task = task
         self._theirs = theirs
         self._ours = compute_here(job, task)
-        if told is None and theirs is not None and self._ours is not None and not same_values(self._ours, theirs):
-            told = difference(self._ours, theirs)
-        self._kind, self._difference = told or ("value", "it gave something else before")
+        if known is None and theirs is not None and self._ours is not None and not same_values(self._ours, theirs):
+            known = difference(self._ours, theirs)
+        self._kind, self._difference = known or ("value", "it gave something else before")
         self._where = job.call.name(task.lo, task.hi)
 
     def find(self) -> Difference:
-        """The first cause that can be shown."""
-        if self._unstable():
-            return self._finding(
+        """Return the first cause that can be shown: an unstable function, threads, environment; or none of them."""
+        if self._is_unstable():
+            return self._cause(
                 "unstable",
                 f"the function gives other bits each time it is called {self._where} ({self._difference}): does it use "
                 "random numbers, the clock, or state that earlier calls changed? For random numbers pass rng=seed, "
                 "and take rng= in the function",
             )
         if not self._thorough:
-            return self._unknown("verify=True looks for the reason")
-        return self._threads() or self._environment() or self._unknown()
+            return self._unexplained("verify=True looks for the reason")
+        return self._thread_difference() or self._environment_difference() or self._unexplained()
 
-    def _finding(self, kind: str, text: str) -> Difference:
+    def _cause(self, kind: str, text: str) -> Difference:
         return Difference(kind, text, self._task.lo)
 
-    def _unstable(self) -> bool:
-        """Whether it differs from itself within one process."""
-        again = compute_here(self._job, self._task)
-        if again is None or self._ours is None or not same_values(again, self._ours):
+    def _is_unstable(self) -> bool:
+        """True if two runs of the task differ, within this process or within workers."""
+        repeated = compute_here(self._job, self._task)
+        if repeated is None or self._ours is None or not same_values(repeated, self._ours):
             return True
         executor = self._job.call.settings.executor
         if self._theirs is None or not isinstance(executor, str) or not self._thorough:
-            return False  # the next of somebody else's processes may differ for reasons of its own
-        there = in_worker(self._job, self._task)
-        if there is None:  # no worker had a part in it
+            return False  # the next process of another library's executor may differ for its own reasons
+        elsewhere = in_worker(self._job, self._task)
+        if elsewhere is None:  # without workers, both results are of this process
             return not same_values(self._ours, self._theirs)
-        return not (same_values(there, self._theirs) or same_values(there, self._ours))
+        return not (same_values(elsewhere, self._theirs) or same_values(elsewhere, self._ours))
 
-    def _threads(self) -> Difference | None:
+    def _thread_difference(self) -> Difference | None:
+        """Difference that this process shows too, if its BLAS has the workers' number of threads."""
         number = self._job.call.settings.blas_threads
         if not isinstance(number, int) or self._theirs is None:
             return None
         with SharedThreadLimit()(number):
-            again = compute_here(self._job, self._task)
-        if again is None or not same_values(again, self._theirs):
+            repeated = compute_here(self._job, self._task)
+        if repeated is None or not same_values(repeated, self._theirs):
             return None
-        return self._finding(
+        return self._cause(
             "threads",
             f"the function's bits depend on the number of BLAS or OpenMP threads, {self._where} "
             f"({self._difference}): workers have blas_threads={number}. Leave blas_threads open, or give this process "
             f"as many: with threadpoolctl.threadpool_limits({number})",
         )
 
-    def _environment(self) -> Difference | None:
-        """What is not alike there, if that can explain it."""
-        there = self._fingerprint_there()
-        if there is None:
+    def _environment_difference(self) -> Difference | None:
+        """Difference with the names of all that is not alike in the worker, if that can explain it."""
+        elsewhere = self._worker_fingerprint()
+        if elsewhere is None:
             return None
-        names = [n for n in environment_differences(read_fingerprint(), there) if n not in ("hash seed", "threads")]
+        names = [n for n in environment_differences(read_fingerprint(), elsewhere) if n not in ("hash seed", "threads")]
         if not names and self._depends_on_hashes():
             names = ["hash seed"]
         if not names:
             return None
         remedies = "; ".join(f"{name}: {REMEDIES[name]}" for name in names)
-        return self._finding(
+        return self._cause(
             "environment",
             f"the function gives other bits in a worker than in this process, {self._where} ({self._difference}). "
             f"These are not alike: {', '.join(names)}. What to do: {remedies}",
         )
 
-    def _fingerprint_there(self) -> dict[str, str] | None:
+    def _worker_fingerprint(self) -> dict[str, str] | None:
+        """Fingerprint of a worker; None if it has none, or cannot be asked."""
         settings = self._job.call.settings
         if settings.executor in ("threads", "serial"):
             return None
@@ -156,15 +177,15 @@ class Diagnosis:
         try:
             run(job)
             found: dict[str, str] = job.finish()[0]
-        except Exception:  # then nothing can be said about it
+        except Exception:  # then the environments cannot be compared
             return None
         return found
 
     def _depends_on_hashes(self) -> bool:
-        """Whether interpreters that hash text differently give different bits."""
+        """True if bits change with the seed that an interpreter hashes text with."""
         if self._job.call.settings.executor in ("threads", "serial"):
             return False
-        seen: list[Results] = []
+        found: list[Results] = []
         for seed in HASH_SEEDS:
             pool = WorkerPool(variables={"PYTHONHASHSEED": seed})
             try:
@@ -172,18 +193,19 @@ class Diagnosis:
             finally:
                 pool.stop()
             if results is not None:
-                seen.append(results)
-        if len(seen) < len(HASH_SEEDS) or not same_values(seen[0], seen[1]):
-            return False  # it is something else that is not alike in two interpreters
-        return any(not same_values(seen[0], one) for one in seen[2:])
+                found.append(results)
+        if len(found) < len(HASH_SEEDS) or not same_values(found[0], found[1]):
+            return False  # two interpreters differ in something else
+        return any(not same_values(found[0], one) for one in found[2:])
 
-    def _unknown(
+    def _unexplained(
         self,
         hint: str = "Does it look at its process, at caches, or at modules that only one of them has imported?",
     ) -> Difference:
-        what = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}
-        return self._finding(
+        """Difference without a known cause."""
+        words = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}
+        return self._cause(
             self._kind,
-            f"the function gives {what.get(self._kind, 'another value')} in a worker than in this process, "
+            f"the function gives {words.get(self._kind, 'another value')} in a worker than in this process, "
             f"{self._where} ({self._difference}), and the same again in this one. {hint}",
         )

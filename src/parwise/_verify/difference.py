@@ -1,4 +1,4 @@
-"""Whether two results have the same bits, and if not, how they differ."""
+"""Differences between two results, in words."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..errors import NotReproducibleError
 
 @dataclass(frozen=True)
 class Difference:
-    """Why two results of the same work differ.
+    """Difference between two results of the same task.
 
     Attributes
     ----------
     kind : str
-        As of `NotReproducibleError`.
+        One of the kinds of `NotReproducibleError`.
     text : str
-        What was seen, and what to do.
+        Message for the user: the observation and the remedy.
     index : int
         The element, or first element of the block.
     depth : int, optional
-        The halo that would do.
+        Smallest depth of the halo for which there is no difference.
     """
 
     kind: str
@@ -34,20 +34,25 @@ class Difference:
     depth: int | None = None
 
     def error(self, public_index: Callable[[int], int | tuple[int, ...]]) -> NotReproducibleError:
-        """It as an error; `public_index` makes an index as the user counts."""
+        """Error for the user; `public_index` turns `index` into an index of the user's array."""
         error = NotReproducibleError(self.text)
         error.kind, error.index, error.depth = self.kind, public_index(self.index), self.depth
         return error
 
 
 def difference(one: Results, other: Results) -> tuple[str, str]:
-    """How two results that are not the same differ.
+    """Kind and text of the difference between two results that are not the same.
+
+    Parameters
+    ----------
+    one, other : Results
+        Results with different bits.
 
     Returns
     -------
     kind : {"type", "nan", "value"}
     text : str
-        In a few words, `one` first.
+        A few words about both, `one` first.
     """
     if len(one.columns) != len(other.columns) or (one.wrap is None) != (other.wrap is None):
         return "type", f"{_count(one)}, and {_count(other)}"
@@ -64,15 +69,15 @@ def _count(results: Results) -> str:
 
 def _column_difference(a: Any, b: Any) -> tuple[str, str] | None:
     if isinstance(a, Stack) != isinstance(b, Stack):
-        return "type", f"{_kind(a)}, and {_kind(b)}"
+        return "type", f"{_type_name(a)}, and {_type_name(b)}"
     if not isinstance(a, Stack):
         return None if same(a, b) else ("value", f"{_short(a)}, and {_short(b)}")
     if a.kind != b.kind:
-        return "type", f"{_kind(a)}, and {_kind(b)}"
+        return "type", f"{_type_name(a)}, and {_type_name(b)}"
     return array_difference(a.array, b.array)
 
 
-def _kind(column: Any) -> str:
+def _type_name(column: Any) -> str:
     kind = column.kind if isinstance(column, Stack) else type(column[0]) if column else None
     return str(getattr(kind, "__name__", kind))
 
@@ -83,7 +88,16 @@ def _short(value: Any) -> str:
 
 
 def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
-    """Kind and text of the difference of two arrays; None if their bits are the same."""
+    """Kind and text of the difference between two arrays; None if their bits are the same.
+
+    Examples
+    --------
+    >>> array_difference(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+    ('value', '1 of 2 numbers differ, at 1: 0x1.0000000000000p+1, and 0x1.8000000000000p+1')
+    >>> array_difference(np.zeros(2), -np.zeros(2))[0]
+    'nan'
+    >>> array_difference(np.zeros(2), np.zeros(2))
+    """
     if a.dtype != b.dtype:
         return "type", f"dtype {a.dtype}, and {b.dtype}"
     if a.shape != b.shape:
@@ -96,17 +110,23 @@ def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
         return None
     at = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
     x, y = a[at], b[at]
-    many = f"{np.count_nonzero(wrong)} of {wrong.size} numbers differ, " if wrong.size > 1 else ""
+    count = f"{np.count_nonzero(wrong)} of {wrong.size} numbers differ, " if wrong.size > 1 else ""
     place = f"at {at if len(at) > 1 else at[0]}: " if at else ""
     if a.dtype.kind in "fc" and _only_nan_or_zero(a[wrong], b[wrong]):
-        return "nan", f"{many}{place}only bits of NaN or the sign of zero: {_hex(x)}, and {_hex(y)}"
+        return "nan", f"{count}{place}only bits of NaN or the sign of zero: {_hex(x)}, and {_hex(y)}"
     if a.dtype.kind in "fc":
-        return "value", f"{many}{place}{_hex(x)}, and {_hex(y)}{_apart(a[wrong], b[wrong])}"
-    return "value", f"{many}{place}{_short(x)}, and {_short(y)}"
+        return "value", f"{count}{place}{_hex(x)}, and {_hex(y)}{_ulp_text(a[wrong], b[wrong])}"
+    return "value", f"{count}{place}{_short(x)}, and {_short(y)}"
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where two arrays of one dtype and shape have other bits."""
+    """True for each item in which two arrays of one dtype and shape have different bits.
+
+    Examples
+    --------
+    >>> differing(np.array([0.0, 1.0]), np.array([-0.0, 1.0]))
+    array([ True, False])
+    """
     if a.dtype.hasobject or not a.dtype.itemsize or not a.size:
         wrong = np.array([not same(x, y) for x, y in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)], bool)
     else:
@@ -120,7 +140,7 @@ def _only_nan_or_zero(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _hex(x: Any) -> str:
-    """A number with all its bits."""
+    """Text that shows all bits of a number."""
     if isinstance(x, np.complexfloating):
         return f"({_hex(x.real)}, {_hex(x.imag)}j)"
     if np.isnan(x):
@@ -128,19 +148,19 @@ def _hex(x: Any) -> str:
     return float(x).hex()
 
 
-def _apart(a: np.ndarray, b: np.ndarray) -> str:
-    """How many representable numbers lie between the two that are farthest apart."""
+def _ulp_text(a: np.ndarray, b: np.ndarray) -> str:
+    """Text with the largest distance between two numbers, in units in the last place; empty if it is large."""
     if a.dtype.kind != "f" or a.dtype.itemsize > 8:
         return ""
     with np.errstate(all="ignore"):
         finite = np.isfinite(a) & np.isfinite(b)
     if not finite.all():
         return ""
-    whole = np.dtype(f"i{a.dtype.itemsize}")
-    steps = []
+    integer = np.dtype(f"i{a.dtype.itemsize}")
+    positions = []
     for x in (a, b):
-        bits = x.astype(x.dtype.newbyteorder("=")).view(whole).astype(object)
-        # Negative numbers count downwards from minus zero.
-        steps.append(np.where(bits < 0, -(bits + 2 ** (8 * whole.itemsize - 1)), bits))
-    most = max(abs(steps[0] - steps[1]))
+        bits = x.astype(x.dtype.newbyteorder("=")).view(integer).astype(object)
+        # As integers, the bits of negative numbers grow away from minus zero.
+        positions.append(np.where(bits < 0, -(bits + 2 ** (8 * integer.itemsize - 1)), bits))
+    most = max(abs(positions[0] - positions[1]))
     return f" ({most} ulp at most)" if most < 2**20 else ""

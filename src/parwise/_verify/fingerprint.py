@@ -1,4 +1,4 @@
-"""What results can depend on in a process, to tell why those of two processes differ."""
+"""Fingerprint of a process: all that the bits of a function's results can depend on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .._system.blas import read_threads
 from .._system.floating_point import read_floats
 
-#: What is looked at, and what a user can do about it.
+#: Parts of a fingerprint, and the remedy where they differ.
 REMEDIES = {
     "Python": "use one version everywhere",
     "NumPy": "use one version everywhere",
@@ -27,9 +27,22 @@ REMEDIES = {
 
 
 def read_fingerprint(*ignored: Any) -> dict[str, str]:
-    """What the results of a function in this process can depend on, as text.
+    """Fingerprint of this process.
 
-    Positional arguments are not looked at, so that it can be mapped.
+    Parameters
+    ----------
+    *ignored : object
+        Not used; with them the function can be mapped over an array.
+
+    Returns
+    -------
+    dict
+        Text for each key of `REMEDIES`.
+
+    Examples
+    --------
+    >>> read_fingerprint() == read_fingerprint()
+    True
     """
     return {
         "Python": sys.version,
@@ -51,5 +64,12 @@ def _processor_features() -> list[str]:
 
 
 def environment_differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
-    """Names of what is not alike."""
+    """Names of the parts in which two fingerprints differ.
+
+    Examples
+    --------
+    >>> here = read_fingerprint()
+    >>> environment_differences(here, {**here, "NumPy": "1.0"})
+    ['NumPy']
+    """
     return [name for name in REMEDIES if here.get(name) != there.get(name)]
