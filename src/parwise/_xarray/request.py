@@ -209,7 +209,7 @@ def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hasha
     for name in core_dims:
         if name not in known:
             raise ValueError(
-                f"the length of the new dimension {name!r} is not known before func was called; "
+                f"the length of the new dimension {name!r} is not known before func is called; "
                 f"pass output_sizes={{{name!r}: ...}}"
             )
     return tuple(int(known[name]) for name in core_dims)
