@@ -1,5 +1,6 @@
-"""How fast parwise is: over time with asv, and beside its peers.
+"""How fast parwise is.
 
-``asv run`` times the cases of `benchmarks.suite` at each commit;
-``python -m benchmarks.compare`` sets parwise beside other libraries.
+`history` has the cases that ``asv run`` times at each commit; `peers` sets parwise
+beside other libraries: ``python -m benchmarks.peers.compare``. The other modules are
+run in the same way: `labelled`, `observer_cost`, `soak`.
 """

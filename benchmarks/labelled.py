@@ -20,8 +20,7 @@ import parwise.xarray  # noqa: F401 - has .par
 from parwise import parallel_apply
 from parwise._xarray import request
 
-from .base import WORKERS
-from .work import burn
+from .peers.work import WORKERS, burn
 
 DAYS = np.arange("2001-01-01", "2002-01-01", dtype="M8[D]").astype("M8[ns]")
 

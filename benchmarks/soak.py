@@ -28,7 +28,7 @@ import numpy as np
 from parwise import ElementTimeoutError, WorkerDiedError, parallel_apply
 from parwise._workers.default_pool import default_pool
 
-from .memory import family_bytes
+from .peers.memory import family_bytes
 
 SAMPLES = 20
 

@@ -36,7 +36,9 @@ html_theme_options = {
     "logo": {"text": "parwise"},
     "navbar_end": ["theme-switcher"],
     "header_links_before_dropdown": 6,
-    "secondary_sidebar_items": {page: ["page-toc"] for page in ("guide/*", "reference", "bits", "reliability")},
+    "secondary_sidebar_items": {
+        page: ["page-toc"] for page in ("guide/*", "development/*", "reference", "bits", "reliability")
+    },
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand; here only that each one works and gives what it should."""
+"""Each benchmark runs, made small, and returns the loop's result; the full ones are run by hand."""
 
 import inspect
 import itertools
@@ -8,14 +8,16 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import cases, compare, labelled, memory, peers, soak, suite, watching, work
-from benchmarks.base import Case
+from benchmarks import labelled, observer_cost, soak
+from benchmarks.history import suite
+from benchmarks.history.base import Case
+from benchmarks.peers import cases, compare, memory, peers, work
 
 from parwise import parallel_apply
 
 
 def small_runs():
-    """Each method of each asv case with each of its parameters, made small."""
+    """Yield each method of each asv case with each of its parameters, made small."""
     for name, case in inspect.getmembers(suite, inspect.isclass):
         if issubclass(case, Case) and not inspect.isabstract(case):
             small = case.small()
@@ -135,8 +137,8 @@ def test_compare_refuses(wrong, capsys):
     assert "error" in capsys.readouterr().err
 
 
-def test_watching(capsys):
-    ratios = watching.main(["--elements", "50", "--rounds", "2"])
+def test_observer_cost(capsys):
+    ratios = observer_cost.main(["--elements", "50", "--rounds", "2"])
     assert set(ratios) == {"progress", "report"}
     assert all(ratio > 0 for ratio in ratios.values())
     assert capsys.readouterr().out.count(" times the plain call's time") == 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._api.run import compute
 from .._core.arguments import make_call
-from .._core.call import Call
+from .._core.call import BY_INDEX, Call, Naming
 from .._core.kernel import is_nested
 from .._core.output import RawResults
 from .._core.output_column import gap_value
@@ -58,19 +58,19 @@ class IterationOrder:
         return f"in element {self.public_index(index)} along {axes}"
 
 
-@dataclass(frozen=True)
-class RunCall(Call):
-    """A call over a run of elements, which is named as its user knows them."""
+class RunNaming(Naming):
+    """How errors name the elements of a run: by their places in the array."""
 
-    walk: IterationOrder = IterationOrder((), ())
+    def __init__(self, walk: IterationOrder) -> None:
+        self._walk = walk
 
-    def public_index(self, index: int) -> int | tuple[int, ...]:
-        """Flat index as the user counts."""
-        return self.walk.public_index(index)
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an element."""
+        return self._walk.name(index)
 
-    def name(self, index: int, stop: int | None = None) -> str:
-        """How an error names an element."""
-        return self.walk.name(index)
+    def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
+        """Where the array has an element of the run."""
+        return self._walk.public_index(index)
 
 
 def collect(
@@ -109,10 +109,10 @@ def collect(
         out=None,
         rng=None,
         settings=settings,
+        form="raw",
+        naming=BY_INDEX if walk is None else RunNaming(walk),
     )
-    given = {one.name: getattr(call, one.name) for one in fields(call)}
-    given["raw"] = True
-    found: RawResults = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
+    found: RawResults = compute(call)
     return found
 
 

@@ -84,7 +84,7 @@ def _compute_results(grouped: GroupedData, count: int, labels: Callable[[], Labe
     groups = np.empty(count, object)
     groups[:] = [Group(grouped, number) for number in range(count)]
     func = _GroupFunction(request.func, grouped)
-    results = run(request, [groups], (0,), labels, func=func, transfer_seconds=grouped.transfer_seconds, raw=True)
+    results = run(request, [groups], (0,), labels, func=func, transfer_seconds=grouped.transfer_seconds, form="raw")
     return [box.value if isinstance(box, Boxed) else None for box in results.values()]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.call import Call
+from .._core.call import Call, Naming
 
 #: The error of xarray for objects that do not align; ValueError in versions that have no class for it.
 AlignmentError: type[ValueError] = getattr(xr, "AlignmentError", ValueError)
@@ -78,25 +78,25 @@ def _text(label: Any) -> str:
     return str(np.datetime_as_string(label, unit="auto")) if isinstance(label, np.datetime64) else str(label)
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledCall(Call):
-    """A call whose elements have labels.
+class LabelNaming(Naming):
+    """How errors name elements that have labels.
 
-    Attributes
+    Parameters
     ----------
     labels : callable
-        Gives them, if they are needed.
+        Returns the labels.
     """
 
-    labels: Callable[[], Labels] | None = None
+    def __init__(self, labels: Callable[[], Labels]) -> None:
+        self._labels = labels
 
-    def name(self, index: int, stop: int | None = None) -> str:
-        """How an error names an element, or the block ``index:stop``."""
-        labels = None if self.labels is None else self.labels()
-        if labels is None or labels.lengths != self.grid:  # made up, to try the function
-            return Call.name(self, index, stop)
-        place = self.public_index(index)
-        return labels.name(place if isinstance(place, tuple) else (place,), stop if self.vectorized else None)
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an element, or the block ``index:stop``."""
+        labels = self._labels()
+        if labels.lengths != call.grid:  # made up, to try the function
+            return super().name(call, index, stop)
+        place = self.public_index(call, index)
+        return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
 
 
 class MappedArrays:

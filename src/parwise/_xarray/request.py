@@ -11,8 +11,9 @@ import numpy as np
 from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.options import Options, resolve
+from .._core.results import Form
 from .file_arrays import moveaxis_order, transposed_data
-from .labels import LabelledCall, Labels, MappedArrays, checked_dims, listed
+from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def run(
     out: Any = None,
     func: Any = None,
     transfer_seconds: Callable[[], float] = float,
-    raw: bool = False,
+    form: Form = "arrays",
 ) -> Any:
     """Call `parallel_apply`; its errors then name labels.
 
@@ -182,8 +183,8 @@ def run(
     transfer_seconds : callable, optional
         Returns the estimated seconds to send one element to a worker and its
         result back, if that takes more than copying arrays.
-    raw : bool, optional
-        True to return `RawResults`, in place of arrays.
+    form : Form, optional
+        What becomes of the results, as in a `Call`.
     """
     call = make_call(
         func or request.func,
@@ -198,9 +199,11 @@ def run(
         out=out,
         rng=request.rng,
         settings=resolve(request.options),
+        form=form,
+        transfer_seconds=transfer_seconds,
+        naming=LabelNaming(labels),
     )
-    plain = {one.name: getattr(call, one.name) for one in fields(call)}
-    return compute(LabelledCall(**{**plain, "transfer_seconds": transfer_seconds, "raw": raw}, labels=labels))
+    return compute(call)
 
 
 def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hashable]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.checks import is_int
+from .._core.checks import check_int, is_int
 from .file_arrays import ReadAhead, RollingView, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
@@ -64,10 +64,7 @@ def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
     if not sizes:
         raise TypeError("no window: give the dimension to roll along and its length, as in time=30")
     for dim, size in sizes.items():
-        if not is_int(size):
-            raise TypeError(f"the window along {dim!r} must be an int, got {size!r} of type {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"the window along {dim!r} must be at least 1 long, got {size}")
+        check_int(f"the window along {dim!r}", size, 1, unit=" long")
     return sizes
 
 

@@ -1,0 +1,1 @@
+"""parwise beside other libraries, and the work that all benchmarks measure."""
