@@ -184,7 +184,7 @@ def run(
         Returns the estimated seconds to send one element to a worker and its
         result back, if that takes more than copying arrays.
     form : Form, optional
-        What becomes of the results, as in a `Call`.
+        Form of the result, as in `Call`: "arrays", "raw" or "list".
     """
     call = make_call(
         func or request.func,
