@@ -58,19 +58,25 @@ class IterationOrder:
         return f"in element {self.public_index(index)} along {axes}"
 
 
-class RunNaming(Naming):
-    """How errors name the elements of a run: by their places in the array."""
+class OrderNaming(Naming):
+    """Names elements in errors by their indices in the user's array.
 
-    def __init__(self, walk: IterationOrder) -> None:
-        self._walk = walk
+    Parameters
+    ----------
+    order : IterationOrder
+        The order in which the call visits the elements.
+    """
+
+    def __init__(self, order: IterationOrder) -> None:
+        self._order = order
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element."""
-        return self._walk.name(index)
+        return self._order.name(index)
 
     def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
-        """Where the array has an element of the run."""
-        return self._walk.public_index(index)
+        """Index of an element in the array."""
+        return self._order.public_index(index)
 
 
 def collect(
@@ -80,7 +86,7 @@ def collect(
     settings: Settings,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
-    walk: IterationOrder | None = None,
+    order: IterationOrder | None = None,
 ) -> RawResults:
     """Map as `parallel_apply` does, and return the results as the function returned them.
 
@@ -93,8 +99,8 @@ def collect(
     settings : Settings
     args, kwargs : optional
         Further arguments of every call.
-    walk : IterationOrder, optional
-        Where the elements lie in the user's array, for errors.
+    order : IterationOrder, optional
+        The order in which the call visits the user's array, for errors.
     """
     call = make_call(
         func,
@@ -110,10 +116,10 @@ def collect(
         rng=None,
         settings=settings,
         form="raw",
-        naming=BY_INDEX if walk is None else RunNaming(walk),
+        naming=BY_INDEX if order is None else OrderNaming(order),
     )
-    found: RawResults = compute(call)
-    return found
+    results: RawResults = compute(call)
+    return results
 
 
 def loop_suffices(settings: Settings, count: int = 2) -> bool:

@@ -281,7 +281,7 @@ def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Ha
         kind = type(data)
         raise TypeError(
             f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what makes it one; "
-            "pass array.as_numpy(), or what else makes plain NumPy data of it"
+            "pass array.as_numpy(), or another conversion to a NumPy array"
         )
     return np.asarray(data).transpose(order)
 

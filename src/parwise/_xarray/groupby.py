@@ -56,7 +56,7 @@ def _check_request(request: Request) -> None:
     defaults = {"vectorized": False, "chunk": None, "depth": 0, "boundary": None, "keep_attrs": True}
     if wrong := [name for name, default in defaults.items() if getattr(request, name) != default]:
         raise ValueError(
-            f"{listed(wrong)}: each group is given to func whole, and what that returns is kept as it is; "
+            f"{listed(wrong)}: each group is given to func whole, and its result is kept as it is; "
             "leave them out, or use .par.map"
         )
 
@@ -112,7 +112,7 @@ def _is_labelled(result: Any) -> bool:
 
 
 def _combine(groupby: Any, results: list[Any], grouped: GroupedData | None = None) -> Any:
-    """Combine the results with ``groupby.map`` of xarray, and release each of them once it is used."""
+    """Combine the results with ``groupby.map`` of xarray, and release each result once it is used."""
     # To make a group again takes as long as many a function. xarray needs the group only if its result has no labels.
     groups = [
         None if grouped is None or _is_labelled(one) else grouped.group(number) for number, one in enumerate(results)
@@ -135,8 +135,8 @@ def _fill_gaps(results: list[Any], grouped: GroupedData) -> list[Any]:
     like = None if first is None else results[first]
     if first is None or not _is_labelled(like):
         raise ValueError(
-            "errors='ignore' needs the labelled result of one group at least, as nothing else tells of what shape gaps "
-            f"are; {'no group has one' if first is None else f'func returned {type(like).__name__}'}"
+            "errors='ignore' needs a labelled result of at least one group, as gaps take their shape from it; "
+            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}"
         )
     return [_gap(like, grouped, first, number) if one is None else one for number, one in enumerate(results)]
 
@@ -159,7 +159,7 @@ def _gap(like: Any, grouped: GroupedData, like_number: int, number: int) -> Any:
     if lengths[0] != lengths[1]:
         raise ValueError(
             f"the result of group {like_number} has length {lengths[0]} along {dim!r}, and the group {lengths[1]}: "
-            f"nothing tells what length a gap for group {number} would have; leave out errors='ignore'"
+            f"the length of a gap for group {number} is not known; leave out errors='ignore'"
         )
     gap = like.isel({dim: [0] * group.sizes[dim]}).where(False)
     names = [name for name, one in group.coords.items() if dim in one.dims and name in like.coords]

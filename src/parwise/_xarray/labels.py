@@ -79,12 +79,12 @@ def _text(label: Any) -> str:
 
 
 class LabelNaming(Naming):
-    """How errors name elements that have labels.
+    """Names elements in errors by their labels.
 
     Parameters
     ----------
     labels : callable
-        Returns the labels.
+        Returns the `Labels` of the call. Called only for an error.
     """
 
     def __init__(self, labels: Callable[[], Labels]) -> None:
@@ -93,7 +93,7 @@ class LabelNaming(Naming):
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element, or the block ``index:stop``."""
         labels = self._labels()
-        if labels.lengths != call.grid:  # made up, to try the function
+        if labels.lengths != call.grid:  # a call on made-up elements, which tries the function
             return super().name(call, index, stop)
         place = self.public_index(call, index)
         return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)

@@ -55,7 +55,7 @@ def _label_result(
     if core_dims is None:
         core_dims = _infer_core_dims(mapped, shape)
     elif len(core_dims) != len(shape) and not data.size and len(shape) == 0:
-        # The array has no elements, so that func was not called: the shape of a result follows from its dimensions.
+        # There are no elements, so func was not called: the shape of a result follows from its dimensions.
         shape = core_shape(mapped, request, core_dims)
         data = np.zeros((*data.shape, *shape), data.dtype)
         places = tuple(range(len(axes)))
@@ -131,7 +131,7 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
     outputs = [results[name] for name in results if name not in without]
     counts = {len(one) if isinstance(one, tuple) else None for one in outputs}
     if len(counts) > 1:
-        raise ValueError(f"func gives different numbers of results for variables: {counts}")
+        raise ValueError(f"func returns different numbers of results for different variables: {counts}")
     count = counts.pop() if counts else None
     if count is None:
         return _merge_variables(dataset, results, request)

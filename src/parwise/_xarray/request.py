@@ -184,7 +184,7 @@ def run(
         Returns the estimated seconds to send one element to a worker and its
         result back, if that takes more than copying arrays.
     form : Form, optional
-        What becomes of the results, as in a `Call`.
+        Form of the result, as in `Call`: "arrays", "raw" or "list".
     """
     call = make_call(
         func or request.func,
@@ -212,7 +212,7 @@ def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hasha
     for name in core_dims:
         if name not in known:
             raise ValueError(
-                f"the length of the new dimension {name!r} is not known before func was called; "
+                f"the length of the new dimension {name!r} is not known before func is called; "
                 f"pass output_sizes={{{name!r}: ...}}"
             )
     return tuple(int(known[name]) for name in core_dims)
