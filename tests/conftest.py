@@ -24,7 +24,8 @@ import parwise
 from parwise._executors import background, inline, task_queue
 from parwise._workers.default_pool import default_pool
 
-from .hostile import WAYS
+from .support.adversarial import WAYS
+from .support.gate import Gate
 
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
@@ -39,39 +40,39 @@ pools = []
 
 
 def pytest_configure(config):
-    """Know the marks of NumPy's own tests, some of which run here."""
+    """Register the marks of NumPy's own tests, some of which run here."""
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
 
 
 def pytest_collection_modifyitems(items):
-    """Dask last: until it is there, every descriptor and thread is accounted for."""
+    """Run tests with Dask last: before them every descriptor and thread is accounted for."""
     items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
-    """Bring up as many workers as any test uses, so that later counts can be compared."""
+    """Start as many workers as any test uses, so that counts before and after a test can be compared."""
     fill_pools()
     yield
     default_pool().stop()
 
 
 def fill_pools():
-    """Have all workers, whatever a test did to those before."""
+    """Start missing workers and stop surplus ones, so that each pool has all of its workers."""
     for pool, options in ((default_pool(), {"workers": 3}), *((one._pool, {"executor": one}) for one in pools)):
         workers = options.get("workers", 2)
-        for link in pool.workers[workers:]:
-            pool.drop(link)
-        if len(pool.workers) != workers or any(link.over for link in pool.workers) or pool.dirty:
+        for worker in pool.workers[workers:]:
+            pool.drop(worker)
+        if len(pool.workers) != workers or any(worker.over for worker in pool.workers) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
-        while any(link.pidfd < 0 for link in pool.workers):  # the fork server has not told yet
+        while any(worker.pidfd < 0 for worker in pool.workers):  # the fork server has not told yet
             pool._read_fork_server()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left():
-    """Children, descriptors, threads, environment, handlers and shared memory are as before each test."""
+    """Compare children, descriptors, threads, environment, handlers and shared memory before and after each test."""
     before, others = process_state(), len(made)
     yield
     fill_pools()
@@ -108,7 +109,7 @@ def process_state():
 
 
 def children():
-    """How many children this process has, by name."""
+    """Return the sorted names of this process's children."""
     found = []
     for path in Path("/proc/self/task").glob("*/children"):
         pids = []
@@ -121,7 +122,7 @@ def children():
 
 
 def descriptors(*, dask):
-    """How many descriptors there are of each kind."""
+    """Count this process's descriptors by kind."""
     found = collections.Counter()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -158,7 +159,7 @@ def small_tasks(monkeypatch):
 
 @pytest.fixture
 def way(request):
-    """Options of each call that goes one of `hostile.WAYS`."""
+    """Options for one of `adversarial.WAYS`, call by call."""
     if request.param == "eager":
         request.getfixturevalue("eager")
     return WAYS[request.param]
@@ -192,9 +193,23 @@ def full_pool(**given):
 
 
 @pytest.fixture(scope="session")
-def own_pool():
+def pool():
     with full_pool() as pool:
         yield pool
+
+
+@pytest.fixture
+def mortal():
+    """A `parwise.Pool` whose workers the test may kill."""
+    with parwise.Pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def gate(tmp_path):
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()
 
 
 @pytest.fixture(scope="session")
@@ -229,7 +244,7 @@ RUNNERS = {
     "isolated": lambda request: {"workers": 2, "isolate": True},
     "thread_executor": lambda request: {"executor": request.getfixturevalue("thread_executor")},
     "process_executor": lambda request: {"executor": request.getfixturevalue("process_executor")},
-    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("own_pool")})[1],
+    "pool": lambda request: (request.getfixturevalue("eager"), {"executor": request.getfixturevalue("pool")})[1],
     "initialized_pool": lambda request: {"executor": request.getfixturevalue("initialized_pool")},
     "dask": lambda request: {"executor": request.getfixturevalue("dask_client")},
 }

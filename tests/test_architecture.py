@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold."""
+"""Rules for packages, imports, and the length of files and functions."""
 
 from __future__ import annotations
 

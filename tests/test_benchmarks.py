@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand; here only that each one works and gives what it should."""
+"""Each benchmark runs, made small, and returns the loop's result; the full ones are run by hand."""
 
 import inspect
 import itertools
@@ -17,7 +17,7 @@ from parwise import parallel_apply
 
 
 def small_runs():
-    """Each method of each asv case with each of its parameters, made small."""
+    """Yield each method of each asv case with each of its parameters, made small."""
     for name, case in inspect.getmembers(suite, inspect.isclass):
         if issubclass(case, Case) and not inspect.isabstract(case):
             small = case.small()

@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: each page is run, in an interpreter of its own."""
+"""Each page of the documentation is run in an interpreter of its own, and prints the output that it shows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .test_examples import NAMES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+RUN_PAGE = ROOT / "tests" / "support" / "run_page.py"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 FENCE = re.compile(r"^```(.*)\n(.*\n?)", re.MULTILINE)
 
@@ -25,7 +26,7 @@ def name_of(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
 def test_page(page):
     done = subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "tests" / "page.py", page],
+        [sys.executable, "-W", "error", RUN_PAGE, page],
         capture_output=True,
         text=True,
         timeout=120,
@@ -38,7 +39,7 @@ def test_page(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_is_run(page):
-    """Whatever is neither Python with prompts, nor for a shell, nor Sphinx's, would not be tried."""
+    """A block without prompts that is neither a shell command nor Sphinx's would not be run by any test."""
     opened = FENCE.findall(page.read_text())[::2]
     for language, line in opened:
         assert language in ("console", "text") or language.startswith("{") or line.startswith(">>>"), (language, line)
@@ -53,13 +54,13 @@ def test_gallery_has_every_example():
 def test_broken_page_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("Text.\n\n```python\n>>> 1 + 1\n3\n\n```\n")
-    done = subprocess.run([sys.executable, ROOT / "tests" / "page.py", page], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, RUN_PAGE, page], capture_output=True, text=True)
     assert done.returncode == 1
     assert "line 4" in done.stdout
 
 
 def test_readme(tmp_path, monkeypatch):
-    """The lines of the README, with whatever they take for granted."""
+    """The README's lines run, with the names that they use defined before."""
     xr = pytest.importorskip("xarray")
     pytest.importorskip("dask")
     import parwise.xarray

@@ -1,4 +1,4 @@
-"""The examples run, and draw their pictures."""
+"""Each example runs, has the loop's bits and draws its picture."""
 
 from __future__ import annotations
 

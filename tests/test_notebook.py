@@ -1,4 +1,4 @@
-"""In a real Jupyter kernel: what people do in notebooks."""
+"""Calls from the cells of a notebook, in a real Jupyter kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTH
 
 
 class Cell:
-    """What running a cell gave: its output, what it displays, and its error."""
+    """One cell that has run: its output, the data that it displays, and its error."""
 
     def __init__(self):
         self.stdout = self.stderr = ""
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def value(self):
-        """The text of the last expression, where nothing went wrong or was said."""
+        """The text of the last expression; the cell must have raised and printed nothing."""
         assert (self.error, self.stderr) == (None, "")
         return self.shown["text/plain"]
 
@@ -55,7 +55,7 @@ class Notebook:
         self._client = client
 
     def run(self, code, listen=lambda cell: None):
-        """Run a cell; `listen` hears of all that comes from it."""
+        """Run a cell, and call `listen` after each message from it."""
         cell = Cell()
         mine = self._client.execute(code, allow_stdin=False)
         while True:
@@ -69,7 +69,7 @@ class Notebook:
             listen(cell)
 
     def restart(self):
-        """Kill the kernel, and begin anew."""
+        """Kill the kernel and start another one."""
         self.kernel.restart_kernel(now=True)
         self._client.wait_for_ready(timeout=TIMEOUT)
 
@@ -104,7 +104,7 @@ def notebook(tmp_path_factory):
 
 @pytest.fixture
 def cells(notebook):
-    """The notebook, with what every one begins with; workers have a part in each call."""
+    """The notebook after its first cell; its option `both` makes workers compute every element."""
     assert notebook.run(BEGINNING).error is None
     return notebook
 
@@ -126,7 +126,7 @@ def test_a_lambda(cells):
 
 
 def test_a_function_that_is_defined_again(cells):
-    """The one that counts is the newest, also of those that it calls, and of classes."""
+    """The newest definition counts, also of functions that it calls and of classes."""
     call = "parallel_map(f, range(3), **both)"
     cells.run("def g(x):\n    return x + 1\ndef f(x):\n    return g(x), os.getpid()")
     first = cells.run(f"[x for x, _ in {call}]")
@@ -153,7 +153,7 @@ def test_print_comes_to_the_cell(cells, options):
 
 
 def test_print_comes_while_the_call_is_at_work(cells, tmp_path):
-    """The second element waits until the first one's words have arrived here."""
+    """The second element waits until the first one's text has arrived in this process."""
     gate = tmp_path / "gate"
 
     def open_gate(cell):
@@ -181,7 +181,7 @@ def test_an_error_is_shown(cells):
 
 @pytest.mark.parametrize("options", ["**both", "workers=1"])
 def test_a_bar(cells, options):
-    """Where ipywidgets is missing, a bar of text it is, and no word about that."""
+    """Without ipywidgets the bar is text, and no warning says so."""
     pytest.importorskip("tqdm")
     cells.run("warnings.simplefilter('always')")
     cell = cells.run(f"def f(x):\n    return x\nsum(parallel_map(f, range(50), progress=True, {options}))")
@@ -197,7 +197,7 @@ def test_a_bar(cells, options):
 
 
 def test_interrupt(cells, tmp_path):
-    """The button: KeyboardInterrupt in that cell, no worker left, and the next call is right."""
+    """The interrupt button raises KeyboardInterrupt in that cell, leaves no worker, and the next call is right."""
 
     pressed = []
 
@@ -225,7 +225,7 @@ def test_interrupt(cells, tmp_path):
 
 
 def state(pid):
-    """A process's state by one letter; "Z" if it is gone."""
+    """Return a process's state as one letter; "Z" if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -241,7 +241,7 @@ def test_a_report_is_shown_as_html(cells):
 
 
 def test_the_kernel_leaves_no_worker_when_it_is_killed(cells):
-    """Kernels are restarted that way: by SIGKILL."""
+    """A restart kills the kernel by SIGKILL."""
     pids = cells.run("[os.getpid(), *parallel_map(lambda x: os.getpid(), range(20), **both)]").value
     _, *workers = {int(pid): None for pid in re.findall(r"\d+", pids)}
     assert workers

@@ -1,7 +1,6 @@
-"""Maps over xarray's objects by the names of their dimensions: ``.par`` on each of them.
+"""Maps over DataArrays, Datasets and DataTrees, by names of dimensions.
 
-Import this module once, and DataArray, Dataset and DataTree have an accessor
-``par``:
+Importing this module registers the accessor ``par`` of these three classes:
 
 >>> import numpy as np
 >>> import xarray as xr
@@ -30,40 +29,51 @@ from ._xarray.rolling import map_windows
 __all__ = ["DataArrayMaps", "DataTreeMaps", "DatasetMaps", "How"]
 
 
-class _GroupsAndWindows:
-    """What DataArrays and Datasets have alike."""
+class _GroupAndWindowMaps:
+    """The methods that DataArrays and Datasets share.
 
-    def __init__(self, whole: Any) -> None:
-        self._whole = whole
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+    """
+
+    def __init__(self, obj: Any) -> None:
+        self._obj = obj
 
     def map_groups(self, func: Callable[..., Any], group: Any, **how: Unpack[How]) -> Any:
-        """Map a function over groups: ``array.groupby(group).map(func)``.
+        """Map a function over groups, as ``array.groupby(group).map(func)`` does.
 
         Parameters
         ----------
         func : callable
-            Gets a DataArray (or a Dataset), with `args` and `kwargs`, and
-            returns one.
+            Function of one group, then `args` and `kwargs`. It takes and returns
+            a DataArray (of a Dataset: a Dataset).
         group : str, DataArray, dict or groupby
-            As xarray's `groupby` takes it: a coordinate, "time.month", an
-            array of labels, a dict of groupers; or what that, `groupby_bins` or
-            `resample` made of this object.
+            An argument of xarray's `groupby`: the name of a coordinate,
+            "time.month", an array of labels, or a dict of groupers. Or the
+            object that `groupby`, `groupby_bins` or `resample` returned.
         **how
-            `args`, `kwargs`, `rng`, and options; see `parwise.xarray.How`. With
-            ``errors="ignore"`` NaN stands in place of a group's result.
+            `args`, `kwargs`, `rng` and options; see `parwise.xarray.How`. With
+            ``errors="ignore"`` the result of a group that failed is NaN.
 
         Returns
         -------
         DataArray or Dataset
-            What the loop gives: xarray makes the groups and puts the results
-            together. Lazy if the data is in Dask's blocks, which needs
-            `output_dtypes` (and `output_core_dims`): dicts, if `func` gives a
-            Dataset of other variables than it got.
+            The result of xarray's own loop: xarray makes the groups and
+            combines the results. For Dask arrays it is lazy, and
+            `output_dtypes` is required; so is `output_core_dims`, if results
+            have different dimensions than groups. If `func` returns a Dataset
+            with different variables than it got, both are dicts.
 
         Raises
         ------
+        TypeError, ValueError
+            For an invalid argument, before any computation.
+        KeyError
+            If the object has no coordinate named `group`.
         Exception
-            What `func` raised for the first group, with a note that names it.
+            The exception that `func` raised for the first group that failed,
+            with a note that names the group.
 
         Examples
         --------
@@ -76,7 +86,7 @@ class _GroupsAndWindows:
         >>> da.to_dataset(name="a").par.map_groups(lambda one: one.mean(), "part")["a"].to_numpy()
         array([2.5, 2. ])
         """
-        return map_groups(self._whole, group, make_request(func, "group", **how))
+        return map_groups(self._obj, group, make_request(func, "group", **how))
 
     def map_windows(
         self,
@@ -89,35 +99,48 @@ class _GroupsAndWindows:
         fill_value: Any = ...,
         **more: Any,
     ) -> Any:
-        """Map a function over rolling windows; of a Dataset those of each variable that has the dimensions.
+        """Map a function over rolling windows. For a Dataset, over those of each variable that has the dimensions.
 
         Parameters
         ----------
         func : callable
-            Gets a window: the slice at each label of
-            ``array.rolling(time=30).construct("window")``, with that dimension
-            last.
+            Function of one window, then `args` and `kwargs`. The window is the
+            slice at one label of
+            ``array.rolling(time=30).construct("window")``, with the new
+            dimension last.
         windows : dict, optional
-            The length of the window along each dimension; or by keyword,
-            ``time=30``.
+            Length of the window along each dimension, in labels. Also by
+            keyword: ``time=30``.
         dim : hashable or tuple of hashable, optional
-            Dimensions that are mapped over, too: ``dim=("lat", "lon")`` gives
-            `func` the windows of single pixels.
+            Further mapped dimensions: with ``dim=("lat", "lon")`` a window is
+            that of a single pixel.
         min_periods : int, optional
-            NaN where a window has fewer values than these (the fewest, along
-            dimensions that results do not have). None: every result counts.
-        center : bool, optional
-            Whether labels are at the middle of windows.
+            Minimum number of values in a window that are not NaN; the result of
+            a window with fewer is NaN. If a result covers several windows, all
+            of them need as many. None, the default: all results are kept.
+        center : bool or dict of bool, optional
+            True to put labels at the center of windows. By default they are at
+            the right edge.
         fill_value : optional
-            What stands beyond the array; NaN by default.
+            Value beyond the edges of the array; by default NaN.
         **more
-            Windows by keyword, and what `parwise.xarray.How` has.
+            Windows by keyword, and the arguments in `parwise.xarray.How`.
 
         Returns
         -------
         DataArray or Dataset, or tuple of such
-            As from `map`. Of files only blocks are read, each with its windows'
-            neighbours.
+            As from `map`. Files are read block by block, with the neighbours
+            that windows need.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an invalid argument, before any computation.
+        KeyError
+            If the object lacks a dimension to roll along.
+        Exception
+            The exception that `func` raised for the first window that failed,
+            with a note of its labels.
 
         Examples
         --------
@@ -132,11 +155,11 @@ class _GroupsAndWindows:
         >>> da.to_dataset(name="a").par.map_windows(np.max, time=2)["a"].to_numpy()
         array([nan,  5.,  5.,  3.])
         """
-        return map_windows(self._whole, func, windows, dim, min_periods, center, fill_value, more)
+        return map_windows(self._obj, func, windows, dim, min_periods, center, fill_value, more)
 
 
 @xr.register_dataarray_accessor("par")
-class DataArrayMaps(_GroupsAndWindows):
+class DataArrayMaps(_GroupAndWindowMaps):
     """Maps over a DataArray, as ``array.par``.
 
     Parameters
@@ -163,52 +186,59 @@ class DataArrayMaps(_GroupsAndWindows):
         as_xarray: bool = False,
         **options: Unpack[Options],
     ) -> Any:
-        """Map a function over one or more dimensions, on all cores.
+        """Map a function over one or more dimensions, on all CPU cores.
 
         Parameters
         ----------
         func : callable
-            Gets plain arrays: the slice at each label of `dim`, those of
-            `others`, then `args` and `kwargs`. With `vectorized`, blocks.
+            Function of one element: a NumPy array with the slice at one label
+            of `dim`, the slices of `others`, then `args` and `kwargs`. With
+            `vectorized`, a function of blocks of such slices.
         dim : hashable or tuple of hashable
-            What is mapped over: ``("lat", "lon")`` calls `func` once per pixel,
-            with a series.
+            The mapped dimensions, which slices do not have: with
+            ``("lat", "lon")`` `func` is called once per pixel, with the
+            pixel's time series.
         *others : DataArray
-            Mapped in step along the same dimensions, where their coordinates
-            must be the same. Their other dimensions may be any.
+            Further arrays, mapped in step. Their coordinates along `dim` must
+            be equal to those of the array; all other dimensions are free.
         args, kwargs, vectorized, chunk, depth, boundary, rng : optional
-            As `parwise.parallel_apply` has them.
+            As in `parwise.parallel_apply`.
         output_core_dims : list of hashable, or list of lists, optional
-            The dimensions of one result, if these are not the slice's; a list
-            for each, if `func` gives a tuple.
+            Dimensions of one result of `func`, in order. None, the default:
+            results are scalars, or have the slice's dimensions. If `func`
+            returns a tuple, a list for each of its items.
         output_dtypes : dtype or list of dtype, optional
-            Of each result. Needed for data in Dask's blocks.
+            Dtype of each result, to which it is cast by "same_kind". Required
+            for Dask arrays.
         output_sizes : dict, optional
-            Lengths of new dimensions. Needed for data in Dask's blocks.
+            Lengths of new dimensions. Required for Dask arrays.
         keep_attrs : bool or str, optional
-            As xarray has it: "override", "drop", "identical", ...
+            As in `xarray.apply_ufunc`: "override" (or True, the default),
+            "drop" (or False), "identical", "no_conflicts" or "drop_conflicts".
         as_xarray : bool, optional
-            Hand `func` DataArrays, as ``array.isel({dim: i})`` gives them, and
-            take DataArrays back, which are put together by `xarray.concat`.
+            True to call `func` with DataArrays, the slices
+            ``array.isel({dim: i})``. It must return DataArrays, which
+            are combined as by `xarray.concat`.
         **options
             How the call runs; see `parwise.Options`.
 
         Returns
         -------
         DataArray or tuple of DataArray
-            Dimensions that the array has are in its order, and new ones follow.
-            Coordinates that still fit, the name and the attributes are kept;
-            so is the encoding if dtype and shape are the array's, and else what
-            of it does not depend on them. Data in Dask's blocks, or files that
-            are opened without, stays there: results of the first are as lazy,
-            of the second blocks are read as they are needed.
+            Dimensions of the array are in its order, and new ones follow. The
+            name, the attributes and all coordinates that still fit are kept.
+            The encoding is kept if dtype and shape are those of the array; if
+            not, only its keys that depend on neither. Results of Dask arrays
+            are lazy. Files that were opened without Dask are read block by
+            block.
 
         Raises
         ------
         TypeError, ValueError
-            For a wrong argument, before any work.
+            For an invalid argument, before any computation.
         Exception
-            What `func` raised for the first element, with a note of its labels.
+            The exception that `func` raised for the first element that failed,
+            with a note of its labels.
 
         Examples
         --------
@@ -226,7 +256,7 @@ class DataArrayMaps(_GroupsAndWindows):
         ('lat', 'lon', 'q')
         """
         return map_array(
-            self._whole,
+            self._obj,
             others,
             make_request(
                 func,
@@ -249,7 +279,7 @@ class DataArrayMaps(_GroupsAndWindows):
 
 
 @xr.register_dataset_accessor("par")
-class DatasetMaps(_GroupsAndWindows):
+class DatasetMaps(_GroupAndWindowMaps):
     """Maps over the variables of a Dataset, as ``dataset.par``.
 
     Parameters
@@ -265,22 +295,35 @@ class DatasetMaps(_GroupsAndWindows):
         on_missing_dim: OnMissingDim = "copy",
         **how: Unpack[How],
     ) -> Any:
-        """Map a function over each variable that has all of the dimensions.
+        """Map a function over each variable that has all mapped dimensions.
 
         Parameters
         ----------
-        func, dim : callable, and hashable or tuple of hashable
-            As for a DataArray.
+        func : callable
+            Function of one element, as for `DataArrayMaps.map`.
+        dim : hashable or tuple of hashable
+            The mapped dimensions.
         *others : DataArray or Dataset
-            Mapped in step; of a Dataset the variable of the same name.
+            Further arrays, mapped in step. A Dataset stands for its variable of
+            the same name.
         on_missing_dim : {"copy", "drop", "raise"}, optional
-            What becomes of variables that lack one of the dimensions.
+            Treatment of variables that lack a mapped dimension: copied to the
+            result (the default), left out, or an error.
         **how
-            See `parwise.xarray.How`.
+            Further arguments and options; see `parwise.xarray.How`.
 
         Returns
         -------
         Dataset or tuple of Dataset
+            A tuple if `func` returns tuples.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an invalid argument, before any computation.
+        Exception
+            The exception that `func` raised for the first element that failed,
+            with notes of its labels and of the variable.
 
         Examples
         --------
@@ -293,11 +336,11 @@ class DatasetMaps(_GroupsAndWindows):
         >>> list(ds.par.map(np.sum, "x", on_missing_dim="drop"))
         ['a']
         """
-        return map_dataset(self._whole, others, make_request(func, dim, **how), on_missing_dim)
+        return map_dataset(self._obj, others, make_request(func, dim, **how), on_missing_dim)
 
 
 class DataTreeMaps:
-    """Maps over the datasets of all nodes of a DataTree, as ``tree.par``.
+    """Maps over the Datasets of all nodes of a DataTree, as ``tree.par``.
 
     Parameters
     ----------
@@ -315,18 +358,25 @@ class DataTreeMaps:
         on_missing_dim: OnMissingDim = "copy",
         **how: Unpack[How],
     ) -> Any:
-        """Map a function over each variable of each node that has all of the dimensions.
+        """Map a function over each variable that has all mapped dimensions, in all nodes.
 
         Parameters
         ----------
         func, dim, on_missing_dim, **how
-            As for a Dataset.
+            As for `DatasetMaps.map`.
         *others : DataArray, Dataset or DataTree
-            Mapped in step; of a DataTree the node of the same path.
+            Further arrays, mapped in step. A DataTree stands for its node at the
+            same path.
 
         Returns
         -------
         DataTree or tuple of DataTree
+            A tuple if `func` returns tuples.
+
+        Raises
+        ------
+        TypeError, ValueError, Exception
+            As `DatasetMaps.map`.
 
         Examples
         --------
@@ -341,5 +391,5 @@ class DataTreeMaps:
         return map_tree(self._tree, others, make_request(func, dim, **how), on_missing_dim)
 
 
-if hasattr(xr, "register_datatree_accessor"):  # xarray 2024.10
+if hasattr(xr, "register_datatree_accessor"):  # since xarray 2024.10
     xr.register_datatree_accessor("par")(DataTreeMaps)

@@ -12,19 +12,18 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from .._core.checks import is_int
+from .._core.checks import check_int, is_int
 from .._core.input_items import ENDLESS
 from .._core.kernel import is_nested
 from .._core.options import Options
 from .._executors import processes
+from .._executors.choice import run_in_executor
 from .._executors.job import Job
-from .._executors.runner import run_elsewhere
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
-from .._system.environment import read_process_state
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.handle import WorkerHandle
-from .._workers.serialization import Payload, dump, dumps, send_payload
+from .._workers.serialization import dumps
+from .._workers.session import pack_initializer
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
 
@@ -93,21 +92,15 @@ class Pool(Executor):
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        if workers is not None and not is_int(workers):
-            raise TypeError(f"workers must be an int or None, got {workers!r} of type {type(workers).__name__}")
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}; workers=None takes every CPU")
+        if workers is not None:
+            workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, got {type(initializer).__name__}")
         if not isinstance(initargs, tuple):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
-        self.workers = cpu_count() if workers is None else int(workers)
+        self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
-        self._initializer = (
-            None
-            if initializer is None
-            else _Initializer(dump(read_process_state(), (initializer, initargs), share=True))
-        )
+        self._initializer = None if initializer is None else pack_initializer(initializer, initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
@@ -263,7 +256,7 @@ class Pool(Executor):
                 processes.run(job, spare)
         elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
             # Beside the calls that its workers are at.
-            run_elsewhere(job)
+            run_in_executor(job)
         elif settings.isolate:
             with self._turn, self._manager.turn():
                 processes.run(job, self._pool)
@@ -318,16 +311,6 @@ class Pool(Executor):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be pickled: its workers belong to this process")
-
-
-class _Initializer:
-    """Sends the initializer to a new worker."""
-
-    def __init__(self, payload: Payload) -> None:
-        self._payload = payload
-
-    def __call__(self, link: WorkerHandle) -> None:
-        send_payload([link], "initialize", 0, self._payload)
 
 
 class _Chunk:

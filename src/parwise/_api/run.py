@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 from .._core.call import Call
 from .._core.input_items import LOOK_AHEAD
 from .._core.output import ListOutput
+from .._executors.choice import open_runner, run
 from .._executors.job import Job
-from .._executors.runner import Runner, open_runner, runner_of
-from .._executors.serial import PAUSE_SECONDS, _Alone
+from .._executors.runner import Runner
+from .._executors.serial import SerialRunner
+from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
 from .._verify.audit import audit
 
@@ -21,20 +22,20 @@ from .._verify.audit import audit
 def compute(call: Call) -> Any:
     """The result of a call that has been checked."""
     if not is_observed(call):
-        return _compute(call, None)
+        return _compute(call, UNOBSERVED)
     with Observer(call) as observer:
         result = _compute(call, observer)
         observer.finish()
         return result
 
 
-def _compute(call: Call, observer: Observer | None) -> Any:
+def _compute(call: Call, observer: NullObserver) -> Any:
     if call.settings.verify:
         from .._verify.audit import run_with_audit
 
         return run_with_audit(call, observer)
     job = Job(call, observer=observer)
-    runner_of(call)(job)
+    run(job)
     if job.disputed is not None:
         from .._verify.audit import audit
 
@@ -45,6 +46,8 @@ def _compute(call: Call, observer: Observer | None) -> Any:
 # Tasks that each worker is ahead of who asks: one at hand, one that waits, and
 # as many done, in case their lengths are uneven.
 AHEAD = 4
+# While results are at hand, runners are polled no more often than this.
+PAUSE_SECONDS = 0.001
 
 
 def stream(call: Call) -> Generator[Any, None, None]:
@@ -52,7 +55,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
     Nothing is computed, and no item taken, before the first one is asked for.
     """
-    with Observer(call) if is_observed(call) else contextlib.nullcontext() as observer:
+    with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
         with open_runner(job) as runner:
             try:
@@ -62,22 +65,20 @@ def stream(call: Call) -> Generator[Any, None, None]:
                 return
         if job.disputed is not None:
             audit(job)
-        if observer is not None:
-            observer.finish()
+        observer.finish()
 
 
 def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
-    feed, output, queue = job.call.feed, job.output, job.queue
+    feed, output, queue = job.call.feed, cast(ListOutput, job.output), job.queue
     assert feed is not None
-    assert isinstance(output, ListOutput)
     index, clock = 0, time.perf_counter
     # A forked child has the workers' channels too, and would take the parent's results.
-    owner = None if isinstance(runner, _Alone) else os.getpid()
+    owner = None if isinstance(runner, SerialRunner) else os.getpid()
     while True:
         _check_owner(owner)
         # Whichever thread asks: the plain loop would take its items there.
         feed.adopt_thread()
-        size = max(1, int(runner.seconds / queue.pace)) if queue.pace else 1
+        size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
         feed.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
         runner.poll()
         while index not in output:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .call import Call, result_axes
-from .checks import is_int
+from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
+from .checks import check_int, is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
 from .input_items import ItemColumn, ItemFeed
-from .results import is_masked
+from .results import Form, is_masked
 from .settings import Settings, is_thread_pool
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ def make_call(
     boundary: Any = None,
     out: Any = None,
     rng: Any = None,
+    form: Form = "arrays",
+    naming: Naming = BY_INDEX,
+    transfer_seconds: Callable[[], float] = float,
 ) -> Call:
-    """Check every argument, before any work."""
+    """Check every argument, before any work; the last three are those of a `Call`."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -63,7 +66,10 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
-    return Call(func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings)
+    rest = form, naming, transfer_seconds
+    return Call(
+        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings, None, *rest
+    )
 
 
 def make_list_call(
@@ -84,7 +90,10 @@ def make_list_call(
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
     feed = ItemFeed(iterables, any_thread, keep=bool(settings.verify))
     columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
-    return Call(func, columns, args, kwargs, False, (0,), (feed.count,), None, None, streams, None, settings, feed)
+    grid = (feed.count,)
+    return Call(
+        func, columns, args, kwargs, False, (0,), grid, None, None, streams, None, settings, feed, "list", BY_ITEM
+    )
 
 
 def _check_function(func: Any, args: Any) -> None:
@@ -208,11 +217,7 @@ def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo |
     if chunk is None:
         row_bytes = sum(one.row_bytes for one in inputs)
         return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
-    if not is_int(chunk):
-        raise TypeError(f"chunk must be an int or None, got {chunk!r} of type {type(chunk).__name__}")
-    length = int(chunk)
-    if length < 1:
-        raise ValueError(f"chunk must be at least 1, got {length}")
+    length = check_int("chunk", chunk, 1, "an int or None")
     if length > max(1, count):
         raise ValueError(
             f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"

@@ -37,6 +37,45 @@ class Block(NamedTuple):
     last: int
 
 
+class Naming:
+    """How errors name the elements of a call: by their index along the mapped axes.
+
+    Attributes
+    ----------
+    remedy : str
+        Advice on an element that ends its worker.
+    """
+
+    remedy = "With workers=1 the same element can be run in this process"
+
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an element, or the block ``index:stop``."""
+        axis = call.axis[0] if len(call.axis) == 1 else call.axis
+        where = f"along {'axis' if len(call.axis) == 1 else 'axes'} {axis}"
+        if call.vectorized:
+            return f"in block {index}:{stop} {where}"
+        return f"in element {self.public_index(call, index)} {where}"
+
+    def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
+        """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
+        if len(call.grid) == 1:
+            return index
+        return tuple(int(i) for i in np.unravel_index(index, call.grid))
+
+
+class ItemNaming(Naming):
+    """How errors name items of lists and iterators."""
+
+    remedy = "With workers=1 the same item can be run in this process"
+
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an item."""
+        return f"in item {index}"
+
+
+BY_INDEX, BY_ITEM = Naming(), ItemNaming()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What `parallel_apply` was asked to compute.
@@ -66,12 +105,13 @@ class Call:
     out : tuple, optional
         Arrays to fill.
     settings : Settings
-    raw : bool
-        Whether results are handed over as the function gave them (a
-        `RawResults`), not as one array.
+    form : {"arrays", "raw", "list"}
+        The form in which results are returned.
+    naming : Naming
+        How errors name an element.
     transfer_seconds : callable
-        Tells about how many seconds it takes to hand an element to a worker,
-        and the result back, where that is more than copying arrays.
+        Returns the estimated seconds to send one element to a worker and its
+        result back; 0 where only arrays are copied.
     """
 
     func: Callable[..., Any]
@@ -87,20 +127,14 @@ class Call:
     out: tuple[Any, ...] | None
     settings: Settings
     feed: ItemFeed | None = None
-    raw: bool = False
+    form: Form = "arrays"
+    naming: Naming = BY_INDEX
     transfer_seconds: Callable[[], float] = float
 
     @property
     def count(self) -> int:
         """Elements along the mapped axes, or items as far as that is known."""
         return math.prod(self.grid) if self.feed is None else self.feed.count
-
-    @property
-    def form(self) -> Form:
-        """What becomes of results."""
-        if self.feed is not None:
-            return "list"
-        return "raw" if self.raw else "arrays"
 
     @property
     def tasks(self) -> int:
@@ -119,28 +153,15 @@ class Call:
 
     def result_axes(self, ndim: int) -> tuple[int, ...]:
         """Where the mapped axes stand in a result of `ndim` dimensions."""
-        return tuple(range(len(self.grid))) if self.raw else result_axes(self.axis, ndim)
+        return tuple(range(len(self.grid))) if self.form == "raw" else result_axes(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
-        """How an error names an element, or the block ``index:stop``."""
-        if self.feed is not None:
-            return self.feed.name(index)
-        axis = self.axis[0] if len(self.axis) == 1 else self.axis
-        where = f"along {'axis' if len(self.axis) == 1 else 'axes'} {axis}"
-        if self.vectorized:
-            return f"in block {index}:{stop} {where}"
-        return f"in element {self.public_index(index)} {where}"
-
-    @property
-    def remedy(self) -> str:
-        """What can be done about an element that ends its worker."""
-        return "With workers=1 the same element can be run in this process" if self.feed is None else self.feed.remedy
+        """How errors name an element, or the block ``index:stop``."""
+        return self.naming.name(self, index, stop)
 
     def public_index(self, index: int) -> int | tuple[int, ...]:
         """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
-        if len(self.grid) == 1:
-            return index
-        return tuple(int(i) for i in np.unravel_index(index, self.grid))
+        return self.naming.public_index(self, index)
 
 
 def result_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -12,6 +12,31 @@ def is_int(value: Any) -> bool:
     return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
 
 
+def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: str = "", unit: str = "") -> int:
+    """Return `value` as an int.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the error.
+    value : object
+    least : int
+        The smallest value allowed.
+    allowed : str
+        What else may be given, for the error.
+    hint : str
+        Put behind the error for a number that is too small.
+    unit : str
+        Put behind the smallest value, as in " long".
+    """
+    if not is_int(value):
+        raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
+    if value < least:
+        limit = f"be at least {least}{unit}" if least else "not be negative"
+        raise ValueError(f"{name} must {limit}, got {value}{hint}")
+    return int(value)
+
+
 def is_real(value: Any) -> bool:
     """Whether `value` is a real number, NumPy's included, and no bool."""
     return type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))

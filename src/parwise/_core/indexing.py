@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import is_int
+from .checks import check_int
 
 # OpenBLAS packs matrices in panels of a few dozen rows; cuts at multiples of
 # 192 gave gemm's bits in every case tried, cuts at 7 rows in 88 % of them.
@@ -182,10 +182,7 @@ class Halo(NamedTuple):
 
 def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str | None, Any]:
     """Depth, boundary and constant, if they make sense."""
-    if not is_int(depth):
-        raise TypeError(f"depth must be an int, got {depth!r} of type {type(depth).__name__}")
-    if depth < 0:
-        raise ValueError(f"depth must not be negative, got {depth}")
+    depth = check_int("depth", depth, 0)
     if not vectorized:
         if depth:
             raise ValueError(
@@ -203,7 +200,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
             f"boundary must be None, one of {', '.join(map(repr, BOUNDARIES))} or ('constant', value), "
             f"got {boundary!r}{_hint(boundary)}"
         )
-    return int(depth), boundary, value
+    return depth, boundary, value
 
 
 def fits(value: Any, dtype: np.dtype[Any]) -> bool:

@@ -96,7 +96,7 @@ class InputArray:
     def _describe_file(self, shape: tuple[int, ...]) -> None:
         """What reading one element gives: fresh, contiguous, writable memory, unless the source tells how it lies."""
         dtype = self.source.dtype
-        strides = getattr(self.source, "read_strides", None)
+        strides = getattr(self.source, "memory_strides", None)
         if strides is not None:
             self._has_strides = True
             own = strides if self.vectorized else tuple(n for d, n in enumerate(strides) if d not in self.axes)

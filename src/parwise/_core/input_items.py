@@ -51,8 +51,6 @@ class ItemFeed:
         What an iterator raised.
     """
 
-    remedy = "With workers=1 the same item can be run in this process"
-
     def __init__(self, iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> None:
         lengths = {len(one) for one in iterables if isinstance(one, Sized)}
         if len(lengths) > 1:
@@ -112,10 +110,6 @@ class ItemFeed:
         """Take items in this thread from now on."""
         if self._thread is not None:
             self._thread = threading.get_ident()
-
-    def name(self, index: int) -> str:
-        """How an error names an item."""
-        return f"in item {index}"
 
     def column(self, k: int, lo: int, hi: int) -> np.ndarray:
         """Items ``lo:hi`` of one iterable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,8 @@ import numpy as np
 from ..errors import user_level
 from .call import Call, result_axes
 from .indexing import Task
-from .layout import address_of
 from .output_column import OutputColumn, gap_value
-from .results import Column, Results, Stack
+from .results import Column, Form, Results, Stack, unstacked
 
 # So many indices are named in the warning.
 NAMED = 20
@@ -81,8 +81,8 @@ class Gaps:
         )
 
 
-class ArrayOutput:
-    """Takes results in any order and gives the array, or tuple of arrays.
+class Output(ABC):
+    """Puts the results of all tasks of a call together, in whatever order they come.
 
     Parameters
     ----------
@@ -91,11 +91,13 @@ class ArrayOutput:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._targets: list[OutputColumn] = []
-        self._wrap: type[tuple[Any, ...]] | None = None
-        self._begun = False
         self._lock = threading.Lock()
 
+    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        """Memory for arrays from element `lo` on: the final array's own, where it fits."""
+        return np.empty((count, *shape), dtype)
+
+    @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Take the results of `task`; their memory is free again afterwards.
 
@@ -104,18 +106,52 @@ class ArrayOutput:
         task : Task
         results : Results
         indices : ndarray, optional
-            The elements that they belong to, if not to all of the task's.
+            The elements that have these results, if not all of the task's.
         """
+
+    def skip(self, gaps: np.ndarray) -> None:  # noqa: B027 - most outputs learn of gaps at the end
+        """Note elements that will have no result."""
+
+    @abstractmethod
+    def finish(self, gaps: np.ndarray) -> Any:
+        """Return the whole result; `gaps` are the elements without one."""
+
+
+def output_of(call: Call) -> Output:
+    """Make the output of the call's form."""
+    outputs: dict[Form, type[Output]] = {"arrays": ArrayOutput, "raw": RawOutput, "list": ListOutput}
+    return outputs[call.form](call)
+
+
+class ArrayOutput(Output):
+    """The results as one array, or as a tuple of arrays."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self._columns: list[OutputColumn] = []
+        self._wrap: type[tuple[Any, ...]] | None = None
+        self._begun = False
+
+    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        """Memory for arrays from element `lo` on: the final array's own, where it fits."""
+        if len(self._columns) == 1 and self._wrap is None:
+            own = self._columns[0].rows_for(lo, count, dtype, shape)
+            if own is not None:
+                return own
+        return super().memory_for(lo, count, dtype, shape)
+
+    def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
+        """Write the results of `task` to the arrays."""
         with self._lock:
             if not self._begun:
                 self._begin(task, results)
-            if len(results.columns) != len(self._targets) or (results.wrap is None) != (self._wrap is None):
+            if len(results.columns) != len(self._columns) or (results.wrap is None) != (self._wrap is None):
                 raise ValueError(
                     f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
-                    f"but {len(self._targets)} {'in a tuple' if self._wrap else 'alone'} before"
+                    f"but {len(self._columns)} {'in a tuple' if self._wrap else 'alone'} before"
                 )
-            for target, column in zip(self._targets, results.columns, strict=True):
-                target.add(task, column, indices)
+            for own, column in zip(self._columns, results.columns, strict=True):
+                own.add(task, column, indices)
 
     def _begin(self, task: Task, results: Results) -> None:
         out = self._call.out
@@ -125,27 +161,19 @@ class ArrayOutput:
                 "pass a tuple with one array per result"
             )
         self._wrap = results.wrap
-        self._targets = [
+        self._columns = [
             OutputColumn(self._call, task, column, None if out is None else out[k])
             for k, column in enumerate(results.columns)
         ]
         self._begun = True
 
-    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for results from `lo` on: the final array's own, where it fits."""
-        if len(self._targets) == 1 and self._wrap is None:
-            own = self._targets[0].rows_for(lo, count, dtype, shape)
-            if own is not None:
-                return own
-        return np.empty((count, *shape), dtype)
-
     def finish(self, gaps: np.ndarray) -> Any:
-        """The whole result; `gaps` are the elements that have none."""
+        """Return the array or arrays."""
         if not self._begun and len(gaps):
             return self._all_gaps()
-        if not self._begun:  # no element, no call: what np.asarray([]) gives
+        if not self._begun:  # no element, no call: np.asarray([])
             return self._empty()
-        arrays = [target.finish(gaps) for target in self._targets]
+        arrays = [column.finish(gaps) for column in self._columns]
         if self._wrap is None:
             return arrays[0]
         make = getattr(self._wrap, "_make", self._wrap)  # named tuples take items one by one
@@ -199,115 +227,45 @@ class RawResults(NamedTuple):
     gaps: np.ndarray
 
     def values(self) -> list[Any]:
-        """The results in order, each as the function gave it."""
+        """The results in order, each as the function returned it."""
         flat = self.array.reshape(-1, *self.array.shape[self.mapped :])
-        if self.kind in (None, float, int, bool, complex):
-            return flat.tolist()  # type: ignore[no-any-return]
-        if self.kind is np.ndarray and flat.ndim == 1:  # a list of it would hold scalars
-            return [flat[k, ...] for k in range(len(flat))]
-        return list(flat)
+        return flat.tolist() if self.kind is None else Stack(self.kind, flat).unstack()
 
 
-class RawOutput:
-    """Takes results in any order, as `ArrayOutput` does, and changes none.
+def raw_results(call: Call, column: Column, gaps: np.ndarray | None = None) -> RawResults:
+    """The results of all elements of a call, in order and in memory of their own."""
+    if isinstance(column, Stack):
+        kind, array = column.kind, column.array
+    else:
+        kind, array = None, np.fromiter(column, object, len(column))  # keeps lists and arrays as objects
+    grid = call.grid
+    return RawResults(
+        array.reshape(*grid, *array.shape[1:]), kind, len(grid), np.empty(0, np.intp) if gaps is None else gaps
+    )
 
-    Parameters
-    ----------
-    call : Call
-    """
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._kind: Any = None
-        self._rows: np.ndarray | None = None
-        # What is not like the first: indices, and results.
-        self._odd: list[tuple[list[int], list[Any]]] = []
-        # Which rows hold a result.
-        self._filled: np.ndarray | None = None
-        self._lock = threading.Lock()
-
-    def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
-        """Take the results of `task`, or of some of its elements; their memory is free again afterwards."""
-        (column,) = results.columns
-        where: Any = slice(task.lo, task.hi) if indices is None else indices
-        with self._lock:
-            if isinstance(column, Stack) and self._rows is None and not self._odd:
-                self._kind = column.kind
-                self._rows = np.empty((self._call.count, *column.array.shape[1:]), column.array.dtype)
-                self._filled = np.zeros(self._call.count, bool)
-            rows, filled = self._rows, self._filled
-            if isinstance(column, Stack) and rows is not None and filled is not None and self._fits(column):
-                filled[where] = True
-                # Most are there already.
-                if indices is not None or address_of(rows[where]) != address_of(column.array):
-                    rows[where] = column.array
-                return
-            every = range(task.lo, task.hi) if indices is None else indices.tolist()
-            self._odd.append((list(every), _values(column)))
-
-    def _fits(self, column: Stack) -> bool:
-        rows = self._rows
-        assert rows is not None
-        array = column.array
-        return bool(column.kind == self._kind and array.dtype == rows.dtype and array.shape[1:] == rows.shape[1:])
-
-    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for arrays from `lo` on: that where they stay, if it fits."""
-        rows = self._rows
-        if rows is None or self._kind is not np.ndarray or dtype != rows.dtype or shape != rows.shape[1:]:
-            return np.empty((count, *shape), dtype)
-        return rows[lo : lo + count]
+class RawOutput(ArrayOutput):
+    """The results as the function returned them: `RawResults`."""
 
     def finish(self, gaps: np.ndarray) -> RawResults:
-        """All results; `gaps` are the elements that have none."""
-        grid = self._call.grid
-        if self._rows is not None and not self._odd:
-            return RawResults(self._rows.reshape(*grid, *self._rows.shape[1:]), self._kind, len(grid), gaps)
-        every = np.empty(self._call.count, object)
-        if self._rows is not None and self._filled is not None:
-            at = np.flatnonzero(self._filled).tolist()
-            _spread(every, at, _values(Stack(self._kind, self._rows[self._filled])))
-        for indices, values in self._odd:
-            _spread(every, indices, values)
-        return RawResults(every.reshape(grid), None, len(grid), gaps)
+        """Return all results."""
+        if not self._begun:
+            return raw_results(self._call, [None] * self._call.count, gaps)
+        return raw_results(self._call, self._columns[0].unchanged(gaps), gaps)
 
 
-def raw_results(call: Call, column: Column) -> RawResults:
-    """The results of a call whose only task is at hand."""
-    collector = RawOutput(call)
-    collector.add(Task(0, call.count), Results([column]))
-    return collector.finish(np.empty(0, np.intp))
+class ListOutput(Output):
+    """The results as a list, or one after another."""
 
-
-def _values(column: Column) -> list[Any]:
-    """Single results, in memory of their own."""
-    if isinstance(column, Stack):
-        return RawResults(column.array.copy(), column.kind, 1, np.empty(0, np.intp)).values()
-    return column
-
-
-def _spread(every: np.ndarray, indices: list[int], values: list[Any]) -> None:
-    """Put single results to their places; an array among them is one of them."""
-    for index, value in zip(indices, values, strict=True):
-        every[index] = value
-
-
-class ListOutput:
-    """Puts the results of all tasks together to a list."""
-
-    def __init__(self) -> None:
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
         self._results: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for results that are stacked."""
-        return np.empty((count, *shape), dtype)
 
     def __contains__(self, index: int) -> bool:
         return index in self._results
 
     def pop_results(self, index: int) -> list[Any]:
-        """Hand over the results from `index` on that are there, which are not kept."""
+        """Remove and return the results from `index` on, up to the first that is missing."""
         found = self._results
         with self._lock:
             stop = index
@@ -316,19 +274,19 @@ class ListOutput:
             return [found.pop(k) for k in range(index, stop)]
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
-        """Take the results of `task`, or of some `indices` in it."""
+        """Keep the results of `task`."""
         (column,) = results.columns
-        values = column.unstack() if isinstance(column, Stack) else column
+        values = unstacked(column)
         with self._lock:
             found = range(task.lo, task.hi) if indices is None else indices.tolist()
             self._results.update(zip(found, values, strict=True))
 
     def skip(self, gaps: np.ndarray) -> None:
-        """Have None where there is no result."""
+        """Put None where there is no result."""
         with self._lock:
             self._results.update(dict.fromkeys(gaps.tolist()))
 
     def finish(self, gaps: np.ndarray) -> list[Any]:
-        """All results in order."""
+        """Return all results in order."""
         found = self._results
         return [found[k] for k in range(len(found))]

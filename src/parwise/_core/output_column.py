@@ -13,7 +13,7 @@ import numpy as np
 from .call import Call, result_axes
 from .indexing import Task, boxes
 from .layout import address_of
-from .results import Column, Stack
+from .results import Column, Stack, owned_column, unstacked
 
 
 class OutputColumn:
@@ -63,9 +63,10 @@ class OutputColumn:
             dtype = np.concatenate([np.empty(0, first.array.dtype)] * twice).dtype
         else:
             self._shape = first.array.shape[1:]
-            self._places = result_axes(call.axis, len(grid) + len(self._shape))
+            self._places = call.result_axes(len(grid) + len(self._shape))
             dtype = first.array.dtype
-            if not (dtype.isnative and dtype.kind in "?biufc"):  # others may become another type in a list
+            # In a list others may become another type.
+            if call.form == "arrays" and not (dtype.isnative and dtype.kind in "?biufc"):
                 dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
         self._kind = first.kind
         self._dtype = first.array.dtype
@@ -106,7 +107,7 @@ class OutputColumn:
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
         """Take one column of a task's results, which may belong to some `indices` of it only."""
         if not self._fits(task, column):
-            self._odd[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, _kept(column))
+            self._odd[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, owned_column(column))
             return
         assert isinstance(column, Stack)
         stack = np.moveaxis(column.array, self._places[0], 0) if self._block else column.array
@@ -159,9 +160,21 @@ class OutputColumn:
         block = part.reshape(*lengths, *self._shape)
         self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._places)
 
+    @property
+    def _uniform(self) -> bool:
+        """True if all results are like the first."""
+        return self._kind is not None and not self._odd
+
+    def unchanged(self, gaps: np.ndarray) -> Column:
+        """The results of all elements as they came; no value in `gaps`."""
+        if not self._uniform:
+            return self._listed(gaps)
+        assert self._rows is not None  # raw results go to no file
+        return Stack(self._kind, self._rows)
+
     def finish(self, gaps: np.ndarray) -> Any:
         """The array, of a dtype and shape that hold all results and `gaps`."""
-        if self._kind is not None and not self._odd:
+        if self._uniform:
             if self._out is None:
                 return self._with_gaps(gaps) if len(gaps) else self._array
             if self._fill is not self._out:
@@ -218,15 +231,8 @@ class OutputColumn:
     def _as_array(self, gaps: np.ndarray) -> np.ndarray:
         """``np.asarray`` over the results of all elements, each as f gave it."""
         call = self._call
-        every: list[Any] = [None] * call.count
-        rest = np.ones(call.count, bool)
-        rest[gaps] = False
-        found = np.flatnonzero(rest)
-        for indices, column in self._odd.values():
-            rest[indices] = False
-            _spread(every, indices, column)
-        if rest.any():
-            _spread(every, np.flatnonzero(rest), self._stacked(rest))
+        every = self._listed(gaps)
+        found = np.delete(np.arange(call.count), gaps)
         raw = [every[index] for index in found.tolist()] if len(gaps) else every
         try:
             whole = np.asarray(raw)
@@ -242,6 +248,18 @@ class OutputColumn:
         whole = whole.reshape(*call.grid, *whole.shape[1:])
         places = result_axes(call.axis, whole.ndim)
         return np.ascontiguousarray(np.moveaxis(whole, range(len(call.grid)), places))
+
+    def _listed(self, gaps: np.ndarray) -> list[Any]:
+        """The single results of all elements, with None in `gaps`."""
+        every: list[Any] = [None] * self._call.count
+        rest = np.ones(self._call.count, bool)
+        rest[gaps] = False
+        for indices, column in self._odd.values():
+            rest[indices] = False
+            _spread(every, indices, column)
+        if rest.any():
+            _spread(every, np.flatnonzero(rest), self._stacked(rest))
+        return every
 
     def _stacked(self, chosen: np.ndarray) -> Stack:
         """Those of the `chosen` results that have gone to their rows."""
@@ -261,15 +279,9 @@ def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
 
 
 def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:
-    """Put single results to their places in a list."""
-    values = column.unstack() if isinstance(column, Stack) else column
-    for index, value in zip(indices.tolist(), values, strict=True):
+    """Put the single results of a column in their places in a list."""
+    for index, value in zip(indices.tolist(), unstacked(column), strict=True):
         every[index] = value
-
-
-def _kept(column: Column) -> Column:
-    """The column in memory of its own: the stack may lie in a slot."""
-    return Stack(column.kind, column.array.copy()) if isinstance(column, Stack) else column
 
 
 def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:

@@ -30,13 +30,13 @@ class Stack:
         """The results as the function gave them."""
         if self.kind in (float, int, bool, complex):
             return self.array.tolist()  # type: ignore[no-any-return]
-        if self.kind is np.ndarray:  # of 0-d arrays too, where `list` would give scalars
+        if self.kind is np.ndarray and self.array.ndim == 1:  # `list` would make scalars of 0-d arrays
             return [self.array[at, ...] for at in range(len(self.array))]
         return list(self.array)
 
 
-#: What a call makes of its results: one array of a tuple's each item; whatever they are, kept apart from the
-#: function's memory; or a list of the very objects.
+#: The form in which a call returns its results: "arrays", one array, or one for each item of a tuple; "raw", each
+#: as the function returned it, in memory of its own; "list", a list of the objects themselves.
 Form: TypeAlias = Literal["arrays", "raw", "list"]
 
 #: One result of each element: stacked, or a plain list.
@@ -61,8 +61,17 @@ class Results:
 
 def owned(results: Results) -> Results:
     """Results in memory of their own, not a slot's or the function's."""
-    columns = [Stack(c.kind, c.array.copy()) if isinstance(c, Stack) else c for c in results.columns]
-    return Results(columns, results.wrap)
+    return Results(list(map(owned_column, results.columns)), results.wrap)
+
+
+def owned_column(column: Column) -> Column:
+    """One column in memory of its own."""
+    return Stack(column.kind, column.array.copy()) if isinstance(column, Stack) else column
+
+
+def unstacked(column: Column) -> list[Any]:
+    """The single results of a column."""
+    return column.unstack() if isinstance(column, Stack) else column
 
 
 #: Results of these types hold no memory of the function's.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from .checks import is_int, is_real
+from .checks import check_int, is_real
 
 ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
 
@@ -78,13 +78,8 @@ def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:
 def _workers(value: Any, executor: Any) -> int | None:
     if value is None:
         return None
-    if not is_int(value):
-        raise TypeError(f"workers must be an int or None, got {value!r} of type {type(value).__name__}")
-    if value < 1:
-        raise ValueError(
-            f"workers must be at least 1, got {value}; workers=None takes every CPU, workers=1 is the plain loop"
-        )
-    return int(value)
+    hint = "; workers=None takes every CPU, workers=1 is the plain loop"
+    return check_int("workers", value, 1, "an int or None", hint)
 
 
 def _executor(value: Any) -> Any:
@@ -148,11 +143,7 @@ def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
         return None
     if isinstance(value, str) and value == "inherit":
         return "inherit"
-    if not is_int(value):
-        raise TypeError(f"blas_threads must be an int, 'inherit' or None, got {value!r}")
-    if value < 1:
-        raise ValueError(f"blas_threads must be at least 1, got {value}")
-    return int(value)
+    return check_int("blas_threads", value, 1, "an int, 'inherit' or None")
 
 
 def _ignore(value: Any, executor: Any) -> bool:
@@ -178,16 +169,13 @@ def _timeout(value: Any, executor: Any) -> float | None:
 
 
 def _retries(value: Any, executor: Any) -> int:
-    if not is_int(value):
-        raise TypeError(f"retries must be an int, got {value!r} of type {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"retries must not be negative, got {value}")
-    if value and not (isinstance(executor, str) or is_pool(executor)):
+    retries = check_int("retries", value, 0)
+    if retries and not (isinstance(executor, str) or is_pool(executor)):
         raise ValueError(
             f"retries={value} is for parwise's own worker processes; {_name(executor)} has rules of its own "
             "for what it lost"
         )
-    return int(value)
+    return retries
 
 
 def _progress(value: Any, executor: Any) -> Any:

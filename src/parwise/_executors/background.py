@@ -1,4 +1,4 @@
-"""Workers brought up and attended to while the caller computes."""
+"""The helper thread that starts workers, and dispatches tasks to them, while the caller computes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .job import Job
 
 
 class CpuAvailability:
-    """Whether there are CPUs for workers, or BLAS has them all at work already.
+    """Tells whether CPUs are free for workers, or BLAS threads of the caller use them all.
 
     Workers keep the caller's number of BLAS threads, which its bits depend on.
     """
@@ -34,55 +34,56 @@ class CpuAvailability:
 
     @cached_property
     def _any(self) -> bool:
-        """Whether this process may use more than one CPU at all."""
+        """True if this process may use more than one CPU."""
         return self._job.workers > 1
 
     @cached_property
     def _doubtful(self) -> bool:
-        """Whether BLAS would leave no CPU to a second worker, if it is at work."""
+        """True if BLAS threads would leave no CPU to a second worker."""
         wanted = self._job.call.settings.blas_threads
         return not isinstance(wanted, int) and workers_beside(read_threads(), 2) < 2
 
     def known_free(self) -> bool:
-        """Whether the last task has shown that there is room; if not, the next will."""
+        """True if CPUs were free during the last task. If that was not measured, the next task is."""
         if not (self._any and self._doubtful):
             return self._any
         self.watch.suspicious = self.watch.busy is not False
         return self.watch.busy is False
 
     def seems_free(self) -> bool:
-        """Whether there is room at this moment, in the midst of a task."""
+        """True if CPUs are free at this moment, during a task."""
         # Looking for BLAS takes 20 ms beside a function in pure Python, so that comes last.
         return self._any and not (self.watch.at_work() and self._doubtful)
 
 
-# Bringing up the first workers takes 90 ms of another CPU and 3 ms of the
-# caller's time; handing a call to workers that are up about 0.5 ms of it.
+# Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's
+# time; handing a call to workers that are up takes 0.5 ms of it.
 COLD_SECONDS = 0.030
 WARM_SECONDS = 0.002
-# A task of the caller gets help once it has taken so long that, if all
-# others take as long, workers pay; but not before, nor much later than this.
+# The helper thread acts once an element has taken so long that workers pay if
+# all elements take as long: after the first of these times at the earliest,
+# after the second at the latest.
 LEAST_HELP_SECONDS = 0.002
 HELP_AFTER_SECONDS = 0.010
-# Where handing over takes long, not before so many times that, nor before it is no hiccup of this machine's: the
-# libraries that such a function needs take a worker up to a second.
+# Where the transfer of an element takes long, not before so many times that, nor before this time, which is more than
+# a slow moment of the machine: a worker takes up to a second to import the libraries that such a function needs.
 TRANSFERS = 2
 TRANSFER_HELP_SECONDS = 0.050
 
 
 class BackgroundDispatcher:
-    """Attends to the workers while the caller computes.
+    """Starts workers, and dispatches tasks to them, while the caller computes.
 
-    Between two tasks the caller does so itself. If one of its tasks lasts too
-    long, a second thread takes over until the caller leaves: a raw thread, since
-    a small call must not wait for it (starting and joining a `threading.Thread`
-    takes 0.15 ms), and asleep until then.
+    Between two of its own tasks the caller does so itself. If one of them lasts
+    too long, a helper thread takes over until the caller leaves. It sleeps until
+    then, and is a raw thread: a small call must not wait for it (starting and
+    joining a `threading.Thread` takes 0.15 ms).
 
     Parameters
     ----------
     job : Job
     pool : WorkerPool, optional
-        If not this process's own one.
+        The workers, if not those that calls share.
     """
 
     dispatcher: Dispatcher
@@ -96,13 +97,13 @@ class BackgroundDispatcher:
         self._start: Callable[[], int] = _nowhere
         self._deadline: float | None = None
         self._retry = LEAST_HELP_SECONDS / 2
-        # Whether the second thread has made turns short.
+        # True if the helper thread has shortened the switch interval.
         self._switch_shortened = False
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
         self._gone = _thread.allocate_lock()
         self._gone.acquire()
-        # Held by whichever thread is at the workers.
+        # Held by the thread that uses the dispatcher.
         self._turn = _thread.allocate_lock()
         self._state: Literal["alone", "waiting", "preparing", "active", "left"] = "alone"
         self.error: BaseException | None = None
@@ -118,8 +119,8 @@ class BackgroundDispatcher:
             try:
                 self.leave()
             finally:
-                # Again, if an interrupt came before it had begun: the other thread would go on with workers that
-                # others use by then.
+                # Again, if an interrupt came before it had begun: the helper thread would go on with workers that
+                # another call uses by then.
                 self.leave()
         except BaseException as late:
             error = late
@@ -132,7 +133,7 @@ class BackgroundDispatcher:
                     self.pool.lock.release()
 
     def join(self, start: Callable[[], int]) -> bool:
-        """Open the job from an element on, and have the workers to oneself, if no other call has them."""
+        """Open the job at element `start()` and lock the pool; return False if another call holds it."""
         with self._turn:
             self._start, self._deadline = start, None
             if not self._join():
@@ -157,16 +158,16 @@ class BackgroundDispatcher:
         return True
 
     def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> float:
-        """Take over if the caller's next task takes longer than `seconds`.
+        """Have the helper thread take over if the caller's next task takes longer than `seconds`.
 
-        `start` gives the element to begin with, as long as the job is not open.
+        `start` returns the first element of the workers, as long as the job is not open.
 
         Returns
         -------
         float
-            When that is, by `time.perf_counter`; nothing is taken over before.
+            The time of `time.perf_counter` at which it takes over, at the earliest.
         """
-        # The other thread only reads these, and holds no turn while it waits.
+        # The helper thread only reads these, and holds no lock while it waits.
         self._start = start or self._start
         deadline = float("inf") if seconds is None else time.perf_counter() + seconds
         self._deadline = None if seconds is None else deadline
@@ -181,7 +182,7 @@ class BackgroundDispatcher:
         return deadline
 
     def poll(self, wanted: bool) -> None:
-        """See to the workers from the caller's thread, and start them if `wanted`."""
+        """Read the messages of workers in the caller's thread, or start workers if `wanted`."""
         with self._turn:
             self._deadline = None
             if self._state in ("preparing", "active"):
@@ -193,37 +194,37 @@ class BackgroundDispatcher:
 
     @cached_property
     def warm(self) -> bool:
-        """Whether workers seemed to be up when the call began."""
+        """True if workers seemed to be up when the call began."""
         pool = self._given_pool or known_pool()
         return pool is not None and pool.seems_warm
 
     @property
     def has_idle_workers(self) -> bool:
-        """Whether workers of an earlier call are up; if the other thread brings up some, it hears them."""
+        """True if workers of an earlier call are up, and the helper thread does not use them."""
         with self._turn:
             return self._state not in ("preparing", "active") and self.dispatcher.warm
 
     def help_after(self) -> float:
-        """How long the caller's first element may take before workers are brought in beside it."""
+        """Seconds that the caller's first element may take before the helper thread starts workers."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
         return self.help_after_at_least(
             min(HELP_AFTER_SECONDS, max(LEAST_HELP_SECONDS, least / max(1, self._job.call.count - 1)))
         )
 
     def help_after_at_least(self, help_after: float = HELP_AFTER_SECONDS) -> float:
-        """As much patience, or what there must be where handing over takes long."""
+        """`help_after` seconds, or more where the transfer of an element takes long."""
         transfer_seconds = self._job.call.transfer_seconds()
         return max(help_after, TRANSFER_HELP_SECONDS, TRANSFERS * transfer_seconds) if transfer_seconds else help_after
 
     def leave(self) -> None:
-        """Stop; when this returns the caller has the workers to itself."""
-        if self._joined and self.pool.owned_by_parent:  # the other thread is the parent's, as are the workers
+        """Stop the helper thread; afterwards only the caller uses the dispatcher."""
+        if self._joined and self.pool.owned_by_parent:  # a forked child: helper thread and workers are the parent's
             return
         with self._turn:
             if self._state != "active":
                 self._stop_helping()
                 return
-        # An interrupt in here would leave two threads at the workers.
+        # After an interrupt in here two threads would use the dispatcher.
         with DeferredInterrupt():
             with self._turn:
                 self._stop_helping()
@@ -240,21 +241,21 @@ class BackgroundDispatcher:
             self._leaving.release()
 
     def _restore_switch_interval(self) -> None:
-        """Have turns of the usual length again; in the caller, since the other thread may come to it after the call."""
+        """Restore the switch interval; in the caller, since the helper thread may get there only after the call."""
         short, self._switch_shortened = self._switch_shortened, False
         if short:
             short_switch_interval.end()
 
     def _run(self) -> None:
-        """In the second thread: wait, take over when it is time, and attend to workers until the caller leaves."""
+        """The helper thread: wait, take over when it is time, and dispatch until the caller leaves."""
         with self._turn:
             if self._state == "left":
                 return
-            # Already while it waits: it gets here after 5 ms of a slow element, and not once in a call of less.
+            # Already while it waits: it gets here after 5 ms of a slow element, and in no shorter call.
             short_switch_interval.begin()
             self._switch_shortened = True
         while not self._leaving.acquire(True, self._wait_seconds()):
-            if self._may_start_workers() and self._pack_function():
+            if self._start_workers_if_due() and self._pack_function():
                 self._drive()
                 return
 
@@ -262,15 +263,15 @@ class BackgroundDispatcher:
         deadline = self._deadline
         return HELP_AFTER_SECONDS if deadline is None else max(0.0, deadline - time.perf_counter())
 
-    def _may_start_workers(self) -> bool:
-        """Whether it is time to bring up workers; they are on their way then."""
+    def _start_workers_if_due(self) -> bool:
+        """Start workers if it is time, and return True if they are coming up."""
         with self._turn:
             if self._state != "waiting" or self._deadline is None or time.perf_counter() < self._deadline:
                 return False
-            # Now and then a thread of BLAS is seen to run that only goes to sleep: look again soon.
+            # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
             self._deadline = time.perf_counter() + self._retry
-            if not self._join() or self._job.queue.empty:  # another thread's call has them; or nothing is left
+            if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False
             self.cpus.threads.add(threading.get_native_id())
             if not self.cpus.seems_free():
@@ -285,10 +286,10 @@ class BackgroundDispatcher:
             return True
 
     def _pack_function(self) -> bool:
-        """Pickle the function, for which no caller waits, and take over if it is still there."""
+        """Pickle the function, and take over if the caller still computes."""
         # Looking for libraries takes 16 ms beside a function in pure Python: workers are on their way.
         prepared = self._local_threads is not None or not local_threads()
-        if prepared:  # and no number of threads is known to the caller's own thread alone
+        if prepared:  # no number of threads is known to the caller's own thread alone
             self.dispatcher.local_threads = self._local_threads
             try:
                 if not self.dispatcher.started:
@@ -304,7 +305,7 @@ class BackgroundDispatcher:
             return self._state == "active"
 
     def _drive(self) -> None:
-        """Be at the workers until the caller leaves."""
+        """Dispatch tasks until the caller leaves."""
         try:
             self.dispatcher.caller_computes = True
             if not self.dispatcher.started:

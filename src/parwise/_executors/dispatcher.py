@@ -16,7 +16,8 @@ from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._workers.encoding import unpack, unpack_error
 from .._workers.handle import Assignment, ChunkReceiver, WorkerHandle
 from .._workers.output_capture import unpack_events
-from .._workers.session import Session
+from .._workers.serialization import Payload
+from .._workers.session import Session, unload_large
 from .._workers.shared_memory import SLOTS, copy_in, lay, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
@@ -58,7 +59,7 @@ class Dispatcher:
         self._width = 0
         # Whether the caller computes too, on a CPU that one worker then leaves alone.
         self.caller_computes = False
-        self._session: Session | None = None
+        self._payload: Payload | None = None
         # Numbers that belong to the caller's thread, if another one starts the workers.
         self.local_threads: dict[str, int] | None = None
 
@@ -70,9 +71,8 @@ class Dispatcher:
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
-        if self.started and error is None:
-            assert self._session is not None
-            self._session.take_back(self._workers)
+        if self.started and error is None and self._payload is not None:
+            unload_large((worker.channel for worker in self._workers), self._payload)
         # Left set by a second interrupt within `abandon`: then the next call
         # starts all anew.
         self._pool.dirty = False
@@ -103,8 +103,7 @@ class Dispatcher:
         while len(self._workers) < self._width and not self._job.queue.empty:
             worker = self._pool.add_link()
             self._workers.append(worker)
-            assert self._session is not None
-            self._session.send([worker])
+            self._send_session([worker])
         for worker in list(self._workers):
             self._assign_tasks(worker)
 
@@ -115,8 +114,7 @@ class Dispatcher:
     def start_workers(self) -> None:
         """Bring up workers; does not wait for them."""
         self._width = self._job.workers
-        if self._job.observer is not None:
-            self._job.observer.workers_called()
+        self._job.observer.workers_called()
         self._workers = list(self._pool.start(self._width))
 
     def pack_function(self) -> None:
@@ -128,22 +126,25 @@ class Dispatcher:
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
         job = self._job
-        self._session = Session(self._call, job.kernel, job.shared_layouts, self._threads, settings.shares_globals)
+        self._payload = Session.pack(job.kernel, job.shared_layouts, self._threads, settings.shares_globals)
+
+    def _send_session(self, workers: list[WorkerHandle]) -> None:
+        assert self._payload is not None
+        self._payload.send((worker.channel for worker in workers), "load", self._call)
 
     def start(self) -> None:
         """Bring up workers and send them the function, as far as that has not been done."""
         if not self._workers:
             self.start_workers()
         try:
-            if self._session is None:
+            if self._payload is None:
                 self.pack_function()
         except BaseException:
             self._workers, self._pool.dirty = [], False  # they have heard nothing of this call
             raise
-        assert self._session is not None
         self._watchdog = Watchdog(self._job.call.settings.timeout, self._width)
         self._handshake.start(self._width)
-        self._session.send(self._workers)
+        self._send_session(self._workers)
         self.started = True
         self.assign_tasks()
 
@@ -158,11 +159,10 @@ class Dispatcher:
     def step(self, timeout: float | None) -> None:
         """Wait for news from the workers, take it, and give them more to do."""
         observer = self._job.observer
-        since = 0.0 if observer is None else time.perf_counter()
-        patience = self._watchdog.patience(timeout, self._workers)
+        since = time.perf_counter() if observer.active else 0.0
+        patience = self._watchdog.wait_seconds(timeout, self._workers)
         events = self._pool.wait(SIGNAL_SECONDS if patience is None else min(patience, SIGNAL_SECONDS))
-        if observer is not None:
-            observer.waited(since)
+        observer.waited(since)
         begun = time.thread_time()
         for kind, worker in events:
             if worker in self._workers:
@@ -360,8 +360,7 @@ class Dispatcher:
         number = next(_numbers)
         message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
         worker.assignments[number] = Assignment(task, handshake)
-        if self._job.observer is not None:
-            self._job.observer.served()
+        self._job.observer.served()
         if large is None:
             worker.channel.send(*message)
         else:

@@ -9,14 +9,12 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from typing import Any
 
 from .._core.indexing import Task
-from .._core.kernel import Outcome
-from .._core.results import Results
 from .._system.blas import read_threads
-from .._system.environment import read_numeric_state, read_process_state
 from .._workers.encoding import unpack
-from .._workers.remote import MISSING, TaskArguments, compute
-from .._workers.serialization import dump
+from .._workers.remote import MISSING, compute
+from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
+from .handshake import Handshake
 from .job import Job
 
 # Handing a task to another machine takes milliseconds.
@@ -36,7 +34,7 @@ class ExecutorRunner:
         Tasks that it computes at a time.
     """
 
-    seconds = TASK_SECONDS
+    task_seconds = TASK_SECONDS
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         job.open()
@@ -58,8 +56,7 @@ class ExecutorRunner:
         if self._flying:
             since = time.perf_counter()
             done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            if self._job.observer is not None:
-                self._job.observer.waited(since)
+            self._job.observer.waited(since)
             for future in done:
                 self._collect(future, self._flying.pop(future))
         self._job.show()
@@ -67,7 +64,7 @@ class ExecutorRunner:
     def assign_tasks(self) -> None:
         """Keep two tasks per worker under way."""
         while len(self._flying) < self._most_tasks:
-            task = self._job.queue.next_task(TASK_SECONDS, self.workers)
+            task = self._job.queue.next_task(self.task_seconds, self.workers)
             if task is None:
                 return
             self._submit(task)
@@ -101,12 +98,13 @@ class RemoteRunner(ExecutorRunner):
         proved = settings.verify is not False and not settings.isolate
         first = self._stage(job.first_task) if proved and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        body = (job.kernel, job.shared_layouts, read_numeric_state(), self._threads, first)
-        payload = dump(read_process_state().path, body, settings.shares_globals)
+        payload = Session.pack(
+            job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
+        )
         self._token = uuid.uuid4().hex
         self._table = payload.table
         self._payload = payload.to_bytes()
-        self._handshakes: list[Results] = []
+        self._handshake = Handshake(job)
         self._own = None if settings.isolate else job.queue.next_task()
 
     @property
@@ -123,7 +121,7 @@ class RemoteRunner(ExecutorRunner):
             own, self._own = self._own, None
             self._job.compute_and_accept(own)
             self._job.show()
-        self._check_handshakes()
+        self._handshake.check()
 
     def _submit(self, task: Task) -> None:
         self._staged[task] = self._stage(task)
@@ -163,7 +161,7 @@ class RemoteRunner(ExecutorRunner):
         del self._staged[task]
         (head, buffers), handshake, where = reply
         if handshake is not None:
-            self._receive_handshake(unpack(*handshake)[0])
+            self._handshake.receive(unpack(*handshake)[0])
         outcome = unpack(head, buffers)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each: no more of them than there are workers.
@@ -179,21 +177,6 @@ class RemoteRunner(ExecutorRunner):
             job.skip(task, error)
         else:
             job.fail(task.lo, error)
-
-    def _receive_handshake(self, outcome: Outcome) -> None:
-        if outcome.error is not None and outcome.gaps is None:
-            self._job.fail(outcome.index, outcome.error, self._job.first_task)
-        elif outcome.results is not None:
-            self._handshakes.append(outcome.results)
-
-    def _check_handshakes(self) -> None:
-        """Compare what each process gave for the first task with our own."""
-        job = self._job
-        if job.first is None:
-            return
-        handshakes, self._handshakes = self._handshakes, []
-        for handshake in handshakes:
-            job.compare(handshake)
 
     def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
         lowest = min([task, *self._flying.values()], key=lambda one: one.lo)

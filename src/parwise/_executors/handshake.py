@@ -1,4 +1,4 @@
-"""The handshake: one task is computed in a worker as well as in the caller, and compared."""
+"""The handshake: one task is computed in the caller and in a worker, and the results are compared."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from .._core.kernel import Outcome
 from .._core.results import Results, owned
 from .job import Job
 
-# Up to so many tasks per worker, one more makes a difference.
+# With so few tasks per worker one more task delays the call noticeably.
 FEW_TASKS = 8
-# How long a call may wait for a comparison and nothing else, at least and as a
-# part of its time.
+# Seconds that a call may wait for the comparison alone: the least, and as a part of the time of the call.
 GRACE_SECONDS = 0.010
 GRACE_SHARE = 0.1
 
 
 class Handshake:
-    """When a worker is to compute the caller's first task too, and what comes of it.
+    """Decides when a worker computes the caller's first task too, and compares the results.
 
-    Among many tasks it is the first that a worker gets. Of a few, which may take
-    hours each, none is computed twice before all have been handed out, and then
-    only by a worker that has nothing else to do, if it is likely to end with the
-    others: once begun it is waited for, since a function that is ended in the
-    midst of it may leave half a file behind.
+    In a call of many tasks it is the first task of a worker. In a call of few
+    tasks, which may take hours each, a worker computes it only when no other
+    task is left, and only if it will probably finish with the other workers.
+    Once begun it is waited for, since a function that is killed half-way may
+    leave half a file behind.
 
     Parameters
     ----------
@@ -32,7 +31,7 @@ class Handshake:
     Attributes
     ----------
     pending : bool
-        Whether no worker is, or has been, at it.
+        True until a worker has been sent the task.
     """
 
     def __init__(self, job: Job) -> None:
@@ -41,27 +40,27 @@ class Handshake:
         # Without the caller's own results there is nothing to compare with.
         self.pending = settings.verify is not False and not settings.isolate
         self._few = False
-        self._theirs: Results | None = None
+        self._theirs: list[Results] = []
         self._started = 0.0
 
     def start(self, workers: int) -> None:
-        """Note that a call begins to use so many workers."""
+        """Begin the part of the call that workers compute."""
         call = self._job.call
         self._few = len(call.bounds or range(call.count)) <= FEW_TASKS * workers
         self._started = time.monotonic()
 
     @property
     def due(self) -> bool:
-        """Whether the next worker that is free is to begin with it."""
+        """True if the next free worker computes the task before any other."""
         return self.pending and not self._few
 
     def fits(self, seconds: float) -> bool:
-        """Whether a worker that is left without a task may be given it.
+        """Tell whether a worker without a task may compute it.
 
         Parameters
         ----------
         seconds : float
-            How long the other workers will be busy.
+            Time for which the other workers will be busy.
         """
         job = self._job
         if not (self.pending and self._few):
@@ -71,22 +70,23 @@ class Handshake:
         return job.first_seconds <= seconds + self._grace(time.monotonic())
 
     def begin(self) -> None:
-        """Note that a worker is at it."""
+        """Note that a worker has been sent the task."""
         self.pending = False
 
     def receive(self, outcome: Outcome) -> None:
-        """Take what a worker got."""
-        if outcome.results is None and outcome.gaps is None:
-            self._job.accept(self._job.first_task, outcome)
+        """Take the outcome of the first task in one worker."""
+        if outcome.error is not None and outcome.gaps is None:
+            self._job.fail(outcome.index, outcome.error, self._job.first_task)
         elif outcome.results is not None:
-            self._theirs = owned(outcome.results)
+            self._theirs.append(owned(outcome.results))
         self.check()
 
     def check(self) -> None:
-        """Compare, once both results are there."""
-        if self._theirs is not None and self._job.first is not None:
-            theirs, self._theirs = self._theirs, None
-            self._job.compare(theirs)
+        """Compare with the caller's results, once these are known."""
+        if self._theirs and self._job.first is not None:
+            theirs, self._theirs = self._theirs, []
+            for results in theirs:
+                self._job.compare(results)
 
     def _grace(self, now: float) -> float:
         return max(GRACE_SECONDS, GRACE_SHARE * (now - self._started))

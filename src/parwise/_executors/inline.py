@@ -107,8 +107,7 @@ class InlineRun:
         if whole is None:
             return False
         job.end_with(whole)
-        if job.observer is not None:
-            job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
+        job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
         return True
 
     def hand_over(self, job: Job) -> None:
@@ -126,7 +125,7 @@ class InlineRun:
         if call.feed is not None:
             return self.raw
         results = self._results()
-        if call.raw:
+        if call.form == "raw":
             return raw_results(call, results.columns[0])
         (column, *more) = results.columns
         if more or results.wrap is not None or not isinstance(column, Stack):
@@ -163,13 +162,30 @@ OWN_SECONDS = 0.004
 WORTH = 2
 
 
-def enough_seconds(warm: bool) -> float:
-    """Seconds of work left from which on workers are handed the rest after `EARLY_SECONDS`."""
-    return WORTH * WARM_SECONDS if warm else float("inf")
+def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
+    """Compute the first milliseconds of a call in this thread, and open the job behind them.
+
+    Returns
+    -------
+    bool or None
+        None if the call has its result. True if `background` has joined, False if another call has the workers.
+    """
+    if not InlineRun.suits(job.call):
+        return background.join(lambda: 0)
+    inline = InlineRun(job.call, job.kernel)
+    alone = background.expect(background.help_after(), inline.claim)
+    inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if background.warm else float("inf"))
+    if inline.end(job):
+        if job.observer.active:
+            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
+        return None
+    joined = background.join(inline.claim)
+    inline.hand_over(job)
+    return joined
 
 
-def _least(background: BackgroundDispatcher) -> str:
-    """What workers would have to be worth."""
+def least_seconds(background: BackgroundDispatcher) -> str:
+    """Words for the least work that workers pay for."""
     if background.warm:
         return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
     return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
@@ -233,7 +249,7 @@ class InlineTasks:
     def leave(self) -> Dispatcher:
         """Leave what is left to the workers, if they have been started."""
         pool, dispatcher = self._background.pool, self._background.dispatcher
-        if self._job.observer is not None and not dispatcher.started:
+        if self._job.observer.active and not dispatcher.started:
             self._explain()
         pool.serial_seconds = 0.0 if dispatcher.started else pool.serial_seconds + self._serial_seconds
         self._background.leave()
@@ -246,7 +262,7 @@ class InlineTasks:
         if background.cpus.watch.busy:
             job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
         elif most <= WARM_SECONDS if background.warm else most <= COLD_SECONDS:
-            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {_least(background)}")
+            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least_seconds(background)}")
 
     def _worth(self, left: float) -> bool:
         """Whether `left` seconds of work are enough to bring in workers.

@@ -13,9 +13,9 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
-from .._core.output import ArrayOutput, Gaps, ListOutput, RawOutput, RawResults
+from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
-from .._report.observer import Observer
+from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._workers.serialization import dumps
 from .._workers.shared_memory import SLOT_BYTES
@@ -58,7 +58,7 @@ class Job:
     """
 
     queue: TaskQueue
-    output: ArrayOutput | ListOutput | RawOutput
+    output: Output
     output_replay: OutputReplay
 
     def __init__(
@@ -67,7 +67,7 @@ class Job:
         slot_bytes: int = SLOT_BYTES,
         only: Task | None = None,
         observe: Callable[[Task, Outcome], None] | None = None,
-        observer: Observer | None = None,
+        observer: NullObserver = UNOBSERVED,
     ) -> None:
         self.call = call
         self.observer = observer
@@ -107,7 +107,7 @@ class Job:
         self.queue = TaskQueue(call, self._capacity, start)
         if self._only is not None:
             self.queue.restrict(self._only)
-        self.output = _output_of(call)
+        self.output = output_of(call)
         self._gaps = Gaps(call)
         self.output_replay = OutputReplay(call.func)
 
@@ -122,8 +122,7 @@ class Job:
 
     def explain(self, why: str) -> None:
         """Tell why workers have no part in the call."""
-        if self.observer is not None:
-            self.observer.explain(why)
+        self.observer.explain(why)
 
     @cached_property
     def _shared(self) -> list[Layout] | None:
@@ -175,8 +174,7 @@ class Job:
             memory[end : end + len(data)] = data
             end += len(data)
             nbytes += len(data)
-        if self.observer is not None:
-            self.observer.staged(nbytes)
+        self.observer.staged(nbytes)
         return offsets, None if self._shared else layouts
 
     def runs(self, task: Task) -> list[np.ndarray]:
@@ -205,8 +203,7 @@ class Job:
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Take what became of a task, which `who` has computed if not this thread."""
         self.queue.measure(task, outcome.seconds)
-        if self.observer is not None:
-            self.observer.took(task, outcome, who)
+        self.observer.took(task, outcome, who)
         if self._observe is not None:
             self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
@@ -239,13 +236,11 @@ class Job:
         """Leave a gap for a task that was lost."""
         self._leave_gaps(task, np.arange(task.lo, task.hi), error)
         self._close(task)
-        if self.observer is not None:
-            self.observer.skipped(task)
+        self.observer.skipped(task)
 
     def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
         self._gaps.add(task, gaps, error)
-        if isinstance(self.output, ListOutput):
-            self.output.skip(gaps)
+        self.output.skip(gaps)
 
     def repeat(self) -> None:
         """Show what workers said, as far as it is its turn, and what is done; in the caller's own thread."""
@@ -254,8 +249,7 @@ class Job:
 
     def show(self) -> None:
         """Show how far the call has come, in any thread."""
-        if self.observer is not None:
-            self.observer.show()
+        self.observer.show()
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
         """Note that element `index` raised; of several the lowest counts."""
@@ -280,13 +274,6 @@ class Job:
         result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
         return result
-
-
-def _output_of(call: Call) -> ArrayOutput | ListOutput | RawOutput:
-    """What puts the results together."""
-    if call.form == "list":
-        return ListOutput()
-    return RawOutput(call) if call.form == "raw" else ArrayOutput(call)
 
 
 def _capacity(call: Call, slot_bytes: int) -> int:

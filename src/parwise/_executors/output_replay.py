@@ -1,4 +1,4 @@
-"""Repeats in the caller what functions said in workers."""
+"""Replay of text, warnings and log records of workers, in the caller and in index order."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .._workers.output_capture import OutputEvent
 
 
 class OutputReplay:
-    """Repeats what workers said in index order, as soon as that is known.
+    """Replays the output of workers in index order, as early as that order is known.
 
-    What is said in a task is repeated at once if all tasks before it are done,
-    and else when they are.
+    The output of a task is replayed at once if all tasks before it are done,
+    otherwise when they are.
 
     Parameters
     ----------
     function : callable
-        The mapped one.
+        The mapped function.
     """
 
     def __init__(self, function: Any) -> None:
@@ -25,36 +25,36 @@ class OutputReplay:
         self._done: dict[int, int] = {}
         self._frontier = 0
         self._held: dict[int, list[OutputEvent]] = {}
-        # The last element that was heard of each open task, and of lost ones from where to where.
+        # The last element with output of each open task; the elements of lost tasks whose output is complete.
         self._last: dict[int, int] = {}
-        self._reported: list[range] = []
-        # Another thread may attend to the workers.
+        self._complete: list[range] = []
+        # A helper thread may read the messages of workers.
         self._lock = threading.Lock()
 
     def record(self, lo: int, output: list[OutputEvent]) -> None:
-        """Keep what was said in the task that begins at `lo`."""
+        """Keep output of the task that begins at `lo`."""
         if not output:
             return
         with self._lock:
-            self._held.setdefault(lo, []).extend(one for one in output if not self._is_told(one.element))
+            self._held.setdefault(lo, []).extend(one for one in output if not self._is_complete(one.element))
 
     def lose(self, lo: int) -> None:
-        """Note that the task that begins at `lo`, or parts of it, are to be computed again.
+        """Note that the task that begins at `lo`, or a part of it, will be computed again.
 
-        Elements that have been heard whole, which all but the newest have, are
-        not repeated a second time.
+        The output of all its elements but the newest is complete, and is not
+        replayed a second time.
         """
         with self._lock:
             held = self._held.get(lo, [])
-            # Of an earlier worker that had the same task, elements are whole already.
+            # Elements of an earlier worker at the same task are complete already.
             found = {one.element for one in held} | {self._last.pop(lo, -1)}
-            newest = max((index for index in found if index >= lo and not self._is_told(index)), default=None)
+            newest = max((index for index in found if index >= lo and not self._is_complete(index)), default=None)
             if newest is not None:
                 self._held[lo] = [one for one in held if one.element != newest]
-                self._reported.append(range(lo, newest))
+                self._complete.append(range(lo, newest))
 
-    def _is_told(self, index: int) -> bool:
-        return any(index in reported for reported in self._reported)
+    def _is_complete(self, index: int) -> bool:
+        return any(index in elements for elements in self._complete)
 
     def close(self, lo: int, hi: int) -> None:
         """Note that a task is done."""
@@ -65,12 +65,12 @@ class OutputReplay:
                 self._frontier = self._done.pop(self._frontier)
 
     def repeat(self, limit: float, everything: bool = False) -> None:
-        """Repeat what is due, up to element `limit`.
+        """Replay the output that is due, up to element `limit`.
 
         Parameters
         ----------
         limit : float
-            The lowest index that raised: the loop would not have gone on.
+            The lowest index that raised: the plain loop ends there.
         everything : bool
             True at the end of a call.
         """

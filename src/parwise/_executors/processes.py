@@ -9,113 +9,156 @@ from collections.abc import Iterator
 from .._system.interpreter import DeferredInterrupt
 from .._workers.default_pool import default_pool
 from .._workers.worker_pool import WorkerPool
-from . import inline, serial
 from .background import BackgroundDispatcher
 from .dispatcher import Dispatcher
-from .inline import InlineRun, InlineTasks, _least
+from .inline import InlineTasks, run_inline
 from .job import Job
-from .serial import _Alone
+from .runner import Runner, drive
+from .serial import SerialRunner
 from .task_queue import TASK_SECONDS
 
-# How long an isolated call waits for another thread's.
+# An isolated call waits so long for another thread's call to release the workers.
 TURN_SECONDS = 0.5
-# Workers that are slower than the caller for this long are given up.
-RACE_SECONDS = 0.030
-RACE_ELEMENTS = 50
+# Workers that have been slower than the caller for this long, and so many of its elements, are given up.
+SLOW_SECONDS = 0.030
+SLOW_ELEMENTS = 50
+# Copying holds workers up if it takes more than this part of the time.
 COPYING_SHARE = 0.3
 
 
 def run(job: Job, pool: WorkerPool | None = None) -> None:
-    """Compute all tasks, those of a small call here and others in workers."""
+    """Compute all tasks of a job: those of a small call here, others in workers.
+
+    Parameters
+    ----------
+    job : Job
+    pool : WorkerPool, optional
+        The workers, if not those that calls share.
+    """
     if job.call.settings.isolate:
-        _run_isolated(job, pool or default_pool())
+        with _open_isolated(job, pool or default_pool()) as runner:
+            drive(runner)
         return
     with BackgroundDispatcher(job, pool) as background:
-        if InlineRun.suits(job.call):
-            trial = InlineRun(job.call, job.kernel)
-            alone = background.expect(background.help_after(), trial.claim)
-            trial.run(alone, inline.TRIAL_SECONDS, inline.EARLY_SECONDS, inline.enough_seconds(background.warm))
-            if trial.end(job):
-                if job.observer is not None:
-                    job.explain(f"all of it took {trial.seconds * 1e3:.2g} ms; {_least(background)}")
-                return
-            joined = background.join(trial.claim)
-            trial.hand_over(job)
-        else:
-            joined = background.join(lambda: 0)
-        if joined:
-            _run_beside(job, background)
-        else:
+        joined = run_inline(job, background)
+        if joined is None:
+            return
+        if not joined:
             background.leave()
             job.explain("another thread's call has the workers")
-            serial.go_on(job)
+        drive(ProcessRunner(job, background.dispatcher, background, whole=True) if joined else SerialRunner(job))
+        if joined and background.dispatcher.started and not background.dispatcher.computed:
+            job.explain("all was done before the first worker was up")
 
 
-def _run_isolated(job: Job, pool: WorkerPool) -> None:
-    """Compute in workers only."""
+@contextlib.contextmanager
+def open_runner(job: Job, pool: WorkerPool) -> Iterator[Runner]:
+    """The runner of a job whose results are taken one after another."""
+    if job.call.settings.isolate:
+        with _open_isolated(job, pool) as runner:
+            yield runner
+    else:
+        with BackgroundDispatcher(job, pool) as background:
+            joined = background.join(lambda: 0)
+            yield ProcessRunner(job, background.dispatcher, background) if joined else SerialRunner(job)
+
+
+@contextlib.contextmanager
+def _open_isolated(job: Job, pool: WorkerPool) -> Iterator[ProcessRunner]:
+    """The runner of a job that only workers compute.
+
+    Where another thread's call keeps the workers of `pool` the job gets new ones: that call may be waiting for this
+    one, if its function has started the thread.
+    """
     job.open()
-    held = False
+    locked = False
     try:
         with DeferredInterrupt():
-            held = pool.lock.acquire(timeout=TURN_SECONDS)
-        if held:
-            _drive(job, Dispatcher(job, pool))
-        else:
-            _run_in_other_workers(job)
+            locked = pool.lock.acquire(timeout=TURN_SECONDS)
+        with contextlib.ExitStack() as stack:
+            if not locked:
+                pool = WorkerPool()
+                stack.callback(pool.stop)
+            dispatcher = stack.enter_context(Dispatcher(job, pool))
+            dispatcher.start()
+            yield ProcessRunner(job, dispatcher)
     finally:
-        if held:
+        if locked:
             pool.lock.release()
 
 
-def _run_in_other_workers(job: Job) -> None:
-    """Compute in workers of this call's own, where another thread's call keeps the usual ones.
+class ProcessRunner:
+    """Computes tasks in worker processes; the caller computes until they are up.
 
-    That one may be waiting for this one: its function may have started the thread.
+    Parameters
+    ----------
+    job : Job
+    dispatcher : Dispatcher
+    background : BackgroundDispatcher, optional
+        Brings the workers up, and has joined. Without it they have been started.
+    whole : bool, optional
+        True if the call returns all results at once: work that workers are too slow for is then taken back.
     """
-    pool = WorkerPool()
-    try:
-        _drive(job, Dispatcher(job, pool))
-    finally:
-        pool.stop()
 
+    task_seconds = TASK_SECONDS
 
-def _drive(job: Job, dispatcher: Dispatcher) -> None:
-    """Feed and collect until all is done."""
-    with dispatcher:
-        dispatcher.start()
-        while not dispatcher.finished:
+    def __init__(
+        self, job: Job, dispatcher: Dispatcher, background: BackgroundDispatcher | None = None, whole: bool = False
+    ) -> None:
+        self.workers = job.workers
+        self._job = job
+        self._dispatcher = dispatcher
+        self._background = background
+        self._whole = whole
+        self._inline = None if background is None else InlineTasks(job, background)
+        self._slow: SlowWorkers | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True if nothing is left that could change the result."""
+        return self._inline is None and (not self._dispatcher.started or self._dispatcher.finished)
+
+    def step(self) -> None:
+        """Compute one task until workers are up; from then on wait for their messages."""
+        if self._inline is not None:
+            if not self._inline.step():
+                self._hand_over(self._inline)
+            return
+        if not self._whole:  # items may have come meanwhile
+            self._dispatcher.assign_tasks()
+        self._dispatcher.step(None)
+        self._job.repeat()
+        if self._slow is not None and self._slow.too_slow():
+            self._take_back()
+
+    def poll(self) -> None:
+        """Read the messages of workers and assign tasks, without waiting."""
+        if self._inline is not None and self._background is not None:
+            self._background.poll(False)
+        elif self._dispatcher.started:
+            self._dispatcher.assign_tasks()
+            self._dispatcher.step(0)
+
+    def _hand_over(self, inline: InlineTasks) -> None:
+        """Leave the other tasks to the workers, if they have been started."""
+        self._inline = None
+        inline.leave()
+        self._job.repeat()
+        if self._whole and self._dispatcher.started and self._background is not None:
+            self._dispatcher.assign_tasks()
+            self._slow = SlowWorkers(self._dispatcher, self._background.pace, self._job.call.transfer_seconds())
+
+    def _take_back(self) -> None:
+        """Compute here what workers are too slow for: copying can cost more than the function."""
+        job, dispatcher = self._job, self._dispatcher
+        job.explain(
+            "it went back to the caller: copying the arguments took workers longer than computing took the caller"
+        )
+        dispatcher.stop_assigning()
+        while not dispatcher.idle:
             dispatcher.step(None)
-            job.repeat()
-
-
-def _run_beside(job: Job, background: BackgroundDispatcher) -> None:
-    """Compute here first; go over to workers when that is worth it."""
-    caller = InlineTasks(job, background)
-    while caller.step():
-        pass
-    dispatcher = caller.leave()
-    job.repeat()
-    if not dispatcher.started:
-        return
-    dispatcher.assign_tasks()
-    race = SlowWorkers(dispatcher, background.pace, job.call.transfer_seconds())
-    while not dispatcher.finished:
-        dispatcher.step(None)
-        job.repeat()
-        if race.too_slow():
-            _take_back(job, dispatcher)
-    if not dispatcher.computed:
-        job.explain("all was done before the first worker was up")
-
-
-def _take_back(job: Job, dispatcher: Dispatcher) -> None:
-    """Compute here what workers are too slow for: copying can cost more than the function."""
-    job.explain("it went back to the caller: copying the arguments took workers longer than computing took the caller")
-    dispatcher.stop_assigning()
-    while not dispatcher.idle:
-        dispatcher.step(None)
-    serial.go_on(job)
-    dispatcher.step(0)
+        drive(SerialRunner(job))
+        dispatcher.step(0)
 
 
 class SlowWorkers:
@@ -146,70 +189,6 @@ class SlowWorkers:
         elapsed, elements = now - self._begun[0], computed - self._begun[1]
         # A few long elements say nothing: they may be uneven. And where copying
         # is not what holds workers up, other programs are, for a while.
-        enough = elapsed > max(RACE_SECONDS, RACE_ELEMENTS * self._pace)
+        enough = elapsed > max(SLOW_SECONDS, SLOW_ELEMENTS * self._pace)
         copying = self._transfer_seconds > self._pace or feeding - self._begun[2] > COPYING_SHARE * elapsed
         return enough and copying and elements * self._pace < 0.9 * elapsed
-
-
-@contextlib.contextmanager
-def _workers(job: Job, pool: WorkerPool) -> Iterator[_Led | _Beside | _Alone]:
-    """Processes of this machine; the caller computes until they are up."""
-    if job.call.settings.isolate:
-        job.open()
-        with pool.lock, Dispatcher(job, pool) as dispatcher:
-            dispatcher.start()
-            yield _Led(job, dispatcher)
-    else:
-        with BackgroundDispatcher(job, pool) as background:
-            yield _Beside(job, background) if background.join(lambda: 0) else _Alone(job)
-
-
-class _Led:
-    """Workers that the thread that asks feeds and hears."""
-
-    seconds = TASK_SECONDS
-
-    def __init__(self, job: Job, dispatcher: Dispatcher) -> None:
-        self.workers = job.workers
-        self._dispatcher = dispatcher
-
-    @property
-    def finished(self) -> bool:
-        return self._dispatcher.finished
-
-    def step(self) -> None:
-        self._dispatcher.assign_tasks()
-        self._dispatcher.step(None)
-
-    def poll(self) -> None:
-        self._dispatcher.assign_tasks()
-        self._dispatcher.step(0)
-
-
-class _Beside:
-    """The thread that asks computes until workers are up, and leads them from then on."""
-
-    seconds = TASK_SECONDS
-
-    def __init__(self, job: Job, background: BackgroundDispatcher) -> None:
-        self.workers = job.workers
-        self._background = background
-        self._caller: InlineTasks | None = InlineTasks(job, background)
-        self._led = _Led(job, background.dispatcher)
-
-    @property
-    def finished(self) -> bool:
-        return self._caller is None and (not self._background.dispatcher.started or self._led.finished)
-
-    def step(self) -> None:
-        if self._caller is None:
-            self._led.step()
-        elif not self._caller.step():
-            self._caller.leave()
-            self._caller = None
-
-    def poll(self) -> None:
-        if self._caller is not None:
-            self._background.poll(False)
-        elif self._background.dispatcher.started:
-            self._led.poll()

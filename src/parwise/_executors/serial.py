@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from .job import Job
+from .task_queue import TASK_SECONDS
 
 
-def run(job: Job) -> None:
-    """Compute all tasks here, in order."""
-    job.open()
-    go_on(job)
+class SerialRunner:
+    """Computes the tasks of an open job in the calling thread, in order.
 
-
-def go_on(job: Job) -> None:
-    """Compute here what is left of a job that is open."""
-    while (task := job.queue.next_task()) is not None:
-        job.compute_and_accept(task)
-        job.show()
-
-
-# While there are results at hand, workers are seen to no more often than this.
-PAUSE_SECONDS = 0.001
-
-
-class _Alone:
-    """The thread that asks computes what it asks for."""
+    Parameters
+    ----------
+    job : Job
+    task_seconds : float, optional
+        Length of a task of many items.
+    """
 
     workers = 1
-    seconds = PAUSE_SECONDS
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, task_seconds: float = TASK_SECONDS) -> None:
         self._job = job
-
-    @property
-    def finished(self) -> bool:
-        return self._job.queue.empty
+        self.task_seconds = task_seconds
+        self.finished = False
 
     def step(self) -> None:
-        task = self._job.queue.next_task(self.seconds)
-        if task is not None:
-            self._job.compute_and_accept(task)
+        """Compute one task."""
+        task = self._job.queue.next_task(self.task_seconds)
+        if task is None:
+            self.finished = True
+            return
+        self._job.compute_and_accept(task)
+        self._job.show()
 
     def poll(self) -> None:
-        """Nobody else computes."""
+        """Do nothing: no other thread or process computes."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.call import Call
+from .._core.call import Call, Naming
 from .._core.indexing import Task
 from .._core.input_items import ENDLESS, ItemColumn
 from .._core.kernel import Outcome
@@ -45,7 +45,7 @@ class WorkItem:
     name: str
 
 
-class WorkQueue:
+class WorkQueue(Naming):
     """What is to be done, first come first served: the feed and the plan of a job in one.
 
     Each call is a task of its own, since nobody knows how long it takes, and
@@ -133,8 +133,8 @@ class WorkQueue:
         """How many calls have begun, and how many wait."""
         return len(self._taken), len(self._waiting)
 
-    def name(self, index: int) -> str:
-        """How an error names a call."""
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """How errors name a call."""
         item = self._taken.get(index)
         return f"in a call of {item.name}" if item is not None else "in a call"
 
@@ -159,7 +159,8 @@ class SubmitJob(Job):
         settings = Settings(workers=workers, isolate=True, verify=False, ignore=True)
         feed: Any = items
         columns: Any = (ItemColumn(feed, 0),)
-        call = Call(perform, columns, (), {}, False, (0,), (ENDLESS,), None, None, None, None, settings, feed)
+        grid = (ENDLESS,)
+        call = Call(perform, columns, (), {}, False, (0,), grid, None, None, None, None, settings, feed, "list", items)
         super().__init__(call)
         self._items = items
         self.open()

@@ -1,4 +1,4 @@
-"""Which elements are computed next, and how many of them make one task."""
+"""The queue of elements that are left to compute, and the size of the next task."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from .._core.input_items import ENDLESS, LOOK_AHEAD
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
 # 10 ms cost 5 % of a call of 0.3 s.
 TASK_SECONDS = 0.040
-# Near the end tasks shrink, so that workers finish together: each is that part
-# of a worker's share of what is left (with a third, 0.2 s of work took 2 %
-# longer), but not below what its hand-over costs.
+# Tasks shrink near the end, so that workers finish together: each is this part of a worker's share of the rest (with
+# a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
 SHARES = 2
 LEAST_SECONDS = 0.001
-# A second task waits at a worker only if its turn comes soon: a long one is
-# better kept for whoever is free first.
+# A second task waits at a worker only if it is shorter than this: a long one is kept for the first free worker.
 QUEUE_SECONDS = 0.050
 
 
 class TaskQueue:
-    """Hands out what is left to compute, lowest index first.
+    """Hands out tasks, lowest index first.
 
     Parameters
     ----------
@@ -36,8 +34,8 @@ class TaskQueue:
 
     Notes
     -----
-    Several threads may draw from it. What is handed out once is never handed
-    out again unless it is given back.
+    Several threads may take tasks. A task is handed out once, and again only if
+    it is given back.
     """
 
     def __init__(self, call: Call, capacity: int, start: int = 0) -> None:
@@ -55,14 +53,14 @@ class TaskQueue:
         self._measured, self._seconds = 0, 0.0
 
     def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
-        """The next task, about `seconds` long if that is known, or None.
+        """The next task, or None.
 
         Parameters
         ----------
         seconds : float
-            Time it should take. Blocks are what they are.
+            Length of the task, if the time of an element is known. The length of blocks is fixed.
         workers : int
-            How many share what is left.
+            Workers that share the rest.
         """
         with self._lock:
             if self._returned:
@@ -77,9 +75,9 @@ class TaskQueue:
             return Task(lo, hi)
 
     def _fill(self, hi: int, least: int) -> int:
-        """Have the items before `hi` ready, some more for other workers, and tell how many of them there are.
+        """Read the items before `hi`, and a few more for other workers; return the end of those that are there.
 
-        Those before `least` in any case, if there are so many.
+        Items before `least` are waited for.
         """
         if self._feed is None:
             return hi
@@ -123,42 +121,41 @@ class TaskQueue:
             self._stop = min(self._stop, index)
 
     def measure(self, task: Task, seconds: float) -> None:
-        """Learn from a finished task how long an element takes."""
+        """Update the time of an element from a finished task."""
         pace = seconds / max(1, len(task))
         with self._lock:
             self._samples += 1
             self._measured += len(task)
             self._seconds += seconds
             # The very first call is slow (imports, caches), so the second one
-            # replaces it. From then on half the weight goes to the newest:
-            # uneven work changes quickly.
+            # replaces it. From then on the newest has half the weight: uneven
+            # work changes quickly.
             self._pace = pace if self._pace is None or self._samples == 2 else 0.5 * (self._pace + pace)
 
     @property
     def pace(self) -> float | None:
-        """Seconds that an element takes, if any has been measured yet."""
+        """Seconds of an element, if one has been measured."""
         return self._pace
 
     @property
     def seconds_left(self) -> float:
-        """Time that one process would need for what has not been handed out, without what handing it out costs."""
+        """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
         with self._lock:
             if self._blocks is not None:
                 left = self._stop - self._blocks[0].lo if self._blocks else 0
             else:
-                # What ends who knows when is taken to go on for as long as it has.
+                # An iterator of unknown length is assumed to be half done.
                 stop = self._stop if self._stop < ENDLESS else 2 * self._next
                 left = max(0, stop - self._next)
             pace = self._pace or 0.0
-            if (
-                transfer_seconds := self._transfer_seconds()
-            ):  # which one hiccup of the machine must not seem to be worth
+            transfer_seconds = self._transfer_seconds()
+            if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
                 pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - transfer_seconds)
             return (left + sum(map(len, self._returned))) * pace
 
     @property
     def queue_ahead(self) -> bool:
-        """Whether a worker should hold a second task while it computes one."""
+        """True if a worker should hold a second task while it computes one."""
         with self._lock:
             if self._pace is None:
                 return False
@@ -167,7 +164,7 @@ class TaskQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether all has been handed out."""
+        """True if all elements have been handed out."""
         with self._lock:
             self._fill(self._next, self._next + 1)
             left = bool(self._blocks) if self._blocks is not None else self._next < self._stop

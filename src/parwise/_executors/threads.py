@@ -1,109 +1,73 @@
-"""Threads of this process, for functions that let go of the GIL."""
+"""Threads of this process, for functions that release the GIL."""
 
 from __future__ import annotations
 
 import contextvars
 import os
 import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 from .._core.indexing import Task
-from .._report.observer import Observer
 from .._system.blas import local_threads, with_local_threads
 from .._system.floating_point import floats, read_floats
-from . import serial
 from .futures import ExecutorRunner
 from .job import Job
-
-
-def run(job: Job) -> None:
-    """Compute all tasks in new threads and the calling one."""
-    others = job.workers - 1
-    if not others:  # one CPU
-        job.open()
-        serial.go_on(job)
-        return
-    with ThreadPoolExecutor(others, thread_name_prefix="parwise") as executor:
-        run_in(job, executor.submit, others)
-
-
-def run_in(job: Job, submit: Callable[..., Future[Any]], others: int) -> None:
-    """Compute all tasks in this thread and `others` that `submit` gives.
-
-    This thread works too, so that all gets done even if the executor is busy
-    with something else, or is the one that this call runs in.
-    """
-    job.open()
-    # A thread starts with default contexts; error handling, print options and
-    # decimal precision are to be the caller's.
-    control, counts = read_floats(), local_threads() or {}
-
-    def draw() -> None:
-        with floats(control), with_local_threads(counts):
-            _draw(job, 1 + others)
-
-    futures = [submit(contextvars.copy_context().run, draw) for _ in range(others)]
-    try:
-        _draw(job, 1 + others)
-        if job.observer is not None:
-            _await(job.observer, [future for future in futures if not future.cancel()])
-    except BaseException:
-        job.queue.cut(0)
-        raise
-    finally:
-        begun = [future for future in futures if not future.cancel()]
-        wait(begun)
-    for future in begun:
-        future.result()
-
-
-def _await(observer: Observer, futures: list[Future[Any]]) -> None:
-    """Wait for threads that are at their last tasks, and show when one has done it."""
-    since = time.perf_counter()
-    for _ in as_completed(futures):
-        observer.show()
-    observer.waited(since)
-
-
-def _draw(job: Job, threads: int) -> None:
-    """Compute tasks until none is left."""
-    while (task := job.queue.next_task(workers=threads)) is not None:
-        job.compute_and_accept(task)
-        job.show()
+from .task_queue import TASK_SECONDS
 
 
 class ThreadRunner(ExecutorRunner):
-    """Tasks for threads of this process."""
+    """Computes tasks in threads of this process.
 
-    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+    Parameters
+    ----------
+    job : Job
+    executor : Executor
+    workers : int
+        Threads of the executor.
+    computes : bool
+        True if the calling thread computes tasks too, instead of only those that no thread begins.
+    """
+
+    task_seconds = TASK_SECONDS
+
+    def __init__(self, job: Job, executor: Executor, workers: int, computes: bool) -> None:
         super().__init__(job, executor, workers)
-        # As in the caller's thread: a new one starts with defaults.
+        self._computes = computes
+        # A new thread starts with the defaults; it must have the settings of the calling one.
         self._floats, self._counts = read_floats(), local_threads() or {}
         self._computing: set[int] = set()
 
     @property
     def within(self) -> bool:
-        """Whether this thread is at one of the tasks, in which the collector has come upon what is at them."""
+        """True in a thread that computes one of the tasks: garbage collection may end a generator there."""
         return threading.get_ident() in self._computing
 
     def step(self) -> None:
-        """Take a task that is done; or compute one here, if the executor has begun none.
+        """Compute a task here if the calling thread computes, or if no thread has begun one; else wait for one.
 
-        It may have all its threads at something else, or be the one that this
-        runs in.
+        An executor that the user gave may have all its threads at other work, or be the one that this runs in.
         """
         self.assign_tasks()
-        first = next(iter(self._flying), None)
-        if first is not None and not any(f.running() or f.done() for f in self._flying) and first.cancel():
-            self._job.compute_and_accept(self._flying.pop(first))
-        else:
+        task = self._own_task()
+        if task is None:
             super().step()
+        else:
+            self._job.compute_and_accept(task)
+            self._job.show()
+
+    def _own_task(self) -> Task | None:
+        """A task for the calling thread: the next one, or one that waits in the executor."""
+        if self._computes and (task := self._job.queue.next_task(self.task_seconds, self.workers + 1)) is not None:
+            return task
+        if self._computes or not any(future.running() or future.done() for future in self._flying):
+            for future in self._flying:
+                if future.cancel():
+                    return self._flying.pop(future)
+        return None
 
     def cancel(self) -> None:
-        """Have nothing begun any more, and wait for what has: it works on this process's memory."""
+        """Cancel tasks that have not begun, and wait for those that have: they use this process's memory."""
         if os.getpid() == self._owner:
             begun = [future for future in self._flying if not future.cancel()]
             if not self.within:

@@ -1,1 +1,1 @@
-"""Private: `apply_along_axis` and `vectorize`, drop-ins for NumPy's."""
+"""Private: drop-ins for `numpy.apply_along_axis` and `numpy.vectorize`."""

@@ -1,4 +1,4 @@
-"""``apply_along_axis``, by NumPy's rules."""
+"""The function `apply_along_axis`, a drop-in for `numpy.apply_along_axis`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .outputs import Outputs, collect, is_plain, is_serial, refuse_options
 
 
 def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
-    """Apply a function to 1-D slices along an axis, on all cores.
+    """Apply a function to 1-D slices along an axis, on all CPU cores.
 
     A drop-in for `numpy.apply_along_axis`: the result has the same bytes,
     dtype, shape and memory layout.
@@ -22,44 +22,45 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     Parameters
     ----------
     func1d : callable
-        Gets a slice ``arr[ii, :, kk]``, then `args` and `kwargs`.
+        Function of one slice ``arr[ii, :, kk]``, then `args` and `kwargs`.
     axis : int
-        The axis that slices are taken along.
+        The axis along which slices are taken.
     arr : array_like
         The array.
     *args, **kwargs
-        Further arguments of every call, whatever their names: how the call
-        runs is for ``with parwise.options(...)`` to say.
+        Further arguments of every call, whatever their names. To set options,
+        use ``with parwise.options(...)``.
 
     Returns
     -------
     ndarray
-        As `arr`, with the axes of `func1d`'s result in place of `axis`. Its
-        dtype is that of the first result; the others are cast to it.
+        An array of the shape of `arr`, with the axes of one result of `func1d`
+        in place of `axis`. The first result has its dtype; all others are cast
+        to it.
 
     Raises
     ------
     ValueError, AxisError
-        Where NumPy raises them, in its words.
+        Where NumPy raises them, with NumPy's message.
     TypeError
-        If ``isolate``, ``timeout`` or ``errors="ignore"`` is set, for an array
-        that only NumPy's own loop can do.
+        If ``isolate``, ``timeout`` or ``errors="ignore"`` is set and `arr` is
+        an array that only NumPy's own loop can map over.
     Exception
-        Whatever `func1d` raised, for the first slice of those that it raised
-        for.
+        Any exception that `func1d` raised; that of the first slice, if there
+        were several.
 
     See Also
     --------
-    parallel_apply : Also maps several arrays, and takes options by keyword.
+    parallel_apply : Also maps over several arrays, and takes options as keywords.
 
     Notes
     -----
-    Masked arrays, matrices and other subclasses of `numpy.ndarray` (except
-    `numpy.memmap`) and arrays of other libraries are left to NumPy's own loop
-    in this process.
+    NumPy's own loop runs in this process for masked arrays, matrices and other
+    subclasses of `numpy.ndarray` (except `numpy.memmap`), and for arrays of
+    other libraries.
 
-    Slices are copies: what `func1d` writes to them is not seen in `arr`.
-    Masked results come from workers with a whole mask, if one of False only.
+    Slices are copies: if `func1d` writes to a slice, `arr` does not change.
+    Masked results of workers have a full mask, even if no value is masked.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     array([5., 2., 7.])
     """
     settings = resolve({})
-    array = None if is_serial(settings) else _plain_array(arr)
+    array = None if is_serial(settings) else _as_plain_array(arr)
     if array is None:
         refuse_options(settings, f"arr of type {type(arr).__name__}")
         return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
@@ -91,21 +92,22 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     source, mapped = (array, axes) if axes else (array[np.newaxis], (0,))
     outputs = Outputs(collect(func1d, [source], mapped, settings, args, kwargs), shape)
     if outputs.empty:
-        return outputs.nothing()
-    whole = outputs.uniform()
-    if whole is None:
+        return outputs.all_gaps()
+    stack = outputs.uniform()
+    if stack is None:
         values = iter(outputs.values())
         result = np.apply_along_axis(lambda _: next(values), axis, arr)
     else:
-        depth = whole.ndim - len(axes)
-        lead = list(range(len(axes)))
-        result = whole.transpose(lead[:along] + list(range(len(axes), len(axes) + depth)) + lead[along:])
-    behind = result.ndim - len(axes)  # axes of one result, in place of the one that slices lay along
-    return outputs.with_gaps(result, tuple(k if k < along else k + behind for k in range(len(axes))))
+        depth = stack.ndim - len(axes)
+        loop_axes = list(range(len(axes)))
+        core_axes = list(range(len(axes), len(axes) + depth))
+        result = stack.transpose(loop_axes[:along] + core_axes + loop_axes[along:])
+    shift = result.ndim - len(axes)  # axes of one result, which stand in place of `axis`
+    return outputs.with_gaps(result, tuple(k if k < along else k + shift for k in range(len(axes))))
 
 
-def _plain_array(arr: Any) -> np.ndarray | None:
-    """`arr` as an array, if NumPy's function gives a plain array for it."""
+def _as_plain_array(arr: Any) -> np.ndarray | None:
+    """`arr` as an array; None if `numpy.apply_along_axis` would return another type for it."""
     if not isinstance(arr, np.ndarray) and (hasattr(arr, "__array_function__") or hasattr(arr, "__array_wrap__")):
         return None
     array = np.asanyarray(arr)

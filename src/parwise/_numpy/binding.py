@@ -1,4 +1,4 @@
-"""Arguments of a vectorized function: those that are mapped over, and those that every call gets alike."""
+"""Mapped and constant arguments of a vectorized function."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 
 class Binding:
-    """A call of a vectorized function, as `numpy.vectorize` reads it.
+    """Arguments of one call of a vectorized function, as `numpy.vectorize` reads them.
 
     Parameters
     ----------
     func : callable
     args, kwargs : tuple and dict
-        What the vectorized function was called with.
+        The arguments that the vectorized function was called with.
     excluded : container of int and str
-        Positions and names that are not mapped over.
+        Positions and names of arguments that are not mapped over.
 
     Attributes
     ----------
-    spots : list of int or str
-        Where the arguments go that are mapped over: positions first.
+    keys : list of int or str
+        Positions, then names, of the mapped arguments.
     values : list
-        These arguments.
+        The mapped arguments, in the order of `keys`.
     """
 
     def __init__(
@@ -35,68 +35,74 @@ class Binding:
         self._func = func
         self._args = list(args)
         self._kwargs = dict(kwargs)
-        self.spots: list[Any] = [k for k in range(len(args)) if k not in excluded]
-        self.spots += [name for name in kwargs if name not in excluded]
-        self.values = [self._args[spot] if type(spot) is int else self._kwargs[spot] for spot in self.spots]
+        self.keys: list[Any] = [k for k in range(len(args)) if k not in excluded]
+        self.keys += [name for name in kwargs if name not in excluded]
+        self.values = [self._args[key] if type(key) is int else self._kwargs[key] for key in self.keys]
 
     def bind(self, constants: Mapping[int, Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """What to call with the other values, and what to hand over behind them.
+        """Bind some of the mapped arguments to values that are the same in every call.
 
         Parameters
         ----------
         constants : mapping of int to value
-            Of some of `values`, by number, what every call gets.
+            The bound values, by number in `values`.
+
+        Returns
+        -------
+        tuple of (callable, tuple, dict)
+            A function of the other mapped arguments, and the positional and
+            keyword arguments that follow them in every call.
         """
         args, kwargs = list(self._args), dict(self._kwargs)
-        live = []
-        for number, spot in enumerate(self.spots):
+        varying = []
+        for number, key in enumerate(self.keys):
             value = constants.get(number)
             if number not in constants:
-                live.append(spot)
-            if type(spot) is int:
-                args[spot] = value
+                varying.append(key)
+            if type(key) is int:
+                args[key] = value
             else:
-                kwargs[spot] = value
-        if live == list(range(len(live))):
-            return self._func, tuple(args[len(live) :]), kwargs
-        return BoundFunction(self._func, args, kwargs, live), (), {}
+                kwargs[key] = value
+        if varying == list(range(len(varying))):
+            return self._func, tuple(args[len(varying) :]), kwargs
+        return BoundFunction(self._func, args, kwargs, varying), (), {}
 
-    def call(self, given: list[Any]) -> Any:
-        """What the function gives with `given` in place of `values`."""
-        return BoundFunction(self._func, self._args, self._kwargs, self.spots)(*given)
+    def call(self, values: list[Any]) -> Any:
+        """Call the function with `values` in place of the mapped arguments."""
+        return BoundFunction(self._func, self._args, self._kwargs, self.keys)(*values)
 
 
 class BoundFunction:
-    """Calls a function with what it is given in some places, and always the same in others.
+    """A function whose arguments are bound, except those at the given positions and names.
 
     Parameters
     ----------
     func : callable
     args, kwargs : list and dict
-        A call of `func`; whatever is in `spots` does not count.
-    spots : list of int or str
-        Positions and names.
+        All arguments of a call of `func`. Values at `keys` are placeholders.
+    keys : list of int or str
+        Positions and names of the arguments that each call gives, in order.
     """
 
     def __init__(
-        self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], spots: list[int | str]
+        self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], keys: list[int | str]
     ) -> None:
         self._func = func
         self._args = args
         self._kwargs = kwargs
-        self._spots = spots
+        self._keys = keys
 
-    def __call__(self, *given: Any) -> Any:
-        # New ones for each call: there may be several at once.
+    def __call__(self, *values: Any) -> Any:
+        # Copies, since several threads may call at once.
         args: Any = self._args.copy()
         kwargs: Any = self._kwargs.copy()
-        for spot, value in zip(self._spots, given, strict=True):
-            (args if type(spot) is int else kwargs)[spot] = value
+        for key, value in zip(self._keys, values, strict=True):
+            (args if type(key) is int else kwargs)[key] = value
         return self._func(*args, **kwargs)
 
 
 class CachedResult:
-    """Stands for an element whose result is at hand.
+    """Placeholder for an element whose result is known.
 
     Parameters
     ----------
@@ -108,7 +114,7 @@ class CachedResult:
 
 
 class CachedFirst:
-    """Calls a function unless its first argument is `CachedResult`.
+    """A function that is not called if its first argument is a `CachedResult`: that one's result is returned.
 
     Parameters
     ----------

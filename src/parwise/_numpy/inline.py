@@ -1,4 +1,4 @@
-"""The first elements of a vectorized function, called as plainly as can be: many calls end there."""
+"""First elements of a vectorized function, computed in the calling thread: most calls need no workers."""
 
 from __future__ import annotations
 
@@ -13,77 +13,79 @@ import numpy as np
 
 from .._core.settings import Settings
 
-# Workers gain nothing where the function takes less than its arguments' pickling, or so little is left.
+# Workers gain nothing if one element takes less time than pickling its arguments, or if the rest of the call is short.
 CHEAP_SECONDS = 0.5e-6
 LEFT_SECONDS = 0.002
+# As CHEAP_SECONDS, for batches of fewer than MIN_BATCH elements: the first calls of any function are slow.
 LONG_SECONDS = 20e-6
-# A first call that takes longer than this has shown that workers are needed.
+# A first element that takes longer than this shows that workers are needed.
 QUICK_SECONDS = 100e-6
-# If there was none: so many elements for each worker make it unimportant that it waits for one.
-ELEMENTS_EACH = 16
-# Elements between two looks at the clock: a function that is slow from some element on is noticed late.
-FEW, MANY = 16, 256
+# If no element was timed, the caller starts alone only with this many elements per worker: it then matters little that
+# all workers wait for the first one.
+ELEMENTS_PER_WORKER = 16
+# Elements between two readings of the clock, at least and at most: a slow element is noticed only at the next reading.
+MIN_BATCH, MAX_BATCH = 16, 256
 
 
-def is_worth_a_try(settings: Settings, count: int, seconds: float | None) -> bool:
-    """Whether the caller should begin by itself.
+def should_start_inline(settings: Settings, count: int, seconds: float | None) -> bool:
+    """Return True if the caller should compute the first elements before workers are asked.
 
     Parameters
     ----------
     settings : Settings
     count : int
-        Elements.
+        Number of elements.
     seconds : float, optional
-        How long the function took for the first one.
+        Duration of the call for the first element, if it was made.
     """
     if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
         return False
     if seconds is not None:
         return seconds < QUICK_SECONDS
-    return count >= ELEMENTS_EACH * (settings.workers or os.cpu_count() or 1)
+    return count >= ELEMENTS_PER_WORKER * (settings.workers or os.cpu_count() or 1)
 
 
 class InlineCalls:
-    """Calls a function for one element after another, as long as workers would be no help.
+    """Calls of a function for one element after another, until workers would help.
 
     Parameters
     ----------
     func : callable
     arrays : list of ndarray
-        Objects, in one dimension.
+        1-D object arrays of equal length, one for each mapped argument.
     args, kwargs : tuple and dict
-        What every call gets behind an element of each.
+        Further arguments of every call.
 
     Attributes
     ----------
     results : list
-        What the function gave so far.
+        Results so far.
     """
 
     def __init__(
         self, func: Callable[..., Any], arrays: list[np.ndarray], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self._count = len(arrays[0])
-        # This is as fast as a ufunc, and keeps what there is when the function raises.
+        # `map` is as fast as a ufunc. If the function raises, `results` still has all results before that element.
         self._calls = map(partial(func, **kwargs) if kwargs else func, *arrays, *map(repeat, args))
         self.results: list[Any] = []
 
     def run(self) -> None:
-        """Go on until workers are worth it, nothing is left, or the function raises."""
+        """Call the function until workers are worth it, no element is left, or the function raises."""
         results, clock = self.results, time.perf_counter
-        batch, suspicious = 1, False
-        begun = clock()
+        batch, was_slow = 1, False
+        start = clock()
         while len(results) < self._count:
             stop = min(len(results) + batch, self._count)
             results.extend(islice(self._calls, batch))
-            if len(results) < stop:  # `map` takes a StopIteration from the function for its own end
+            if len(results) < stop:  # `map` ends if the function raises StopIteration
                 raise StopIteration
             now = clock()
-            pace, begun = (now - begun) / batch, now
-            # Few elements tell little of short ones: the first time everything
-            # is slow. And one run of them may have had to wait for the CPU.
-            slow = pace > (CHEAP_SECONDS if batch >= FEW else LONG_SECONDS)
-            if slow and (suspicious or batch < FEW) and pace * (self._count - stop) > LEFT_SECONDS:
+            seconds, start = (now - start) / batch, now
+            # The first calls are slow whatever the function, so a small batch says little about a fast one. A single
+            # slow batch may have waited for the CPU.
+            slow = seconds > (CHEAP_SECONDS if batch >= MIN_BATCH else LONG_SECONDS)
+            if slow and (was_slow or batch < MIN_BATCH) and seconds * (self._count - stop) > LEFT_SECONDS:
                 return
-            suspicious = slow
-            batch = min(stop, FEW if slow else max(FEW, min(MANY, stop // 8)))
+            was_slow = slow
+            batch = min(stop, MIN_BATCH if slow else max(MIN_BATCH, min(MAX_BATCH, stop // 8)))

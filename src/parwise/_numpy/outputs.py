@@ -1,17 +1,17 @@
-"""From results as the function gave them to the arrays that NumPy's own loops make of them."""
+"""Raw results of a call, and the arrays that NumPy's own loops make of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._api.run import compute
 from .._core.arguments import make_call
-from .._core.call import Call
+from .._core.call import BY_INDEX, Call, Naming
 from .._core.kernel import is_nested
 from .._core.output import RawResults
 from .._core.output_column import gap_value
@@ -20,57 +20,57 @@ from .._core.settings import Settings
 
 @dataclass(frozen=True)
 class IterationOrder:
-    """The elements of an array in some order, and where a run of them lies.
+    """The order in which a loop visits the elements of an array, from one element on.
 
     Attributes
     ----------
     shape : tuple of int
-        The array's.
-    order : tuple of int
-        Its axes, outermost first.
+        Shape of the array.
+    axes : tuple of int
+        Axes of the array, that of the outermost loop first.
     start : int
-        Elements before the run.
+        Number of elements that the loop has visited before.
     """
 
     shape: tuple[int, ...]
-    order: tuple[int, ...]
+    axes: tuple[int, ...]
     start: int = 0
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Lengths of the axes in this order."""
-        return tuple(self.shape[k] for k in self.order)
+        """Lengths of the axes, in the order of `axes`."""
+        return tuple(self.shape[k] for k in self.axes)
 
-    def back(self, array: np.ndarray) -> np.ndarray:
-        """An array of `lengths` with its axes in their places."""
-        if len(self.order) < 2:
+    def restore_axes(self, array: np.ndarray) -> np.ndarray:
+        """Transpose an array of shape `lengths` to the order of axes in `shape`."""
+        if len(self.axes) < 2:
             return array
-        return array.transpose(tuple(np.argsort(self.order)))
+        return array.transpose(tuple(np.argsort(self.axes)))
 
     def public_index(self, index: int) -> int | tuple[int, ...]:
-        """Where the array has the run's element `index`."""
+        """Index in the array of the element visited as number `index` from `start` on."""
         found = [int(k) for k in np.unravel_index(index + self.start, self.lengths or (1,))]
-        return found[0] if len(found) == 1 else tuple(found[self.order.index(k)] for k in range(len(found)))
+        return found[0] if len(found) == 1 else tuple(found[self.axes.index(k)] for k in range(len(found)))
 
     def name(self, index: int) -> str:
-        """How an error names that element."""
+        """Words by which an error names that element."""
         axes = f"axes {tuple(range(len(self.shape)))}" if len(self.shape) > 1 else "axis 0"
         return f"in element {self.public_index(index)} along {axes}"
 
 
-@dataclass(frozen=True)
-class RunCall(Call):
-    """A call over a run of elements, which is named as its user knows them."""
+class RunNaming(Naming):
+    """How errors name the elements of a run: by their places in the array."""
 
-    walk: IterationOrder = IterationOrder((), ())
+    def __init__(self, walk: IterationOrder) -> None:
+        self._walk = walk
 
-    def public_index(self, index: int) -> int | tuple[int, ...]:
-        """Flat index as the user counts."""
-        return self.walk.public_index(index)
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an element."""
+        return self._walk.name(index)
 
-    def name(self, index: int, stop: int | None = None) -> str:
-        """How an error names an element."""
-        return self.walk.name(index)
+    def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
+        """Where the array has an element of the run."""
+        return self._walk.public_index(index)
 
 
 def collect(
@@ -82,9 +82,19 @@ def collect(
     kwargs: Mapping[str, Any] | None = None,
     walk: IterationOrder | None = None,
 ) -> RawResults:
-    """Map as `parallel_apply` does, and have the results as they came.
+    """Map as `parallel_apply` does, and return the results as the function returned them.
 
-    Elements are those that `walk` is over, if there is one.
+    Parameters
+    ----------
+    func : callable
+    arrays : iterable of array
+    axis : tuple of int
+        Mapped axes.
+    settings : Settings
+    args, kwargs : optional
+        Further arguments of every call.
+    walk : IterationOrder, optional
+        Where the elements lie in the user's array, for errors.
     """
     call = make_call(
         func,
@@ -99,22 +109,22 @@ def collect(
         out=None,
         rng=None,
         settings=settings,
+        form="raw",
+        naming=BY_INDEX if walk is None else RunNaming(walk),
     )
-    given = {one.name: getattr(call, one.name) for one in fields(call)}
-    given["raw"] = True
-    found: RawResults = compute(Call(**given) if walk is None else RunCall(**given, walk=walk))
+    found: RawResults = compute(call)
     return found
 
 
 def is_serial(settings: Settings, count: int = 2) -> bool:
-    """Whether NumPy's own loop does all that is asked for."""
+    """Return True if NumPy's own loop does all that the settings ask for."""
     if settings.isolate or settings.ignore or settings.verify or settings.progress is not None:
         return False
     return count < 2 or settings.serial_reason(count, is_nested()) is not None
 
 
 def refuse_options(settings: Settings, what: str) -> None:
-    """Complain of options that NumPy's own loop cannot heed."""
+    """Raise a TypeError for settings that NumPy's own loop cannot follow; `what` names the argument."""
     if settings.isolate or settings.ignore:
         names = "isolate and timeout" if settings.isolate else "errors='ignore'"
         raise TypeError(
@@ -124,12 +134,21 @@ def refuse_options(settings: Settings, what: str) -> None:
 
 
 def is_plain(array: np.ndarray) -> bool:
-    """Whether workers can be given an array's elements as NumPy's loop gives them."""
+    """Return True if elements of the array are the same in workers as in NumPy's own loop."""
     return type(array) in (np.ndarray, np.memmap)
 
 
+def are_plain(arrays: list[np.ndarray], settings: Settings) -> bool:
+    """Return True if all arrays are plain; raise a TypeError if one is not and the settings need workers."""
+    for one in arrays:
+        if not is_plain(one):
+            refuse_options(settings, f"an argument of type {type(one).__name__}")
+            return False
+    return True
+
+
 def loop_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """What shapes are broadcast to; None if they do not fit."""
+    """The shape to which all are broadcast; None if they cannot be."""
     if len({*shapes}) == 1:
         return shapes[0]
     try:
@@ -138,44 +157,49 @@ def loop_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
         return None
 
 
-def iteration_order(objects: list[np.ndarray], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes, outermost first, in the order in which a ufunc walks through arrays: that of memory."""
-    every = tuple(range(len(shape)))
+def iteration_axes(objects: list[np.ndarray], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of the broadcast shape, outermost first, in the order of memory in which a ufunc visits elements."""
+    axes = tuple(range(len(shape)))
     if len(shape) < 2 or all(one.flags.c_contiguous and one.shape == shape for one in objects):
-        return every
+        return axes
     operands: Any = [*objects, None]
-    modes: Any = [["readonly"]] * len(objects) + [["writeonly", "allocate"]]
-    walk = np.nditer(operands, ["refs_ok"], modes)
-    strides = walk.operands[-1].strides
-    return tuple(sorted(every, key=lambda k: -strides[k]))
+    flags: Any = [["readonly"]] * len(objects) + [["writeonly", "allocate"]]
+    iterator = np.nditer(operands, ["refs_ok"], flags)
+    strides = iterator.operands[-1].strides
+    return tuple(sorted(axes, key=lambda k: -strides[k]))
 
 
 class Outputs:
-    """What becomes of a collection.
+    """Raw results of all elements, in the forms from which NumPy makes its outputs.
 
     Parameters
     ----------
-    found : RawResults
+    results : RawResults
     shape : tuple of int
         Lengths of the mapped axes, in the order in which they were mapped.
+
+    Attributes
+    ----------
+    empty : bool
+        True if every result is a gap.
     """
 
-    def __init__(self, found: RawResults, shape: tuple[int, ...]) -> None:
-        self._found = found
+    def __init__(self, results: RawResults, shape: tuple[int, ...]) -> None:
+        self._results = results
         self._shape = shape
-        self.empty = len(found.gaps) == math.prod(shape)
+        self.empty = len(results.gaps) == math.prod(shape)
 
     def uniform(self) -> np.ndarray | None:
-        """All results in one array, if they are of one kind and there are no gaps."""
-        found = self._found
-        if found.kind is None or len(found.gaps):
+        """All results as one array, if they have one type, dtype and shape and none is a gap."""
+        results = self._results
+        if results.kind is None or len(results.gaps):
             return None
-        return found.array.reshape((*self._shape, *found.array.shape[found.mapped :]))
+        return results.array.reshape((*self._shape, *results.array.shape[results.mapped :]))
 
     def values(self) -> list[Any]:
-        """The results; for gaps, the first one that is there."""
-        values = self._found.values()
-        gaps = self._found.gaps.tolist()
+        """The results, with the first one that is not a gap in place of gaps."""
+        values = self._results.values()
+        gaps = self._results.gaps.tolist()
         if gaps:
             missing = set(gaps)
             first = next(value for k, value in enumerate(values) if k not in missing)
@@ -185,14 +209,14 @@ class Outputs:
 
     def objects(self) -> np.ndarray:
         """The results as an array of Python objects."""
-        found = self._found
-        if found.kind is None and not len(found.gaps):
-            return found.array.reshape(self._shape)
-        return objects_of(self.values(), self._shape)
+        results = self._results
+        if results.kind is None and not len(results.gaps):
+            return results.array.reshape(self._shape)
+        return object_array(self.values(), self._shape)
 
     def with_gaps(self, array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-        """An array of results, with gaps where there are none; `axes` are the mapped ones."""
-        gaps = self._found.gaps
+        """Fill the gaps of an array of results with NaN or the like; `axes` are the mapped axes."""
+        gaps = self._results.gaps
         if not len(gaps):
             return array
         dtype, value = gap_value(array.dtype)
@@ -200,11 +224,11 @@ class Outputs:
         np.moveaxis(array, axes, range(len(axes)))[np.unravel_index(gaps, self._shape)] = value
         return array
 
-    def nothing(self) -> np.ndarray:
-        """For results of which not one is there."""
+    def all_gaps(self) -> np.ndarray:
+        """An array of NaN, for a call in which every result is a gap."""
         return np.full(self._shape, np.nan)
 
 
-def objects_of(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """Values as they are, sequences too, in an array of objects."""
+def object_array(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """An array whose items are the values themselves, sequences too."""
     return np.fromiter(values, object, len(values)).reshape(shape)

@@ -1,1 +1,1 @@
-"""Private: progress bars, and reports of where the time of a call went."""
+"""Private: progress displays, and reports of the time that each part of a call took."""

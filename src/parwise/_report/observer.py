@@ -1,117 +1,112 @@
-"""What users want to see of a call at work: its progress, and a report."""
+"""The observer of one call: passes events on to its progress display and to its record in reports."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS
 from .._core.kernel import Outcome, is_nested
+from .null_observer import UNOBSERVED, NullObserver
 
 if TYPE_CHECKING:
-    from .progress import Progress
     from .record import CallRecord
 
+__all__ = ["UNOBSERVED", "NullObserver", "Observer", "OpenReport", "is_observed", "reports"]
 
-class _Report(Protocol):
+
+class OpenReport(NamedTuple):
+    """A report whose ``with`` block is running.
+
+    Attributes
+    ----------
+    calls : list of CallRecord
+        Receives a record of each call.
+    nested : bool
+        True if the block is within a mapped function.
+    """
+
     calls: list[CallRecord]
     nested: bool
 
 
 #: Reports that are open in this context.
-reports: ContextVar[tuple[_Report, ...]] = ContextVar("parwise_reports", default=())
+reports: ContextVar[tuple[OpenReport, ...]] = ContextVar("parwise_reports", default=())
 
 
 def is_observed(call: Call) -> bool:
-    """Whether anybody wants to see anything of it."""
+    """True if the call shows its progress, or a report is open."""
     return call.settings.progress is not None or bool(reports.get())
 
 
-class Observer:
-    """Hears of what happens in one call; a context manager.
+class Observer(NullObserver):
+    """Passes the events of one call on; a context manager.
 
     Parameters
     ----------
     call : Call
     """
 
+    active = True
+
     def __init__(self, call: Call) -> None:
-        # Only here: most calls are not watched, and importing parwise is to be quick.
+        # Imported here: most calls are not observed, and `import parwise` should be fast.
         from .progress import Progress
-        from .record import CallRecord, name_of
+        from .record import CallRecord, known_count, name_of
 
         nested = is_nested()
-        self._progress: Progress | None = None
-        progress = call.settings.progress
-        if progress is not None and not nested:
-            name = name_of(call.func)
-            total = call.count if call.count < ENDLESS else None
-            self._progress = Progress(progress, total, "" if name == "<lambda>" else name)
-        # Calls within a mapped function are part of the one around them, unless
-        # somebody has asked for them there.
-        wanted = [one for one in reports.get() if one.nested == nested]
-        self._record = CallRecord(call) if wanted else None
-        for one in wanted:
-            assert self._record is not None
-            one.calls.append(self._record)
+        wanted = None if nested else call.settings.progress
+        self._progress = UNOBSERVED if wanted is None else Progress(wanted, known_count(call), name_of(call.func))
+        # A call within a mapped function is part of the call around it, unless
+        # the report was opened in that function.
+        open_reports = [one for one in reports.get() if one.nested == nested]
+        self._record = UNOBSERVED
+        if open_reports:
+            self._record = record = CallRecord(call)
+            for one in open_reports:
+                one.calls.append(record)
 
-    def __enter__(self) -> Observer:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self, error: BaseException | None) -> None:
+        """Close the progress display and the record, also if the first of them is interrupted."""
         try:
-            if self._progress is not None:
-                self._progress.close()
+            self._progress.close(error)
         finally:
-            if self._record is not None:
-                self._record.close(error)
+            self._record.close(error)
 
-    def took(self, task: Task, outcome: Outcome, who: object = None) -> None:
-        """Hear what became of a task; `who` computed it, or None for this thread."""
-        if self._record is not None:
-            self._record.took(task, outcome, who)
-        if outcome.error is None or outcome.gaps is not None:
-            self.skipped(task)
+    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
+        """Pass the outcome of a task on to both."""
+        self._record.took(task, outcome, worker)
+        self._progress.took(task, outcome, worker)
 
     def skipped(self, task: Task) -> None:
-        """Hear that elements are done with, though nobody has computed them."""
-        if self._progress is not None:
-            self._progress.add(len(task))
+        """Pass on to the progress display."""
+        self._progress.skipped(task)
 
     def show(self) -> None:
-        """Show how far the call has come, if it is time."""
-        if self._progress is not None:
-            self._progress.show()
+        """Pass on to the progress display."""
+        self._progress.show()
 
     def finish(self) -> None:
-        """Show that there is a result."""
-        if self._progress is not None:
-            self._progress.finish()
+        """Pass on to the progress display."""
+        self._progress.finish()
 
     def workers_called(self) -> None:
-        """Hear that workers are called for."""
-        if self._record is not None:
-            self._record.workers_called()
+        """Pass on to the record."""
+        self._record.workers_called()
 
     def served(self) -> None:
-        """Hear that a worker has something to do."""
-        if self._record is not None:
-            self._record.served()
+        """Pass on to the record."""
+        self._record.served()
 
     def waited(self, since: float) -> None:
-        """Hear that this thread has waited."""
-        if self._record is not None:
-            self._record.waited(since)
+        """Pass on to the record."""
+        self._record.waited(since)
 
     def staged(self, nbytes: int) -> None:
-        """Hear that arguments were copied for a worker."""
-        if self._record is not None:
-            self._record.staged += nbytes
+        """Pass on to the record."""
+        self._record.staged(nbytes)
 
     def explain(self, why: str) -> None:
-        """Hear why workers have no part in the call."""
-        if self._record is not None:
-            self._record.why = why
+        """Pass on to the record."""
+        self._record.explain(why)

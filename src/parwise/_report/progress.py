@@ -1,4 +1,4 @@
-"""How far a call has come, shown as it goes: tqdm's bar, or a function of the user's."""
+"""Progress display of a call: tqdm's bar, or a function that the user passed."""
 
 from __future__ import annotations
 
@@ -8,71 +8,83 @@ import time
 import warnings
 from typing import Any, Literal
 
+from .._core.indexing import Task
+from .._core.kernel import Outcome
 from .._core.settings import Tell
 from .._system.interpreter import DeferredInterrupt
+from .null_observer import NullObserver
 
-# Seconds between two looks: an eye sees no more, and a notebook's bar takes 1 ms for each.
+# Seconds between two updates: the eye sees no more, and a notebook's bar takes 1 ms for each.
 INTERVAL_SECONDS = 0.1
 
 
-class Progress:
-    """Counts what is done and, now and then, shows it.
+class Progress(NullObserver):
+    """Counts the elements that are done, and shows their number at intervals.
 
-    Any thread may count. A function of the user's is only ever called in the
-    thread that made this; a bar is moved by whoever has news, since that thread
-    may be at an element that takes minutes.
+    Any thread may count. A function of the user is called only in the thread
+    that made this object. A bar is moved by any thread that has completed a
+    task, since the first one may be at an element that takes minutes.
 
     Parameters
     ----------
-    wanted : True or callable
+    display : True or callable
+        True for tqdm's bar; or a function of the elements done and of `total`.
     total : int or None
+        Elements of the call; None if their number is not known.
     name : str
-        What the bar is called.
+        Label of the bar, which has none for "<lambda>".
     """
 
-    def __init__(self, wanted: Literal[True] | Tell, total: int | None, name: str) -> None:
+    def __init__(self, display: Literal[True] | Tell, total: int | None, name: str) -> None:
         self._bar: Any = None
-        if wanted is True:
-            with DeferredInterrupt():  # tqdm's lock must not be left held: other threads would wait for it
-                self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1)
-        self._tell: Tell = self._move if wanted is True else wanted
+        if display is True:
+            label = None if name == "<lambda>" else name
+            # An interrupt that left tqdm's lock held would block other threads for ever.
+            with DeferredInterrupt():
+                self._bar = _bar_class()(total=total, desc=label, mininterval=0, miniters=1)
+        self._display: Tell = self._move if display is True else display
         self._total = total
-        self._owner = threading.get_ident()
+        self._thread = threading.get_ident()
         self._done = 0
-        self._told = 0
-        self._next = time.monotonic() + INTERVAL_SECONDS
-        self._count = threading.Lock()
-        self._turn = threading.Lock()
+        self._shown = 0
+        self._next_time = time.monotonic() + INTERVAL_SECONDS
+        self._count_lock = threading.Lock()
+        self._display_lock = threading.Lock()
 
-    def add(self, count: int) -> None:
-        """Note that so many more elements are done."""
-        with self._count:
-            self._done += count
+    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
+        """Count the elements of a task, unless it raised."""
+        if outcome.error is None or outcome.gaps is not None:
+            self.skipped(task)
+
+    def skipped(self, task: Task) -> None:
+        """Count the elements of a task, which have a result or never get one."""
+        with self._count_lock:
+            self._done += len(task)
 
     def show(self) -> None:
-        """Show it, if that was not done just now."""
+        """Show the number of elements done, unless it was shown less than `INTERVAL_SECONDS` ago."""
         now = time.monotonic()
-        if now < self._next or (self._bar is None and threading.get_ident() != self._owner):
+        if now < self._next_time or (self._bar is None and threading.get_ident() != self._thread):
             return
-        if not self._turn.acquire(blocking=False):
-            return  # another thread is at it
+        if not self._display_lock.acquire(blocking=False):
+            return  # another thread is showing it
         try:
-            # The end is told by `finish`, when there is a result.
-            if self._told < self._done != self._total and now >= self._next:
-                self._next = now + INTERVAL_SECONDS
-                self._told = self._done
-                self._tell(self._told, self._total)
+            # The end is shown by `finish`, when there is a result.
+            if self._shown < self._done != self._total and now >= self._next_time:
+                self._next_time = now + INTERVAL_SECONDS
+                self._shown = self._done
+                self._display(self._shown, self._total)
         finally:
-            self._turn.release()
+            self._display_lock.release()
 
     def finish(self) -> None:
-        """Show that all is done; no other thread is at work any more."""
-        if self._told < self._done or not self._done:
-            self._told = self._done
-            self._tell(self._done, self._total)
+        """Show that the call is complete; no other thread computes for it any more."""
+        if self._shown < self._done or not self._done:
+            self._shown = self._done
+            self._display(self._done, self._total)
 
-    def close(self) -> None:
-        """Leave the bar as it is, whatever became of the call."""
+    def close(self, error: BaseException | None) -> None:
+        """Close the bar where it is, with and without an error."""
         if self._bar is not None:
             with DeferredInterrupt():
                 self._bar.close()
@@ -84,10 +96,10 @@ class Progress:
 
 @functools.cache
 def _bar_class() -> Any:
-    """The bar for a terminal or a notebook."""
+    """Class of tqdm's bar for a terminal or a notebook."""
     with warnings.catch_warnings():
-        # In a notebook without ipywidgets it draws with text, and says so as a warning.
+        # In a notebook without ipywidgets tqdm draws with text, and warns of that.
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
-    # No thread that watches bars, and outlives them: this one is moved in time.
+    # tqdm's monitor thread outlives the bars. It is not needed: this bar is updated at intervals anyway.
     return type("Bar", (tqdm,), {"monitor_interval": 0})

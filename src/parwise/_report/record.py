@@ -1,4 +1,4 @@
-"""Where the time of one call went."""
+"""Record of one call: the seconds that its parts took, and the work of each worker."""
 
 from __future__ import annotations
 
@@ -14,24 +14,38 @@ from .._core.input_items import ENDLESS
 from .._core.kernel import Outcome, is_nested
 from .._core.settings import Settings
 from .._system.limits import cpu_count
+from .null_observer import NullObserver
 
-# Tasks that follow each other this closely, as a part of the time since the
-# call began, are one bar of the timeline: an hour has no more than some thousands.
+# Tasks are joined to one bar of the timeline if the gap between them is at most this share
+# of the time since the call began: a call of an hour has no more than some thousands of bars.
 GAP_SHARE = 1e-3
 
 
 class Timeline:
-    """What one process or thread had to do with a call.
+    """Tasks of one process or thread in a call, along its time.
+
+    Parameters
+    ----------
+    name : str
+        "caller", or the name of a worker.
 
     Attributes
     ----------
-    name : str
     tasks, elements : int
-        What it has computed.
+        Numbers of tasks and elements that it has computed.
     busy : float
         Seconds that it spent in the function.
     spans : list of [float, float]
-        When that was, by `time.perf_counter`.
+        Begin and end of its work in the function, in seconds of `time.perf_counter`.
+
+    Examples
+    --------
+    >>> timeline = Timeline("worker 1")
+    >>> timeline.add(2, begun=0.0, seconds=1.0, gap=0.1)
+    >>> timeline.add(2, begun=1.05, seconds=1.0, gap=0.1)
+    >>> timeline.add(2, begun=3.0, seconds=1.0, gap=0.1)
+    >>> timeline.spans
+    [[0.0, 2.05], [3.0, 4.0]]
     """
 
     def __init__(self, name: str) -> None:
@@ -41,7 +55,7 @@ class Timeline:
         self.spans: list[list[float]] = []
 
     def add(self, elements: int, begun: float, seconds: float, gap: float) -> None:
-        """Note a task; one within `gap` seconds of the last one joins its span."""
+        """Add a task; it extends the last span if it began within `gap` seconds of its end."""
         self.tasks += 1
         self.elements += elements
         self.busy += seconds
@@ -51,8 +65,10 @@ class Timeline:
             self.spans.append([begun, begun + seconds])
 
 
-class CallRecord:
-    """One call of a report.
+class CallRecord(NullObserver):
+    """Times, bytes and errors of one call, as a report shows them.
+
+    As an observer it is told of each event when that happens.
 
     Parameters
     ----------
@@ -61,32 +77,36 @@ class CallRecord:
     Attributes
     ----------
     function, executor : str
-        What was asked for.
-    begun, seconds : float
-        When the call began, by `time.perf_counter`, and how long it took.
+        Names of the function and of the executor that the user asked for.
+    elements : int
+        Elements of the call; the computed ones, if an iterator was not read to its end.
+    begun : float
+        Begin of the call, in seconds of `time.perf_counter`.
+    seconds : float
+        Duration of the call; 0 until it has ended.
     caller : Timeline
-        The process that made the call, or its thread.
-    lanes : list of Timeline
-        The workers.
+        Work of the thread that made the call.
+    worker_timelines : list of Timeline
+        Work of the worker processes, or of further threads.
     startup : float or None
-        Seconds from when workers were called for until the first had something to do.
+        Seconds from the start of workers until the first one had a task; None if none had one.
     waiting : float
         Seconds that the caller waited for workers and did nothing else.
-    staged : int
+    bytes_staged : int
         Bytes of arguments that were copied for workers.
     why : str or None
-        Why the caller computed all, or what it took back from workers.
+        Reason why the caller computed everything, or took work back from workers.
     error : str or None
         Type of the exception that ended the call.
     """
 
     def __init__(self, call: Call) -> None:
-        self._call: Call | None = call  # until the end: it holds the arrays
+        self._call: Call | None = call  # released at the end, as it refers to the arrays
         self._nested = is_nested()
-        self._owner = threading.get_ident()
+        self._thread = threading.get_ident()
         self._lock = threading.Lock()
         self._workers: dict[object, Timeline] = {}
-        self._called: float | None = None
+        self._start_time: float | None = None
         self._wanted_workers = call.settings.workers
         self.function = name_of(call.func)
         self.executor = _executor_name(call.settings)
@@ -95,100 +115,115 @@ class CallRecord:
         self.caller = Timeline("caller")
         self.startup: float | None = None
         self.waiting = 0.0
-        self.staged = 0
+        self.bytes_staged = 0
         self.why: str | None = None
         self.error: str | None = None
         self.begun = time.perf_counter()
 
-    def took(self, task: Task, outcome: Outcome, who: object) -> None:
-        """Note a task; `who` computed it, or None for this thread."""
+    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
+        """Add a task to the timeline of `worker`; None stands for the calling thread."""
         now = time.perf_counter()
         seconds, begun = outcome.seconds, outcome.begun
-        if not self.begun <= begun <= now - seconds:  # by another machine's clock
+        if not self.begun <= begun <= now - seconds:  # the clock of another machine
             begun = now - seconds
         ident = threading.get_ident()
         with self._lock:
-            lane = self.caller if who is None and ident == self._owner else self._lane_of(who, ident)
-            lane.add(len(task), begun, seconds, GAP_SHARE * (now - self.begun))
+            timeline = self.caller if worker is None and ident == self._thread else self._worker_timeline(worker, ident)
+            timeline.add(len(task), begun, seconds, GAP_SHARE * (now - self.begun))
 
-    def _lane_of(self, who: object, ident: int) -> Timeline:
-        """The lane of a worker process, of one elsewhere, or of a thread."""
-        found = self._workers.get(who or ident)
+    def _worker_timeline(self, worker: object, ident: int) -> Timeline:
+        """Timeline of a worker process, on this machine or another one, or of a thread."""
+        found = self._workers.get(worker or ident)
         if found is None:
-            name = f"thread {len(self._workers) + 1}" if who is None else f"worker {who}"
-            found = self._workers[who or ident] = Timeline(name)
+            name = f"thread {len(self._workers) + 1}" if worker is None else f"worker {worker}"
+            found = self._workers[worker or ident] = Timeline(name)
         return found
 
     def workers_called(self) -> None:
-        """Note that workers are called for."""
-        self._called = self._called or time.perf_counter()
+        """Start the clock of `startup`, the first time that workers are started or woken."""
+        self._start_time = self._start_time or time.perf_counter()
 
     def served(self) -> None:
-        """Note that a worker has something to do."""
-        if self.startup is None and self._called is not None:
-            self.startup = time.perf_counter() - self._called
+        """Stop the clock of `startup`: a worker has a task."""
+        if self.startup is None and self._start_time is not None:
+            self.startup = time.perf_counter() - self._start_time
 
     def waited(self, since: float) -> None:
-        """Note that this thread has waited; another one's waiting costs nobody time."""
-        if threading.get_ident() == self._owner:
+        """Add the seconds since then, if it was the caller's thread that waited: another one delays nothing."""
+        if threading.get_ident() == self._thread:
             self.waiting += time.perf_counter() - since
 
+    def staged(self, nbytes: int) -> None:
+        """Add bytes of arguments that were copied for a worker."""
+        self.bytes_staged += nbytes
+
+    def explain(self, why: str) -> None:
+        """Store the reason why workers compute nothing of the call."""
+        self.why = why
+
     def close(self, error: BaseException | None) -> None:
-        """Note the end of the call."""
+        """Store duration, element count and error at the end of the call."""
         self.seconds = time.perf_counter() - self.begun
         call, self._call = self._call, None
         if call is None:
             return
         self.error = None if error is None else type(error).__name__
-        self.elements = call.count if call.count < ENDLESS else sum(one.elements for one in [self.caller, *self.lanes])
+        count = known_count(call)
+        self.elements = sum(one.elements for one in [self.caller, *self.worker_timelines]) if count is None else count
         if not self._workers and error is None:
-            # What was clear from the beginning comes before what was found out later.
-            self.why = call.serial_reason(self._nested) or self.why or _why_after_all(call.settings)
+            # A reason known from the beginning comes before one that was found during the call.
+            self.why = call.serial_reason(self._nested) or self.why or _default_reason(call.settings)
 
     @property
-    def lanes(self) -> list[Timeline]:
-        """The workers that had a part in it."""
+    def worker_timelines(self) -> list[Timeline]:
+        """Timelines of the workers that have computed a task."""
         return list(self._workers.values())
 
     @property
     def workers(self) -> int:
-        """Workers that the call might have had."""
+        """Number of workers that the call was allowed to use."""
         return self._wanted_workers or cpu_count()
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as plain numbers and text."""
-        every = [self.caller, *self.lanes]
+        """Numbers and text of the record, ready for JSON; see `Report.to_dict`."""
+        timelines = [self.caller, *self.worker_timelines]
         return {
             "function": self.function,
             "elements": self.elements,
             "executor": self.executor,
             "workers": self.workers,
             "seconds": self.seconds,
-            "f_seconds": sum(one.busy for one in every),
-            "caller": self._lane_dict(self.caller),
+            "f_seconds": sum(one.busy for one in timelines),
+            "caller": self._timeline_dict(self.caller),
             "startup_seconds": self.startup,
             "waiting_seconds": self.waiting,
-            "bytes_staged": self.staged,
-            "per_worker": [self._lane_dict(one) for one in self.lanes],
+            "bytes_staged": self.bytes_staged,
+            "per_worker": [self._timeline_dict(one) for one in self.worker_timelines],
             "why_serial": self.why,
             "error": self.error,
         }
 
-    def _lane_dict(self, lane: Timeline) -> dict[str, Any]:
-        share = lane.busy / self.seconds if self.seconds else 0.0
+    def _timeline_dict(self, timeline: Timeline) -> dict[str, Any]:
+        share = timeline.busy / self.seconds if self.seconds else 0.0
         return {
-            "name": lane.name,
-            "tasks": lane.tasks,
-            "elements": lane.elements,
-            "busy_seconds": lane.busy,
+            "name": timeline.name,
+            "tasks": timeline.tasks,
+            "elements": timeline.elements,
+            "busy_seconds": timeline.busy,
             "busy_share": share,
         }
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """What a user calls a function, whatever is wrapped around it."""
+    """Name of a function beneath its wrappers (partials, and decorators that set ``__wrapped__``).
+
+    Examples
+    --------
+    >>> name_of(functools.partial(max, 0))
+    'max'
+    """
     seen = 0
-    while seen < 10:  # a chain of wrappers may be closed
+    while seen < 10:  # wrappers may form a circle
         inner = func.func if isinstance(func, functools.partial) else getattr(func, "__wrapped__", None)
         if inner is None:
             break
@@ -196,13 +231,21 @@ def name_of(func: Callable[..., Any]) -> str:
     return str(getattr(func, "__name__", type(func).__name__))
 
 
+def known_count(call: Call) -> int | None:
+    """Number of elements of a call; None while the end of an iterator has not been reached."""
+    return call.count if call.count < ENDLESS else None
+
+
 def _executor_name(settings: Settings) -> str:
     executor = settings.executor
     return executor if isinstance(executor, str) else type(executor).__name__
 
 
-def _why_after_all(settings: Settings) -> str:
-    """Why the call was the plain loop, where nothing else tells; to count CPUs takes longer than a small call."""
+def _default_reason(settings: Settings) -> str:
+    """Reason why the call was the plain loop, if no part of it gave one.
+
+    Called at the end only: counting CPUs takes longer than a small call.
+    """
     if isinstance(settings.executor, str) and (settings.workers or cpu_count()) == 1:
         return "this process may use one CPU"
     return "all was done before a worker had a part in it"

@@ -1,4 +1,4 @@
-"""A report of where the time of calls went: as text, numbers, HTML and a picture."""
+"""Report of the time that each part of a call took: as text, dict, HTML and plot."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from types import TracebackType
 from typing import Any
 
 from .._core.kernel import is_nested
-from .observer import reports
+from .observer import OpenReport, reports
 from .record import CallRecord, Timeline
 
 _BLUE, _GREY = "#3b76af", "#dddddd"
-# Geometry of the timeline in HTML, in pixels.
-_WIDTH, _ROW, _LABEL = 640, 18, 130
+# The timeline in HTML: its width, the height of a row, and the margin for names, in pixels.
+_WIDTH, _HEIGHT, _MARGIN = 640, 18, 130
 
 
 class Report:
-    """Where the time of some calls went; made by `parwise.report`.
+    """The time that each part of some calls took; made by `parwise.report`.
 
     It prints as text, and a notebook shows it as HTML.
 
     Attributes
     ----------
     calls : list
-        One entry per call, in order; each has a ``to_dict()``.
+        One record per call, in the order of the calls. Each has a ``to_dict()``.
+
+    Raises
+    ------
+    RuntimeError
+        If a ``with`` block is entered while the report is already open.
     """
 
     def __init__(self) -> None:
         self.calls: list[CallRecord] = []
-        self.nested = False
         self._token: Token[Any] | None = None
 
     def __enter__(self) -> Report:
         if self._token is not None:
             raise RuntimeError("this report is open already; make another one with parwise.report()")
-        self.nested = is_nested()
-        self._token = reports.set((*reports.get(), self))
+        self._token = reports.set((*reports.get(), OpenReport(self.calls, is_nested())))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -46,21 +49,35 @@ class Report:
         reports.reset(token)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as plain numbers and text, ready for JSON.
+        """Numbers and text of the report, ready for JSON.
 
         Returns
         -------
         dict
-            ``calls``, a list with a dict for each call: ``function``,
-            ``elements``, ``executor`` and ``workers`` as asked for; ``seconds``
-            in all; ``f_seconds``, the sum of all time in the function;
-            ``startup_seconds`` from calling for workers to the first one's
-            first task (None if there was none); ``waiting_seconds`` of the
-            caller; ``bytes_staged``, arguments copied for workers; ``caller``
-            and a list ``per_worker`` of dicts with ``name``, ``tasks``,
-            ``elements``, ``busy_seconds`` in the function and ``busy_share``,
-            that as a part of the call; ``why_serial``, why workers had no part
-            in it; and ``error``, the exception's type, if it ended with one.
+            ``calls``, a list with one dict per call. Its keys are
+
+            - ``function``, ``executor`` (names), ``elements``, ``workers``
+              (numbers): the call as the user made it;
+            - ``seconds``: duration of the call;
+            - ``f_seconds``: time in the function, summed over all processes;
+            - ``startup_seconds``: from the start of workers to the first task
+              of the first one; None if no worker had a task;
+            - ``waiting_seconds``: time that the caller waited for workers;
+            - ``bytes_staged``: bytes of arguments that were copied for workers;
+            - ``caller``, and the list ``per_worker``: dicts with ``name``,
+              ``tasks``, ``elements``, ``busy_seconds`` (time in the function)
+              and ``busy_share`` (the same as a fraction of ``seconds``);
+            - ``why_serial``: the reason why workers computed nothing, or None;
+            - ``error``: type of the exception that ended the call, or None.
+
+        Examples
+        --------
+        >>> import parwise
+        >>> with parwise.report() as r:
+        ...     roots = parwise.parallel_map(abs, [-1, 2], workers=1)
+        >>> call = r.to_dict()["calls"][0]
+        >>> call["function"], call["elements"], call["caller"]["elements"], call["per_worker"]
+        ('abs', 2, 2, [])
         """
         return {"calls": [one.to_dict() for one in self.calls]}
 
@@ -76,12 +93,14 @@ class Report:
         return "".join(_html(one) for one in self.calls) + _svg(self.calls)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw who computed when, one row for the caller and one for each worker.
+        """Draw a timeline with one row for the caller and one for each worker.
+
+        Grey bars are calls, blue bars time in the function.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; a new one by default.
+            Axes to draw into; new ones by default.
 
         Returns
         -------
@@ -109,16 +128,16 @@ class Report:
 
 
 def report() -> Report:
-    """Tell where the time of calls went.
+    """Report the time that each part of the calls in a ``with`` block takes.
 
-    All calls in the ``with`` block are noted that its thread makes. Calls
-    within a mapped function are part of the one around them.
+    The report records all calls that the thread of the block makes. A call
+    within a mapped function counts as a part of the call around it.
 
     Returns
     -------
     Report
-        A context manager. It can be printed, has a ``to_dict()``, and a
-        ``plot()`` that draws a timeline with matplotlib.
+        A context manager. It prints as text; ``to_dict()`` returns its numbers,
+        and ``plot()`` draws a timeline with matplotlib.
 
     Examples
     --------
@@ -136,11 +155,11 @@ def report() -> Report:
 
 
 def _text(record: CallRecord) -> str:
-    """One call, as lines of text."""
+    """Text of one call."""
     lines = [_title(record), *(f"  {name:<13}{value}" for name, value in _facts(record))]
-    lanes = [record.caller, *record.lanes]
-    width = max(len(one.name) for one in lanes)
-    lines += [f"  {one.name:<{width}}  " + "  ".join(f"{text:>10}" for text in _cells(record, one)) for one in lanes]
+    rows = [record.caller, *record.worker_timelines]
+    width = max(len(one.name) for one in rows)
+    lines += [f"  {one.name:<{width}}  " + "  ".join(f"{text:>10}" for text in _cells(record, one)) for one in rows]
     return "\n".join(lines)
 
 
@@ -153,74 +172,76 @@ def _title(record: CallRecord) -> str:
 
 
 def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
-    """What there is to say of a call as a whole."""
+    """Names and values of the lines about a call as a whole."""
     if record.error is not None:
         yield "ended by", record.error
     if record.why is not None:
-        yield ("serial" if not record.lanes else "taken back"), record.why
-    everything = sum(one.busy for one in [record.caller, *record.lanes])
+        yield ("serial" if not record.worker_timelines else "taken back"), record.why
+    everything = sum(one.busy for one in [record.caller, *record.worker_timelines])
     yield "in f", f"{duration(everything)} in all, {duration(record.caller.busy)} of it in the caller"
     if record.startup is not None:
         yield "start-up", f"{duration(record.startup)} until the first worker served"
-    if record.lanes:
+    if record.worker_timelines:
         yield "waiting", f"{duration(record.waiting)} of the caller's"
-    if record.staged:
-        yield "staged", f"{amount(record.staged)} of arguments"
+    if record.bytes_staged:
+        yield "staged", f"{amount(record.bytes_staged)} of arguments"
 
 
-def _cells(record: CallRecord, lane: Timeline) -> list[str]:
-    share = lane.busy / record.seconds if record.seconds else 0.0
+def _cells(record: CallRecord, timeline: Timeline) -> list[str]:
+    share = timeline.busy / record.seconds if record.seconds else 0.0
     return [
-        f"{lane.tasks:,} task{'s' * (lane.tasks != 1)}",
-        f"{lane.elements:,} element{'s' * (lane.elements != 1)}",
-        f"{duration(lane.busy)} in f",
+        f"{timeline.tasks:,} task{'s' * (timeline.tasks != 1)}",
+        f"{timeline.elements:,} element{'s' * (timeline.elements != 1)}",
+        f"{duration(timeline.busy)} in f",
         f"{share:.0%} busy",
     ]
 
 
 def _html(record: CallRecord) -> str:
-    """One call, as two tables."""
+    """HTML of one call: two tables."""
     facts = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in _facts(record))
-    lanes = "".join(
+    timelines = "".join(
         f"<tr><th>{html.escape(one.name)}</th>" + "".join(f"<td>{cell}</td>" for cell in _cells(record, one)) + "</tr>"
-        for one in [record.caller, *record.lanes]
+        for one in [record.caller, *record.worker_timelines]
     )
-    return f"<p><b>{html.escape(_title(record))}</b></p><table>{facts}</table><table>{lanes}</table>"
+    return f"<p><b>{html.escape(_title(record))}</b></p><table>{facts}</table><table>{timelines}</table>"
 
 
 def _svg(calls: list[CallRecord]) -> str:
-    """The timeline, without matplotlib."""
+    """Timeline as SVG, made without matplotlib."""
     rows = _rows(calls)
     whole = max((end for _, bars in rows for _, end, _ in bars), default=0.0) or 1.0
-    scale = (_WIDTH - _LABEL) / whole
+    scale = (_WIDTH - _MARGIN) / whole
     parts = []
     for row, (name, bars) in enumerate(rows):
-        top = row * _ROW
-        parts.append(f'<text x="0" y="{top + _ROW - 5}" font-size="12" fill="currentColor">{html.escape(name)}</text>')
+        top = row * _HEIGHT
+        parts.append(
+            f'<text x="0" y="{top + _HEIGHT - 5}" font-size="12" fill="currentColor">{html.escape(name)}</text>'
+        )
         parts += [
-            f'<rect x="{_LABEL + begin * scale:.1f}" y="{top + 2}" width="{max(0.5, (end - begin) * scale):.1f}" '
-            f'height="{_ROW - 4}" fill="{_BLUE if busy else _GREY}"/>'
+            f'<rect x="{_MARGIN + begin * scale:.1f}" y="{top + 2}" width="{max(0.5, (end - begin) * scale):.1f}" '
+            f'height="{_HEIGHT - 4}" fill="{_BLUE if busy else _GREY}"/>'
             for begin, end, busy in bars
         ]
     return (
-        f'<svg width="{_WIDTH}" height="{len(rows) * _ROW}" role="img" '
+        f'<svg width="{_WIDTH}" height="{len(rows) * _HEIGHT}" role="img" '
         f'aria-label="who computed when, within {duration(whole)}">{"".join(parts)}</svg>'
     )
 
 
 def _rows(calls: list[CallRecord]) -> list[tuple[str, list[tuple[float, float, bool]]]]:
-    """Of the caller and each worker what it did from when to when: at a call, or in the function."""
+    """Rows of the timeline: a name, and bars of (begin, end, True if in the function), in seconds."""
     start = min((one.begun for one in calls), default=0.0)
     rows: dict[str, list[tuple[float, float, bool]]] = {"caller": []}
     for one in calls:
         rows["caller"].append((one.begun - start, one.begun + one.seconds - start, False))
-        for lane in [one.caller, *one.lanes]:
-            rows.setdefault(lane.name, []).extend((b - start, e - start, True) for b, e in lane.spans)
+        for timeline in [one.caller, *one.worker_timelines]:
+            rows.setdefault(timeline.name, []).extend((b - start, e - start, True) for b, e in timeline.spans)
     return list(rows.items())
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them.
+    """Text of a duration in seconds, with the unit that suits it.
 
     Examples
     --------
@@ -234,7 +255,7 @@ def duration(seconds: float) -> str:
 
 
 def amount(nbytes: float) -> str:
-    """Bytes as people read them.
+    """Text of a number of bytes, with the unit that suits it.
 
     Examples
     --------

@@ -17,9 +17,9 @@ from .._core.input_array import InputArray
 from .._core.kernel import Outcome
 from .._core.output_column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
+from .._executors.choice import run
 from .._executors.job import Job
-from .._executors.runner import runner_of
-from .._report.observer import Observer
+from .._report.null_observer import UNOBSERVED, NullObserver
 from ..errors import ReproducibilityWarning, user_level
 from .block_invariance import BlockInvariance, TimeBudget, sprinkle
 from .diagnosis import Diagnosis, compute_here, in_worker
@@ -80,7 +80,7 @@ def pick(results: Results, k: int) -> Results:
     return Results(columns, results.wrap)
 
 
-def run_with_audit(call: Call, observer: Observer | None = None) -> Any:
+def run_with_audit(call: Call, observer: NullObserver = UNOBSERVED) -> Any:
     """Compute a call whose user wants to know whether it can be trusted.
 
     What is to go to `out` goes there at the end: it may be what the function
@@ -88,7 +88,7 @@ def run_with_audit(call: Call, observer: Observer | None = None) -> Any:
     """
     sample = Sample(call.vectorized)
     job = Job(replace(call, out=None), observe=sample.receive, observer=observer)
-    runner_of(job.call)(job)
+    run(job)
     result = audit(job, sample)
     return result if call.out is None else _deliver(call, result)
 
@@ -214,7 +214,7 @@ def _check_all(job: Job, result: Any) -> None:
     """Compute everything again in this process, and compare."""
     settings = job.call.settings._replace(executor="serial", isolate=False, verify=False, timeout=None)
     again = Job(replace(job.call, settings=settings))
-    runner_of(again.call)(again)
+    run(again)
     loop = again.finish()
     if job.call.feed is not None:
         wrong = next((k for k, (x, y) in enumerate(zip(result, loop, strict=True)) if not same(x, y)), None)
@@ -222,7 +222,7 @@ def _check_all(job: Job, result: Any) -> None:
             task = Task(wrong, wrong + 1)
             raise Diagnosis(job, task, in_worker(job, task)).find().error(job.call.public_index)
         return
-    if job.call.raw:
+    if job.call.form == "raw":
         result, loop = result.array, loop.array
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
     for found, right in pairs:

@@ -11,8 +11,8 @@ from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values
 from .._executors import processes
+from .._executors.choice import run
 from .._executors.job import Job
-from .._executors.runner import runner_of
 from .._system.blas import SharedThreadLimit
 from .._workers.worker_pool import WorkerPool
 from .difference import Difference, difference
@@ -45,7 +45,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
         if pool is not None:
             processes.run(again, pool)
         else:
-            runner_of(again.call)(again)
+            run(again)
     except TypeError:  # it cannot be sent there at all
         raise
     except Exception:  # a worker that dies says nothing about bits
@@ -154,7 +154,7 @@ class Diagnosis:
         settings = settings._replace(isolate=True, verify=False, ignore=False, timeout=None, retries=0)
         job = Job(make_call(read_fingerprint, (np.zeros(1),), settings=settings))
         try:
-            runner_of(job.call)(job)
+            run(job)
             found: dict[str, str] = job.finish()[0]
         except Exception:  # then nothing can be said about it
             return None

@@ -1,27 +1,23 @@
-"""Computing a task in a process of somebody else's executor."""
+"""Computes a task in a process of a foreign executor."""
 
 from __future__ import annotations
 
 import contextvars
 import os
-import pickle
-import sys
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
-from .._core.kernel import Kernel, Outcome
-from .._core.layout import Layout
-from .._system.blas import SharedThreadLimit, ThreadCounts, ThreadWatch
-from .._system.environment import NumericState
+from .._core.kernel import Outcome
+from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.floating_point import floats
 from .encoding import pack
-from .serialization import load, private_copy
+from .serialization import private_copy
+from .session import Session, TaskArguments
 
-#: Answer of a process that has not been sent the function yet.
+#: Reply of a process that has not been sent the session yet.
 MISSING = "missing"
-#: A head and its buffers.
+#: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
 _KEPT = 4
@@ -30,28 +26,36 @@ _lock = threading.Lock()
 _limit = SharedThreadLimit()
 
 
-@dataclass(frozen=True)
-class TaskArguments:
-    """A task and its arguments."""
+class _Thread(threading.local):
+    """The watch of each thread, for its own tasks."""
 
-    lo: int
-    hi: int
-    offsets: list[tuple[int, int]]
-    layouts: list[Layout] | None
-    memory: bytes
+    def __init__(self) -> None:
+        self.watch = ThreadWatch()
+
+
+_thread = _Thread()
 
 
 def compute(
-    token: str, payload: bytes | None, index: list[tuple[int, int, bool]], arguments: TaskArguments
+    token: str, payload: bytes | None, table: list[tuple[int, int, bool]], arguments: TaskArguments
 ) -> str | tuple[Packed, Packed | None, str]:
     """Compute a task of the call `token`.
+
+    Parameters
+    ----------
+    token : str
+        Identifies the call.
+    payload : bytes, optional
+        The packed session, if it comes with the task.
+    table : list
+        `Payload.table`.
+    arguments : TaskArguments
 
     Returns
     -------
     str or tuple
-        `MISSING`; or what became of the task, and, the first time in this
-        process, of the call's first task, which proves this process; and which
-        process this is.
+        `MISSING`; or the packed outcome, the packed outcome of the handshake
+        (None unless the call is new to this process), and the name of this process.
     """
     with _lock:
         session = _sessions.get(token)
@@ -59,70 +63,39 @@ def compute(
         if session is None:
             if payload is None:
                 return MISSING
-            session = _sessions[token] = Session(payload, index)
+            session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
     # Without the lock: a function that has Dask compute something makes way for another task, which must not wait.
     handshake = _compute_handshake(token, session) if new else None
-    packed = _bytes(pack(session.run(arguments), [], arguments.lo))
-    where = f"{os.uname().nodename} {os.getpid()}"
-    return packed, None if handshake is None else _bytes(pack(handshake, [], arguments.lo)), where
+    packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
+    process = f"{os.uname().nodename} {os.getpid()}"
+    return packed, None if handshake is None else _to_bytes(pack(handshake, [], arguments.lo)), process
 
 
 def _compute_handshake(token: str, session: Session) -> Outcome | None:
-    """Compute the call's first task; a process that fails to is as one that has not been sent the call."""
+    """Compute the call's first task; if that fails, this process forgets the session and will be sent it again."""
     try:
-        return None if session.first is None else session.run(session.first)
+        return None if session.first is None else _run(session, session.first)
     except BaseException:
         with _lock:
             _sessions.pop(token, None)
         raise
 
 
-def _bytes(packed: Packed) -> Packed:
+def _to_bytes(packed: Packed) -> Packed:
     return packed[0], [bytes(buffer) for buffer in packed[1]]
 
 
-class Session:
-    """One call, as a process knows it that computes some of its tasks."""
-
-    def __init__(self, payload: bytes, index: list[tuple[int, int, bool]]) -> None:
-        self._kernel: Kernel
-        self._numeric_state: NumericState
-        memory = private_copy(payload)
-        self._local = threading.local()
-        self.first: TaskArguments | None
-        self._threads: ThreadCounts
-        self._kernel, self._layouts, self._numeric_state, self._threads, self.first = load(memory, index, _extend_path)
-
-    def run(self, arguments: TaskArguments) -> Outcome:
-        """Compute a task in a context of its own."""
-        return contextvars.copy_context().run(self._run, arguments)
-
-    def _watch(self) -> ThreadWatch:
-        """Each thread of this process watches its own tasks."""
-        if not hasattr(self._local, "watch"):
-            self._local.watch = ThreadWatch()
-        watch: ThreadWatch = self._local.watch
-        return watch
-
-    def _run(self, arguments: TaskArguments) -> Outcome:
-        self._numeric_state.apply_in_context()
-        memory = private_copy(arguments.memory)
-        count = None if arguments.layouts else arguments.hi - arguments.lo
-        runs = [
-            layout.as_given(
-                pickle.loads(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, count)
-            )
-            for (offset, nbytes), layout in zip(arguments.offsets, arguments.layouts or self._layouts, strict=True)
-        ]
-        with floats(self._numeric_state.floats), _limit(self._threads), self._watch() as watch:
-            outcome = self._kernel.run(runs, arguments.lo, arguments.hi)
-        outcome.threaded = watch.busy is True
-        return outcome
+def _run(session: Session, arguments: TaskArguments) -> Outcome:
+    """Compute a task in a context of its own."""
+    return contextvars.copy_context().run(_run_in_context, session, arguments)
 
 
-def _extend_path(path: list[str]) -> None:
-    """Where the caller's modules are, behind what this process has already."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)
+def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
+    session.numeric_state.apply_in_context()
+    lo, hi, offsets, layouts, data = arguments
+    memory = private_copy(data)
+    with floats(session.numeric_state.floats), _limit(session.threads):
+        return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

@@ -23,8 +23,7 @@ from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
-from .handle import WorkerHandle
-from .protocol import INLINE_BYTES
+from .protocol import INLINE_BYTES, Channel
 from .shared_globals import SharedGlobals, restore
 from .shared_memory import create_fd
 
@@ -154,6 +153,38 @@ class Payload(NamedTuple):
                 done = os.pwrite(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
+    def send(self, channels: Iterable[Channel], kind: str, call: int) -> None:
+        """Send it to workers: a small one in a message, a large one in one file for all of them."""
+        # The table of buffers goes behind them: it may be too long for a message.
+        table = pickle.dumps(self.table)
+        nbytes = self.nbytes + len(table)
+        inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
+        fds: list[int] = []
+        try:
+            if inline is None:
+                with DeferredInterrupt():
+                    fds.append(_shared_file(nbytes))
+                self.write(fds[0])
+                os.pwrite(fds[0], table, self.nbytes)
+            for channel in channels:
+                with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
+                    channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
+        finally:
+            with DeferredInterrupt():
+                for fd in fds:
+                    os.close(fd)
+
+
+def _shared_file(nbytes: int) -> int:
+    """Shared memory for a large function."""
+    most = min(file_limit(), memory_limit())
+    if nbytes > most:
+        raise ParwiseError(
+            f"the function and its arguments take {nbytes} bytes, but shared memory may have {most} (ulimit -f and "
+            "the memory limit); map over the large arrays, or open them inside the function from a file"
+        )
+    return create_fd(nbytes)
+
 
 def dump(first: Any, second: Any, share: bool = False) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
@@ -217,36 +248,3 @@ def private_copy(data: bytes) -> memoryview:
     view = memory.data[start : start + len(data)]
     view[:] = data
     return view
-
-
-def send_payload(workers: Iterable[WorkerHandle], kind: str, call: int, payload: Payload) -> None:
-    """Send a payload to workers: a small one in a message, a large one once for all of them."""
-    # The table of buffers goes behind them: it may be too long for a message.
-    table = pickle.dumps(payload.table)
-    nbytes = payload.nbytes + len(table)
-    inline = payload.to_bytes() + table if nbytes <= INLINE_BYTES else None
-    fds: list[int] = []
-    try:
-        if inline is None:
-            with DeferredInterrupt():
-                fds.append(_shared_file(nbytes))
-            payload.write(fds[0])
-            os.pwrite(fds[0], table, payload.nbytes)
-        for worker in workers:
-            with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
-                worker.channel.send(kind, call, payload.nbytes, nbytes, inline, fds=fds)
-    finally:
-        with DeferredInterrupt():
-            for fd in fds:
-                os.close(fd)
-
-
-def _shared_file(nbytes: int) -> int:
-    """Shared memory for a large function."""
-    most = min(file_limit(), memory_limit())
-    if nbytes > most:
-        raise ParwiseError(
-            f"the function and its arguments take {nbytes} bytes, but shared memory may have {most} (ulimit -f and "
-            "the memory limit); map over the large arrays, or open them inside the function from a file"
-        )
-    return create_fd(nbytes)

@@ -1,64 +1,211 @@
-"""The function of one call, ready to be sent to any number of workers."""
+"""One call, as a process that computes some of its tasks knows it: `Session`."""
 
 from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from .._core.kernel import Kernel
+import numpy as np
+
+from .._core.cursor import Cursor
+from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
-from .._system.blas import ThreadCounts
-from .._system.environment import read_numeric_state, read_process_state
+from .._system.blas import ThreadCounts, ThreadWatch
+from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
 from .encoding import pack_error
-from .handle import WorkerHandle
-from .output_capture import read_log_levels
-from .serialization import dump, send_payload
+from .output_capture import LogLevels, read_log_levels
+from .protocol import Channel
+from .serialization import Payload, dump, load
 from .shared_globals import restore
 
-# A function of more bytes than this is not kept by workers for nothing.
+# Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
 
 
-class Session:
-    """The function, what it holds, and the surroundings that it finds.
+class TaskArguments(NamedTuple):
+    """A task and its arguments in memory.
 
-    Parameters
+    Attributes
     ----------
-    call : int
-        A number that tells the calls of a process apart.
-    kernel : Kernel
-    layouts : list of Layout
-        Of arguments, where they are the same for all tasks.
-    threads : int or dict
-        What numerical libraries are to use in workers.
-    share : bool, optional
-        Whether functions find what an initializer has set.
+    lo, hi : int
+        Its elements.
+    offsets : list of (int, int)
+        Byte offset of each argument, and its size in bytes if it is pickled, else 0.
+    layouts : list of Layout, optional
+        None if they are the session's.
+    memory : buffer
     """
 
-    def __init__(
-        self, call: int, kernel: Kernel, layouts: list[Layout], threads: ThreadCounts, share: bool = False
-    ) -> None:
-        self._call = call
-        process_state = read_process_state()
-        body = (kernel, layouts, read_numeric_state(), read_log_levels(), threads)
-        self._payload = dump(process_state, body, share)
+    lo: int
+    hi: int
+    offsets: list[tuple[int, int]]
+    layouts: list[Layout] | None
+    memory: Any
 
-    def send(self, workers: Iterable[WorkerHandle]) -> None:
-        """Send it to workers."""
-        send_payload(workers, "load", self._call, self._payload)
 
-    def take_back(self, workers: Iterable[WorkerHandle]) -> None:
-        """Have workers let go of a large one: it may be long until the next call."""
-        if self._payload.nbytes > LARGE_BYTES:
-            for worker in workers:
-                with contextlib.suppress(OSError):
-                    worker.channel.send("unload")
+class Session(NamedTuple):
+    """The function of one call and the state of the caller that it depends on.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    layouts : list of Layout
+        Layouts of the arguments; empty if they differ from task to task.
+    threads : int or dict
+        Threads of numerical libraries.
+    numeric_state : NumericState
+    log_levels : LogLevels, optional
+    first : TaskArguments, optional
+        The call's first task, which a process of a foreign executor computes as the handshake.
+    """
+
+    kernel: Kernel
+    layouts: list[Layout]
+    threads: ThreadCounts
+    numeric_state: NumericState
+    log_levels: LogLevels | None
+    first: TaskArguments | None
+
+    @classmethod
+    def pack(
+        cls,
+        kernel: Kernel,
+        layouts: list[Layout],
+        threads: ThreadCounts,
+        share: bool = False,
+        *,
+        own_process: bool = True,
+        first: TaskArguments | None = None,
+    ) -> Payload:
+        """Pickle a session, with the state of this process.
+
+        Parameters
+        ----------
+        kernel, layouts, threads, first
+            As the attributes.
+        share : bool, optional
+            True if functions share the globals that an initializer has set.
+        own_process : bool, optional
+            True for parwise's own workers, which take over all of the caller's
+            state; False for a process with other work, which takes over the
+            module path, and for each task the numeric state.
+        """
+        state = read_process_state()
+        levels = read_log_levels() if own_process else None
+        session = cls(kernel, layouts, threads, read_numeric_state(), levels, first)
+        return dump(state if own_process else state.path, session, share)
+
+    @classmethod
+    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], own_process: bool = True) -> Session:
+        """Unpickle a session in the computing process, and take over the caller's state.
+
+        Parameters
+        ----------
+        memory : memoryview
+            Arrays of the session stay in it.
+        table : list
+            `Payload.table`.
+        own_process : bool, optional
+            As for `pack`.
+        """
+        session: Session = load(memory, table, ProcessState.apply if own_process else _extend_path)
+        if own_process:
+            session.numeric_state.apply()
+        if session.log_levels is not None:
+            session.log_levels.apply()
+        return session
+
+    def arguments(
+        self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
+    ) -> list[np.ndarray]:
+        """Rebuild the arguments of a task; arrays are views of `memory`.
+
+        Parameters
+        ----------
+        memory, offsets, layouts
+            As of `TaskArguments`.
+        count : int
+            Elements of the task.
+        """
+        # The session's own layouts have room for the longest task.
+        used = None if layouts else count
+        arguments = []
+        for (offset, nbytes), layout in zip(offsets, layouts or self.layouts, strict=True):
+            array = _unpickle(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, used)
+            arguments.append(layout.as_given(array))
+        return arguments
+
+    def run(
+        self,
+        memory: Any,
+        lo: int,
+        hi: int,
+        offsets: list[tuple[int, int]],
+        layouts: list[Layout] | None,
+        watch: ThreadWatch,
+        cursor: Cursor | None = None,
+        allocate: Allocate = new_memory,
+    ) -> Outcome:
+        """Compute a task.
+
+        Parameters
+        ----------
+        memory, lo, hi, offsets, layouts
+            As of `TaskArguments`.
+        watch : ThreadWatch
+            Of this thread.
+        cursor, allocate
+            As of `Kernel.run`.
+        """
+        try:
+            arguments = self.arguments(memory, offsets, layouts, hi - lo)
+        except Exception as error:
+            return Outcome(None, 0.0, index=lo, error=error)
+        with watch:
+            outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
+        outcome.threaded = watch.busy is True
+        return outcome
+
+
+def _unpickle(data: Any) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        error.add_note("while unpickling the elements in a worker process")
+        raise
+
+
+def _extend_path(path: list[str]) -> None:
+    """Add the caller's module path behind that of this process."""
+    sys.path.extend(folder for folder in path if folder not in sys.path)
+
+
+def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
+    """Make workers release a large session: the next call may come late."""
+    if payload.nbytes > LARGE_BYTES:
+        for channel in channels:
+            with contextlib.suppress(OSError):
+                channel.send("unload")
+
+
+def pack_initializer(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> Payload:
+    """Pickle a pool's initializer, with the state of this process."""
+    return dump(read_process_state(), (initializer, initargs), share=True)
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:
-    """In a worker: make the call, and tell whether it raised nothing, and the result or the packed error."""
+    """Call a submitted function in a worker.
+
+    Returns
+    -------
+    done : bool
+        True if it returned, False if it raised.
+    value : object
+        Its result, or the packed error.
+    """
     try:
         func, args, kwargs = pickle.loads(packed)
         restore()

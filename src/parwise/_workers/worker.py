@@ -16,14 +16,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._core.kernel import Kernel, Outcome
+from .._core.kernel import Outcome
 from .._core.layout import Layout
-from .._system.blas import ThreadCounts, ThreadLimit, ThreadWatch
-from .._system.environment import NumericState, ProcessState
+from .._system.blas import ThreadLimit, ThreadWatch
+from .._system.environment import ProcessState
 from .encoding import pack, pack_error
-from .output_capture import LogLevels, OutputCapture, OutputEvent, pack_events
+from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel
 from .serialization import load, private_copy
+from .session import Session
 from .shared_globals import initialize
 from .shared_memory import Slots, copy_in, lay, map_anonymous, map_private
 
@@ -44,13 +45,14 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     os._exit(0)
 
 
-def _memory_of(nbytes: int, inline: bytes | None, fd: int) -> memoryview:
-    """What came in a message, or in a file beside it."""
+def _read_payload(end: int, nbytes: int, inline: bytes | None, fd: int) -> tuple[memoryview, Any]:
+    """Memory and table of a payload that came in a message, or in a file beside it; the table starts at `end`."""
     if inline is not None:
-        return private_copy(inline)
-    memory = memoryview(map_private(fd, nbytes))
-    os.close(fd)
-    return memory
+        memory = private_copy(inline)
+    else:
+        memory = memoryview(map_private(fd, nbytes))
+        os.close(fd)
+    return memory, pickle.loads(memory[end:])
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
@@ -108,10 +110,7 @@ class Worker:
         self._pending_output: list[OutputEvent] = []
         self._owner = os.getpid()
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
-        self._kernel: Kernel | None = None
-        self._layouts: list[Layout] = []
-        self._threads: ThreadCounts = 1
-        self._call = 0
+        self._session: Session | None = None
         self._stream_free = [True, True]
         # An argument too large for a slot comes in pieces and is put together here.
         self._large = memoryview(b"")
@@ -125,31 +124,27 @@ class Worker:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
 
-    def _on_load(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
-        """Take over a call: its function, and the surroundings of its caller."""
-        self._call, self._kernel = call, None
-        memory = _memory_of(nbytes, inline, fd)
+    def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Take over a call: its function, and the state of its caller."""
+        self._session = None
+        memory, table = _read_payload(end, nbytes, inline, fd)
         try:
-            numeric_state: NumericState
-            levels: LogLevels
-            index = pickle.loads(memory[table:])
-            self._kernel, self._layouts, numeric_state, levels, self._threads = load(memory, index, ProcessState.apply)
-            numeric_state.apply()
-            levels.apply()
+            session = Session.load(memory, table)
             # Looking for libraries takes 2 ms the first time, which no task need wait for.
-            self._limit.set(self._threads)
+            self._limit.set(session.threads)
             # The caller has imported the function's modules itself, and heard them.
             self._capture.drain()
+            self._session = session
         except BaseException as error:
             self._channel.send("load_failed", call, pack_error(error, INLINE_BYTES))
 
-    def _on_initialize(self, call: int, table: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
-        """Run what is to come before all tasks."""
-        memory = _memory_of(nbytes, inline, fd)
+    def _on_initialize(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Run the pool's initializer, before all tasks."""
+        memory, table = _read_payload(end, nbytes, inline, fd)
         self._number = call
         error: BaseException | None = None
         try:
-            initializer, initargs = load(memory, pickle.loads(memory[table:]), ProcessState.apply)
+            initializer, initargs = load(memory, table, ProcessState.apply)
             initialize(initializer, initargs)
         except BaseException as caught:
             error = caught
@@ -161,8 +156,8 @@ class Worker:
         self._number = None
 
     def _on_unload(self) -> None:
-        """Let go of a large function: it may be long until the next call."""
-        self._kernel, self._layouts = None, []
+        """Release a large function: the next call may come late."""
+        self._session = None
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._large = memoryview(map_anonymous(nbytes))
@@ -189,13 +184,14 @@ class Worker:
 
         The caller gives a slot anew only when it has read its last results.
         """
-        if self._kernel is None:  # told already that it could not be loaded
+        session = self._session
+        if session is None:  # the caller knows already that it could not be loaded
             return
         memory = self._slots.inputs[slot] if slot >= 0 else self._large
         self._large = memoryview(b"")
-        self._limit.set(self._threads)
+        self._limit.set(session.threads)
         self._number = number
-        outcome, kept = self._compute(self._kernel, memory, lo, hi, slot, offsets, layouts)
+        outcome, kept = self._compute(session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
             _end_child(outcome.error)
         if kept and slot >= 0:
@@ -225,7 +221,7 @@ class Worker:
 
     def _compute(
         self,
-        kernel: Kernel,
+        session: Session,
         memory: memoryview,
         lo: int,
         hi: int,
@@ -233,25 +229,12 @@ class Worker:
         offsets: list[tuple[int, int]],
         layouts: list[Layout] | None,
     ) -> tuple[Outcome, bool]:
-        """The outcome, and whether the function kept a view of its argument."""
+        """The outcome; and True if the function kept a view of its argument."""
         # Every view that the function gets has this array for its base.
         root = np.frombuffer(memory, np.uint8)
-        count = None if layouts else hi - lo
-        runs = []
-        for (offset, nbytes), layout in zip(offsets, layouts or self._layouts, strict=True):
-            if nbytes:  # objects come pickled
-                try:
-                    runs.append(layout.as_given(pickle.loads(memory[offset : offset + nbytes])))
-                except Exception as error:
-                    error.add_note("while unpickling the elements in a worker process")
-                    return Outcome(None, 0.0, index=lo, error=error), False
-            else:
-                runs.append(layout.as_given(layout.view(root, offset, count)))
-        self._slots.cursor.slot = slot
-        with self._watch:
-            outcome = kernel.run(runs, lo, hi, self._slots.cursor, self._allocator(slot))
-        outcome.threaded = self._watch.busy is True
-        runs.clear()
+        cursor = self._slots.cursor
+        cursor.slot = slot
+        outcome = session.run(root, lo, hi, offsets, layouts, self._watch, cursor, self._allocator(slot))
         return outcome, outcome.error is None and sys.getrefcount(root) > 2
 
     def _allocator(self, slot: int) -> Any:

@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from .._system.interpreter import DeferredInterrupt
@@ -22,6 +21,7 @@ from ..errors import ParwiseError
 from .fork_server import start
 from .handle import WorkerHandle
 from .protocol import Channel
+from .serialization import Payload
 from .shared_memory import SLOT_BYTES, segment_bytes
 
 # All slots together take at most this part of the memory.
@@ -44,15 +44,15 @@ class WorkerPool:
     variables : dict, optional
         Environment variables that the workers' interpreter starts with, beside
         this process's own.
-    initializer : callable, optional
-        Gets the link of each new worker, to send it what comes before all else.
+    initializer : Payload, optional
+        Of `pack_initializer`; each new worker runs it before any task.
     """
 
     def __init__(
         self,
         slot_bytes: int | None = None,
         variables: dict[str, str] | None = None,
-        initializer: Callable[[WorkerHandle], None] | None = None,
+        initializer: Payload | None = None,
     ) -> None:
         self._given_slot_bytes = slot_bytes
         self._variables = variables or {}
@@ -198,7 +198,7 @@ class WorkerPool:
                 self.drop(worker)
                 raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
             if self._initializer is not None:
-                self._initializer(worker)
+                self._initializer.send([worker.channel], "initialize", 0)
             worker.channel.sock.setblocking(False)
             assert self._poll is not None
             self._poll.register(worker.channel, select.EPOLLIN)

@@ -1,1 +1,1 @@
-"""Private: what `parwise.xarray` registers as `.par` is implemented here."""
+"""Private: the implementation of the accessor `.par`, which `parwise.xarray` registers."""

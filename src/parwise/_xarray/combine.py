@@ -1,4 +1,4 @@
-"""Labelled results of all elements put together, as `xarray.concat` of the loop's does."""
+"""Labelled results of all elements, combined as `xarray.concat` would."""
 
 from __future__ import annotations
 
@@ -12,41 +12,52 @@ from .labels import coords_within
 from .slices import BareResult
 
 
-def combined(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
-    """Put the results of all elements together.
+def combine(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
+    """Combine the results of all elements.
 
     Parameters
     ----------
     boxes : ndarray of Boxed or None
-        None stands for a gap.
+        The results. None is a gap.
     array : DataArray
-        What was mapped over.
+        The mapped array.
     dims : tuple of hashable
-        The mapped dimensions, one per axis of `boxes`.
-    keep_attrs : bool or str
+        The mapped dimensions, one for each axis of `boxes`.
+    keep_attrs : bool, str or callable
+        As `combine_attrs` of xarray; True is "override", and False "drop".
+
+    Returns
+    -------
+    DataArray
+        Dimensions that the array has are in its order, and new ones follow.
+
+    Raises
+    ------
+    ValueError
+        If dimensions or coordinates of results differ.
     """
     values = [None if box is None else box.value for box in boxes.ravel().tolist()]
-    whole = _stacked(values, boxes.shape, array, dims, keep_attrs)
-    if whole is None:
-        whole = _concatenated(values, boxes.shape, array, dims, keep_attrs)
-    order = [dim for dim in array.dims if dim in whole.dims]
-    order += [dim for dim in whole.dims if dim not in order]
-    return whole.transpose(*order, transpose_coords=False)
+    result = _stack(values, boxes.shape, array, dims, keep_attrs)
+    if result is None:
+        result = _concat_all(values, boxes.shape, array, dims, keep_attrs)
+    order = [dim for dim in array.dims if dim in result.dims]
+    order += [dim for dim in result.dims if dim not in order]
+    return result.transpose(*order, transpose_coords=False)
 
 
-def _stacked(
+def _stack(
     values: list[Any], shape: tuple[int, ...], array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any
 ) -> xr.DataArray | None:
-    """The whole at once, where results are alike and their coordinates those of their slices."""
+    """All results stacked at once; None unless they are alike and have coordinates of the array only."""
     first = values[0]
     if not all(isinstance(one, BareResult) for one in values) or keep_attrs not in (True, False, "override", "drop"):
         return None
-    look = first.look
-    if any(one.look != look for one in values) or set(dims) & set(first.dims) or first.data.dtype.hasobject:
+    form = first.form
+    if any(one.form != form for one in values) or set(dims) & set(first.dims) or first.data.dtype.hasobject:
         return None
     variables = {}
-    for name in first.names:
-        variable = _whole_coordinate(array, name, dims)
+    for name in first.coord_names:
+        variable = _stack_coord(array, name, dims)
         if variable is None:
             return None
         variables[name] = variable
@@ -57,62 +68,65 @@ def _stacked(
     data = data.reshape(*shape, *data.shape[1:])
     attrs = first.attrs if keep_attrs in (True, "override") else None
     coords = xr.Coordinates(variables, indexes)
-    whole = xr.DataArray(data, coords, (*dims, *first.dims), name=first.name, attrs=attrs)
-    whole.encoding = dict(first.encoding)
-    return whole
+    result = xr.DataArray(data, coords, (*dims, *first.dims), name=first.name, attrs=attrs)
+    result.encoding = dict(first.encoding)
+    return result
 
 
-def _whole_coordinate(array: xr.DataArray, name: Hashable, dims: tuple[Hashable, ...]) -> xr.Variable | None:
-    """What the slices of a coordinate are put together to: one slice, along dimensions where all are equal."""
+def _stack_coord(array: xr.DataArray, name: Hashable, dims: tuple[Hashable, ...]) -> xr.Variable | None:
+    """The variable that `xarray.concat` makes of the slices of a coordinate; None if this function cannot tell.
+
+    `xarray.concat` keeps one slice along dimensions where all are equal.
+    """
     variable: xr.Variable = array.coords[name].variable
-    lead = [dim for dim in dims if dim in variable.dims]
-    if name in array.xindexes or not lead:
+    mapped = [dim for dim in dims if dim in variable.dims]
+    if name in array.xindexes or not mapped:
         return variable
-    rest = [dim for dim in variable.dims if dim not in lead]
-    if name in dims or (len(lead) > 1 and rest):
+    rest = [dim for dim in variable.dims if dim not in mapped]
+    if name in dims or (len(mapped) > 1 and rest):
         return None
-    variable = variable.compute().transpose(*lead, *rest)
-    for dim in reversed(lead):
+    variable = variable.compute().transpose(*mapped, *rest)
+    for dim in reversed(mapped):
         one = variable.isel({dim: slice(0, 1)})
         if variable.equals(one.isel({dim: np.zeros(variable.sizes[dim], int)})):
             variable = variable.isel({dim: 0})
     return variable
 
 
-def _concatenated(
+def _concat_all(
     values: list[Any], shape: tuple[int, ...], array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any
 ) -> xr.DataArray:
-    """One result after another, as the loop does it."""
-    for at, one in enumerate(values):
+    """All results concatenated along one mapped dimension after another, the last one first."""
+    for number, one in enumerate(values):
         if isinstance(one, BareResult):
-            where = dict(zip(dims, map(int, np.unravel_index(at, shape)), strict=True))
-            values[at] = one.opened(array.isel(where))
+            indexers = dict(zip(dims, map(int, np.unravel_index(number, shape)), strict=True))
+            values[number] = one.to_dataarray(array.isel(indexers))
     _check_alike(values, shape, dims)
     first = next(one for one in values if one is not None)
-    for at, one in enumerate(values):
+    for number, one in enumerate(values):
         if one is None:
-            where = dict(zip(dims, map(int, np.unravel_index(at, shape)), strict=True))
-            values[at] = _gap(first, array, where)
+            indexers = dict(zip(dims, map(int, np.unravel_index(number, shape)), strict=True))
+            values[number] = _gap(first, array, indexers)
     for dim, length in zip(reversed(dims), reversed(shape), strict=True):
-        values = [_concat(values[at : at + length], dim, keep_attrs) for at in range(0, len(values), length)]
-    whole: xr.DataArray = values[0]
-    for dim in dims:  # labels of several levels have come back as tuples
+        values = [_concat(values[start : start + length], dim, keep_attrs) for start in range(0, len(values), length)]
+    result: xr.DataArray = values[0]
+    for dim in dims:  # concat turns the labels of a multi-index into tuples
         levels = list(array.xindexes.get_all_coords(dim)) if dim in array.xindexes else []
-        if len(levels) > 1 and all(name in whole.coords for name in levels):
-            own = coords_within(array, [dim], [name for name in array.coords if name not in levels])
-            whole = whole.drop_vars(levels).assign_coords(own)
-    return whole
+        if len(levels) > 1 and all(name in result.coords for name in levels):
+            coords = coords_within(array, [dim], [name for name in array.coords if name not in levels])
+            result = result.drop_vars(levels).assign_coords(coords)
+    return result
 
 
-def _gap(like: xr.DataArray, array: xr.DataArray, where: dict[Hashable, int]) -> xr.DataArray:
-    """NaN in place of a result, with the labels of its element."""
-    own = array.coords.to_dataset().isel(where, missing_dims="ignore").coords
+def _gap(like: xr.DataArray, array: xr.DataArray, indexers: dict[Hashable, int]) -> xr.DataArray:
+    """A result of NaN for a gap, with the shape of `like` and the coordinates of its own element."""
+    coords = array.coords.to_dataset().isel(indexers, missing_dims="ignore").coords
     gap = like.where(False)
-    return gap.assign_coords({name: own[name] for name in gap.coords if name in own})
+    return gap.assign_coords({name: coords[name] for name in gap.coords if name in coords})
 
 
 def _concat(values: list[Any], dim: Hashable, keep_attrs: Any) -> Any:
-    """`xarray.concat` of results that agree in their dimensions and indexes."""
+    """`xarray.concat` of results whose dimensions and indexes agree."""
     attrs = {True: "override", False: "drop"}.get(keep_attrs, keep_attrs)
     try:
         return xr.concat(values, dim, coords="different", compat="equals", join="exact", combine_attrs=attrs)
@@ -123,26 +137,27 @@ def _concat(values: list[Any], dim: Hashable, keep_attrs: Any) -> Any:
         ) from error
 
 
-def _check_alike(values: list[Any], shape: tuple[int, ...], mapped: tuple[Hashable, ...]) -> None:
-    """Whether results agree in what `xarray.concat` would make agree."""
+def _check_alike(values: list[Any], shape: tuple[int, ...], mapped_dims: tuple[Hashable, ...]) -> None:
+    """Raise a ValueError for results whose differences `xarray.concat` would hide by broadcasting or filling."""
     first: tuple[int, Any] | None = None
-    for at, one in enumerate(values):
+    for number, one in enumerate(values):
         if one is None:
             continue
-        look = {
-            "dimensions": {dim: n for dim, n in one.sizes.items() if dim not in mapped},
+        properties = {
+            "dimensions": {dim: n for dim, n in one.sizes.items() if dim not in mapped_dims},
             "coordinates": sorted(one.coords, key=str),
         }
-        first = first or (at, look)
-        for what, mine in first[1].items():
-            if mine != look[what]:
-                here, there = (_element(k, shape) for k in (first[0], at))
+        first = first or (number, properties)
+        for name, expected in first[1].items():
+            if expected != properties[name]:
+                first_index, index = (_index(k, shape) for k in (first[0], number))
                 raise ValueError(
-                    f"results differ in {what}: {mine} of element {here}, {look[what]} of element {there}; "
-                    "with as_xarray=True all must have the same dimensions and coordinates"
+                    f"results differ in {name}: {expected} of element {first_index}, {properties[name]} of element "
+                    f"{index}; with as_xarray=True all must have the same dimensions and coordinates"
                 )
 
 
-def _element(number: int, shape: tuple[int, ...]) -> Any:
+def _index(number: int, shape: tuple[int, ...]) -> Any:
+    """Index of an element, an int for one mapped dimension."""
     index = tuple(map(int, np.unravel_index(number, shape)))
     return index[0] if len(index) == 1 else index

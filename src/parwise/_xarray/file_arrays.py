@@ -1,4 +1,4 @@
-"""The data of a DataArray, as parwise maps over it: in memory, in a file, or in Dask's blocks."""
+"""Arrays in files: reads that run ahead, rolling views; and the data of a DataArray with its axes in some order."""
 
 from __future__ import annotations
 
@@ -10,160 +10,174 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 
-#: What is read of a file at once: a second of reading and unpacking where that is slow.
-BAND_BYTES = 2**25
-#: Windows of single pixels are asked for map by map: as many times a window's maps are kept, so that few are read
-#: twice, up to that size.
-WINDOWS_KEPT = 4
-MOST_BYTES = 2**28
+#: Bytes of one read from a file: a second of reading and unpacking where that is slow.
+READ_BYTES = 2**25
+#: Rolling windows of single pixels need the same maps for each pixel. A reader then keeps the maps of so many windows,
+#: up to `MAX_READ_BYTES`, and few maps are read twice.
+KEPT_WINDOWS = 4
+MAX_READ_BYTES = 2**28
 
-#: Where a part lies: a slice along each axis, from 0 on, without steps.
+#: A region of an array: along each axis a slice with non-negative bounds and without a step.
 Region: TypeAlias = tuple[slice, ...]
 
 
 class ReadAhead:
-    """A variable of a file, of which parts are read: more than is asked for, as what follows is asked for next.
+    """A reader for a variable in a file, which reads more than one task needs and keeps it for the next tasks.
 
-    Files are often stored and compressed in chunks of which a task needs little:
-    one pixel of each of many maps, say. Without this each task would read all
-    of those chunks again.
+    Files are often stored and compressed in chunks of which one task needs
+    little: one pixel of each of many maps, say. Without the reader each task
+    would read all of these chunks again.
 
     Parameters
     ----------
     variable : xarray.Variable
-    lead : sequence of hashable
-        The dimensions along which parts follow each other, the fastest last.
-    again : int, optional
-        So many rows along the slowest of them are asked for again and again.
+    dims : sequence of hashable
+        Dimensions along which consecutive tasks advance, the fastest last.
+    window : int, optional
+        Number of consecutive indices along the first of `dims` that each task
+        reads: the length of a rolling window, or 1.
+
+    Attributes
+    ----------
+    shape, dtype
+        As of the variable.
+    memory_strides : None
+        The function is to see contiguous elements.
     """
 
-    read_strides: tuple[int, ...] | None = None
+    memory_strides: tuple[int, ...] | None = None
 
-    def __init__(self, variable: xr.Variable, lead: Sequence[Hashable], again: int = 1) -> None:
-        self._variable, self._again = variable, again
-        self._lead = [variable.dims.index(dim) for dim in lead]
-        wanted = WINDOWS_KEPT * again * _row_bytes(variable, lead[0]) if again > 1 else 0
-        self._nbytes = max(BAND_BYTES, min(wanted, MOST_BYTES))
+    def __init__(self, variable: xr.Variable, dims: Sequence[Hashable], window: int = 1) -> None:
+        self._variable, self._window = variable, window
+        self._axes = [variable.dims.index(dim) for dim in dims]
+        wanted = KEPT_WINDOWS * window * _row_bytes(variable, dims[0]) if window > 1 else 0
+        self._nbytes = max(READ_BYTES, min(wanted, MAX_READ_BYTES))
         self.shape, self.dtype = variable.shape, np.dtype(variable.dtype)
         self._lock = threading.Lock()
-        self._box: Region = ()
+        self._kept_region: Region = ()
         self._kept: np.ndarray | None = None
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return type(self), (self._variable, [self._variable.dims[axis] for axis in self._lead], self._again)
+        return type(self), (self._variable, [self._variable.dims[axis] for axis in self._axes], self._window)
 
-    def read(self, box: Region) -> np.ndarray:
-        """What lies in a box, perhaps in memory that is read again: nobody may write to it."""
+    def read(self, region: Region) -> np.ndarray:
+        """Data of a region, perhaps as a view of kept memory: do not write to it."""
         with self._lock:
             kept = self._kept
-            if kept is None or not _within(box, self._box):
-                if kept is not None and self._is_behind(box):  # something is looked at once more
-                    return self._load(box)
-                del kept  # before there is another
-                kept = self._advance(self._more(box))
-            return kept[_seen_from(self._box, box)]
+            if kept is None or not _contains(self._kept_region, region):
+                if kept is not None and self._precedes_kept(region):  # an element that is computed again
+                    return self._load(region)
+                del kept  # frees its memory before the next read
+                kept = self._advance(self._extend(region))
+            return kept[_relative(region, self._kept_region)]
 
-    def _advance(self, box: Region) -> np.ndarray:
-        """Keep what lies in a box, and read only what is not kept already."""
-        kept, old = self._kept, self._box
+    def _advance(self, region: Region) -> np.ndarray:
+        """Keep a region, of which only the data that is not kept yet is read."""
+        kept, old = self._kept, self._kept_region
         self._kept = None
-        changed = [axis for axis, (a, b) in enumerate(zip(old, box, strict=False)) if a != b]
-        if kept is not None and len(changed) == 1 and old[changed[0]].stop > box[changed[0]].start:
+        changed = [axis for axis, (a, b) in enumerate(zip(old, region, strict=False)) if a != b]
+        if kept is not None and len(changed) == 1 and old[changed[0]].stop > region[changed[0]].start:
             (axis,) = changed
-            known, rest = list(box), list(box)
-            known[axis] = slice(box[axis].start, old[axis].stop)
-            rest[axis] = slice(old[axis].stop, box[axis].stop)
-            tail = kept[_seen_from(old, tuple(known))]
-            made = np.concatenate([tail, self._load(tuple(rest))], axis)
+            known, rest = list(region), list(region)
+            known[axis] = slice(region[axis].start, old[axis].stop)
+            rest[axis] = slice(old[axis].stop, region[axis].stop)
+            tail = kept[_relative(tuple(known), old)]
+            data = np.concatenate([tail, self._load(tuple(rest))], axis)
         else:
             del kept
-            made = self._load(box)
-        self._kept, self._box = made, box
-        return made
+            data = self._load(region)
+        self._kept, self._kept_region = data, region
+        return data
 
-    def _is_behind(self, box: Region) -> bool:
-        """Whether a box lies before what is kept, in the order in which parts are asked for."""
-        return [box[axis].start for axis in self._lead] < [self._box[axis].start for axis in self._lead]
+    def _precedes_kept(self, region: Region) -> bool:
+        """Return True if tasks come to a region earlier than to the kept one."""
+        return [region[axis].start for axis in self._axes] < [self._kept_region[axis].start for axis in self._axes]
 
-    def _more(self, box: Region) -> Region:
-        """A box and what follows it."""
-        lengths = [part.stop - part.start for part in box]
-        whole = list(box)
-        for axis in reversed(self._lead):
-            row = self.dtype.itemsize * math.prod(lengths[:axis] + lengths[axis + 1 :])
-            most = max(lengths[axis], self._nbytes // max(1, row))
-            if most < self.shape[axis]:
-                stop = min(self.shape[axis], box[axis].start + most)
-                whole[axis] = slice(box[axis].start, stop)
+    def _extend(self, region: Region) -> Region:
+        """A region of the size of one read: the given one and those that follow it."""
+        lengths = [part.stop - part.start for part in region]
+        extended = list(region)
+        for axis in reversed(self._axes):
+            row_bytes = self.dtype.itemsize * math.prod(lengths[:axis] + lengths[axis + 1 :])
+            length = max(lengths[axis], self._nbytes // max(1, row_bytes))
+            if length < self.shape[axis]:
+                stop = min(self.shape[axis], region[axis].start + length)
+                extended[axis] = slice(region[axis].start, stop)
                 break
-            whole[axis], lengths[axis] = slice(0, self.shape[axis]), self.shape[axis]
-        return tuple(whole)
+            extended[axis], lengths[axis] = slice(0, self.shape[axis]), self.shape[axis]
+        return tuple(extended)
 
-    def _load(self, box: Region) -> np.ndarray:
-        part: xr.Variable = self._variable[dict(zip(self._variable.dims, box, strict=True))]
+    def _load(self, region: Region) -> np.ndarray:
+        part: xr.Variable = self._variable[dict(zip(self._variable.dims, region, strict=True))]
         return part.to_numpy()
 
 
-def _within(box: Region, other: Region) -> bool:
-    return all(b.start <= a.start and a.stop <= b.stop for a, b in zip(box, other, strict=True))
+def _contains(outer: Region, inner: Region) -> bool:
+    return all(b.start <= a.start and a.stop <= b.stop for a, b in zip(inner, outer, strict=True))
 
 
-def _seen_from(outer: Region, inner: Region) -> Region:
-    return tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True))
+def _relative(region: Region, outer: Region) -> Region:
+    """A region of an array as a region of the data of `outer`."""
+    return tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, region, strict=True))
 
 
 class RollingView:
-    """The rolling windows of a variable of a file, of which parts are read with their neighbours.
-
-    It is a duck array, so that a DataArray can hold it.
+    """Rolling windows over a variable in a file: a duck array, which a DataArray can hold.
 
     Parameters
     ----------
-    band : ReadAhead
+    reader : ReadAhead
     axes : sequence of int
-        Those that windows roll along; the windows' own axes follow all others.
-    sizes, befores : sequence of int
-        How long windows are, and how many labels they have before their own.
-    like : ndarray
-        A window as xarray makes it, whose first number stands beyond the variable.
+        Axes along which windows roll. The windows' own axes are the last ones.
+    sizes, offsets : sequence of int
+        Along each of `axes` the length of a window, and how many labels it has
+        before its own.
+    example : ndarray
+        A window that xarray made of an array of this dtype. Its first value is
+        the fill value; it is writable where xarray copies windows.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        As of the array that `construct` makes of a variable in memory.
     """
 
     def __init__(
-        self, band: ReadAhead, axes: Sequence[int], sizes: Sequence[int], befores: Sequence[int], like: np.ndarray
+        self, reader: ReadAhead, axes: Sequence[int], sizes: Sequence[int], offsets: Sequence[int], example: np.ndarray
     ) -> None:
-        self._band, self._axes, self._sizes, self._befores = band, axes, sizes, befores
-        self._fill, self._copied = like.flat[0], like.flags.writeable
-        self.shape, self.dtype = (*band.shape, *sizes), like.dtype
+        self._reader, self._axes, self._sizes, self._offsets = reader, axes, sizes, offsets
+        self._fill_value, self._copied = example.flat[0], example.flags.writeable
+        self.shape, self.dtype = (*reader.shape, *sizes), example.dtype
         self.ndim = len(self.shape)
 
     @property
-    def read_strides(self) -> tuple[int, ...] | None:
-        """Strides that xarray's own windows have, of the variable in memory; None for dates, which it copies."""
+    def memory_strides(self) -> tuple[int, ...] | None:
+        """Strides in bytes of xarray's windows over the variable in memory; None for dates, which xarray copies."""
         if self._copied:
             return None
-        lengths = list(self._band.shape)
+        lengths = list(self._reader.shape)
         for axis, size in zip(self._axes, self._sizes, strict=True):
             lengths[axis] += size - 1
         strides = [self.dtype.itemsize * math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
         return (*strides, *(strides[axis] for axis in self._axes))
 
-    def read(self, box: Region) -> np.ndarray:
-        """What lies in a box."""
-        depth = len(self._band.shape)
-        inner, lengths, places = (
-            list(box[:depth]),
-            [part.stop - part.start for part in box[:depth]],
-            [slice(None)] * depth,
+    def read(self, region: Region) -> np.ndarray:
+        """Data of a region, with fill values beyond the ends of the variable."""
+        ndim = len(self._reader.shape)
+        inner, lengths, target = (
+            list(region[:ndim]),
+            [part.stop - part.start for part in region[:ndim]],
+            [slice(None)] * ndim,
         )
-        for axis, size, before in zip(self._axes, self._sizes, self._befores, strict=True):
-            first, length = box[axis].start - before, lengths[axis] + size - 1
-            inner[axis] = slice(max(0, first), max(0, min(self._band.shape[axis], first + length)))
-            places[axis] = slice(inner[axis].start - first, inner[axis].stop - first)
+        for axis, size, offset in zip(self._axes, self._sizes, self._offsets, strict=True):
+            first, length = region[axis].start - offset, lengths[axis] + size - 1
+            inner[axis] = slice(max(0, first), max(0, min(self._reader.shape[axis], first + length)))
+            target[axis] = slice(inner[axis].start - first, inner[axis].stop - first)
             lengths[axis] = length
-        padded = np.full(lengths, self._fill, self.dtype)
-        padded[tuple(places)] = self._band.read(tuple(inner))
+        padded = np.full(lengths, self._fill_value, self.dtype)
+        padded[tuple(target)] = self._reader.read(tuple(inner))
         windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(self._sizes), tuple(self._axes))
-        cut: np.ndarray = windows[(slice(None),) * depth + box[depth:]]
+        cut: np.ndarray = windows[(slice(None),) * ndim + region[ndim:]]
         return cut
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -182,63 +196,84 @@ class RollingView:
 
 
 class FileArray:
-    """An array that is read part by part, as parwise maps over it.
+    """A transposed view of an array in a file, read region by region.
 
     Parameters
     ----------
     source : ReadAhead or RollingView
     order : sequence of int
-        Its axes, in the order that they are to have.
+        Axes of the source, in the order in which the view has them.
 
     Attributes
     ----------
     shape, dtype
-    read_strides : tuple of int or None
-        Strides that the function is to see, if they are not those of what is read.
+    memory_strides : tuple of int or None
+        Strides in bytes that the array would have in memory, and elements with
+        it. None for contiguous elements.
     """
 
     def __init__(self, source: ReadAhead | RollingView, order: Sequence[int]) -> None:
         self._source, self._order = source, list(order)
         self.shape = tuple(source.shape[k] for k in order)
         self.dtype = source.dtype
-        self.read_strides = None if source.read_strides is None else tuple(source.read_strides[k] for k in order)
+        strides = source.memory_strides
+        self.memory_strides = None if strides is None else tuple(strides[k] for k in order)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a box; slices only."""
-        box = [slice(0, n) for n in self._source.shape]
+        """Read a region, given by slices."""
+        region = [slice(0, n) for n in self._source.shape]
         for axis, part in zip(self._order, key if isinstance(key, tuple) else (key,), strict=False):
             start, stop, _ = part.indices(self._source.shape[axis])
-            box[axis] = slice(start, max(start, stop))
-        return self._source.read(tuple(box)).transpose(self._order)
+            region[axis] = slice(start, max(start, stop))
+        return self._source.read(tuple(region)).transpose(self._order)
 
 
-def rows_at_once(array: xr.DataArray, dim: Hashable) -> int:
-    """How many indices along a dimension are read at once."""
-    return max(1, BAND_BYTES // max(1, _row_bytes(array.variable, dim)))
+def rows_per_read(array: xr.DataArray, dim: Hashable) -> int:
+    """Number of indices along a dimension that make one read of `READ_BYTES`."""
+    return max(1, READ_BYTES // max(1, _row_bytes(array.variable, dim)))
 
 
 def _row_bytes(variable: xr.Variable, dim: Hashable) -> int:
+    """Bytes of one index along a dimension."""
     return int(variable.nbytes) // max(1, int(variable.sizes[dim]))
 
 
 def is_dask(array: xr.DataArray) -> bool:
-    """Whether the data is lazy and in blocks."""
+    """Return True if the data is a Dask array."""
     return array.chunks is not None
 
 
 def is_file(array: xr.DataArray) -> bool:
-    """Whether the data is in a file, and was not read yet."""
+    """Return True if the data is in a file and was not read yet."""
     variable = array.variable
-    # xarray has no public way to ask; both names are as old as its lazy arrays.
+    # xarray has no public way to ask. Both names are as old as its lazy arrays.
     return not variable._in_memory and hasattr(variable._data, "get_duck_array")
 
 
-def source_of(array: xr.DataArray, order: Sequence[int], lead: Sequence[Hashable]) -> Any:
-    """The data with its axes in `order`, nothing copied or read; it is mapped along the dimensions `lead`."""
+def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Hashable]) -> Any:
+    """The data of a DataArray with its axes in some order: a view, of which nothing is copied or read.
+
+    Parameters
+    ----------
+    array : DataArray
+    order : sequence of int
+        Axes of the array, in the order in which the result has them.
+    dims : sequence of hashable
+        The mapped dimensions.
+
+    Returns
+    -------
+    ndarray, dask.array.Array or FileArray
+
+    Raises
+    ------
+    TypeError
+        For another duck array.
+    """
     if isinstance(array.variable._data, RollingView):
         return FileArray(array.variable._data, order)
     if is_file(array):
-        return FileArray(ReadAhead(array.variable, lead), order)
+        return FileArray(ReadAhead(array.variable, dims), order)
     data = array.data
     if is_dask(array):
         return data.transpose(order)
@@ -251,15 +286,15 @@ def source_of(array: xr.DataArray, order: Sequence[int], lead: Sequence[Hashable
     return np.asarray(data).transpose(order)
 
 
-def order_with(ndim: int, sources: Sequence[int], places: Sequence[int]) -> list[int]:
-    """The order of axes that brings the axes `sources` to `places`, as `numpy.moveaxis` does.
+def moveaxis_order(ndim: int, source: Sequence[int], destination: Sequence[int]) -> list[int]:
+    """Order of axes of the array that ``numpy.moveaxis(array, source, destination)`` returns.
 
     Examples
     --------
-    >>> order_with(3, [2], [0]), order_with(3, [0, 1], [2, 1])
+    >>> moveaxis_order(3, [2], [0]), moveaxis_order(3, [0, 1], [2, 1])
     ([2, 0, 1], [2, 1, 0])
     """
-    order = [axis for axis in range(ndim) if axis not in sources]
-    for place, source in sorted(zip(places, sources, strict=True)):
-        order.insert(place, source)
+    order = [axis for axis in range(ndim) if axis not in source]
+    for place, axis in sorted(zip(destination, source, strict=True)):
+        order.insert(place, axis)
     return order

@@ -1,11 +1,11 @@
-"""The parts of a whole that a groupby makes, one by one, and how they travel."""
+"""Groups of a DataArray or Dataset: made one by one, and sent to workers without the data of all others."""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -13,40 +13,40 @@ import xarray as xr
 from .._core.input_array import InputArray
 from .._workers.serialization import dump, load, private_copy
 
-# What it takes on both sides to hand a part to a worker, and a result back. For 10 rows that was 0.3 ms, for 10 MB
-# 25 ms and half as much again for a result of that size; and to make the part here 0.1 ms and 8 ms.
-GROUP_SECONDS = 0.3e-3
-GROUP_BYTE_SECONDS = 3e-9
-GROUPS_OF_TIME = 3
-# What a worker takes to import xarray for its first part.
+# Estimated seconds to send a group to a worker and its result back, on both sides together. Measured: 0.3 ms for 10
+# rows; 25 ms for 10 MB, and half as much again for a result of that size. To make the group here took 0.1 ms and 8 ms.
+TRANSFER_SECONDS = 0.3e-3
+TRANSFER_SECONDS_PER_BYTE = 3e-9
+TRANSFER_PER_SELECTION = 3
+# Seconds in which a worker imports xarray for its first group.
 IMPORT_SECONDS = 0.5
 
-#: Where a part lies: along one dimension, a list of indices or a slice.
-Where = Mapping[Hashable, Any]
+#: Where a group lies: by dimension, a list of indices or a slice, as for `isel`.
+Indexers: TypeAlias = Mapping[Hashable, Any]
 
 
-def wheres_of(by: Any) -> list[Where]:
-    """Where the groups of a groupby lie, in the order in which xarray's own loop takes them."""
-    shadow = copy.copy(by)
-    shadow._obj = _Asked()
-    return list(shadow._iter_grouped())
+def group_indexers(groupby: Any) -> list[Indexers]:
+    """The indexers of all groups of a groupby, in the order of xarray's own loop."""
+    groupby = copy.copy(groupby)
+    groupby._obj = _IndexerSource()
+    return list(groupby._iter_grouped())
 
 
-class _Asked:
-    """Gives what it is asked for."""
+class _IndexerSource:
+    """Takes the place of the object that is grouped; `isel` returns the indexers themselves."""
 
-    def isel(self, where: Where) -> Where:
-        return where
+    def isel(self, indexers: Indexers) -> Indexers:
+        return indexers
 
 
 class GroupedData:
-    """A DataArray or Dataset, and its parts, which a function may write to.
+    """A DataArray or Dataset and its groups, to which a function may write.
 
     Parameters
     ----------
-    whole : DataArray or Dataset
-    wheres : sequence of dict
-        One at least, all along the same dimension.
+    obj : DataArray or Dataset
+    indexers : sequence of dict
+        Where the groups lie: at least one group, all along the same dimension.
 
     Attributes
     ----------
@@ -54,172 +54,190 @@ class GroupedData:
         That dimension.
     """
 
-    def __init__(self, whole: Any, wheres: Sequence[Where]) -> None:
-        self._whole, self._wheres = whole, wheres
-        self._taken, self._seconds = 0, 0.0
-        (self.dim,) = wheres[0]
-        data = whole.data_vars if isinstance(whole, xr.Dataset) else {None: whole}
-        # Whether all is in memory and cut by each group: a list of indices makes a copy of that by itself.
-        self._plain = all(
+    def __init__(self, obj: Any, indexers: Sequence[Indexers]) -> None:
+        self._obj, self._indexers = obj, indexers
+        # Number of groups made in this process, and seconds for all of them.
+        self._made, self._seconds = 0, 0.0
+        (self.dim,) = indexers[0]
+        variables = obj.data_vars if isinstance(obj, xr.Dataset) else {None: obj}
+        # True if all data is in memory and has the dimension: selection by a list of indices then copies all of it.
+        self._selection_copies = all(
             one._in_memory and (self.dim in one.dims or isinstance(one, xr.IndexVariable))
-            for one in _variables(whole).values()
+            for one in _variables(obj).values()
         )
-        self._moving: dict[Hashable, xr.Variable] = {n: x.variable for n, x in data.items() if self.dim in x.dims}
+        # Variables of which each group has a part. All others are sent once, in the `CommonData`.
+        self._selected: dict[Hashable, xr.Variable] = {
+            name: one.variable for name, one in variables.items() if self.dim in one.dims
+        }
 
-    def part(self, number: int) -> Any:
-        """One part, in memory of its own."""
+    def group(self, number: int) -> Any:
+        """Make one group, in memory of its own."""
         start = time.perf_counter()
-        where = self._wheres[number]
-        part = self._whole.isel(where)
-        if not self._plain or isinstance(where[self.dim], slice):
-            part = _private(loaded(part), self._whole, where)
-        self._taken += 1
+        indexers = self._indexers[number]
+        group = self._obj.isel(indexers)
+        if not self._selection_copies or isinstance(indexers[self.dim], slice):
+            group = _unshared(loaded(group), self._obj, indexers)
+        self._made += 1
         self._seconds += time.perf_counter() - start
-        return part
+        return group
 
     def transfer_seconds(self) -> float:
-        """Seconds that it takes to hand a part to a worker: a guess, and then by what it takes to make one here."""
-        nbytes = sum(one.nbytes for one in self._moving.values())
-        once = GROUP_BYTE_SECONDS * nbytes + (0.0 if CommonData.sent else IMPORT_SECONDS)
-        return max(GROUP_SECONDS + once / len(self._wheres), GROUPS_OF_TIME * self._seconds / max(1, self._taken))
+        """Estimated seconds to send a group to a worker and return its result.
 
-    def sent(self, number: int) -> tuple[Where, list[Any]]:
-        """Where a part lies, and what travels with it; what all parts have in common is in the `CommonData`."""
-        where = self._wheres[number]
-        return where, [(one if one._in_memory else one.compute()).data for one in self._cut(where)]
+        The estimate grows with the seconds that a group takes to make here.
+        """
+        nbytes = sum(one.nbytes for one in self._selected.values())
+        once = TRANSFER_SECONDS_PER_BYTE * nbytes + (0.0 if CommonData.was_sent else IMPORT_SECONDS)
+        mean = self._seconds / max(1, self._made)
+        return max(TRANSFER_SECONDS + once / len(self._indexers), TRANSFER_PER_SELECTION * mean)
 
-    def _cut(self, where: Where) -> list[xr.Variable]:
-        return [one.isel(where) for one in self._moving.values()]
+    def pack(self, number: int) -> tuple[Indexers, list[Any]]:
+        """Indexers of a group and the data that is sent with it, in the order of the `CommonData`."""
+        indexers = self._indexers[number]
+        parts = [one.isel(indexers) for one in self._selected.values()]
+        return indexers, [(one if one._in_memory else one.compute()).data for one in parts]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        whole = self._whole
-        CommonData.sent = True
-        moving = [(name, one.dims, one.attrs, one.encoding) for name, one in self._moving.items()]
-        if isinstance(whole, xr.Dataset):
-            return CommonData, (whole.drop_vars(list(self._moving)).compute(), moving, list(whole.data_vars), None)
-        return CommonData, (whole.coords.to_dataset().compute(), moving, None, whole.name)
+        obj = self._obj
+        CommonData.was_sent = True
+        selected = [(name, one.dims, one.attrs, one.encoding) for name, one in self._selected.items()]
+        if isinstance(obj, xr.Dataset):
+            return CommonData, (obj.drop_vars(list(self._selected)).compute(), selected, list(obj.data_vars), None)
+        return CommonData, (obj.coords.to_dataset().compute(), selected, None, obj.name)
 
 
 class Group:
-    """One part of a whole, which is made where it is used.
+    """A reference to one group, which is made in the process that uses it.
 
     Parameters
     ----------
-    whole : GroupedData
+    grouped : GroupedData
     number : int
+        Number of the group.
     """
 
-    __slots__ = ("_number", "_whole")
+    __slots__ = ("_grouped", "_number")
 
-    def __init__(self, whole: GroupedData, number: int) -> None:
-        self._whole, self._number = whole, number
+    def __init__(self, grouped: GroupedData, number: int) -> None:
+        self._grouped, self._number = grouped, number
 
-    def materialize(self, whole: GroupedData) -> Any:
-        """The DataArray or Dataset."""
-        return whole.part(self._number)
+    def materialize(self, grouped: GroupedData) -> Any:
+        """Make the DataArray or Dataset."""
+        return grouped.group(self._number)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        where, moving = self._whole.sent(self._number)
-        payload = dump(None, moving)
-        return SentGroup, (where, payload.to_bytes(), payload.table)
+        indexers, data = self._grouped.pack(self._number)
+        payload = dump(None, data)
+        return SentGroup, (indexers, payload.to_bytes(), payload.table)
 
 
 class SentGroup:
-    """A part that has come to where it is used, but for what all parts have in common."""
-
-    __slots__ = ("_data", "_index", "_where")
-
-    def __init__(self, where: Where, data: bytes, index: list[tuple[int, int, bool]]) -> None:
-        self._where, self._data, self._index = where, data, index
-
-    def materialize(self, skeleton: CommonData) -> Any:
-        """The DataArray or Dataset, in the layout that it has in the caller."""
-        moving = load(private_copy(self._data), self._index, lambda _: None)
-        return skeleton.part(self._where, moving)
-
-
-class CommonData:
-    """All of a whole but the data that travels with its parts.
+    """A group in a worker, without the data that all groups have in common.
 
     Parameters
     ----------
-    still : Dataset
-        Coordinates, and the variables that every part has whole.
-    moving : list of (name, dims, attrs, encoding)
-        The others; one without a name if the whole is a DataArray.
-    order : list of hashable or None
-        All variables of a Dataset.
+    indexers : dict
+        Where the group lies.
+    data : bytes
+        Data of the group, as serialized by `dump`.
+    table : list of (int, int, bool)
+        Where arrays lie in `data`.
+    """
+
+    __slots__ = ("_data", "_indexers", "_table")
+
+    def __init__(self, indexers: Indexers, data: bytes, table: list[tuple[int, int, bool]]) -> None:
+        self._indexers, self._data, self._table = indexers, data, table
+
+    def materialize(self, common: CommonData) -> Any:
+        """Make the DataArray or Dataset, with the memory layout that it has in the caller."""
+        data = load(private_copy(self._data), self._table, lambda _: None)
+        return common.group(self._indexers, data)
+
+
+class CommonData:
+    """All data of a DataArray or Dataset that is not sent with single groups.
+
+    Parameters
+    ----------
+    common : Dataset
+        Coordinates, and variables that do not have the groups' dimension.
+    selected : list of (name, dims, attrs, encoding)
+        The other variables, without data. For a DataArray one, named None.
+    names : list of hashable or None
+        Names of all data variables, in order. None for a DataArray.
     name : hashable
-        Of the DataArray.
+        Name of the DataArray.
 
     Attributes
     ----------
-    sent : bool
-        Whether this process has sent any to a worker.
+    was_sent : bool
+        True once this process has sent common data to a worker.
     """
 
-    sent = False
+    was_sent = False
 
     def __init__(
-        self, still: xr.Dataset, moving: list[tuple[Any, ...]], order: list[Hashable] | None, name: Hashable
+        self, common: xr.Dataset, selected: list[tuple[Any, ...]], names: list[Hashable] | None, name: Hashable
     ) -> None:
-        self._still, self._moving, self._order, self._name = still, moving, order, name
+        self._common, self._selected, self._names, self._name = common, selected, names, name
 
-    def part(self, where: Where, data: list[np.ndarray]) -> Any:
-        """The part that lies at `where`."""
-        still = _private(self._still.isel(where), self._still, where)
-        made = {
+    def group(self, indexers: Indexers, data: list[np.ndarray]) -> Any:
+        """Make the group of these indexers, with its data."""
+        common = _unshared(self._common.isel(indexers), self._common, indexers)
+        selected = {
             name: xr.Variable(dims, one, attrs, encoding)
-            for (name, dims, attrs, encoding), one in zip(self._moving, data, strict=True)
+            for (name, dims, attrs, encoding), one in zip(self._selected, data, strict=True)
         }
-        if self._order is None:
-            part = xr.DataArray(made[None], still.coords, name=self._name)
-            part.encoding = made[None].encoding
-            return part
-        whole = xr.Dataset(
-            {name: made[name] if name in made else still.variables[name] for name in self._order}, still.coords
+        if self._names is None:
+            array = xr.DataArray(selected[None], common.coords, name=self._name)
+            array.encoding = selected[None].encoding
+            return array
+        dataset = xr.Dataset(
+            {name: selected[name] if name in selected else common.variables[name] for name in self._names},
+            common.coords,
         )
-        whole.attrs, whole.encoding = still.attrs, still.encoding
-        return whole
+        dataset.attrs, dataset.encoding = common.attrs, common.encoding
+        return dataset
 
 
-def _variables(whole: Any) -> dict[Hashable, xr.Variable]:
-    """All variables of a Dataset, or the coordinates of a DataArray and itself, without a name."""
-    if isinstance(whole, xr.Dataset):
-        return dict(whole.variables)
-    return {**whole.coords.variables, None: whole.variable}
+def _variables(obj: Any) -> dict[Hashable, xr.Variable]:
+    """Variables by name of a Dataset; or of a DataArray, whose own variable is named None."""
+    if isinstance(obj, xr.Dataset):
+        return dict(obj.variables)
+    return {**obj.coords.variables, None: obj.variable}
 
 
-def loaded(labelled: Any) -> Any:
-    """A DataArray or Dataset with all of its data and coordinates in memory."""
-    # xarray's own `compute` takes 0.1 ms where there is nothing to do.
-    return labelled if all(one._in_memory for one in _variables(labelled).values()) else labelled.compute()
+def loaded(obj: Any) -> Any:
+    """A DataArray or Dataset with all data and coordinates in memory: `obj` itself if they are."""
+    # `compute` takes 0.1 ms even if everything is in memory.
+    return obj if all(one._in_memory for one in _variables(obj).values()) else obj.compute()
 
 
-def _private(part: Any, whole: Any, where: Where) -> Any:
-    """The part that lies at `where`, without memory that it shares with the whole."""
-    theirs = _variables(whole)
-    copied = {dim for dim, index in where.items() if not isinstance(index, slice)}
+def _unshared(group: Any, obj: Any, indexers: Indexers) -> Any:
+    """The group ``obj.isel(indexers)``, with copies of variables that share memory with `obj`."""
+    originals = _variables(obj)
+    copied = {dim for dim, indexer in indexers.items() if not isinstance(indexer, slice)}
     copies = {
         name: one.copy(deep=False, data=_copy(one.data))
-        for name, one in _variables(part).items()
-        if not (isinstance(one, xr.IndexVariable) or copied.intersection(one.dims) or not theirs[name]._in_memory)
-        and _shared(one.data, theirs[name].data)
+        for name, one in _variables(group).items()
+        if not (isinstance(one, xr.IndexVariable) or copied.intersection(one.dims) or not originals[name]._in_memory)
+        and _may_share_memory(one.data, originals[name].data)
     }
-    if None in copies and not isinstance(part, xr.Dataset):
-        part.data = copies.pop(None).data
+    if None in copies and not isinstance(group, xr.Dataset):
+        group.data = copies.pop(None).data
     if not copies:
-        return part
-    return part.assign(copies) if isinstance(part, xr.Dataset) else part.assign_coords(copies)
+        return group
+    return group.assign(copies) if isinstance(group, xr.Dataset) else group.assign_coords(copies)
 
 
-def _shared(one: Any, other: Any) -> bool:
+def _may_share_memory(one: Any, other: Any) -> bool:
     both = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
     return np.may_share_memory(one, other) if both else True
 
 
 def _copy(array: Any) -> Any:
-    """A copy in the same layout."""
+    """A copy with the same memory layout."""
     if not isinstance(array, np.ndarray):
         return copy.deepcopy(array)
     return InputArray(array[None], (0,), False).private(0, 1)[0] if array.ndim else array.copy()

@@ -1,4 +1,4 @@
-"""The loop in ``groupby(...).map(func)``."""
+"""Maps over groups: ``groupby(...).map(func)``, with the calls of the function in workers."""
 
 from __future__ import annotations
 
@@ -11,78 +11,99 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
-from .group_transfer import Group, GroupedData, loaded, wheres_of
+from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
 from .request import Request, run
 from .slices import Boxed
 
 
-def map_groups(whole: Any, group: Any, request: Request) -> Any:
+def map_groups(obj: Any, group: Any, request: Request) -> Any:
     """Map over the groups of a DataArray or Dataset.
 
-    xarray makes the groups and combines the results; only the calls are done
-    otherwise, in between.
+    xarray makes the groups and combines the results. Only the loop that calls
+    the function is replaced.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+    group : str, DataArray, dict or groupby
+        As in `parwise.xarray.DataArrayMaps.map_groups`.
+    request : Request
+
+    Returns
+    -------
+    DataArray or Dataset
     """
-    _check(request)
-    by = group if isinstance(group, GroupBy) else _grouped(whole, group)
-    wheres = wheres_of(by)
-    labels = functools.partial(_labels, by, group, len(wheres))
-    variables = whole.variables.values() if isinstance(whole, xr.Dataset) else [whole]
+    _check_request(request)
+    groupby = group if isinstance(group, GroupBy) else _make_groupby(obj, group)
+    indexers = group_indexers(groupby)
+    labels = functools.partial(_group_labels, groupby, group, len(indexers))
+    variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj]
     if any(one.chunks is not None for one in variables):
-        from .dask import lazy_results
+        from .dask_groupby import lazy_results
 
-        return _combined(by, lazy_results([by._obj.isel(where) for where in wheres], labels(), request))
-    if not wheres:  # xarray says what it thinks of that
-        return by.map(request.func)
-    parts = GroupedData(by._obj, wheres)
-    return _combined(by, _with_gaps(_results(parts, len(wheres), labels, request), parts), parts)
+        groups = [groupby._obj.isel(one) for one in indexers]
+        return _combine(groupby, lazy_results(groups, labels(), request))
+    if not indexers:  # xarray decides about the result, or the error
+        return groupby.map(request.func)
+    grouped = GroupedData(groupby._obj, indexers)
+    results = _compute_results(grouped, len(indexers), labels, request)
+    return _combine(groupby, _fill_gaps(results, grouped), grouped)
 
 
-def _check(request: Request) -> None:
-    """Refuse what is about slices and blocks."""
-    given = {"vectorized": False, "chunk": None, "depth": 0, "boundary": None, "keep_attrs": True}
-    if wrong := [name for name, default in given.items() if getattr(request, name) != default]:
+def _check_request(request: Request) -> None:
+    """Raise a ValueError for arguments that are about slices and blocks."""
+    defaults = {"vectorized": False, "chunk": None, "depth": 0, "boundary": None, "keep_attrs": True}
+    if wrong := [name for name, default in defaults.items() if getattr(request, name) != default]:
         raise ValueError(
             f"{listed(wrong)}: each group is given to func whole, and what that returns is kept as it is; "
             "leave them out, or use .par.map"
         )
 
 
-def _grouped(whole: Any, group: Any) -> Any:
+def _make_groupby(obj: Any, group: Any) -> Any:
     try:
-        return whole.groupby(group)
+        return obj.groupby(group)
     except KeyError as error:
-        known = [*whole.coords, *whole.dims, *(whole.data_vars if isinstance(whole, xr.Dataset) else [])]
+        known = [*obj.coords, *obj.dims, *(obj.data_vars if isinstance(obj, xr.Dataset) else [])]
         raise KeyError(f"no group {group!r}; there are {listed(dict.fromkeys(known))}") from error
 
 
-def _labels(by: Any, group: Any, count: int) -> Labels:
-    """What errors name groups by."""
-    name = getattr(by, "_name", None) or (group if isinstance(group, str) else "group")
+def _group_labels(groupby: Any, group: Any, count: int) -> Labels:
+    """Labels by which errors name groups: their keys, if xarray tells as many as there are groups."""
+    name = getattr(groupby, "_name", None) or (group if isinstance(group, str) else "group")
     keys = np.empty(count, object)
-    found = [key for key, indices in by.groups.items() if not (isinstance(indices, list) and not indices)]
+    found = [key for key, indices in groupby.groups.items() if not (isinstance(indices, list) and not indices)]
     if len(found) == count:
         keys[:] = found
     return Labels((name,), (count,), (keys if len(found) == count else None,), (0,), "group")
 
 
-def _results(parts: GroupedData, count: int, labels: Callable[[], Labels], request: Request) -> list[Any]:
+def _compute_results(grouped: GroupedData, count: int, labels: Callable[[], Labels], request: Request) -> list[Any]:
+    """Call the function for each group; None in the list is a gap."""
     groups = np.empty(count, object)
-    groups[:] = [Group(parts, number) for number in range(count)]
-    func = _OnGroup(request.func, parts)
-    found = run(request, [groups], (0,), labels, func=func, transfer_seconds=parts.transfer_seconds, raw=True)
-    return [box.value if isinstance(box, Boxed) else None for box in found.values()]
+    groups[:] = [Group(grouped, number) for number in range(count)]
+    func = _GroupFunction(request.func, grouped)
+    results = run(request, [groups], (0,), labels, func=func, transfer_seconds=grouped.transfer_seconds, form="raw")
+    return [box.value if isinstance(box, Boxed) else None for box in results.values()]
 
 
-class _OnGroup:
-    """A function of labelled arrays, as one of parts."""
+class _GroupFunction:
+    """A function of a DataArray or Dataset, called with a `Group` or `SentGroup`.
 
-    def __init__(self, func: Callable[..., Any], whole: Any) -> None:
+    Parameters
+    ----------
+    func : callable
+    grouped : GroupedData
+        The data of all groups. In a worker it is `CommonData`.
+    """
+
+    def __init__(self, func: Callable[..., Any], grouped: Any) -> None:
         self.__wrapped__ = func  # has the signature
-        self._whole = whole
+        self._grouped = grouped
 
-    def __call__(self, part: Any, *args: Any, **named: Any) -> Boxed:
-        result = self.__wrapped__(part.materialize(self._whole), *args, **named)
+    def __call__(self, group: Any, *args: Any, **kwargs: Any) -> Boxed:
+        result = self.__wrapped__(group.materialize(self._grouped), *args, **kwargs)
         return Boxed(loaded(result) if _is_labelled(result) else result)
 
 
@@ -90,43 +111,56 @@ def _is_labelled(result: Any) -> bool:
     return isinstance(result, xr.DataArray | xr.Dataset)
 
 
-def _combined(by: Any, results: list[Any], parts: GroupedData | None = None) -> Any:
-    """The results put together by xarray's own loop, and none of them kept meanwhile."""
-    # To make the groups again takes as long as many a function: only what is not labelled is given the labels of its.
-    given = [None if parts is None or _is_labelled(one) else parts.part(number) for number, one in enumerate(results)]
+def _combine(groupby: Any, results: list[Any], grouped: GroupedData | None = None) -> Any:
+    """Combine the results with ``groupby.map`` of xarray, and release each of them once it is used."""
+    # To make a group again takes as long as many a function. xarray needs the group only if its result has no labels.
+    groups = [
+        None if grouped is None or _is_labelled(one) else grouped.group(number) for number, one in enumerate(results)
+    ]
     results.reverse()
-    known = copy.copy(by)
-    # Its class has slots, so that the method cannot be the object's own.
-    known.__class__ = type(type(by).__name__, (type(by),), {"__slots__": (), "_iter_grouped": lambda self: iter(given)})
-    return known.map(lambda part: results.pop())
+    combiner = copy.copy(groupby)
+    # The class has slots, so that an instance cannot have a method of its own.
+    combiner.__class__ = type(
+        type(groupby).__name__, (type(groupby),), {"__slots__": (), "_iter_grouped": lambda self: iter(groups)}
+    )
+    return combiner.map(lambda group: results.pop())
 
 
-def _with_gaps(results: list[Any], parts: GroupedData) -> list[Any]:
-    """NaN in place of results that are not there."""
+def _fill_gaps(results: list[Any], grouped: GroupedData) -> list[Any]:
+    """The results, with NaN in the shape of another result in place of gaps."""
     gaps = [number for number, one in enumerate(results) if one is None]
     if not gaps:
         return results
-    good = next((number for number, one in enumerate(results) if one is not None), None)
-    like = None if good is None else results[good]
-    if good is None or not _is_labelled(like):
+    first = next((number for number, one in enumerate(results) if one is not None), None)
+    like = None if first is None else results[first]
+    if first is None or not _is_labelled(like):
         raise ValueError(
             "errors='ignore' needs the labelled result of one group at least, as nothing else tells of what shape gaps "
-            f"are; {'no group has one' if good is None else f'func returned {type(like).__name__}'}"
+            f"are; {'no group has one' if first is None else f'func returned {type(like).__name__}'}"
         )
-    return [_gap(like, parts, good, number) if one is None else one for number, one in enumerate(results)]
+    return [_gap(like, grouped, first, number) if one is None else one for number, one in enumerate(results)]
 
 
-def _gap(like: Any, parts: GroupedData, good: int, number: int) -> Any:
-    """NaN for a group, of the shape that its result would have if it were like that of another group."""
-    dim = parts.dim
+def _gap(like: Any, grouped: GroupedData, like_number: int, number: int) -> Any:
+    """A result of NaN for a group, with the coordinates of the group.
+
+    Parameters
+    ----------
+    like : DataArray or Dataset
+        Result of another group, which tells the shape.
+    grouped : GroupedData
+    like_number, number : int
+        Numbers of that other group, and of the group without a result.
+    """
+    dim = grouped.dim
     if dim not in like.dims:
         return like.where(False)
-    part, lengths = parts.part(number), (like.sizes[dim], parts.part(good).sizes[dim])
+    group, lengths = grouped.group(number), (like.sizes[dim], grouped.group(like_number).sizes[dim])
     if lengths[0] != lengths[1]:
         raise ValueError(
-            f"the result of group {good} has length {lengths[0]} along {dim!r}, and the group {lengths[1]}: nothing "
-            f"tells what length a gap for group {number} would have; leave out errors='ignore'"
+            f"the result of group {like_number} has length {lengths[0]} along {dim!r}, and the group {lengths[1]}: "
+            f"nothing tells what length a gap for group {number} would have; leave out errors='ignore'"
         )
-    gap = like.isel({dim: [0] * part.sizes[dim]}).where(False)
-    theirs = [name for name, one in part.coords.items() if dim in one.dims and name in like.coords]
-    return gap.assign_coords(coords_within(part, part.dims, set(part.coords) - set(theirs)))
+    gap = like.isel({dim: [0] * group.sizes[dim]}).where(False)
+    names = [name for name, one in group.coords.items() if dim in one.dims and name in like.coords]
+    return gap.assign_coords(coords_within(group, group.dims, set(group.coords) - set(names)))

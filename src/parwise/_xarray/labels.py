@@ -1,4 +1,4 @@
-"""Dimensions and coordinates: checked before a call, named in errors, put back on results."""
+"""Dimensions and coordinates: checks before a call, labels in errors, coordinates of results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.call import Call
+from .._core.call import Call, Naming
 
-#: What xarray raises for objects that do not align; a ValueError, and older than its own name.
+#: The error of xarray for objects that do not align; ValueError in versions that have no class for it.
 AlignmentError: type[ValueError] = getattr(xr, "AlignmentError", ValueError)
 
-#: Of an encoding, what holds whatever the shape, dtype and values.
-_FREE_ENCODING = {
+#: Keys of an encoding that are valid for any shape, dtype and values.
+_PORTABLE_ENCODING = {
     "zlib",
     "complevel",
     "shuffle",
@@ -36,34 +36,35 @@ class Labels:
     ----------
     dims : tuple of hashable
     lengths : tuple of int
+        The mapped dimensions, and their lengths here.
     values : tuple of ndarray or None
-        Of each dimension that has a coordinate of its name.
+        The coordinate of each dimension's name; None where there is none.
     starts : tuple of int
-        Where a part of the whole begins.
-    what : str
-        What one element is to the user.
+        Index of the first element along each dimension, in the whole array.
+    noun : str
+        The word for one element in errors: "element" or "group".
     """
 
     dims: tuple[Hashable, ...]
     lengths: tuple[int, ...]
     values: tuple[np.ndarray | None, ...]
     starts: tuple[int, ...]
-    what: str = "element"
+    noun: str = "element"
 
-    def part(self, starts: tuple[int, ...], lengths: tuple[int, ...]) -> Labels:
-        """The labels of a box of elements."""
-        cut = tuple(
+    def subset(self, starts: tuple[int, ...], lengths: tuple[int, ...]) -> Labels:
+        """The labels of `lengths` elements from index `starts` on."""
+        values = tuple(
             None if v is None else v[lo : lo + n] for v, lo, n in zip(self.values, starts, lengths, strict=True)
         )
-        return Labels(self.dims, lengths, cut, starts, self.what)
+        return Labels(self.dims, lengths, values, starts, self.noun)
 
     def name(self, index: tuple[int, ...], stop: int | None) -> str:
-        """How an error names the element at `index`, or the block up to `stop`."""
-        whole = [one + start for one, start in zip(index, self.starts, strict=True)]
+        """Words by which an error names the element at `index`, or the block from there to `stop`."""
+        position = [one + start for one, start in zip(index, self.starts, strict=True)]
         if stop is not None:
-            where = f"in block {whole[0]}:{stop + self.starts[0]}"
+            where = f"in block {position[0]}:{stop + self.starts[0]}"
         else:
-            where = f"in {self.what} {whole[0] if len(whole) == 1 else tuple(whole)}"
+            where = f"in {self.noun} {position[0] if len(position) == 1 else tuple(position)}"
         dims = f"dimension {self.dims[0]!r}" if len(self.dims) == 1 else f"dimensions {self.dims}"
         known = []
         for dim, one, values in zip(self.dims, index, self.values, strict=True):
@@ -77,50 +78,50 @@ def _text(label: Any) -> str:
     return str(np.datetime_as_string(label, unit="auto")) if isinstance(label, np.datetime64) else str(label)
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledCall(Call):
-    """A call whose elements have labels.
+class LabelNaming(Naming):
+    """How errors name elements that have labels.
 
-    Attributes
+    Parameters
     ----------
     labels : callable
-        Gives them, if they are needed.
+        Returns the labels.
     """
 
-    labels: Callable[[], Labels] | None = None
+    def __init__(self, labels: Callable[[], Labels]) -> None:
+        self._labels = labels
 
-    def name(self, index: int, stop: int | None = None) -> str:
-        """How an error names an element, or the block ``index:stop``."""
-        labels = None if self.labels is None else self.labels()
-        if labels is None or labels.lengths != self.grid:  # made up, to try the function
-            return Call.name(self, index, stop)
-        place = self.public_index(index)
-        return labels.name(place if isinstance(place, tuple) else (place,), stop if self.vectorized else None)
+    def name(self, call: Call, index: int, stop: int | None = None) -> str:
+        """Name an element, or the block ``index:stop``."""
+        labels = self._labels()
+        if labels.lengths != call.grid:  # made up, to try the function
+            return super().name(call, index, stop)
+        place = self.public_index(call, index)
+        return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
 
 
 class MappedArrays:
-    """Arrays that are mapped together, as far as labels go.
+    """DataArrays that are mapped together: their dimensions and coordinates.
 
     Parameters
     ----------
     arrays : sequence of DataArray
-        The first one gives results their dimensions and coordinates.
+        Results take dimensions, coordinates and attributes from the first one.
     dims : tuple of hashable
         The mapped dimensions.
 
     Raises
     ------
     TypeError, ValueError
-        If one lacks a dimension, or their coordinates differ along one.
+        If an array lacks a mapped dimension, or coordinates along one differ.
     """
 
     def __init__(self, arrays: Sequence[xr.DataArray], dims: tuple[Hashable, ...]) -> None:
         for number, one in enumerate(arrays):
-            check_has(one, dims, number - 1)
+            check_has_dims(one, dims, number - 1)
         self.arrays = tuple(arrays)
         self.dims = dims
         if len(arrays) > 1:
-            _check_aligned([_stub(one, dims) for one in self.arrays])
+            _check_aligned([_template(one, dims) for one in self.arrays])
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -129,12 +130,12 @@ class MappedArrays:
 
     @property
     def slice_dims(self) -> tuple[Hashable, ...]:
-        """The first array's dimensions that are not mapped."""
+        """Dimensions of a slice of the first array: those that are not mapped."""
         return tuple(dim for dim in self.arrays[0].dims if dim not in self.dims)
 
     @property
     def slice_shape(self) -> tuple[int, ...]:
-        """Their lengths."""
+        """Shape of a slice of the first array."""
         return tuple(self.arrays[0].sizes[dim] for dim in self.slice_dims)
 
     def labels(self) -> Labels:
@@ -145,15 +146,23 @@ class MappedArrays:
             values.append(owners[0].coords[dim].to_numpy() if owners else None)
         return Labels(self.dims, self.lengths, tuple(values), (0,) * len(self.dims))
 
-    def in_order(self, dims: Sequence[Hashable]) -> list[Hashable]:
-        """Dimensions of a result as it is to have them: first those of the array, in its order."""
+    def ordered(self, dims: Sequence[Hashable]) -> list[Hashable]:
+        """Dimensions of a result in their final order: those of the first array in its order, then new ones."""
         known = [dim for dim in self.arrays[0].dims if dim in dims]
         return known + [dim for dim in dims if dim not in known]
 
     def wrap(self, data: Any, dims: Sequence[Hashable], keep_attrs: Any) -> xr.DataArray:
-        """Put dimensions and whatever coordinates still fit on a result."""
+        """Make a DataArray of a result, with the coordinates that still fit.
+
+        Parameters
+        ----------
+        data : ndarray or dask.array.Array
+        dims : sequence of hashable
+            Names of the axes of `data`.
+        keep_attrs : bool, str or callable
+        """
         first = self.arrays[0]
-        order = self.in_order(dims)
+        order = self.ordered(dims)
         if order != list(dims):
             data = data.transpose([list(dims).index(dim) for dim in order])
         changed = {dim for dim, n in zip(order, data.shape, strict=True) if dim in first.dims and first.sizes[dim] != n}
@@ -161,24 +170,24 @@ class MappedArrays:
             coords = coords_within(first, [dim for dim in order if dim not in changed])
             result = xr.DataArray(data, coords, order, attrs=first.attrs)
         else:
-            # xarray knows how to merge coordinates; it is given no data to touch.
-            stubs = [_stub(first, first.dims), *(_stub(one, self.dims) for one in self.arrays[1:])]
+            # xarray merges the coordinates. It gets templates, so that it copies no data.
+            templates = [_template(first, first.dims), *(_template(one, self.dims) for one in self.arrays[1:])]
             result = xr.apply_ufunc(
                 lambda *_: data,
-                *stubs,
-                input_core_dims=[one.dims for one in stubs],
+                *templates,
+                input_core_dims=[one.dims for one in templates],
                 output_core_dims=[order],
                 exclude_dims=changed,
                 join="exact",
                 keep_attrs=keep_attrs,
             )
-        result.name = first.name  # and not that of an array of Dask's
-        result.encoding = _encoding(first, result)
+        result.name = first.name  # not the name of a Dask array
+        result.encoding = _result_encoding(first, result)
         return result
 
 
-def check_has(array: xr.DataArray, dims: tuple[Hashable, ...], other: int = -1) -> None:
-    """Whether `array` can be mapped over `dims`; `other` is its number among the others."""
+def check_has_dims(array: xr.DataArray, dims: tuple[Hashable, ...], other: int = -1) -> None:
+    """Raise an error if `array` lacks one of `dims`; `other` is its number among the other arrays, -1 for the first."""
     name = "the array" if other < 0 else f"other {other}"
     if not isinstance(array, xr.DataArray):
         raise TypeError(
@@ -191,13 +200,13 @@ def check_has(array: xr.DataArray, dims: tuple[Hashable, ...], other: int = -1) 
             raise ValueError(f"{name} has no dimension {dim!r}; it has {listed(array.dims)}{hint}")
 
 
-def listed(dims: Any) -> str:
-    """Dimensions, for a message."""
-    return ", ".join(map(repr, dims)) or "none"
+def listed(names: Any) -> str:
+    """Names as the text of a message: ``'time', 'lat'``, or ``none``."""
+    return ", ".join(map(repr, names)) or "none"
 
 
 def checked_dims(dim: Any) -> tuple[Hashable, ...]:
-    """`dim` as a tuple of different names."""
+    """`dim` as a tuple of names; raise an error if it has none, or one twice."""
     dims = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
     if not dims:
         raise ValueError("dim must name at least one dimension, got none")
@@ -209,15 +218,15 @@ def checked_dims(dim: Any) -> tuple[Hashable, ...]:
     return dims
 
 
-def _stub(array: xr.DataArray, dims: tuple[Hashable, ...]) -> xr.DataArray:
-    """The labels of `array` along some dimensions, over data that takes no memory."""
+def _template(array: xr.DataArray, dims: tuple[Hashable, ...]) -> xr.DataArray:
+    """The coordinates of `array` along some dimensions, over data that takes no memory."""
     data = np.broadcast_to(np.zeros(()), [array.sizes[dim] for dim in dims])
     return xr.DataArray(data, coords=coords_within(array, dims), dims=dims, name=array.name, attrs=array.attrs)
 
 
-def coords_within(array: xr.DataArray | xr.Dataset, dims: Iterable[Hashable], but: Any = ()) -> xr.Coordinates:
-    """Coordinates that have no other dimensions, with their indexes; without those named in `but`."""
-    names = [name for name, one in array.coords.items() if set(one.dims) <= set(dims) and name not in but]
+def coords_within(array: xr.DataArray | xr.Dataset, dims: Iterable[Hashable], exclude: Any = ()) -> xr.Coordinates:
+    """Coordinates that have no dimensions but `dims`, with their indexes, except those named in `exclude`."""
+    names = [name for name, one in array.coords.items() if set(one.dims) <= set(dims) and name not in exclude]
     if len(names) == len(array.coords):
         return array.coords
     indexes = {
@@ -228,9 +237,10 @@ def coords_within(array: xr.DataArray | xr.Dataset, dims: Iterable[Hashable], bu
     return xr.Coordinates({name: array.coords[name].variable for name in names}, indexes)
 
 
-def _check_aligned(stubs: list[xr.DataArray]) -> None:
-    first = stubs[0]
-    for number, other in enumerate(stubs[1:]):
+def _check_aligned(templates: list[xr.DataArray]) -> None:
+    """Raise an AlignmentError that names the first difference, if coordinates of others differ from the first's."""
+    first = templates[0]
+    for number, other in enumerate(templates[1:]):
         for dim in first.dims:
             if other.sizes[dim] != first.sizes[dim]:
                 raise AlignmentError(
@@ -239,23 +249,23 @@ def _check_aligned(stubs: list[xr.DataArray]) -> None:
                 )
             both = dim in first.indexes and dim in other.indexes
             if both and not first.indexes[dim].equals(other.indexes[dim]):
-                mine, theirs = first.indexes[dim], other.indexes[dim]
-                at = next((k for k, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1]), 0)
+                expected, index = first.indexes[dim], other.indexes[dim]
+                at = next((k for k, pair in enumerate(zip(expected, index, strict=True)) if pair[0] != pair[1]), 0)
                 raise AlignmentError(
                     f"the coordinate {dim!r} of other {number} differs from the array's, first at {at}: "
-                    f"{_text(theirs[at])} against {_text(mine[at])}; "
+                    f"{_text(index[at])} against {_text(expected[at])}; "
                     "arrays mapped together must align: select, reindex or xr.align(..., join='inner') first"
                 )
-    try:  # indexes that are not pandas'
-        xr.align(*stubs, join="exact", copy=False)
+    try:  # for custom indexes, which are not pandas indexes
+        xr.align(*templates, join="exact", copy=False)
     except ValueError as error:
         raise AlignmentError(
             f"the coordinates of others differ from the array's along {listed(first.dims)}: {error}"
         ) from error
 
 
-def _encoding(first: xr.DataArray, result: xr.DataArray) -> dict[Any, Any]:
-    """All of it for a result of that dtype and shape; else what does not depend on these."""
+def _result_encoding(first: xr.DataArray, result: xr.DataArray) -> dict[Any, Any]:
+    """The array's encoding if the result has its dtype and shape; otherwise its keys that depend on neither."""
     if (first.dtype, first.dims, first.shape) == (result.dtype, result.dims, result.shape):
         return dict(first.encoding)
-    return {name: value for name, value in first.encoding.items() if name in _FREE_ENCODING}
+    return {name: value for name, value in first.encoding.items() if name in _PORTABLE_ENCODING}

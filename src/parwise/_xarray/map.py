@@ -1,4 +1,4 @@
-"""Maps over DataArrays, Datasets and DataTrees by the names of their dimensions."""
+"""Maps over DataArrays, Datasets and DataTrees, by names of dimensions."""
 
 from __future__ import annotations
 
@@ -9,86 +9,97 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
-from .combine import combined
+from .combine import combine
 from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
-from .request import Request, arranged, dtypes_of, names_of_columns, places_of, run, sizes_of
-from .slices import LabelledFunction, SliceTemplate, positions
+from .request import (
+    Request,
+    common_axes,
+    core_dims_per_output,
+    core_shape,
+    dtypes_per_output,
+    run,
+    transposed_arrays,
+)
+from .slices import LabelledFunction, SliceTemplate, element_numbers
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 
 
 def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
-    """Map over one DataArray, and others in step."""
-    frame = MappedArrays([array, *others], request.dims)
-    if any(map(is_dask, frame.arrays)):
-        from .dask import map_lazily
+    """Map over one DataArray, and over others in step."""
+    mapped = MappedArrays([array, *others], request.dims)
+    if any(map(is_dask, mapped.arrays)):
+        from .dask import map_dask
 
-        return map_lazily(frame, request)
-    axes = places_of(frame, request.vectorized)
+        return map_dask(mapped, request)
+    axes = common_axes(mapped, request.vectorized)
     if request.as_xarray:
-        return _map_views(frame, request, axes if request.vectorized else tuple(range(len(axes))))
-    results = run(request, arranged(frame, axes), axes, frame.labels)
+        return _map_labelled(mapped, request, axes if request.vectorized else tuple(range(len(axes))))
+    results = run(request, transposed_arrays(mapped, axes), axes, mapped.labels)
     if isinstance(results, tuple):
-        columns = zip(results, names_of_columns(request, len(results)), dtypes_of(request, len(results)), strict=True)
-        return _like(results, [_finish(frame, request, axes, *column) for column in columns])
-    return _finish(frame, request, axes, results, names_of_columns(request, 1)[0], dtypes_of(request, 1)[0])
+        count = len(results)
+        columns = zip(results, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
+        return _like(results, [_label_result(mapped, request, axes, *column) for column in columns])
+    (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
+    return _label_result(mapped, request, axes, results, core_dims, dtype)
 
 
-def _finish(
-    frame: MappedArrays, request: Request, axes: tuple[int, ...], data: np.ndarray, names: Any, dtype: Any
+def _label_result(
+    mapped: MappedArrays, request: Request, axes: tuple[int, ...], data: np.ndarray, core_dims: Any, dtype: Any
 ) -> xr.DataArray:
-    """Name the dimensions of one result."""
+    """Name the dimensions of one output and put coordinates on it."""
     places = result_axes(axes, data.ndim)
-    core = tuple(n for axis, n in enumerate(data.shape) if axis not in places)
-    if names is None:
-        names = _guess(frame, core)
-    elif len(names) != len(core) and not data.size and len(core) == 0:
-        # No element, no call: only the names tell of what shape results would be.
-        core = sizes_of(frame, request, names)
-        data = np.zeros((*data.shape, *core), data.dtype)
+    shape = tuple(n for axis, n in enumerate(data.shape) if axis not in places)
+    if core_dims is None:
+        core_dims = _infer_core_dims(mapped, shape)
+    elif len(core_dims) != len(shape) and not data.size and len(shape) == 0:
+        # The array has no elements, so that func was not called: the shape of a result follows from its dimensions.
+        shape = core_shape(mapped, request, core_dims)
+        data = np.zeros((*data.shape, *shape), data.dtype)
         places = tuple(range(len(axes)))
-    if len(names) != len(core):
+    if len(core_dims) != len(shape):
         raise ValueError(
-            f"output_core_dims names {len(names)} dimension(s), {listed(names)}, "
-            f"but func gives results of shape {core}; give one name per dimension"
+            f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, "
+            f"but func gives results of shape {shape}; give one name per dimension"
         )
     sizes = request.output_sizes or {}
-    for name, length in zip(names, core, strict=True):
+    for name, length in zip(core_dims, shape, strict=True):
         if sizes.get(name, length) != length:
-            raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {core}")
+            raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {shape}")
     if dtype is not None:
         data = data.astype(dtype, casting="same_kind", copy=False)
-    dims: list[Hashable] = list(names)
-    for place, dim in sorted(zip(places, frame.dims, strict=True)):
+    dims: list[Hashable] = list(core_dims)
+    for place, dim in sorted(zip(places, mapped.dims, strict=True)):
         dims.insert(place, dim)
-    return frame.wrap(data, dims, request.keep_attrs)
+    return mapped.wrap(data, dims, request.keep_attrs)
 
 
-def _guess(frame: MappedArrays, core: tuple[int, ...]) -> tuple[Hashable, ...]:
-    if not core:
+def _infer_core_dims(mapped: MappedArrays, shape: tuple[int, ...]) -> tuple[Hashable, ...]:
+    """Dimensions of a result from its shape: none, or those of the slice."""
+    if not shape:
         return ()
-    if core == frame.slice_shape:
-        return frame.slice_dims
+    if shape == mapped.slice_shape:
+        return mapped.slice_dims
     raise ValueError(
-        f"func gives results of shape {core}, but slices are of shape {frame.slice_shape}, with dimensions "
-        f"{listed(frame.slice_dims)}; name those of results: output_core_dims=[{', '.join(['...'] * len(core))}]"
+        f"func gives results of shape {shape}, but slices are of shape {mapped.slice_shape}, with dimensions "
+        f"{listed(mapped.slice_dims)}; name those of results: output_core_dims=[{', '.join(['...'] * len(shape))}]"
     )
 
 
-def _map_views(frame: MappedArrays, request: Request, axes: tuple[int, ...]) -> Any:
+def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...]) -> Any:
     """Map a function of DataArrays."""
-    func = LabelledFunction(request.func, [SliceTemplate(one) for one in frame.arrays], frame.dims, frame.lengths)
-    sources = [*arranged(frame, axes), positions(frame.lengths, axes)]
-    results = run(request, sources, axes, frame.labels, func=func)
+    func = LabelledFunction(request.func, [SliceTemplate(one) for one in mapped.arrays], mapped.dims, mapped.lengths)
+    arrays = [*transposed_arrays(mapped, axes), element_numbers(mapped.lengths, axes)]
+    results = run(request, arrays, axes, mapped.labels, func=func)
     columns = results if isinstance(results, tuple) else (results,)
     made = []
     for column in columns:
-        if column.dtype != object:  # no result at all
-            made.append(frame.wrap(column, frame.dims, request.keep_attrs))
+        if column.dtype != object:  # every result is a gap
+            made.append(mapped.wrap(column, mapped.dims, request.keep_attrs))
         else:
             boxes = column.ravel() if request.vectorized else column
-            made.append(combined(boxes, frame.arrays[0], frame.dims, request.keep_attrs))
+            made.append(combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs))
     return _like(results, made) if isinstance(results, tuple) else made[0]
 
 
@@ -99,7 +110,7 @@ def _like(results: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
 
 
 def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
-    """Map over each variable that has all the dimensions."""
+    """Map over each variable that has all mapped dimensions; raise a ValueError if the dataset lacks one."""
     for dim in request.dims:
         if dim not in dataset.dims:
             raise ValueError(f"the dataset has no dimension {dim!r}; it has {listed(dataset.dims)}")
@@ -107,7 +118,7 @@ def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on
 
 
 def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
-    """The same, where the dataset as a whole may lack dimensions."""
+    """Map over a dataset, which may lack mapped dimensions itself: a node of a tree."""
     if on_missing_dim not in ("copy", "drop", "raise"):
         raise ValueError(f"on_missing_dim must be 'copy', 'drop' or 'raise', got {on_missing_dim!r}")
     without = [name for name, one in dataset.data_vars.items() if not set(request.dims) <= set(one.dims)]
@@ -122,37 +133,38 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
             results[name] = _map_variable(name, one, others, request)
         elif on_missing_dim == "copy":
             results[name] = one
-    mapped = [results[name] for name in results if name not in without]
-    widths = {len(one) if isinstance(one, tuple) else None for one in mapped}
-    if len(widths) > 1:
-        raise ValueError(f"func gives different numbers of results for variables: {widths}")
-    width = widths.pop() if widths else None
-    if width is None:
-        return _assemble(dataset, results, request)
-    parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(width)]
-    return _like(mapped[0], [_assemble(dataset, part, request) for part in parts])
+    outputs = [results[name] for name in results if name not in without]
+    counts = {len(one) if isinstance(one, tuple) else None for one in outputs}
+    if len(counts) > 1:
+        raise ValueError(f"func gives different numbers of results for variables: {counts}")
+    count = counts.pop() if counts else None
+    if count is None:
+        return _merge_variables(dataset, results, request)
+    parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(count)]
+    return _like(outputs[0], [_merge_variables(dataset, part, request) for part in parts])
 
 
 def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
-    given = []
+    """Map over one variable of a dataset, and in step over the variables of this name in other datasets."""
+    arrays = []
     for number, other in enumerate(others):
         if isinstance(other, xr.Dataset):
             if name not in other.data_vars:
                 raise ValueError(f"other {number} has no variable {name!r}; it has {listed(other.data_vars)}")
             other = other[name]
-        given.append(other)
+        arrays.append(other)
     try:
-        return map_array(variable, given, request)
+        return map_array(variable, arrays, request)
     except Exception as error:
         error.add_note(f"in variable {name!r}")
         raise
 
 
-def _assemble(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request) -> xr.Dataset:
-    """Variables as one dataset, with the coordinates that they have."""
+def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request) -> xr.Dataset:
+    """Merge results by variable into a dataset with the attributes of `dataset`, and its coordinates that still fit."""
     parts = [one.rename(None).to_dataset(name=name) for name, one in variables.items()]
     result = xr.merge(parts, join="exact", compat="equals", combine_attrs="override")
-    if not request.as_xarray:  # what no variable has all dimensions of, but the dataset does
+    if not request.as_xarray:  # coordinates whose dimensions no single variable has
         same = {dim for dim, length in dataset.sizes.items() if result.sizes.get(dim) == length}
         result = result.assign_coords(coords_within(dataset, same, result.coords))
     result.attrs = {} if request.keep_attrs in (False, "drop") else dict(dataset.attrs)
@@ -161,14 +173,14 @@ def _assemble(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], r
 
 
 def map_tree(tree: xr.DataTree, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
-    """Map over the datasets of all nodes."""
+    """Map over the datasets of all nodes of a tree."""
     dims = {dim for node in tree.subtree for dim in node.dims}
     for dim in request.dims:
         if dim not in dims:
             raise ValueError(f"no node of the tree has a dimension {dim!r}; there are {listed(sorted(dims, key=str))}")
 
-    def map_node(dataset: xr.Dataset, *given: Any) -> Any:
-        whole = xr.Dataset(dataset.data_vars, dataset.coords, dataset.attrs)
-        return _map_node(whole, given, request, on_missing_dim)
+    def map_node(view: xr.Dataset, *other_nodes: Any) -> Any:
+        dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
+        return _map_node(dataset, other_nodes, request, on_missing_dim)
 
     return xr.map_over_datasets(map_node, tree, *others)

@@ -1,4 +1,4 @@
-"""What is to be mapped over labelled arrays: checked, and handed to `parallel_apply`."""
+"""A request: the checked arguments of one map, whatever the arrays; and the call that it makes with them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.options import Options, resolve
-from .file_arrays import order_with, source_of
-from .labels import LabelledCall, Labels, MappedArrays, checked_dims, listed
+from .._core.results import Form
+from .file_arrays import moveaxis_order, transposed_data
+from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done, whatever the arrays.
+    """The checked arguments of one map, without the arrays.
 
     Attributes
     ----------
@@ -25,11 +26,11 @@ class Request:
     dims : tuple of hashable
         The mapped dimensions.
     args, kwargs, vectorized, chunk, depth, boundary, rng
-        As `parallel_apply` has them.
+        As in `parallel_apply`.
     output_core_dims, output_dtypes, output_sizes, keep_attrs, as_xarray
-        As `parwise.xarray.How` has them.
+        As in `parwise.xarray.How`.
     options : dict
-        How the call runs.
+        Options by name, as in `parwise.Options`.
     """
 
     func: Callable[..., Any]
@@ -50,27 +51,29 @@ class Request:
 
 
 class How(Options, total=False):
-    """What a map does, and how it runs.
-
-    Besides these, all of `parwise.Options`.
+    """Keyword arguments of the `map` methods: these, and all of `parwise.Options`.
 
     Attributes
     ----------
     args, kwargs, vectorized, chunk, depth, boundary, rng : optional
-        As `parwise.parallel_apply` has them. A number for `rng` gives each
-        variable of a Dataset the same generators.
+        As in `parwise.parallel_apply`. If `rng` is an int, all variables of a
+        Dataset get the same generators.
     output_core_dims : list of hashable, or list of lists, optional
-        The dimensions of one result, if these are not the slice's; a list for
-        each, if the function gives a tuple.
+        Dimensions of one result of the function, in order. None, the default:
+        results are scalars, or have the slice's dimensions. If the function
+        returns a tuple, a list for each of its items. For groups of a Dataset,
+        a dict by variable.
     output_dtypes : dtype or list of dtype, optional
-        Of each result. Needed for data in Dask's blocks. For groups of a
-        Dataset a dict, by variable; so is `output_core_dims`.
+        Dtype of each result, to which it is cast by "same_kind". Required for
+        Dask arrays. For groups of a Dataset, a dict by variable.
     output_sizes : dict, optional
-        Lengths of new dimensions. Needed for data in Dask's blocks.
+        Lengths of new dimensions. Required for Dask arrays.
     keep_attrs : bool or str, optional
-        As xarray has it: "override", "drop", "identical", ...
+        As in `xarray.apply_ufunc`: "override" (or True, the default), "drop"
+        (or False), "identical", "no_conflicts" or "drop_conflicts".
     as_xarray : bool, optional
-        Whether the function gets DataArrays, and returns them.
+        True if the function takes and returns DataArrays. By default it takes
+        and returns NumPy arrays.
     """
 
     args: tuple[Any, ...]
@@ -87,14 +90,14 @@ class How(Options, total=False):
     as_xarray: bool
 
 
-#: What xarray knows to do with attributes.
-_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
-#: The names of all that.
+#: Names of ways to combine attributes, as xarray has them.
+_KEEP_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
+#: Names of all keyword arguments in `How`.
 HOW = frozenset(How.__annotations__) | frozenset(Options.__annotations__)
 
 
 def make_request(func: Any, dim: Any, **how: Any) -> Request:
-    """Check what needs no array, and tell options from the rest."""
+    """Check all arguments that can be checked without the arrays; raise TypeError or ValueError for a wrong one."""
     if not callable(func):
         raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first")
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
@@ -103,9 +106,9 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     request = Request(func, checked_dims(dim), **{name: how[name] for name in how if name in own}, options=options)
     if not isinstance(request.as_xarray, bool):
         raise TypeError(f"as_xarray must be a bool, got {request.as_xarray!r}")
-    if not (isinstance(request.keep_attrs, bool) or callable(request.keep_attrs) or request.keep_attrs in _ATTRS):
+    if not (isinstance(request.keep_attrs, bool) or callable(request.keep_attrs) or request.keep_attrs in _KEEP_ATTRS):
         raise ValueError(
-            f"keep_attrs must be a bool, a function, or one of {listed(_ATTRS)}, got {request.keep_attrs!r}"
+            f"keep_attrs must be a bool, a function, or one of {listed(_KEEP_ATTRS)}, got {request.keep_attrs!r}"
         )
     if request.as_xarray and request.vectorized and (request.depth or request.boundary or settings.ignore):
         raise ValueError(
@@ -117,48 +120,75 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     return request
 
 
-def places_of(frame: MappedArrays, vectorized: bool) -> tuple[int, ...]:
-    """Where the mapped axes stand, in all arrays alike."""
-    first, *others = (tuple(one.get_axis_num(dim) for dim in frame.dims) for one in frame.arrays)
+def common_axes(mapped: MappedArrays, vectorized: bool) -> tuple[int, ...]:
+    """Axes that can hold the mapped dimensions in all arrays.
+
+    These are the axes of the first array, unless another array has too few
+    dimensions: then they are the first axes.
+
+    Raises
+    ------
+    ValueError
+        For a block function (`vectorized`), if the mapped dimension is another
+        axis in another array.
+    """
+    first, *others = (tuple(one.get_axis_num(dim) for dim in mapped.dims) for one in mapped.arrays)
     if vectorized:
         for number, axes in enumerate(others):
             if axes != first:
                 raise ValueError(
-                    f"{frame.dims[0]!r} is axis {axes[0]} of other {number} and axis {first[0]} of the array; "
+                    f"{mapped.dims[0]!r} is axis {axes[0]} of other {number} and axis {first[0]} of the array; "
                     "a block function needs it in one place: transpose one of them"
                 )
         return first
-    if all(one.ndim > max(first) for one in frame.arrays[1:]):
+    if all(one.ndim > max(first) for one in mapped.arrays[1:]):
         return first
     return tuple(range(len(first)))
 
 
-def arranged(frame: MappedArrays, places: tuple[int, ...]) -> list[Any]:
-    """The arrays' data, with the mapped axes at `places`."""
+def transposed_arrays(mapped: MappedArrays, axes: tuple[int, ...]) -> list[Any]:
+    """Data of the arrays, as views whose mapped dimensions are at `axes`."""
     return [
-        source_of(one, order_with(one.ndim, [one.get_axis_num(dim) for dim in frame.dims], places), frame.dims)
-        for one in frame.arrays
+        transposed_data(
+            one, moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], axes), mapped.dims
+        )
+        for one in mapped.arrays
     ]
 
 
 def run(
     request: Request,
-    sources: list[Any],
+    arrays: list[Any],
     axes: tuple[int, ...],
     labels: Callable[[], Labels],
     out: Any = None,
     func: Any = None,
     transfer_seconds: Callable[[], float] = float,
-    raw: bool = False,
+    form: Form = "arrays",
 ) -> Any:
-    """Call `parallel_apply`, whose errors then name labels.
+    """Call `parallel_apply`; its errors then name labels.
 
-    `transfer_seconds` tells what it takes to hand an element to a worker, where that
-    is much; with `raw` the result is a `RawResults`.
+    Parameters
+    ----------
+    request : Request
+    arrays : list of array
+    axes : tuple of int
+        Mapped axes.
+    labels : callable
+        Returns the `Labels` of the elements. Called only for an error.
+    out : array or tuple of array, optional
+        Where to store the result.
+    func : callable, optional
+        Function to call in place of the request's.
+    transfer_seconds : callable, optional
+        Returns the estimated seconds to send one element to a worker and its
+        result back, if that takes more than copying arrays.
+    form : Form, optional
+        What becomes of the results, as in a `Call`.
     """
     call = make_call(
         func or request.func,
-        tuple(sources),
+        tuple(arrays),
         axis=axes if len(axes) > 1 else axes[0],
         args=request.args,
         kwargs=request.kwargs,
@@ -169,44 +199,46 @@ def run(
         out=out,
         rng=request.rng,
         settings=resolve(request.options),
+        form=form,
+        transfer_seconds=transfer_seconds,
+        naming=LabelNaming(labels),
     )
-    plain = {one.name: getattr(call, one.name) for one in fields(call)}
-    return compute(LabelledCall(**{**plain, "transfer_seconds": transfer_seconds, "raw": raw}, labels=labels))
+    return compute(call)
 
 
-def sizes_of(frame: MappedArrays, request: Request, names: Sequence[Hashable]) -> tuple[int, ...]:
-    """The lengths of dimensions of results, as far as that can be known without calling the function."""
-    known = {**dict(zip(frame.slice_dims, frame.slice_shape, strict=True)), **(request.output_sizes or {})}
-    for name in names:
+def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hashable]) -> tuple[int, ...]:
+    """Lengths of the dimensions of a result; raise a ValueError for one that only the result can tell."""
+    known = {**dict(zip(mapped.slice_dims, mapped.slice_shape, strict=True)), **(request.output_sizes or {})}
+    for name in core_dims:
         if name not in known:
             raise ValueError(
                 f"the length of the new dimension {name!r} is not known before func was called; "
                 f"pass output_sizes={{{name!r}: ...}}"
             )
-    return tuple(int(known[name]) for name in names)
+    return tuple(int(known[name]) for name in core_dims)
 
 
-def names_of_columns(request: Request, count: int) -> list[Any]:
-    """Of each of `count` results the names of its dimensions, or None."""
+def core_dims_per_output(request: Request, count: int) -> list[Any]:
+    """`output_core_dims` as one list of names for each of `count` outputs, or None for each."""
     given = request.output_core_dims
     if given is None:
         return [None] * count
     if isinstance(given, str):
         given = [given]
-    columns = [list(one) if isinstance(one, list | tuple) else one for one in given]
-    nested = [isinstance(one, list) for one in columns]
-    if not any(nested) and (columns or count == 1):
-        columns = [columns]
+    outputs = [list(one) if isinstance(one, list | tuple) else one for one in given]
+    nested = [isinstance(one, list) for one in outputs]
+    if not any(nested) and (outputs or count == 1):
+        outputs = [outputs]
     elif not all(nested):
         raise TypeError(
             f"output_core_dims must be a list of names, or of lists of names, got {request.output_core_dims!r}"
         )
-    if len(columns) != count:
+    if len(outputs) != count:
         raise ValueError(
-            f"output_core_dims={request.output_core_dims!r} is for {len(columns)} result(s), but func gives {count}; "
+            f"output_core_dims={request.output_core_dims!r} is for {len(outputs)} result(s), but func gives {count}; "
             "pass one list of names per result"
         )
-    for names in columns:
+    for names in outputs:
         if None in names:
             raise TypeError(f"output_core_dims must be names, got {request.output_core_dims!r}")
         if len(set(names)) < len(names) or set(names) & set(request.dims):
@@ -214,11 +246,11 @@ def names_of_columns(request: Request, count: int) -> list[Any]:
                 f"output_core_dims must name different dimensions, without those mapped over ({listed(request.dims)}), "
                 f"got {names}"
             )
-    return columns
+    return outputs
 
 
-def dtypes_of(request: Request, count: int) -> list[Any]:
-    """Of each of `count` results its dtype, or None."""
+def dtypes_per_output(request: Request, count: int) -> list[Any]:
+    """`output_dtypes` as one dtype for each of `count` outputs, or None for each."""
     given = request.output_dtypes
     if given is None:
         return [None] * count

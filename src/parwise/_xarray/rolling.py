@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.checks import is_int
-from .file_arrays import ReadAhead, RollingView, is_file, rows_at_once
-from .labels import check_has, checked_dims, listed
+from .._core.checks import check_int, is_int
+from .file_arrays import ReadAhead, RollingView, is_file, rows_per_read
+from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
 from .request import HOW, make_request
 
 
 def map_windows(
-    whole: Any,
+    obj: Any,
     func: Callable[..., Any],
     windows: Mapping[Any, int] | None,
     dim: Any,
@@ -25,7 +25,19 @@ def map_windows(
     fill_value: Any,
     more: Mapping[str, Any],
 ) -> Any:
-    """Map over the windows of a DataArray or Dataset; `more` has windows and options by keyword."""
+    """Map over the rolling windows of a DataArray or Dataset.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+    func : callable
+    windows : mapping of hashable to int, optional
+        Length of the window along each dimension.
+    dim, min_periods, center, fill_value
+        As in `parwise.xarray.DataArrayMaps.map_windows`.
+    more : mapping
+        Windows and the arguments in `How`, by name.
+    """
     sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
     if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
         raise ValueError(f"min_periods must be an int from 1 on, or None, got {min_periods!r}")
@@ -33,17 +45,17 @@ def map_windows(
     others = () if dim is None else checked_dims(dim)
     request = make_request(func, (*sizes, *others), **how)
     for name in sizes:
-        if name not in whole.dims:
-            raise KeyError(f"no dimension {name!r} to roll along; there are {listed(whole.dims)}")
-    if isinstance(whole, xr.DataArray):
-        check_has(whole, request.dims)
-    view = _windows_of(whole, sizes, request.dims, center, fill_value)
+        if name not in obj.dims:
+            raise KeyError(f"no dimension {name!r} to roll along; there are {listed(obj.dims)}")
+    if isinstance(obj, xr.DataArray):
+        check_has_dims(obj, request.dims)
+    view = _construct(obj, sizes, request.dims, center, fill_value)
     result = map_dataset(view, (), request, "copy") if isinstance(view, xr.Dataset) else map_array(view, (), request)
-    return result if min_periods is None else _with_periods(result, whole, request.dims, sizes, center, min_periods)
+    return result if min_periods is None else _with_periods(result, obj, request.dims, sizes, center, min_periods)
 
 
 def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
-    """The windows' lengths, checked."""
+    """Lengths of windows by dimension; raise an error if one is no positive int."""
     if windows is not None and not isinstance(windows, Mapping):
         raise TypeError(f"windows must be a dict of lengths by dimension, as in time=30, got {type(windows).__name__}")
     if windows and named:
@@ -52,45 +64,44 @@ def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
     if not sizes:
         raise TypeError("no window: give the dimension to roll along and its length, as in time=30")
     for dim, size in sizes.items():
-        if not is_int(size):
-            raise TypeError(f"the window along {dim!r} must be an int, got {size!r} of type {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"the window along {dim!r} must be at least 1 long, got {size}")
+        check_int(f"the window along {dim!r}", size, 1, unit=" long")
     return sizes
 
 
-def _windows_of(
-    whole: Any, windows: Mapping[Any, int], lead: tuple[Hashable, ...], center: Any, fill_value: Any
+def _construct(
+    obj: Any, windows: Mapping[Any, int], mapped_dims: tuple[Hashable, ...], center: Any, fill_value: Any
 ) -> Any:
-    """The rolling windows of a DataArray or Dataset, along dimensions of their own."""
-    if isinstance(whole, xr.Dataset):
-        parts = {
-            name: _windows_of(one, windows, lead, center, fill_value) if set(lead) <= set(one.dims) else one
-            for name, one in whole.data_vars.items()
+    """A view of all rolling windows, with new dimensions for them: `construct` of xarray, for files too."""
+    if isinstance(obj, xr.Dataset):
+        variables = {
+            name: _construct(one, windows, mapped_dims, center, fill_value)
+            if set(mapped_dims) <= set(one.dims)
+            else one
+            for name, one in obj.data_vars.items()
         }
-        return xr.Dataset(parts, whole.coords, whole.attrs)
-    rolling = whole.rolling(windows, center=center)
-    names = {dim: "window" if len(windows) == 1 else f"{dim}_window" for dim in windows}
+        return xr.Dataset(variables, obj.coords, obj.attrs)
+    rolling = obj.rolling(windows, center=center)
+    window_dims = {dim: "window" if len(windows) == 1 else f"{dim}_window" for dim in windows}
     how = {"keep_attrs": True} if fill_value is ... else {"keep_attrs": True, "fill_value": fill_value}
-    if not is_file(whole):
-        return rolling.construct(names, **how)
-    one = xr.DataArray(np.zeros(1, whole.dtype), dims="x").rolling(x=2).construct("window", **how)
-    band = ReadAhead(whole.variable, lead, windows.get(lead[0], 1))
-    axes = [whole.get_axis_num(dim) for dim in rolling.dim]
-    before = [_before(size, mid) for size, mid in zip(rolling.window, rolling.center, strict=True)]
-    data: Any = RollingView(band, axes, rolling.window, before, one.to_numpy())
-    return xr.DataArray(data, whole.coords, (*whole.dims, *names.values()), whole.name, whole.attrs)
+    if not is_file(obj):
+        return rolling.construct(window_dims, **how)
+    example = xr.DataArray(np.zeros(1, obj.dtype), dims="x").rolling(x=2).construct("window", **how)
+    reader = ReadAhead(obj.variable, mapped_dims, windows.get(mapped_dims[0], 1))
+    axes = [obj.get_axis_num(dim) for dim in rolling.dim]
+    offsets = [_offset(size, centered) for size, centered in zip(rolling.window, rolling.center, strict=True)]
+    data: Any = RollingView(reader, axes, rolling.window, offsets, example.to_numpy())
+    return xr.DataArray(data, obj.coords, (*obj.dims, *window_dims.values()), obj.name, obj.attrs)
 
 
-def _before(size: int, center: bool) -> int:
-    """Labels that a window has before its own."""
+def _offset(size: int, center: bool) -> int:
+    """Number of labels that a window has before its own."""
     return size // 2 if center else size - 1
 
 
 def _with_periods(
     result: Any, whole: Any, mapped: tuple[Hashable, ...], windows: Mapping[Any, int], center: Any, min_periods: int
 ) -> Any:
-    """NaN where a window holds fewer values than `min_periods`."""
+    """Results with NaN where a window of `whole` has fewer than `min_periods` values."""
     if isinstance(result, tuple):
         items = [_with_periods(one, whole, mapped, windows, center, min_periods) for one in result]
         return getattr(type(result), "_make", type(result))(items)
@@ -101,32 +112,30 @@ def _with_periods(
             if set(mapped) <= set(whole[name].dims)
         }
         return result.assign(made)
-    if is_file(whole):
-        enough = _enough_of_file(whole, windows, center, min_periods, result.dims)
-    else:
-        enough = _enough(whole, windows, center, min_periods, result.dims)
-    return result.where(enough).transpose(*result.dims, transpose_coords=False)
+    has_periods = _has_periods_in_file if is_file(whole) else _has_periods
+    valid = has_periods(whole, windows, center, min_periods, result.dims)
+    return result.where(valid).transpose(*result.dims, transpose_coords=False)
 
 
-def _enough(
-    whole: xr.DataArray, windows: Mapping[Any, int], center: Any, min_periods: int, dims: Sequence[Hashable]
+def _has_periods(
+    array: xr.DataArray, windows: Mapping[Any, int], center: Any, min_periods: int, dims: Sequence[Hashable]
 ) -> xr.DataArray:
-    """Where windows hold as many values, all along the dimensions that are not in `dims`."""
-    found = whole.rolling(windows, min_periods=1, center=center).count().fillna(0)
-    gone = [dim for dim in found.dims if dim not in dims]
-    return (found.min(gone) if gone else found) >= min_periods
+    """True where a window has at least `min_periods` values, and so has each one along dimensions not in `dims`."""
+    counts = array.rolling(windows, min_periods=1, center=center).count().fillna(0)
+    reduced = [dim for dim in counts.dims if dim not in dims]
+    return (counts.min(reduced) if reduced else counts) >= min_periods
 
 
-def _enough_of_file(
-    whole: xr.DataArray, windows: Mapping[Any, int], center: Any, min_periods: int, dims: Sequence[Hashable]
+def _has_periods_in_file(
+    array: xr.DataArray, windows: Mapping[Any, int], center: Any, min_periods: int, dims: Sequence[Hashable]
 ) -> xr.DataArray:
-    """The same, read part by part along the first of the windows' dimensions."""
+    """As `_has_periods`, read piece by piece along the first dimension that has windows."""
     dim, size = next(iter(windows.items()))
-    count = whole.sizes[dim]
-    rows = max(4 * size, rows_at_once(whole, dim))
-    parts = []
-    for lo in range(0, count, rows):
-        first, last = max(0, lo - size), min(count, lo + rows + size)
-        part = _enough(whole[{dim: slice(first, last)}].load(), windows, center, min_periods, dims)
-        parts.append(part[{dim: slice(lo - first, lo - first + rows)}].variable)
-    return xr.DataArray(xr.Variable.concat(parts, dim))
+    length = array.sizes[dim]
+    rows = max(4 * size, rows_per_read(array, dim))
+    pieces = []
+    for lo in range(0, length, rows):
+        first, last = max(0, lo - size), min(length, lo + rows + size)
+        piece = _has_periods(array[{dim: slice(first, last)}].load(), windows, center, min_periods, dims)
+        pieces.append(piece[{dim: slice(lo - first, lo - first + rows)}].variable)
+    return xr.DataArray(xr.Variable.concat(pieces, dim))

@@ -14,7 +14,12 @@ from .._core.results import Results, same_results
 
 
 class Boxed:
-    """A result of any type, which NumPy takes as one object."""
+    """A result of any type, which NumPy stores as one object.
+
+    Parameters
+    ----------
+    value : object
+    """
 
     __slots__ = ("value",)
 
@@ -22,7 +27,7 @@ class Boxed:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same labels and bits."""
+        """Return True if both values have the same labels and bits."""
         if not isinstance(other, Boxed) or type(self.value) is not type(other.value):
             return False
         if not isinstance(self.value, xr.DataArray | xr.Dataset):
@@ -33,21 +38,21 @@ class Boxed:
 
 
 def _bits(value: Any) -> dict[Hashable, Any]:
-    # By name: the order among coordinates and data is no part of a Dataset.
+    # By name, since a Dataset has no order among its coordinates and data variables.
     arrays = value.variables if isinstance(value, xr.Dataset) else {None: value.variable}
     return {n: x.to_numpy().tolist() if x.dtype.hasobject else x.to_numpy().tobytes() for n, x in arrays.items()}
 
 
 class BareResult(NamedTuple):
-    """A labelled result whose coordinates are all those of its slice, which need not travel.
+    """A labelled result without its coordinates, all of which are its slice's and need not be sent.
 
     Attributes
     ----------
     data : ndarray
     dims, name, attrs, encoding
         As of the DataArray.
-    names : tuple of hashable
-        The coordinates that it has.
+    coord_names : tuple of hashable
+        Names of the coordinates of the result.
     """
 
     data: np.ndarray
@@ -55,23 +60,31 @@ class BareResult(NamedTuple):
     name: Hashable
     attrs: dict[Any, Any]
     encoding: dict[Any, Any]
-    names: tuple[Hashable, ...]
+    coord_names: tuple[Hashable, ...]
 
     @property
-    def look(self) -> tuple[Any, ...]:
-        """What results agree in that can be stacked."""
-        return self.data.dtype, self.data.shape, self.dims, self.name, self.names
+    def form(self) -> tuple[Any, ...]:
+        """Dtype, shape, dims and names: results that agree in them can be stacked."""
+        return self.data.dtype, self.data.shape, self.dims, self.name, self.coord_names
 
-    def opened(self, like: xr.DataArray) -> xr.DataArray:
-        """The DataArray, whose slice this is `like`."""
-        coords = like.coords.to_dataset().drop_vars([name for name in like.coords if name not in self.names]).coords
-        whole = xr.DataArray(self.data, coords=coords, dims=self.dims, name=self.name, attrs=self.attrs)
-        whole.encoding = self.encoding
-        return whole
+    def to_dataarray(self, like: xr.DataArray) -> xr.DataArray:
+        """The result with its coordinates, which are taken from its slice `like`."""
+        coords = like.coords.to_dataset().drop_vars([name for name in like.coords if name not in self.coord_names])
+        array = xr.DataArray(self.data, coords=coords.coords, dims=self.dims, name=self.name, attrs=self.attrs)
+        array.encoding = self.encoding
+        return array
 
 
 def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
-    """A labelled result, or tuple of such, in boxes; `like` is the slice that it came from."""
+    """Box a labelled result, or each of a tuple of them.
+
+    Parameters
+    ----------
+    result : DataArray or tuple of DataArray
+    like : DataArray, optional
+        The slice that the function got. If given, a result whose coordinates
+        are all from it is boxed as a `BareResult`.
+    """
     if isinstance(result, tuple):
         make = getattr(type(result), "_make", tuple)
         return make([boxed(one, like) for one in result])
@@ -84,21 +97,21 @@ def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
         result = result.compute()
     if like is None:
         return Boxed(result)
-    variables, own = result.coords.variables, like.coords.variables
-    same = all(name in own and _unchanged(one, own[name]) for name, one in variables.items())
+    variables, slice_variables = result.coords.variables, like.coords.variables
+    same = all(name in slice_variables and _identical(one, slice_variables[name]) for name, one in variables.items())
     if not (same and set(result.xindexes) == set(like.xindexes).intersection(variables)):
         return Boxed(result)
     data = result.data if isinstance(result.data, np.ndarray) else result.to_numpy()
-    names = tuple(name for name in own if name in variables)
+    names = tuple(name for name in slice_variables if name in variables)
     return Boxed(BareResult(data, result.dims, result.name, dict(result.attrs), dict(result.encoding), names))
 
 
-def _unchanged(one: xr.Variable, other: xr.Variable) -> bool:
+def _identical(one: xr.Variable, other: xr.Variable) -> bool:
     return one is other or (type(one) is type(other) and bool(one.identical(other)))
 
 
 class SliceTemplate:
-    """How slices of one DataArray are labelled.
+    """Labels of all slices of one DataArray, without its data.
 
     Parameters
     ----------
@@ -106,42 +119,42 @@ class SliceTemplate:
     """
 
     def __init__(self, array: xr.DataArray) -> None:
-        # Not the data: it travels on its own. Coordinates may lie in files.
+        # The data is sent separately. Coordinates are computed, since they may be in files.
         self._coords = array.coords.to_dataset().compute()
         self._dims, self._shape, self._dtype = array.dims, array.shape, array.dtype
         self._name, self._attrs, self._encoding = array.name, dict(array.attrs), dict(array.encoding)
 
     @functools.cached_property
-    def _like(self) -> xr.DataArray:
-        """The array, with data that takes no memory."""
+    def _template(self) -> xr.DataArray:
+        """The array, over data that takes no memory."""
         data = np.broadcast_to(np.empty((), self._dtype), self._shape)
-        like = xr.DataArray(data, self._coords.coords, self._dims, name=self._name, attrs=self._attrs)
-        like.encoding = self._encoding
-        return like
+        template = xr.DataArray(data, self._coords.coords, self._dims, name=self._name, attrs=self._attrs)
+        template.encoding = self._encoding
+        return template
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_like"}
+        return {name: value for name, value in vars(self).items() if name != "_template"}
 
-    def slice(self, data: Any, where: Mapping[Hashable, Any]) -> xr.DataArray:
-        """What ``array.isel(where)`` gives, of which this is the data."""
+    def slice(self, data: Any, indexers: Mapping[Hashable, Any]) -> xr.DataArray:
+        """The slice ``array.isel(indexers)``, made of its data."""
         if not isinstance(data, np.ndarray):
-            # NumPy's scalars are of native byte order; what else there is might be a list.
+            # A NumPy scalar has native byte order, and any other object might be a list.
             scalar = np.empty((), self._dtype)
             scalar[()] = data
             data = scalar
-        view = self._like.isel(where)
+        view = self._template.isel(indexers)
         view.data = data
         return view
 
 
 class LabelledFunction:
-    """A function of labelled slices, as one of plain slices and an index.
+    """A function of labelled slices, called with unlabelled slices and the number of the element.
 
     Parameters
     ----------
     func : callable
-    views : sequence of SliceTemplate
-        One per mapped array.
+    templates : sequence of SliceTemplate
+        One for each mapped array.
     dims : tuple of hashable
         The mapped dimensions.
     grid : tuple of int
@@ -151,44 +164,58 @@ class LabelledFunction:
     def __init__(
         self,
         func: Callable[..., Any],
-        views: Sequence[SliceTemplate],
+        templates: Sequence[SliceTemplate],
         dims: tuple[Hashable, ...],
         grid: tuple[int, ...],
     ) -> None:
         self.__wrapped__ = func  # has the signature
-        self._views = views
+        self._templates = templates
         self._dims = dims
         self._grid = grid
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """Take slices, their index, and what every call gets."""
-        count = len(self._views)
-        if isinstance(given[count], np.ndarray):  # a block
-            lo, hi = int(given[count].min()), int(given[count].max()) + 1
-            where: dict[Hashable, Any] = {self._dims[0]: slice(lo, hi)}
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function.
+
+        Parameters
+        ----------
+        *args
+            A slice of each array; the number of the element, or an array of the
+            numbers of a block; further positional arguments.
+        **kwargs
+            Keyword arguments.
+
+        Returns
+        -------
+        Boxed or tuple of Boxed
+            In object arrays of one element for a block.
+        """
+        count = len(self._templates)
+        number = args[count]
+        if isinstance(number, np.ndarray):  # a block
+            lo, hi = int(number.min()), int(number.max()) + 1
+            indexers: dict[Hashable, Any] = {self._dims[0]: slice(lo, hi)}
         else:
-            index = np.unravel_index(int(given[count]), self._grid)
-            where = dict(zip(self._dims, map(int, index), strict=True))
-        slices = [view.slice(data, where) for view, data in zip(self._views, given[:count], strict=True)]
-        result = self.__wrapped__(*slices, *given[count + 1 :], **named)
-        if not isinstance(given[count], np.ndarray):
+            index = np.unravel_index(int(number), self._grid)
+            indexers = dict(zip(self._dims, map(int, index), strict=True))
+        slices = [one.slice(data, indexers) for one, data in zip(self._templates, args[:count], strict=True)]
+        result = self.__wrapped__(*slices, *args[count + 1 :], **kwargs)
+        if not isinstance(number, np.ndarray):
             return boxed(result, slices[0])
-        ndim = given[count].ndim
         if isinstance(result, tuple):
-            return tuple(_block(boxed(one), ndim) for one in result)
-        return _block(boxed(result), ndim)
+            return tuple(_as_block(boxed(one), number.ndim) for one in result)
+        return _as_block(boxed(result), number.ndim)
 
 
-def _block(box: Boxed, ndim: int) -> np.ndarray:
-    """A box as a block of one element."""
+def _as_block(box: Boxed, ndim: int) -> np.ndarray:
+    """An object array of one element, which is the result of a block."""
     block = np.empty((1,) * ndim, object)
     block.flat[0] = box
     return block
 
 
-def positions(grid: tuple[int, ...], places: Sequence[int]) -> np.ndarray:
-    """The number of each element, with the mapped axes at `places`."""
-    shape = [1] * (max(places) + 1)
-    for place, length in zip(places, grid, strict=True):
-        shape[place] = length
-    return np.arange(math.prod(grid)).reshape(grid).transpose(np.argsort(places)).reshape(shape)
+def element_numbers(grid: tuple[int, ...], axes: Sequence[int]) -> np.ndarray:
+    """The number of each element, as an array with the mapped axes at `axes` and length 1 along all others."""
+    shape = [1] * (max(axes) + 1)
+    for axis, length in zip(axes, grid, strict=True):
+        shape[axis] = length
+    return np.arange(math.prod(grid)).reshape(grid).transpose(np.argsort(axes)).reshape(shape)

@@ -1,0 +1,103 @@
+"""The runner that a call gets, by its executor and size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from .._core.call import Call
+from .._core.kernel import is_nested
+from .._core.settings import is_dask_client, is_pool
+from .._workers.default_pool import put_back, take_pool
+from . import processes
+from .job import Job
+from .runner import Runner, drive
+from .serial import SerialRunner
+
+if TYPE_CHECKING:
+    from .futures import ExecutorRunner
+
+# Tasks of items in a plain loop whose results are taken one after another: a caller that waits gets its result soon.
+ITEM_SECONDS = 0.001
+
+
+def is_serial(call: Call) -> bool:
+    """Tell whether a call is the plain loop, by its options or its size."""
+    return call.serial_reason(is_nested()) is not None
+
+
+def run(job: Job) -> None:
+    """Compute all tasks of a job, in the executor of its call."""
+    executor = job.call.settings.executor
+    if is_serial(job.call):
+        job.open()
+        drive(SerialRunner(job))
+    elif is_pool(executor):
+        executor._run(job)
+    elif executor == "processes":
+        processes.run(job)
+    else:
+        run_in_executor(job)
+
+
+def run_in_executor(job: Job) -> None:
+    """Compute all tasks of a job in threads, or in an executor of `concurrent.futures` or Dask."""
+    with _open_executor(job, whole=True) as runner:
+        drive(runner)
+
+
+@contextlib.contextmanager
+def open_runner(job: Job) -> Iterator[Runner]:
+    """The runner of a job whose results are taken one after another; it may be left at any time."""
+    settings = job.call.settings
+    if is_serial(job.call):
+        job.open()
+        yield SerialRunner(job, ITEM_SECONDS)
+    elif is_pool(settings.executor) and settings.needs_killable_workers:
+        with settings.executor._spare() as spare, processes.open_runner(job, spare) as runner:
+            yield runner
+    elif settings.executor != "processes":
+        with _open_executor(job, whole=False) as runner:
+            yield runner
+    else:
+        pool = take_pool()
+        try:
+            with processes.open_runner(job, pool) as runner:
+                yield runner
+        finally:
+            put_back(pool)
+
+
+@contextlib.contextmanager
+def _open_executor(job: Job, whole: bool) -> Iterator[ExecutorRunner | SerialRunner]:
+    """The runner of a job in threads or in an executor that the user gave."""
+    # Only calls that need them import these: a first call with the usual workers is 2 ms faster.
+    from .futures import RemoteRunner
+    from .threads import ThreadRunner
+
+    executor = job.call.settings.executor
+    with contextlib.ExitStack() as stack:
+        runner: ExecutorRunner
+        if executor == "threads":
+            threads = job.workers - whole
+            if not threads:
+                job.open()
+                yield SerialRunner(job)
+                return
+            own = ThreadPoolExecutor(threads, thread_name_prefix="parwise")
+            in_threads = runner = ThreadRunner(job, own, threads, whole)
+            stack.callback(lambda: own.shutdown(wait=not in_threads.within))
+        elif isinstance(executor, ThreadPoolExecutor):
+            runner = ThreadRunner(job, executor, executor._max_workers, whole)
+        elif is_dask_client(executor):
+            # The same element twice must be two computations: pure=False.
+            submitter = stack.enter_context(executor.get_executor(pure=False))
+            runner = RemoteRunner(job, submitter, sum(executor.nthreads().values()))
+        else:
+            if is_pool(executor):
+                executor._check_wait()
+            runner = RemoteRunner(job, executor, getattr(executor, "_max_workers", job.workers))
+        stack.callback(runner.cancel)
+        yield runner

@@ -1,0 +1,180 @@
+"""The part of a map that one Dask task computes, by a serial loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._core.call import Block
+from .._core.random import RandomStreams, make_random_streams
+from .labels import MappedArrays, listed
+from .request import Request, common_axes, run
+from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
+
+#: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
+SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
+
+
+class SerialMap:
+    """A map over some of the elements, run serially within one Dask task.
+
+    Parameters
+    ----------
+    mapped : MappedArrays
+        All arrays, for their labels.
+    request : Request
+    core_dims : list of (list of hashable)
+        Dimensions of one result, for each output.
+    shapes : list of (tuple of int)
+        Their lengths.
+    dtypes : list of dtype
+        Dtype of each output.
+    in_tuple : bool
+        True if the function returns a tuple.
+
+    Attributes
+    ----------
+    shapes, dtypes, in_tuple
+    """
+
+    def __init__(
+        self,
+        mapped: MappedArrays,
+        request: Request,
+        core_dims: list[Any],
+        shapes: list[Any],
+        dtypes: list[Any],
+        in_tuple: bool,
+    ) -> None:
+        self.shapes, self.dtypes, self.in_tuple = shapes, dtypes, in_tuple
+        self._labels = mapped.labels()
+        self._streams = streams = (
+            None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
+        )
+        self._func = func = request.func
+        if request.as_xarray:
+            axis = common_axes(mapped, True)[0] if request.vectorized else 0
+            dims = [[*one[:axis], *mapped.dims, *one[axis:]] if request.vectorized else one for one in core_dims]
+            templates = [SliceTemplate(one) for one in mapped.arrays]
+            self._func = func = _DataFunction(LabelledFunction(func, templates, mapped.dims, mapped.lengths), dims)
+        if not request.vectorized:
+            self._func = _NumberedFunction(func, len(mapped.arrays), streams, request.as_xarray)
+        options = {**request.options, **SERIAL}
+        self._request = replace(request, rng=None, options=options, chunk=None, depth=0, boundary=None)
+
+    def __call__(self, *args: Any) -> Any:
+        """Call an element function for all elements of one chunk.
+
+        Parameters
+        ----------
+        *args : ndarray
+            Data of each array, then the indices along each mapped dimension.
+        """
+        depth = len(self._labels.dims)
+        arrays, indices = [np.asarray(one) for one in args[:-depth]], args[-depth:]
+        grid = tuple(max(one.shape[k] for one in arrays) for k in range(depth))
+        starts = tuple(int(one.flat[0]) if one.size else 0 for one in indices)
+        labels = self._labels.subset(starts, grid)
+        numbers = np.zeros(grid, np.int64)
+        for one, length in zip(indices, self._labels.lengths, strict=True):
+            numbers = numbers * length + one
+        out = tuple(np.empty((*grid, *one), dtype) for one, dtype in zip(self.shapes, self.dtypes, strict=True))
+        result = run(
+            self._request,
+            [*arrays, numbers],
+            tuple(range(depth)),
+            lambda: labels,
+            out=out if self.in_tuple else out[0],
+            func=self._func,
+        )
+        return tuple(result) if len(out) > 1 else result[0] if self.in_tuple else result
+
+    def compute_block(self, axis: int, number: int, block: Block, *args: Any) -> Any:
+        """Call a block function for one block, and cut the halo off its result.
+
+        Parameters
+        ----------
+        axis : int
+            The mapped axis.
+        number : int
+            Number of the block, for random numbers.
+        block : Block
+        *args : ndarray
+            Data of each array, with the halo.
+        """
+        func = self._func
+        if self._streams is not None:
+            func = functools.partial(func, rng=self._streams.one(number))
+        arrays = [np.asarray(one) for one in args]
+        lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
+        labels = self._labels.subset((lo,), (hi - lo,))
+        request = replace(self._request, chunk=max(1, block.last - block.first))
+        if self._request.as_xarray:
+            arrays.append(np.arange(lo, hi).reshape((1,) * axis + (-1,)))
+        result = run(request, arrays, (axis,), lambda: labels, func=func)
+        key = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
+        columns = result if isinstance(result, tuple) else (result,)
+        results = [
+            one[key].astype(dtype, casting="same_kind", copy=False)
+            for one, dtype in zip(columns, self.dtypes, strict=True)
+        ]
+        return results if self.in_tuple else results[0]
+
+
+class _NumberedFunction:
+    """A function whose call also gets the number of the element, which selects its random generator.
+
+    Parameters
+    ----------
+    func : callable
+    count : int
+        Number of mapped arrays; the element's number follows their slices.
+    streams : RandomStreams, optional
+        Generators, one for each element.
+    keep : bool
+        True to hand the number on to `func`, a `LabelledFunction`.
+    """
+
+    def __init__(self, func: Callable[..., Any], count: int, streams: RandomStreams | None, keep: bool) -> None:
+        self._func, self._count, self._streams, self._keep = func, count, streams, keep
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        count = self._count
+        if self._streams is not None:
+            kwargs["rng"] = self._streams.one(int(args[count]))
+        return self._func(*args[: count + self._keep], *args[count + 1 :], **kwargs)
+
+
+class _DataFunction:
+    """A labelled function that returns the data of its results, without labels.
+
+    Parameters
+    ----------
+    func : LabelledFunction
+    dims : list of (list of hashable)
+        Dimensions of the data, for each output.
+    """
+
+    def __init__(self, func: Callable[..., Any], dims: list[list[Hashable]]) -> None:
+        self._func, self._dims = func, dims
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._func(*args, **kwargs)
+        if isinstance(result, tuple):
+            return tuple(map(_result_data, result, self._dims))
+        return _result_data(result, self._dims[0])
+
+
+def _result_data(box: Any, dims: list[Hashable]) -> Any:
+    """Data of a boxed result, with its axes in the order of `dims`."""
+    result = box.value if isinstance(box, Boxed) else box.flat[0].value  # of a block
+    if set(result.dims) != set(dims):
+        raise ValueError(
+            f"func returned a DataArray with dimensions {listed(result.dims)}, but output_core_dims says {listed(dims)}"
+        )
+    data = result.data if isinstance(result, BareResult) else result.to_numpy()
+    return data.transpose([result.dims.index(name) for name in dims]) if dims else data[()]

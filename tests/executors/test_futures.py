@@ -1,0 +1,72 @@
+"""Executors of `concurrent.futures` that are not parwise's own: the first task of each process is compared."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from parwise import parallel_apply
+from parwise._workers import remote
+
+from ..support.oracle import assert_same
+
+
+class Elsewhere(Executor):
+    """An executor that is not parwise's, one process of which computes two tasks at a time."""
+
+    def __init__(self):
+        self._threads = ThreadPoolExecutor(2)
+
+    def submit(self, func, /, *args, **kwargs):
+        return self._threads.submit(func, *args, **kwargs)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_a_first_task_that_waits_for_another_there():
+    """A task may wait for another one in its process, as Dask's workers take a task while one waits."""
+    name = "parwise_test_meeting"
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].other = threading.Event()
+
+    def f(x, name, caller):
+        other = sys.modules[name].other
+        if x > 0:
+            other.set()
+        elif threading.get_ident() != caller:
+            assert other.wait(20)
+        return 2 * x
+
+    try:
+        with Elsewhere() as executor:
+            got = parallel_apply(f, np.arange(3.0), args=(name, threading.get_ident()), executor=executor, workers=2)
+    finally:
+        del sys.modules[name]
+    assert_same(got, np.arange(3.0) * 2)
+
+
+def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
+    """A process's first task is compared before any other of its results counts."""
+    given = []
+
+    class Told(Elsewhere):
+        def submit(self, func, /, *args, **kwargs):
+            given.append(args)
+            return super().submit(func, *args, **kwargs)
+
+    with Told() as executor:
+        parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
+    token, payload, table, arguments = given[0]
+    remote._sessions.pop(token, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Session, "run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            remote.compute(token, payload, table, arguments)
+    assert remote.compute(token, None, table, arguments) == remote.MISSING
+    assert remote.compute(token, payload, table, arguments)[1] is not None

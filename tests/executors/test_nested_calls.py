@@ -1,0 +1,30 @@
+"""Calls from inside a mapped function, and from the workers of other executors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parwise import parallel_apply
+
+from ..support.oracle import assert_same
+
+
+def test_nested_calls(runner):
+    def f(x):
+        inner = parallel_apply(lambda y: y + x, np.arange(3.0), isolate=True, workers=2, retries=1)
+        with_gap = parallel_apply(lambda y: y + x, np.arange(3.0), errors="ignore", timeout=60)
+        return inner.sum() + with_gap.sum()
+
+    assert_same(parallel_apply(f, np.arange(6.0), **runner), np.arange(6.0) * 6 + 6)
+
+
+def apply_inside(n):
+    """Call parwise in a worker of another executor, which imports this module."""
+    return parallel_apply(np.cumsum, np.ones((n, 3)), isolate=True, workers=2).tolist()
+
+
+def test_calls_from_workers_of_others(process_executor, thread_executor, dask_client):
+    want = [[1.0, 2.0, 3.0]] * 5
+    assert process_executor.submit(apply_inside, 5).result() == want
+    assert thread_executor.submit(apply_inside, 5).result() == want
+    assert dask_client.submit(apply_inside, 5, pure=False).result() == want

@@ -1,0 +1,190 @@
+"""Arrays in Dask's blocks: lazy results with the bits of those in memory."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import parwise.xarray
+
+from ..support.labelled import assert_alike, counting, ends, labelled, loop, quantiles, same
+from ..support.oracle import assert_same
+
+
+@given(labelled(), st.data())
+@settings(max_examples=30)
+def test_any_array_in_blocks_of_dask(case, data):
+    array, dims = case
+    rest = [d for d in array.dims if d not in dims]
+    chunks = {d: data.draw(st.integers(1, array.sizes[d])) for d in dims}
+    lazy = array.chunk(chunks)
+    got = lazy.par.map(same, dims, output_core_dims=rest, output_dtypes=array.dtype)
+    assert got.chunks == lazy.chunks
+    want = loop(same, array, dims=dims, core=rest)
+    assert_alike(got.compute(), want.astype(array.dtype))
+
+
+def test_dask_chunks_of_several_lengths_and_no_name(cube):
+    lazy = cube.rename(None).chunk(time=-1, lat=(1, 2), lon=(3, 1))
+    got = lazy.par.map(np.sum, ("lat", "lon"), output_core_dims=[], output_dtypes=float)
+    assert (got.chunks, got.name) == (((1, 2), (3, 1)), None)
+    assert_alike(got.compute(), loop(np.sum, cube, dims=("lat", "lon")).rename(None))
+
+
+def test_dask_gives_no_name(cube):
+    lazy = cube.chunk(lat=1).rename(None)
+    assert lazy.par.map(np.mean, ("lat", "lon"), output_dtypes=float, output_core_dims=[]).name is None
+
+
+def test_dask_is_lazy(cube):
+    lazy = cube.chunk(lat=2, lon=1)
+    never = lazy.par.map(counting, ("lat", "lon"), output_dtypes=[float], output_core_dims=["q"], output_sizes={"q": 3})
+    assert never.chunks == ((2, 1), (1, 1, 1, 1), (3,))
+    assert (never.name, never.attrs, never.dtype) == ("t2m", {"units": "K"}, np.dtype(float))
+    lazy.par.map(counting, "lat", vectorized=True, output_dtypes=float)
+    cube.copy(data=lazy.data).par.map_groups(counting, "season", output_dtypes=float)
+    lazy.par.map_windows(counting, time=3, dim=("lat", "lon"), output_dtypes=float, output_core_dims=[])
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_dask_elements(cube, scheduler, thread_executor):
+    with dask.config.set(scheduler=scheduler, pool=thread_executor):
+        _elements_of_dask(cube)
+
+
+def _elements_of_dask(cube):
+    lazy = cube.chunk(lat=2, lon=3)
+    with parwise.options(isolate=True):
+        got = lazy.par.map(
+            quantiles, ("lon", "lat"), output_dtypes=float, output_core_dims=["q"], output_sizes={"q": 3}
+        ).compute()
+    assert_alike(got, loop(quantiles, cube, dims=("lat", "lon"), core=["q"]))
+    got = lazy.par.map(ends, ("lat", "lon"), output_dtypes=["f8", "f4"], output_core_dims=[[], []])
+    assert [one.dtype for one in got] == ["f8", "f4"]
+    assert_alike(got[0].compute(), loop(ends, cube, dims=("lat", "lon"), outputs=2)[0])
+    other = xr.DataArray(np.arange(24.0).reshape(4, 3, 2), {"lat": cube.lat}, ("lon", "lat", "time"))
+    got = lazy.par.map(lambda x, y: x.sum() + y[1], ("lat", "lon"), other, output_dtypes=float, output_core_dims=[])
+    assert_alike(got.compute(), cube.par.map(lambda x, y: x.sum() + y[1], ("lat", "lon"), other))
+
+
+def test_dask_labels(cube):
+    def func(x):
+        assert_alike(x, cube.sel(time=x.time, lat=x.lat))
+        return x.max() * x.time.dt.day
+
+    want = cube.par.map(func, ("lat", "time"), as_xarray=True)
+    got = cube.chunk(time=5, lat=2).par.map(
+        func, ("lat", "time"), as_xarray=True, output_dtypes=float, output_core_dims=[]
+    )
+    assert got.chunks == ((5, 5, 2), (2, 1))
+    assert_same(got.compute().data, want.data)
+    assert set(got.coords) == {"time", "lat", "season", "hours", "height"}
+
+
+@pytest.mark.parametrize("boundary", [None, "reflect", "nearest", "symmetric", "wrap", ("constant", 2.0)])
+def test_dask_blocks(cube, boundary):
+    def smooth(x):
+        return x - 0.5 * np.roll(x, 1, 0) + 0.1 * np.roll(x, -1, 0)
+
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": boundary}
+    lazy = cube.chunk(time=5, lat=1)
+    got = lazy.par.map(smooth, "time", output_dtypes=float, **how)
+    assert got.chunks[0] == (5, 5, 2)
+    assert_alike(got.compute(), cube.par.map(smooth, "time", **how))
+
+    def draw(x, rng):
+        return x + rng.random()
+
+    got = lazy.par.map(draw, "time", output_dtypes=float, vectorized=True, chunk=4, rng=3)
+    assert_alike(got.compute(), cube.par.map(draw, "time", vectorized=True, chunk=4, rng=3))
+
+
+@pytest.mark.parametrize("dim", ["time", "lat"])
+def test_dask_labelled_blocks(cube, dim):
+    def func(x):
+        assert_alike(x, cube.sel({dim: x[dim]}))
+        return (x * x[dim].dt.day if dim == "time" else x + x.lat).transpose("lon", ...)
+
+    how = {"vectorized": True, "chunk": 2, "as_xarray": True}
+    lazy = cube.chunk(time=5, lat=1)
+    got = lazy.par.map(func, dim, output_dtypes=float, **how)
+    assert got.chunks == (lazy.chunks[0] if dim == "time" else (12,), lazy.chunks[1] if dim == "lat" else (3,), (4,))
+    assert_same(got.compute().data, cube.par.map(func, dim, **how).transpose(*cube.dims).data)
+    assert set(got.coords) == set(cube.coords)
+
+    def reduced(x, rng):
+        return x.max("lon"), x.sum("lon") * rng.random()
+
+    how = {**how, "rng": 3}
+    dims = [["time" if dim == "lat" else "lat"]] * 2
+    got = lazy.par.map(reduced, dim, output_dtypes=[float, float], output_core_dims=dims, **how)
+    for one, other in zip(got, cube.par.map(reduced, dim, **how), strict=True):
+        assert_same(one.to_numpy(), other.to_numpy())
+    with pytest.raises(ValueError, match="dimensions 'time', 'lat', but output_core_dims says .*'lon'"):
+        lazy.par.map(lambda x: x.max("lon"), dim, output_dtypes=float, **{**how, "rng": None}).compute()
+
+
+def test_dask_groups_and_windows(cube):
+    def anomaly(x):
+        return x - x.mean("time")
+
+    got = cube.copy(data=cube.chunk(time=5).data).par.map_groups(anomaly, "season", output_dtypes=float)
+    assert got.chunks is not None
+    assert_alike(got.compute(), cube.groupby("season").map(anomaly))
+    got = cube.copy(data=cube.chunk(time=5).data).par.map_groups(
+        lambda x: x.mean("time"), "season", output_dtypes=float, output_core_dims=["lat", "lon"]
+    )
+    assert_alike(got.compute(), cube.groupby("season").map(lambda x: x.mean("time")))
+    got = cube.chunk(time=5).par.map_windows(
+        np.sum, time=3, dim=("lat", "lon"), min_periods=3, output_dtypes=float, output_core_dims=[]
+    )
+    want = cube.par.map_windows(np.sum, time=3, dim=("lat", "lon"), min_periods=3)
+    assert_alike(got.compute(), want)
+
+
+def test_dask_on_a_cluster(cube, dask_client):
+    lazy = cube.chunk(lat=1)
+    got = lazy.par.map(lambda x: x.sum() / 3, ("lat", "lon"), output_dtypes=float, output_core_dims=[])
+    assert_alike(got.compute(), loop(lambda x: x.sum() / 3, cube, dims=("lat", "lon")))
+
+
+BAD_LAZY = {
+    "dtypes": ({"output_core_dims": []}, "pass output_dtypes"),
+    "core dims": ({"output_dtypes": float}, r"tell the dimensions of func's results, output_core_dims=\[\]"),
+    "sizes": ({"output_dtypes": float, "output_core_dims": ["q"]}, "pass output_sizes={'q': ...}"),
+    "workers": (
+        {"output_dtypes": float, "output_core_dims": [], "workers": 3},
+        "'workers' have no meaning for data in Dask's blocks",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LAZY)
+def test_bad_input_for_dask(case, cube):
+    how, message = BAD_LAZY[case]
+    with pytest.raises(ValueError, match=message):
+        cube.chunk(lat=1).par.map(same, "lat", **how)
+
+
+def test_more_bad_input_for_dask(cube):
+    lazy = cube.chunk(time=3)
+    with pytest.raises(ValueError, match=r"func needs all of 'time' at once, which is in 4 chunks"):
+        lazy.par.map(same, "lat", output_dtypes=float, output_core_dims=[])
+    with pytest.raises(ValueError, match="pass output_dtypes"):
+        cube.copy(data=lazy.data).par.map_groups(same, "season")
+    with pytest.raises(ValueError, match=r"shape \(12, 4\), but the result has \(12,\)|out has shape"):
+        cube.chunk(lat=1).par.map(
+            lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["time", "lon"]
+        ).compute()
+    with pytest.raises(TypeError, match="same_kind"):
+        cube.chunk(lat=1).par.map(np.sum, "lat", output_dtypes=int, output_core_dims=[]).compute(
+            scheduler="synchronous"
+        )
+    with pytest.raises(ValueError, match="dimensions 'time', but output_core_dims says 'lon'"):
+        cube.chunk(lat=1).par.map(
+            lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["lon"], as_xarray=True
+        ).compute()

@@ -1,0 +1,73 @@
+"""`.par.map_windows` against xarray's own rolling windows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ..support.labelled import assert_alike, loop, scale
+
+
+def test_windows(cube, runner):
+    got = cube.par.map_windows(scale, time=3, dim=("lat", "lon"), **runner)
+    view = cube.rolling(time=3).construct("window", keep_attrs=True)
+    assert_alike(got, loop(scale, view, dims=("time", "lat", "lon"), core=["window"]))
+
+
+def test_multiindex_in_windows_and_groups(cube):
+    stacked = cube.drop_vars(["area", "hours"]).stack(pixel=("lat", "lon"))
+    view = stacked.rolling(pixel=2).construct("window", keep_attrs=True)
+    assert_alike(stacked.par.map_windows(np.sum, pixel=2, dim="time"), loop(np.sum, view, dims=("pixel", "time")))
+    for by in ("lat", "pixel"):
+        got = (
+            stacked.par.map_groups(lambda x: x.mean("pixel"), by) if by == "lat" else stacked.par.map_groups(np.sum, by)
+        )
+        func = np.sum if by == "pixel" else lambda x: x.mean("pixel")
+        assert_alike(got, stacked.groupby(by).map(func))
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("fill_value", [..., 0.0, -1])
+@pytest.mark.parametrize("window", [1, 4, 12])
+def test_windows_as_xarray_makes_them(cube, center, fill_value, window):
+    given = {} if fill_value is ... else {"fill_value": fill_value}
+    view = cube.rolling(time=window, center=center).construct("window", keep_attrs=True, **given)
+    got = cube.par.map_windows(np.sum, time=window, center=center, fill_value=fill_value)
+    assert_alike(got, loop(np.sum, view, dims="time"))
+    got = cube.par.map_windows(np.max, {"lat": 2}, dim=("time", "lon"), center=center, fill_value=fill_value)
+    view = cube.rolling(lat=2, center=center).construct("window", keep_attrs=True, **given)
+    assert_alike(got, loop(np.max, view, dims=("lat", "time", "lon")))
+
+
+def test_windows_over_two_dimensions(cube):
+    got = cube.par.map_windows(np.nanmean, lat=2, lon=3, dim="time", min_periods=1)
+    want = cube.rolling(lat=2, lon=3, min_periods=1).reduce(np.nanmean)
+    xr.testing.assert_allclose(got, want)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("min_periods", [1, 2, 3])
+def test_min_periods(cube, min_periods, center):
+    cube = cube.where(cube > np.quantile(cube, 0.3))
+    got = cube.par.map_windows(np.nansum, time=3, dim=("lat", "lon"), min_periods=min_periods, center=center)
+    counts = cube.rolling(time=3, min_periods=1, center=center).count()
+    view = cube.rolling(time=3, center=center).construct("window", keep_attrs=True)
+    assert_alike(got, loop(np.nansum, view, dims=("time", "lat", "lon")).where(counts.fillna(0) >= min_periods))
+    whole = cube.par.map_windows(lambda x: np.nansum(x), time=3, min_periods=min_periods, center=center)
+    fewest = counts.fillna(0).min(["lat", "lon"])
+    assert (whole.isnull() == (fewest < min_periods)).all()
+
+
+def test_windows_of_integers_and_datasets(cube):
+    ds = cube.astype("i4").to_dataset().assign(flag=("lat", [1, 2, 3]), more=("time", np.arange(12.0)))
+    got = ds.par.map_windows(np.sum, time=2, fill_value=7)
+    assert (
+        got.t2m.dtype
+        == loop(np.sum, cube.astype("i4").rolling(time=2).construct("window", fill_value=7), dims="time").dtype
+    )
+    assert_alike(got.flag.drop_vars("height"), ds.flag.drop_vars("height"))
+    assert got.more.to_numpy()[:3].tolist() == [7.0, 1.0, 3.0]
+    periods = ds.par.map_windows(lambda x: (x.min(), x.max()), time=2, min_periods=2)
+    assert [one.more.to_numpy()[:3].tolist()[1:] for one in periods] == [[0.0, 1.0], [1.0, 2.0]]
+    assert all(np.isnan(one.more[0]) for one in periods)
