@@ -15,9 +15,9 @@ from hypothesis import given, settings
 
 from parwise import parallel_apply
 
+from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
 
-ISOLATED = {"isolate": True, "workers": 2}
 A = np.arange(23.0)
 
 

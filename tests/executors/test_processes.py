@@ -14,11 +14,9 @@ from parwise import ReproducibilityWarning, parallel_apply
 from parwise._executors import processes
 from parwise._system.blas import ThreadWatch
 
-from ..support.functions import worker_pids
+from ..support.functions import ISOLATED, worker_pids
 from ..support.oracle import assert_same, loop
 from ..support.scripts import run_script
-
-ISOLATED = {"isolate": True, "workers": 2}
 
 
 def test_many_threads_isolated():

@@ -9,9 +9,10 @@ import numpy as np
 
 from parwise import parallel_apply
 
+from .functions import ISOLATED
 from .oracle import assert_same
 
-ISOLATED = {"isolate": True, "workers": 2}
+#: Elements of a call.
 N = 40
 
 

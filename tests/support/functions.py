@@ -1,4 +1,4 @@
-"""Functions that several test files map, and items to map them over."""
+"""Functions, items and options of calls that several test files share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from parwise import parallel_apply
+
+#: Options by which two workers compute every element.
+ISOLATED = {"isolate": True, "workers": 2}
 
 rng = np.random.default_rng(8)
 IMAGES = [rng.standard_normal((k % 7 + 1, k % 5 + 2)) for k in range(60)]

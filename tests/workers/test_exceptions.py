@@ -11,8 +11,7 @@ import parwise
 from parwise import parallel_apply
 
 from ..support.faults import assert_next_call_is_right, in_the_function, throw
-
-ISOLATED = {"isolate": True, "workers": 2}
+from ..support.functions import ISOLATED
 
 
 def test_exception_that_cannot_be_pickled():

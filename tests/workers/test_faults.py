@@ -24,14 +24,9 @@ from parwise._workers.default_pool import default_pool
 from parwise._workers.handle import WorkerHandle
 from parwise._workers.worker_pool import WorkerPool
 
-from ..support.faults import Once, assert_next_call_is_right, in_the_function, killed_by, throw
-from ..support.functions import worker_pids
+from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw
+from ..support.functions import ISOLATED, worker_pids
 from ..support.oracle import assert_same, loop
-
-ISOLATED = {"isolate": True, "workers": 2}
-
-
-N = 40
 
 
 def segfault():

@@ -18,11 +18,9 @@ from parwise import parallel_apply
 from parwise._system.interpreter import DeferredInterrupt
 from parwise._workers.default_pool import default_pool
 
+from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
-
-ISOLATED = {"isolate": True, "workers": 2}
-
 
 caller = os.getpid()
 

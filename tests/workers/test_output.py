@@ -20,10 +20,9 @@ from parwise import parallel_apply
 from parwise._executors.output_replay import OutputReplay
 from parwise._workers.output_capture import OutputCapture, TextEvent
 
+from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
-
-ISOLATED = {"isolate": True, "workers": 2}
 
 
 @pytest.fixture(params=["isolated", "eager"])

@@ -19,10 +19,9 @@ from parwise._workers import shared_memory, worker_pool
 from parwise._workers.default_pool import default_pool
 from parwise._workers.shared_memory import fitting_slot_bytes
 
+from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
-
-ISOLATED = {"isolate": True, "workers": 2}
 
 
 def test_files_of_limited_size():

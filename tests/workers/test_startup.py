@@ -17,10 +17,8 @@ from parwise._executors import processes
 from parwise._workers import fork_server
 from parwise._workers.default_pool import default_pool
 
-from ..support.functions import worker_pids
+from ..support.functions import ISOLATED, worker_pids
 from ..support.scripts import run_script
-
-ISOLATED = {"isolate": True, "workers": 2}
 
 
 def test_at_the_end_of_the_interpreter():

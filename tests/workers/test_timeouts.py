@@ -14,10 +14,8 @@ import pytest
 
 from parwise import ElementTimeoutError, parallel_apply
 
-from ..support.faults import Once, assert_next_call_is_right, throw
+from ..support.faults import N, Once, assert_next_call_is_right, throw
 from ..support.oracle import assert_same
-
-N = 40
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,8 @@ from parwise._workers import handle, serialization, shared_memory
 from parwise._workers.shared_memory import Slots, segment_bytes
 
 from ..conftest import made as others
-from ..support.functions import worker_pids
+from ..support.functions import ISOLATED, worker_pids
 from ..support.oracle import assert_same, loop
-
-ISOLATED = {"isolate": True, "workers": 2}
 
 
 def test_large_closure_travels_once_per_worker(monkeypatch):
