@@ -52,7 +52,7 @@ def map_windows(
         check_has_dims(obj, request.dims)
     view = _construct(obj, sizes, request.dims, center, fill_value)
     result = map_dataset(view, (), request, "copy") if isinstance(view, xr.Dataset) else map_array(view, (), request)
-    return result if min_periods is None else _with_periods(result, obj, request.dims, sizes, center, min_periods)
+    return result if min_periods is None else _apply_min_periods(result, obj, request.dims, sizes, center, min_periods)
 
 
 def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
@@ -99,22 +99,22 @@ def _offset(size: int, center: bool) -> int:
     return size // 2 if center else size - 1
 
 
-def _with_periods(
-    result: Any, whole: Any, mapped: tuple[Hashable, ...], windows: Mapping[Any, int], center: Any, min_periods: int
+def _apply_min_periods(
+    result: Any, obj: Any, mapped_dims: tuple[Hashable, ...], windows: Mapping[Any, int], center: Any, min_periods: int
 ) -> Any:
-    """Results with NaN where a window of `whole` has fewer than `min_periods` values."""
+    """Results with NaN where a window of `obj` has fewer than `min_periods` values."""
     if isinstance(result, tuple):
-        items = [_with_periods(one, whole, mapped, windows, center, min_periods) for one in result]
+        items = [_apply_min_periods(one, obj, mapped_dims, windows, center, min_periods) for one in result]
         return tuple_of(type(result), items)
     if isinstance(result, xr.Dataset):
         made = {
-            name: _with_periods(one, whole[name], mapped, windows, center, min_periods)
+            name: _apply_min_periods(one, obj[name], mapped_dims, windows, center, min_periods)
             for name, one in result.data_vars.items()
-            if set(mapped) <= set(whole[name].dims)
+            if set(mapped_dims) <= set(obj[name].dims)
         }
         return result.assign(made)
-    has_periods = _has_periods_in_file if is_file(whole) else _has_periods
-    valid = has_periods(whole, windows, center, min_periods, result.dims)
+    has_periods = _has_periods_in_file if is_file(obj) else _has_periods
+    valid = has_periods(obj, windows, center, min_periods, result.dims)
     return result.where(valid).transpose(*result.dims, transpose_coords=False)
 
 
