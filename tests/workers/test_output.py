@@ -283,10 +283,10 @@ def test_ear_joins_what_belongs_together():
     passed = []
     capture = OutputCapture(lambda: 3, lambda: passed.append(capture.drain()))
     for text in ("a", "b"):
-        capture._take_text("stdout", text)
-    capture._take_text("stderr", "c")
+        capture._add_text("stdout", text)
+    capture._add_text("stderr", "c")
     assert capture.drain() == [TextEvent(3, "stdout", "ab"), TextEvent(3, "stderr", "c")]
-    capture._take_text("stdout", "x" * 10_000)
+    capture._add_text("stdout", "x" * 10_000)
     assert passed == [[TextEvent(3, "stdout", "x" * 10_000)]]
 
 

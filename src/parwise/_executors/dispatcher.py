@@ -102,7 +102,7 @@ class Dispatcher:
     def assign_tasks(self) -> None:
         """Give workers what they have room for, and have others in the place of those that are gone."""
         while len(self._workers) < self._width and not self._job.queue.empty:
-            worker = self._pool.add_link()
+            worker = self._pool.add_worker()
             self._workers.append(worker)
             self._send_session([worker])
         for worker in list(self._workers):

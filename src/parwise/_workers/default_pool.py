@@ -1,4 +1,4 @@
-"""The worker processes of this process: one pool for all of its calls."""
+"""The worker pool that all calls of this process share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 from .worker_pool import WorkerPool
 
 _default: WorkerPool | None = None
-# Reentrant: the collector may end a generator, which puts its pool back, while it is held.
+# Reentrant: a garbage collection while it is held may close a generator, which puts its pool back.
 _default_lock = threading.RLock()
 
 
 def default_pool() -> WorkerPool:
-    """The pool of this process; a forked child gets one of its own."""
+    """The default pool, made when first needed; a forked child makes its own."""
     global _default
     with _default_lock:
         pool = _default
@@ -21,14 +21,17 @@ def default_pool() -> WorkerPool:
             return pool
     fresh = WorkerPool()
     with _default_lock:
-        # Not if another one came meanwhile.
+        # Another thread may have made one meanwhile.
         if _default is pool:
             _default = fresh
         return _default or fresh
 
 
 def take_pool() -> WorkerPool:
-    """A pool for a call of unknown length: that of this process if it is free, which gets another one at need."""
+    """Take a pool for a call of unknown length: the default pool if it is free, else a new one.
+
+    While the default pool is taken, other calls make a new default pool.
+    """
     global _default
     with _default_lock:
         pool, _default = _default, None
@@ -40,7 +43,7 @@ def take_pool() -> WorkerPool:
 
 
 def put_back(pool: WorkerPool) -> None:
-    """Have the pool of such a call serve others, unless there is another one by now."""
+    """Make a pool the default pool again, or stop it if there is another one by now."""
     global _default
     with _default_lock:
         if _default is None:
@@ -50,13 +53,13 @@ def put_back(pool: WorkerPool) -> None:
 
 
 def known_pool() -> WorkerPool | None:
-    """The pool of this process, if it has one already."""
+    """The default pool, if this process has made one."""
     pool = _default
     return None if pool is None or pool.owned_by_parent else pool
 
 
 def _forget_lock_in_child() -> None:
-    # Another thread of the parent may have held it when the fork came.
+    # Another thread of the parent may have held it during the fork.
     global _default_lock
     _default_lock = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""What became of a task, in a form that travels: a small head and flat buffers."""
+"""Encodes outcomes and exceptions for their way to another process: a small header and flat buffers."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .serialization import dumps
 
-# Tuples of more results than this travel as one pickle.
+# Tuples of more results than this are sent as one pickle.
 MANY_COLUMNS = 64
-# Kinds of stacks that any process knows.
+# Kinds of stacks that any process can unpickle without an import.
 _KNOWN = SCALARS | {np.ndarray, "block"}
 
 
 class OutcomeHeader(NamedTuple):
-    """What the arguments' buffers mean; travels as a plain tuple.
+    """Describes the buffers of an outcome; sent as a plain tuple.
 
     Attributes
     ----------
     raised : int
-        The element that raised, or -1.
+        Index of the element that raised, or -1.
     seconds : float
         Time spent in the function.
     threaded : bool
-        Whether threads of BLAS or the like took part.
+        True if threads of BLAS or another library took part.
     output : bool
-        Whether the last buffer holds warnings, text and log records.
+        True if the last buffer holds warnings, text and log records.
     wrap : type, optional
         Tuple type of the results.
     columns : tuple
         Kind, dtype and shape of each column's array; None for a pickled list.
     many : bool
-        Whether one pickle holds all columns instead.
+        True if one pickle holds all columns instead.
     found : bool
-        Whether there are results.
+        True if there are results.
     gaps : ndarray, optional
-        Indices without a result, whose errors are to be ignored.
+        Indices without a result, whose errors are ignored.
     begun : float
-        When the function was first called, by `time.perf_counter` of its machine.
+        When the function was first called, by `time.perf_counter` of its machine,
+        in seconds.
     """
 
     raised: int
@@ -61,14 +62,15 @@ class OutcomeHeader(NamedTuple):
 
 
 def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, list[Any]]:
-    """Head and buffers of an outcome; the arrays are not copied.
+    """Header and buffers of an outcome; arrays are not copied.
 
     Parameters
     ----------
     outcome : Outcome
     output : list of OutputEvent
     lo : int
-        First element, which gets the blame if results cannot be pickled.
+        First element of the task, which the error names if results cannot be
+        pickled.
     """
     header = OutcomeHeader(
         outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun
@@ -81,7 +83,7 @@ def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, l
             error.add_note("while sending the results of these elements")
             outcome.error = error
             header = header._replace(raised=max(outcome.index, lo), gaps=None)
-    packed = packed or _dump_head(header)
+    packed = packed or _dump_header(header)
     if outcome.error is not None:
         buffers.append(pack_error(outcome.error))
     if output:
@@ -93,17 +95,17 @@ def _pack_results(header: OutcomeHeader, results: Results) -> tuple[bytes, list[
     many = len(results.columns) > MANY_COLUMNS
     columns = () if many else tuple(map(_kind, results.columns))
     buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
-    return _dump_head(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
+    return _dump_header(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
 
 
-def _dump_head(header: OutcomeHeader) -> bytes:
-    # Types of users' own, also within a dtype, go by another pickler, which takes 25 us instead of 4.
+def _dump_header(header: OutcomeHeader) -> bytes:
+    # Types that users define, also within a dtype, need another pickler, which takes 25 us instead of 4.
     known = header.wrap in (None, tuple) and all(one is None or _is_known(*one[:2]) for one in header.columns)
     return pickle.dumps(tuple(header), protocol=5) if known else dumps(tuple(header))
 
 
 def _is_known(kind: Any, dtype: np.dtype[Any]) -> bool:
-    """Whether any process knows all types in them."""
+    """True if any process can unpickle them without an import."""
     return kind in _KNOWN and dtype.kind in "?biufcSUmM" and dtype.metadata is None
 
 
@@ -121,7 +123,7 @@ def _flat(column: Column) -> Any:
 
 
 def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent]]:
-    """The outcome, its arrays lying in `buffers`, and what was said."""
+    """Decode an outcome, whose arrays are views of `buffers`, and its output."""
     info = OutcomeHeader(*pickle.loads(header))
     buffers = list(buffers)
     output = unpack_events(buffers.pop()) if info.output else []
@@ -141,14 +143,14 @@ def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown to users by this name
-    """Shows the traceback of another process as the cause of an exception."""
+    """The traceback of another process, shown as the cause of an exception."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 def trim(tb: TracebackType | None) -> TracebackType | None:
-    """A traceback without parwise's own frames at its top."""
+    """Remove parwise's own frames from the top of a traceback."""
     own = tb
     while own is not None and own.tb_frame.f_code.co_filename.startswith(PACKAGE):
         own = own.tb_next
@@ -156,13 +158,14 @@ def trim(tb: TracebackType | None) -> TracebackType | None:
 
 
 def pack_error(error: BaseException, limit: int | None = None) -> bytes:
-    """An exception and its traceback, as bytes that surely can be unpickled.
+    """Encode an exception and its traceback as bytes that can surely be unpickled.
 
     Parameters
     ----------
     error : BaseException
     limit : int, optional
-        Bytes that a longer one is cut to, losing all but its type and text.
+        Size in bytes above which the traceback is cut, and the exception replaced
+        by a `RemoteError` with its type and text.
     """
     text = "".join(traceback.format_exception(type(error), error, trim(error.__traceback__)))
     for candidate in (error, _Bare(error), _stand_in(error, limit)):
@@ -178,7 +181,7 @@ def pack_error(error: BaseException, limit: int | None = None) -> bytes:
 
 
 class _Bare:
-    """An exception that is made anew without its ``__init__``, which may take other arguments than ``args``."""
+    """Pickles an exception to be rebuilt without its ``__init__``, whose arguments may differ from ``args``."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -195,7 +198,7 @@ def _make_bare(kind: type[BaseException], args: tuple[Any, ...], state: dict[str
 
 
 def _stand_in(error: BaseException, limit: int | None) -> RemoteError:
-    """For an exception of which only type and text can be told."""
+    """A `RemoteError` with the type and text of an exception that cannot be sent itself."""
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     stand_in = RemoteError(f"{name}: {_text(error)[:limit]}")
     stand_in.type_name = name
@@ -210,7 +213,7 @@ def _text(error: BaseException) -> str:
 
 
 def unpack_error(packed: Any) -> BaseException:
-    """The exception, its remote traceback as its cause."""
+    """Decode an exception; its cause is the remote traceback."""
     pickled, text = pickle.loads(packed)
     try:
         error: BaseException = pickle.loads(pickled)

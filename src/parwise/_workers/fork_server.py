@@ -1,8 +1,8 @@
-"""The process that workers are forked from.
+"""The fork server, a process that workers are forked from.
 
-It has one thread, has imported NumPy and never the user's ``__main__``, and
-forks a ready worker in about 4 ms. It ends when its caller does, however that
-ends, and takes its workers along.
+It has one thread, imports NumPy but never the user's ``__main__``, and forks a
+ready worker in about 4 ms. It ends when its caller does, however that ends, and
+kills its workers then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import ParwiseError
 from .protocol import Channel
 from .worker import serve
 
-# While NumPy is imported there, so that BLAS makes no threads before the fork.
+# Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
 _ONE_THREAD = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -29,8 +29,8 @@ _ONE_THREAD = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep others off
-# the CPUs; in workers they sleep at once.
+# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep other threads
+# off the CPUs; in workers they sleep at once.
 _SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
 #: Options of an interpreter, by their names in `sys.flags`.
@@ -49,23 +49,24 @@ _LETTERS = {
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
-#: Its end of the control socket: the place of its standard input.
+#: Descriptor of its end of the control socket, in the place of standard input.
 CONTROL_FD = 0
 
 
 def start(control: socket.socket, variables: dict[str, str]) -> int:
-    """Start a fork server that answers at the other end of `control`: a new interpreter, no fork of this process.
+    """Start a fork server: a new interpreter, not a fork of this process.
 
     Parameters
     ----------
     control : socket
+        Its end of the control socket.
     variables : dict
-        Environment variables beside this process's own.
+        Environment variables besides those of this process.
 
     Returns
     -------
     int
-        Its process id.
+        Process id.
     """
     if not sys.executable:
         raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
@@ -81,10 +82,10 @@ def start(control: socket.socket, variables: dict[str, str]) -> int:
 
 
 def _command() -> list[str]:
-    """The command line of a fork server, with this interpreter's flags and module path.
+    """Command line of a fork server, with this interpreter's flags and module path.
 
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not stand in for the standard library's.
+    not be imported in place of the standard library's.
     """
     paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
     code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}"
@@ -93,9 +94,9 @@ def _command() -> list[str]:
 
 
 def _flags() -> list[str]:
-    """Options of this interpreter.
+    """Command line options of this interpreter.
 
-    Not by `subprocess`: to import it takes 8 ms beside a function in pure Python.
+    `subprocess` has such a function, but its import takes 8 ms.
     """
     letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
     named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
@@ -107,32 +108,33 @@ def _flags() -> list[str]:
 
 
 def main(parent: int) -> None:
-    """Fork workers for the process `parent` until it is gone."""
+    """Run a fork server until the process `parent` ends."""
     _close_inherited()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_PR_SET_NAME, b"parwise-fork")
     watch = os.pidfd_open(parent)
-    if os.getppid() != parent:  # gone before we could watch it
+    if os.getppid() != parent:  # it ended before its pidfd was open
         os._exit(0)
     control = Channel(socket.socket(fileno=CONTROL_FD))
-    libraries()  # or each worker would look for them
-    # What is there now is there for ever: no worker's collector need touch,
-    # and so copy, its pages. During the imports it was off, which saves 10 ms.
+    libraries()  # or each worker would search for them
+    # These objects stay for ever: freeze them, or a garbage collection in a worker
+    # would write to, and so copy, their pages. It was off during the imports, which
+    # saves 10 ms.
     gc.freeze()
     gc.enable()
     ForkServer(control, watch).run()
 
 
 class ForkServer:
-    """Forks workers, and keeps how each one ended.
+    """Forks workers, and keeps their exit codes.
 
     Parameters
     ----------
     control : Channel
-        To the caller.
+        Connects it with the caller.
     watch : int
-        A pidfd of the caller: the socket alone would not tell of its death
-        while a process that it forked holds a copy.
+        A pidfd of the caller: the socket alone does not show the caller's death
+        while a process that the caller forked holds a copy.
     """
 
     def __init__(self, control: Channel, watch: int) -> None:
@@ -145,7 +147,7 @@ class ForkServer:
         self._ended: dict[int, int] = {}
 
     def run(self) -> None:
-        """Answer the caller until it is gone."""
+        """Answer messages until the caller ends."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._alive:
@@ -163,21 +165,21 @@ class ForkServer:
             if kind == "fork":
                 self._fork(fds, *content)
             else:
-                self._tell(*content)
+                self._send_exit_code(*content)
         except (EOFError, OSError):
             os._exit(0)
 
     def _reap(self, pidfd: int) -> None:
         pid = self._alive.pop(pidfd)
-        # What it started goes with it. It has not been waited for yet, so its
-        # number, which is that of its group too, is nobody else's.
+        # End also the processes that it started. Before waitpid no other process
+        # can have its number, which is that of its group too.
         _end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._poll.unregister(pidfd)
         os.close(pidfd)
 
-    def _tell(self, pid: int) -> None:
-        """Say how a worker ended that the caller has found dead."""
+    def _send_exit_code(self, pid: int) -> None:
+        """Report how a worker ended that the caller has found dead."""
         for pidfd, one in list(self._alive.items()):
             if one == pid:
                 self._reap(pidfd)
@@ -205,8 +207,8 @@ class ForkServer:
         self._control.send("forked", key, pid, fds=[pidfd])
 
     def _become_worker(self, server_pid: int, fds: list[int], slot_bytes: int) -> None:
-        # The signal goes out when the *thread* that forked ends, and the
-        # fork server has only one.
+        # The system sends this signal when the *thread* that forked ends; the fork
+        # server has only one.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server_pid:
             return
@@ -219,7 +221,7 @@ class ForkServer:
         os.dup2(null, CONTROL_FD)
         os.close(null)
         numpy_random = sys.modules.get("numpy.random")
-        if numpy_random is not None:  # not the same numbers in every worker
+        if numpy_random is not None:  # or every worker would draw the same numbers
             numpy_random.seed()
         sock, segment = fds
         serve(sock, segment, slot_bytes)
@@ -232,7 +234,7 @@ def _end_group(pid: int) -> None:
 
 
 def _close_inherited() -> None:
-    """Drop descriptors that a C library of the caller left inheritable."""
+    """Close descriptors that a C library of the caller left inheritable."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One worker, as its caller knows it."""
+"""The caller's handle of one worker: its process, socket and slots, and the tasks assigned to it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,22 @@ from .._core.indexing import Task
 from .protocol import Channel, ChunkReceiver
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
-# A worker that is told to end has so long to write down its stack.
+# Time for a worker that gets SIGTERM to write its stack, before it is killed.
 STACK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class Assignment:
-    """A task that a worker has; as a proof its results are only compared."""
+    """A task that was sent to a worker.
+
+    Attributes
+    ----------
+    task : Task
+    handshake : bool
+        True if its results are only compared with the caller's.
+    since : float
+        When it was sent, by the monotonic clock, in seconds.
+    """
 
     task: Task
     handshake: bool = False
@@ -32,64 +41,78 @@ class Assignment:
 class WorkerHandle:
     """One worker, as the caller knows it.
 
+    Parameters
+    ----------
+    key : int
+        Identifies the worker to the fork server.
+    slot_bytes : int
+
     Attributes
     ----------
     channel : Channel
     slots : Slots
     pid, pidfd : int
-        0 and -1 until the fork server has told them.
+        0 and -1 until the fork server has reported them.
     ready : bool
-        Whether the worker has said hello.
+        True once the worker has answered.
+    proven : bool
+        True once the worker has computed a task.
     free : deque of int
-        Slots that no task is in.
+        Input slots without a task.
     assignments : dict
-        Number and content of what the worker has been given, in order.
+        Assignments by their number, in the order sent.
+    sender : iterator, optional
+        Arguments that are being sent in chunks.
+    receiver : ChunkReceiver, optional
+        Results that are coming in chunks.
+    least_bytes : int, optional
+        The least memory seen in this call.
+    retiring : bool
+        True if it gets no more tasks, since it will be replaced.
     """
 
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        own_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with worker_end:
             segment = create_fd(segment_bytes(slot_bytes))
-            self.channel = Channel(mine)
+            self.channel = Channel(own_end)
             self.slots = Slots(segment, slot_bytes)
-            self._theirs: tuple[int, int] | None = (theirs.detach(), segment)
+            self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
         self.pid = 0
         self.pidfd = -1
         self.ready = False
-        # Whether it has ever computed anything.
         self.proven = False
         self.reset()
 
     def reset(self) -> None:
-        """Forget the last call's work; the worker must have none left."""
+        """Prepare for the next call; the worker must have no task left."""
         self.free = deque(range(SLOTS))
         self.assignments: dict[int, Assignment] = {}
         self.sender: Iterator[None] | None = None
         self.receiver: ChunkReceiver | None = None
-        # Its memory when it was least in this call, and whether it is to be renewed.
         self.least_bytes: int | None = None
         self.retiring = False
 
-    def hand_over(self, fork_server: Channel, slot_bytes: int) -> None:
-        """Have the fork server fork the worker behind this link."""
-        assert self._theirs is not None
+    def request_fork(self, fork_server: Channel, slot_bytes: int) -> None:
+        """Ask the fork server for the process of this worker."""
+        assert self._worker_fds is not None
         try:
-            fork_server.send("fork", self.key, slot_bytes, fds=self._theirs)
+            fork_server.send("fork", self.key, slot_bytes, fds=self._worker_fds)
         finally:
-            for fd in self._theirs:
+            for fd in self._worker_fds:
                 os.close(fd)
-            self._theirs = None
+            self._worker_fds = None
 
     @property
     def at(self) -> int | None:
-        """The element that the worker is, or was, at."""
+        """Index of the element that the worker is computing, or died in; None between tasks."""
         index = self.slots.cursor.index
         return None if index < 0 else index
 
     @property
     def over(self) -> bool:
-        """Whether the worker has ended."""
+        """True if the worker has ended."""
         if self.pidfd < 0:
             return False
         poll = select.poll()
@@ -98,17 +121,17 @@ class WorkerHandle:
 
     @property
     def since(self) -> float:
-        """When the worker came to that element, by the monotonic clock, in seconds."""
+        """When the worker began that element, by the monotonic clock, in seconds."""
         return self.slots.cursor.since
 
     def kill(self) -> None:
-        """End the worker, at once and whatever it does; the fork server ends what it started."""
+        """Kill the worker; the fork server then kills the processes that the worker started."""
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def kill_with_stack(self) -> None:
-        """As `kill`, but have it write down first where it is."""
+        """Kill the worker after it has written its stack."""
         if self.pidfd >= 0 and not self.over:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
@@ -118,11 +141,11 @@ class WorkerHandle:
         self.kill()
 
     def close(self) -> None:
-        """Let go of the worker, which ends when it sees that."""
-        # These may refer to this link, and so keep its memory until the collector comes.
+        """Close the socket, at which the worker ends."""
+        # A cycle, if the sender refers to this handle: the memory would stay until a garbage collection.
         self.sender = self.receiver = None
         self.channel.close()
-        for fd in self._theirs or ():
+        for fd in self._worker_fds or ():
             os.close(fd)
         if self.pidfd >= 0:
             os.close(self.pidfd)

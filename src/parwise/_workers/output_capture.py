@@ -1,4 +1,4 @@
-"""Takes what a function says in a worker, for its caller to repeat."""
+"""Captures warnings, stdout, stderr and log records in a worker, for the caller to replay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
 class WarningEvent(NamedTuple):
-    """A warning that passed the worker's filters."""
+    """A warning that passed the worker's filters.
+
+    Attributes
+    ----------
+    element : int
+        Index of the element that was computed.
+    message, category, filename, lineno
+        As in `warnings.showwarning`.
+    """
 
     element: int
     message: Warning | str
@@ -30,12 +38,12 @@ class WarningEvent(NamedTuple):
     lineno: int
 
     def plain(self) -> WarningEvent:
-        """Its text, as a warning of Python's own that it is one of."""
+        """The same text, as a warning of the nearest built-in category."""
         category = next(kind for kind in self.category.__mro__ if kind.__module__ == "builtins")
         return WarningEvent(self.element, str(self.message), category, self.filename, self.lineno)
 
     def repeat(self, function: Any) -> None:
-        """Warn here, as if `function` had been called here."""
+        """Issue the warning in this process, as if `function` had been called here."""
         names: Any = _module_globals(self.filename, function)
         warnings.warn_explicit(
             self.message,
@@ -49,18 +57,26 @@ class WarningEvent(NamedTuple):
 
 @dataclass(slots=True)
 class TextEvent:
-    """Text that Python code wrote to a standard stream."""
+    """Text that Python code wrote to a standard stream.
+
+    Attributes
+    ----------
+    element : int
+        Index of the element that was computed.
+    stream : {"stdout", "stderr"}
+    text : str
+    """
 
     element: int
     stream: StreamName
     text: str
 
     def plain(self) -> TextEvent:
-        """Itself."""
+        """The event itself: plain text can always be unpickled."""
         return self
 
     def repeat(self, function: Any) -> None:
-        """Write it to this process's stream."""
+        """Write the text to the same stream of this process."""
         stream = getattr(sys, self.stream)
         if stream is not None:
             stream.write(self.text)
@@ -68,19 +84,26 @@ class TextEvent:
 
 
 class LogEvent(NamedTuple):
-    """A log record."""
+    """A log record.
+
+    Attributes
+    ----------
+    element : int
+        Index of the element that was computed.
+    record : logging.LogRecord
+    """
 
     element: int
     record: logging.LogRecord
 
     def plain(self) -> LogEvent:
-        """Without what was given as ``extra``."""
+        """The same record without attributes from ``extra``."""
         usual = vars(logging.makeLogRecord({}))
         kept = {name: value for name, value in vars(self.record).items() if name in usual}
         return LogEvent(self.element, logging.makeLogRecord(kept))
 
     def repeat(self, function: Any) -> None:
-        """Hand it to this process's logger of that name."""
+        """Pass the record to the logger of the same name in this process."""
         logger = logging.getLogger(self.record.name)
         if logger.isEnabledFor(self.record.levelno):
             logger.handle(self.record)
@@ -90,13 +113,13 @@ OutputEvent: TypeAlias = WarningEvent | TextEvent | LogEvent
 
 
 def pack_events(events: list[OutputEvent]) -> bytes:
-    """Bytes that surely can be unpickled: each item whole, where that is possible, and as plain text."""
+    """Encode events as bytes that can surely be unpickled: each one whole, if that is possible, and plain."""
     return pickle.dumps([(None if isinstance(one, TextEvent) else _pickled(one), one.plain()) for one in events])
 
 
-def _pickled(events: OutputEvent) -> bytes | None:
+def _pickled(event: OutputEvent) -> bytes | None:
     try:
-        packed: bytes = cloudpickle.dumps(events)
+        packed: bytes = cloudpickle.dumps(event)
         pickle.loads(packed)
     except Exception:
         return None
@@ -104,7 +127,7 @@ def _pickled(events: OutputEvent) -> bytes | None:
 
 
 def unpack_events(packed: Any) -> list[OutputEvent]:
-    """What was said, as text where it cannot be made here (a class that only the worker has)."""
+    """Decode events; plain where the whole cannot be rebuilt here (a class that only the worker has)."""
     return [_unpickled(whole, plain) for whole, plain in pickle.loads(packed)]
 
 
@@ -112,14 +135,14 @@ def _unpickled(whole: bytes | None, plain: OutputEvent) -> OutputEvent:
     if whole is None:
         return plain
     try:
-        events: OutputEvent = pickle.loads(whole)
+        event: OutputEvent = pickle.loads(whole)
     except Exception:
         return plain
-    return events
+    return event
 
 
 def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
-    """Globals of the module in `filename`, where Python notes what it has shown."""
+    """Globals of the module in `filename`, where Python records the warnings that it has shown."""
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and getattr(module, "__file__", None) == filename:
             return vars(module)
@@ -127,74 +150,82 @@ def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
     return found
 
 
-# What a long element says is passed on while it runs, but not more often.
+# Output of a long element is sent while it runs, after at least this time,
 PAUSE_SECONDS = 0.2
-# So much text is passed on at once.
+# or as soon as it has more characters than this.
 MUCH_TEXT = 2**13
 
 
 class OutputCapture:
-    """Takes what a worker would show.
+    """Captures the output of a worker.
 
     Parameters
     ----------
     index : callable
-        Gives the element at hand.
-    pass_on : callable
-        Called now and then while a function talks, to have `drain` called.
+        Returns the index of the element that is being computed.
+    send : callable
+        Called while a function produces output, after `PAUSE_SECONDS` or more
+        than `MUCH_TEXT` characters; it calls `drain`.
     """
 
-    def __init__(self, index: Callable[[], int], pass_on: Callable[[], None]) -> None:
+    def __init__(self, index: Callable[[], int], send: Callable[[], None]) -> None:
         self._index = index
-        self._pass_on = pass_on
+        self._send = send
         self._events: list[OutputEvent] = []
         self._size = 0
         self._since = time.monotonic()
 
     def install(self) -> None:
-        """From now on take all warnings, text and log records of this process."""
-        warnings.showwarning = self._take_warning
-        sys.stdout = CapturedStream("stdout", self._take_text)
-        sys.stderr = CapturedStream("stderr", self._take_text)
-        logging.root.handlers[:] = [_LogHandler(self._take_record)]
+        """Capture all warnings, text and log records of this process from now on."""
+        warnings.showwarning = self._add_warning
+        sys.stdout = CapturedStream("stdout", self._add_text)
+        sys.stderr = CapturedStream("stderr", self._add_text)
+        logging.root.handlers[:] = [_LogHandler(self._add_record)]
 
-    def _take_warning(
+    def _add_warning(
         self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        self._record(WarningEvent(self._index(), message, category, filename, lineno), len(str(message)))
+        self._add(WarningEvent(self._index(), message, category, filename, lineno), len(str(message)))
 
-    def _take_record(self, record: logging.LogRecord) -> None:
-        self._record(LogEvent(self._index(), record), len(record.msg))
+    def _add_record(self, record: logging.LogRecord) -> None:
+        self._add(LogEvent(self._index(), record), len(record.msg))
 
-    def _take_text(self, stream: StreamName, text: str) -> None:
+    def _add_text(self, stream: StreamName, text: str) -> None:
         index = self._index()
         last = self._events[-1] if self._events else None
         if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
             last.text += text
-            self._record(None, len(text))
+            self._add(None, len(text))
         else:
-            self._record(TextEvent(index, stream, text), len(text))
+            self._add(TextEvent(index, stream, text), len(text))
 
-    def _record(self, events: OutputEvent | None, size: int) -> None:
-        if events is not None:
-            self._events.append(events)
+    def _add(self, event: OutputEvent | None, size: int) -> None:
+        if event is not None:
+            self._events.append(event)
         self._size += size
         if self._size > MUCH_TEXT or time.monotonic() - self._since > PAUSE_SECONDS:
             self._since = time.monotonic()
-            self._pass_on()
+            self._send()
 
     def drain(self) -> list[OutputEvent]:
-        """What has been taken since the last time."""
+        """Return the events since the last `drain`, and forget them."""
         events, self._events, self._size = self._events, [], 0
         return events
 
 
 class CapturedStream(io.TextIOBase):
-    """Stands in for a standard stream of a worker."""
+    """Replaces a standard stream of a worker.
 
-    def __init__(self, name: StreamName, take: Callable[[StreamName, str], None]) -> None:
+    Parameters
+    ----------
+    name : {"stdout", "stderr"}
+    add : callable
+        Called with the name and each text.
+    """
+
+    def __init__(self, name: StreamName, add: Callable[[StreamName, str], None]) -> None:
         self._stream = name
-        self._record = take
+        self._add = add
         self._fd = {"stdout": 1, "stderr": 2}[name]
         self._owner = os.getpid()
         self.buffer = io.BufferedWriter(_CapturedBytes(self))
@@ -204,14 +235,14 @@ class CapturedStream(io.TextIOBase):
 
     @property
     def name(self) -> str:
-        """As of Python's own streams."""
+        """Name as of Python's own streams."""
         return f"<{self._stream}>"
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        """The descriptor that programs started by the function write to."""
+        """File descriptor that programs started by the function write to."""
         return self._fd
 
     def write(self, text: str) -> int:
@@ -220,7 +251,7 @@ class CapturedStream(io.TextIOBase):
         if os.getpid() != self._owner:  # a process that the function forked
             os.write(self._fd, text.encode(self.encoding, self.errors))
         elif text:
-            self._record(self._stream, text)
+            self._add(self._stream, text)
         return len(text)
 
     def flush(self) -> None:
@@ -228,11 +259,11 @@ class CapturedStream(io.TextIOBase):
             self.buffer.flush()
 
     def reconfigure(self, **settings: Any) -> None:
-        """As of Python's own streams; how the text is shown is the caller's business."""
+        """Accept the settings of Python's own streams; they have no effect, since the caller shows the text."""
 
 
 class _CapturedBytes(io.RawIOBase):
-    """What is written to ``sys.stdout.buffer``."""
+    """Receives bytes written to ``sys.stdout.buffer``."""
 
     def __init__(self, text: CapturedStream) -> None:
         self._text = text
@@ -247,12 +278,12 @@ class _CapturedBytes(io.RawIOBase):
 
 
 class _LogHandler(logging.Handler):
-    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
+    def __init__(self, add: Callable[[logging.LogRecord], None]) -> None:
         super().__init__()
-        self._record = take
+        self._add = add
 
     def emit(self, record: logging.LogRecord) -> None:
-        # As logging.handlers.QueueHandler does: arguments and tracebacks may not travel.
+        # As in logging.handlers.QueueHandler: arguments and tracebacks may fail to be pickled.
         record = copy.copy(record)
         try:
             record.msg = record.message = record.getMessage()
@@ -263,24 +294,34 @@ class _LogHandler(logging.Handler):
         if record.exc_info:
             record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
             record.exc_info = None
-        self._record(record)
+        self._add(record)
 
 
 class LogLevels(NamedTuple):
-    """Which log records a process wants at all."""
+    """Levels that decide which log records a process makes.
+
+    Attributes
+    ----------
+    disable : int
+        As set by `logging.disable`.
+    root : int
+        Level of the root logger.
+    loggers : dict
+        Level and `disabled` of loggers by name.
+    """
 
     disable: int
     root: int
     loggers: dict[str, tuple[int, bool]]
 
     def apply(self) -> None:
-        """Take them on, in a process that does nothing else."""
+        """Set these levels, in a process that does nothing else."""
         logging.disable(self.disable)
         for logger in logging.root.manager.loggerDict.values():
             if isinstance(logger, logging.Logger):
                 logger.setLevel(logging.NOTSET)
                 logger.disabled = False
-                # A module may have given it handlers as it was imported; the caller's show the record.
+                # A module may have added handlers during its import; the caller's handlers show the record.
                 logger.handlers[:] = []
                 logger.propagate = True
         logging.root.setLevel(self.root)
@@ -291,7 +332,7 @@ class LogLevels(NamedTuple):
 
 
 def read_log_levels() -> LogLevels:
-    """The levels of this process."""
+    """Read the levels of this process."""
     manager = logging.root.manager
     loggers = {
         name: (logger.level, logger.disabled)

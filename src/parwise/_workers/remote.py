@@ -1,4 +1,4 @@
-"""Computes a task in a process of a foreign executor."""
+"""Computes a task in a process of an executor of another library, as `concurrent.futures` or Dask."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MISSING = "missing"
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
+# Sessions that a process keeps: those of the latest calls.
 _KEPT = 4
 _sessions: OrderedDict[str, Session] = OrderedDict()
 _lock = threading.Lock()
@@ -67,7 +68,7 @@ def compute(
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
-    # Without the lock: a function that has Dask compute something makes way for another task, which must not wait.
+    # Without the lock: while a function waits for a computation in Dask, its process may run another task.
     handshake = _compute_handshake(token, session) if new else None
     packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
     process = f"{os.uname().nodename} {os.getpid()}"
@@ -75,7 +76,7 @@ def compute(
 
 
 def _compute_handshake(token: str, session: Session) -> Outcome | None:
-    """Compute the call's first task; if that fails, this process forgets the session and will be sent it again."""
+    """Compute the call's first task; if that fails, forget the session, which will then be sent again."""
     try:
         return None if session.first is None else _run(session, session.first)
     except BaseException:

@@ -1,7 +1,7 @@
-"""The pickler for all that travels: arrays lie in memory as they did, wherever they are found.
+"""Pickles functions, arguments and results; arrays keep their memory layout, also inside objects.
 
-NumPy's own pickle makes an array contiguous that is not, and then native too:
-``x @ w`` with a matrix ``w`` of steps had the loop's bits in none of 20 cases.
+NumPy's own pickle makes arrays contiguous, and then of native byte order too:
+``x @ w`` with a strided matrix ``w`` had the loop's bits in none of 20 cases.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from .protocol import INLINE_BYTES, Channel
 from .shared_globals import SharedGlobals, restore
 from .shared_memory import create_fd
 
-#: Types that `Layout.as_given` makes; other subclasses have their own ways.
+#: Types that `Layout.as_given` makes; other subclasses are pickled in their own way.
 _KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles functions of notebooks and scripts, and arrays in the layout that they have.
+    """Pickles functions of notebooks and scripts, and arrays with their memory layout.
 
     Parameters
     ----------
     stream : file
-    share : bool
-        Whether functions are to have their globals in common with others in the
-        same worker.
+    share : bool, optional
+        True if functions share their globals with others in the same worker.
     buffer_callback : callable, optional
-        As of `pickle.Pickler`.
+        As in `pickle.Pickler`.
     """
 
     def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
@@ -49,14 +48,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._share = share
 
     def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
-        # cloudpickle's own: what a function is made of, its globals second.
+        # cloudpickle's own method: the constructor's arguments, the globals second.
         code, names, *others = super()._function_getnewargs(func)
         return code, SharedGlobals(names) if self._share else names, *others
 
     def reducer_override(self, obj: Any) -> Any:
-        """How to make `obj` anew, or NotImplemented for the usual way."""
+        """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
         if type(obj) is types.CodeType:
-            # cloudpickle 3.1.3 leaves out the file, which tracebacks and warnings name.
+            # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
             return marshal.loads, (marshal.dumps(obj),)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
@@ -64,14 +63,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def dumps(obj: Any, share: bool = False) -> bytes:
-    """Pickle `obj`, arrays and all, in one piece."""
+    """Pickle `obj` with its arrays to one bytes object."""
     stream = io.BytesIO()
     Pickler(stream, share).dump(obj)
     return stream.getvalue()
 
 
 def _layout(array: np.ndarray) -> Layout:
-    """How a copy of `array` is to lie."""
+    """Layout of a copy of `array`."""
     like = Layout(type(array).__name__, array.dtype, array.flags.writeable, array.shape, array.strides)
     return block_layout(like)
 
@@ -80,7 +79,7 @@ def _reduce_numbers(array: np.ndarray) -> Any:
     if array.size and not (array.flags.forc and array.flags.aligned):
         return _reduce_strided(array)
     if type(array) is np.ndarray:
-        return NotImplemented  # NumPy keeps these, and copies none whose memory may go beside the pickle
+        return NotImplemented  # NumPy keeps this layout, and leaves the memory to `buffer_callback` without a copy
     return _layout(array).as_given, (array.view(np.ndarray),)
 
 
@@ -99,7 +98,7 @@ def _strided(memory: Any, layout: Layout, offset: int) -> np.ndarray:
 
 
 def _reduce_objects(array: np.ndarray) -> Any:
-    """As a state, which may hold the array itself."""
+    """Send the elements as a state, since they may refer to the array itself."""
     if type(array) is np.ndarray and array.flags.forc and array.flags.writeable:
         return NotImplemented
     state = np.array(array, order="C"), array.flags.writeable
@@ -118,16 +117,16 @@ _BYTES = np.dtype(np.uint8)
 
 
 class Payload(NamedTuple):
-    """A pickle and the buffers that belong to it.
+    """Two pickles, and the buffers of arrays in the second.
 
     Attributes
     ----------
     buffers : list of memoryview
-        The pickle first, then the arrays' memory.
+        The two pickles, then the arrays' memory.
     offsets : list of int
-        Where each goes, in page-aligned memory.
+        Byte offset of each buffer in page-aligned memory.
     nbytes : int
-        Memory that all take.
+        Size of that memory.
     """
 
     buffers: list[memoryview]
@@ -140,22 +139,30 @@ class Payload(NamedTuple):
         return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
 
     def to_bytes(self) -> bytes:
-        """All in one piece."""
+        """Copy all buffers to one bytes object."""
         whole = bytearray(self.nbytes)
         for offset, buffer in zip(self.offsets, self.buffers, strict=True):
             whole[offset : offset + buffer.nbytes] = buffer
         return bytes(whole)
 
     def write(self, fd: int) -> None:
-        """Write all to a file of `nbytes` bytes."""
+        """Write all buffers to a file of `nbytes` bytes."""
         for offset, buffer in zip(self.offsets, self.buffers, strict=True):
             while buffer.nbytes:
                 done = os.pwrite(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
     def send(self, channels: Iterable[Channel], kind: str, call: int) -> None:
-        """Send it to workers: a small one in a message, a large one in one file for all of them."""
-        # The table of buffers goes behind them: it may be too long for a message.
+        """Send it to workers: a small one in a message, a large one in one file for all of them.
+
+        Parameters
+        ----------
+        channels : iterable of Channel
+        kind : {"load", "initialize"}
+        call : int
+            Number of the call.
+        """
+        # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
         nbytes = self.nbytes + len(table)
         inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
@@ -167,7 +174,7 @@ class Payload(NamedTuple):
                 self.write(fds[0])
                 os.pwrite(fds[0], table, self.nbytes)
             for channel in channels:
-                with contextlib.suppress(ConnectionError):  # dead; its pidfd will tell
+                with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
                     channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
         finally:
             with DeferredInterrupt():
@@ -176,11 +183,11 @@ class Payload(NamedTuple):
 
 
 def _shared_file(nbytes: int) -> int:
-    """Shared memory for a large function."""
-    most = min(file_limit(), memory_limit())
-    if nbytes > most:
+    """Create shared memory for a large function."""
+    limit = min(file_limit(), memory_limit())
+    if nbytes > limit:
         raise ParwiseError(
-            f"the function and its arguments take {nbytes} bytes, but shared memory may have {most} (ulimit -f and "
+            f"the function and its arguments take {nbytes} bytes, but shared memory may have {limit} (ulimit -f and "
             "the memory limit); map over the large arrays, or open them inside the function from a file"
         )
     return create_fd(nbytes)
@@ -189,20 +196,19 @@ def _shared_file(nbytes: int) -> int:
 def dump(first: Any, second: Any, share: bool = False) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
 
-    The second may need what the first brings (a module path, say) to be
-    unpickled.
+    The first is unpickled before the second, which may need it (a module path,
+    say).
 
     Parameters
     ----------
     first, second : object
-    share : bool
-        Whether functions are to have their globals in common with others in the
-        same worker.
+    share : bool, optional
+        True if functions share their globals with others in the same worker.
 
     Raises
     ------
     TypeError
-        If something in it cannot be pickled.
+        If the second cannot be pickled.
     """
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
@@ -213,37 +219,37 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
             "or use executor='threads'"
         ) from error
-    # getvalue shares the memory; getbuffer would have to be released before the
-    # stream, which the collector does not know.
-    heads = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
+    # getvalue shares the memory; a view of getbuffer must be released before the
+    # stream, an order that the garbage collector does not keep.
+    pickles = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
     bodies = [array.raw() for array in arrays]
-    views = [np.frombuffer(buffer, np.uint8) for buffer in [*heads, *bodies]]
+    views = [np.frombuffer(buffer, np.uint8) for buffer in [*pickles, *bodies]]
     layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
     offsets, nbytes = offsets_for(layouts, [0, 0, *map(address_of, views[2:])])
-    return Payload(heads + bodies, offsets, nbytes)
+    return Payload(pickles + bodies, offsets, nbytes)
 
 
-def load(memory: Any, index: list[tuple[int, int, bool]], between: Callable[[Any], None]) -> Any:
-    """The second object, its arrays lying in `memory`.
+def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:
+    """Unpickle the second object of a payload; the memory of its arrays is `memory`.
 
     Parameters
     ----------
     memory : buffer
-    index : list
+    table : list
         `Payload.table`.
-    between : callable
-        Gets the first object before the second is unpickled.
+    apply_first : callable
+        Called with the first object, before the second is unpickled.
     """
     view = memoryview(memory)
-    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in index]
-    between(pickle.loads(parts[0]))
+    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in table]
+    apply_first(pickle.loads(parts[0]))
     second = pickle.loads(parts[1], buffers=parts[2:])
     restore()
     return second
 
 
 def private_copy(data: bytes) -> memoryview:
-    """Page-aligned writable memory that holds `data`."""
+    """Copy `data` to page-aligned writable memory."""
     memory, start = private_memory(len(data))
     view = memory.data[start : start + len(data)]
     view[:] = data

@@ -1,4 +1,8 @@
-"""One call, as a process that computes some of its tasks knows it: `Session`."""
+"""One call, as a process that computes some of its tasks knows it.
+
+`Session` is packed by the caller and loaded by parwise's own workers (`worker`)
+and by processes of other executors (`remote`), which compute its tasks.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,8 @@ class Session(NamedTuple):
     numeric_state : NumericState
     log_levels : LogLevels, optional
     first : TaskArguments, optional
-        The call's first task, which a process of a foreign executor computes as the handshake.
+        The call's first task, which each process of another executor computes
+        for the handshake.
     """
 
     kernel: Kernel
@@ -85,7 +90,7 @@ class Session(NamedTuple):
         Parameters
         ----------
         kernel, layouts, threads, first
-            As the attributes.
+            As the attributes of the same names.
         share : bool, optional
             True if functions share the globals that an initializer has set.
         own_process : bool, optional
@@ -109,7 +114,7 @@ class Session(NamedTuple):
         table : list
             `Payload.table`.
         own_process : bool, optional
-            As for `pack`.
+            As in `pack`.
         """
         session: Session = load(memory, table, ProcessState.apply if own_process else _extend_path)
         if own_process:
@@ -126,7 +131,7 @@ class Session(NamedTuple):
         Parameters
         ----------
         memory, offsets, layouts
-            As of `TaskArguments`.
+            As in `TaskArguments`.
         count : int
             Elements of the task.
         """
@@ -154,11 +159,11 @@ class Session(NamedTuple):
         Parameters
         ----------
         memory, lo, hi, offsets, layouts
-            As of `TaskArguments`.
+            As in `TaskArguments`.
         watch : ThreadWatch
-            Of this thread.
+            That of this thread.
         cursor, allocate
-            As of `Kernel.run`.
+            As in `Kernel.run`.
         """
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
@@ -179,12 +184,12 @@ def _unpickle(data: Any) -> Any:
 
 
 def _extend_path(path: list[str]) -> None:
-    """Add the caller's module path behind that of this process."""
+    """Append the caller's module path to that of this process."""
     sys.path.extend(folder for folder in path if folder not in sys.path)
 
 
 def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
-    """Make workers release a large session: the next call may come late."""
+    """Tell workers to release a session if it is large: the next call may come late."""
     if payload.nbytes > LARGE_BYTES:
         for channel in channels:
             with contextlib.suppress(OSError):

@@ -1,11 +1,10 @@
-"""Global variables that the functions of an initialized worker have in common.
+"""Global variables that functions in a worker with an initializer share.
 
 A function of a script or notebook travels with a copy of the globals that it
-uses, each call's functions with their own. An initializer is there to set
-globals for functions that come later, as ``global model; model = load()`` has
-it, so in a pool with one all functions of one module share theirs, and what the
-initializer has set there stands, whatever the caller's own module has by that
-name.
+uses, and each call has its own copy. But an initializer sets globals for later
+functions (``global model; model = load()``). So in a pool with an initializer all
+functions of one module share their globals, and a value that the initializer has
+set takes precedence over the caller's.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 _shared: dict[str, dict[str, Any]] = {}
-# What the initializer has set, by module.
+# Globals that the initializer has set, by module.
 _owned: dict[str, dict[str, Any]] = {}
 
 
 class SharedGlobals:
-    """Travels in the place of a function's globals.
+    """Replaces the globals of a function in its pickle.
 
     Parameters
     ----------
     names : dict
-        What these begin with.
+        Their first content.
     """
 
     def __init__(self, names: dict[str, Any]) -> None:
@@ -35,18 +34,18 @@ class SharedGlobals:
 
 
 def _globals_of(module: str, names: dict[str, Any]) -> dict[str, Any]:
-    """The globals of that module's functions in this process."""
+    """The globals that functions of `module` share in this process; `names` if they are the first."""
     return _shared.setdefault(module, names)
 
 
 def restore() -> None:
-    """Put back what newly unpickled functions have brought other values for."""
+    """Set the initializer's globals again, after functions with other values were unpickled."""
     for module, names in _owned.items():
         _shared[module].update(names)
 
 
 def initialize(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> None:
-    """Call it, and keep what it sets."""
+    """Call the initializer, and note which globals it sets."""
     before = {module: dict(names) for module, names in _shared.items()}
     initializer(*initargs)
     for module, names in _shared.items():

@@ -1,4 +1,4 @@
-"""A piece of shared memory that has no name, so nothing is left when its users die."""
+"""Shared memory without a name, which the system frees when its users die; the slots of a worker in it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ HAS_MEMFD = hasattr(os, "memfd_create")
 
 
 def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
-    """Descriptor of new anonymous shared memory of `nbytes` zero bytes.
+    """Create shared memory of `nbytes` zero bytes.
 
-    A memfd does not live in /dev/shm and so is not bound by its size (64 MB in
-    a container). It is sealed: nobody who holds it can shrink it under the other
-    side, which would end in SIGBUS.
+    A memfd is not in /dev/shm and so not limited by its size (64 MB in a
+    container). It is sealed, so no process can shrink it while another uses it,
+    which would end in SIGBUS.
 
     Parameters
     ----------
     nbytes : int
     memfd : bool, optional
-        False takes `multiprocessing.shared_memory` instead, as on systems that
-        have no memfd; its name is removed at once and only the descriptor kept.
+        False uses `multiprocessing.shared_memory` instead, for systems without
+        memfd; its name is removed at once and only the descriptor kept.
+
+    Returns
+    -------
+    int
+        File descriptor.
     """
     if not memfd:
         from multiprocessing import shared_memory
@@ -53,18 +58,18 @@ def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
 
 
 def map_shared(fd: int, nbytes: int, offset: int = 0) -> mmap.mmap:
-    """The memory behind `fd`: what one side writes, the other reads."""
+    """Map the memory of `fd`, for all processes that hold it to read and write."""
     return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, offset=offset)
 
 
 def make_private(pages: memoryview) -> None:
-    """Turn mapped shared memory into memory of this process, where it lies.
+    """Turn mapped shared memory into private memory at the same address.
 
     Parameters
     ----------
     pages : memoryview
-        Whole pages of a writable mapping. Pointers to them stay valid and keep
-        seeing what is there now.
+        Whole pages of a writable mapping. Pointers to them stay valid, and the
+        content is kept.
     """
     content = bytes(pages)
     address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
@@ -79,39 +84,46 @@ def make_private(pages: memoryview) -> None:
 
 
 def map_private(fd: int, nbytes: int) -> mmap.mmap:
-    """The memory behind `fd`, copied page by page where this process writes to it."""
+    """Map the memory of `fd`; a page that this process writes to is copied first."""
     return mmap.mmap(fd, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def map_anonymous(nbytes: int) -> mmap.mmap:
-    """Page-aligned memory of this process alone."""
+    """Map new private memory, page-aligned."""
     return mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 # Two tasks per worker: one is computed while the next is copied in.
 SLOTS = 2
-# Fits a worker's share of the caches, and holds 10 ms of most work.
+# Small enough for a worker's share of the caches, large enough for 10 ms of most work.
 SLOT_BYTES = 2**20
-# All workers' slots together take at most this part of the memory: one 16th.
+# Slots of all workers together take at most 1/16 of the memory.
 MEMORY_SHARE = 16
 
-# The mark, and behind it room for the stack of a worker that dies.
+# At the start of a segment: the cursor, and from byte 64 on the stack of a worker that died.
 _HEADER = 4 * mmap.PAGESIZE
 _STACK = 64
 _ALIGN = 64
 
 
 class Slots:
-    """The shared memory of one worker, seen from either side.
+    """The shared memory of one worker, as mapped by the worker or its caller.
+
+    Parameters
+    ----------
+    fd : int
+        Descriptor of the segment.
+    slot_bytes : int
 
     Attributes
     ----------
     cursor : Cursor
-        The element that the worker is at.
+        The element that the worker is computing.
     inputs, outputs : list of memoryview
-        Slots for the arguments of a task, and for its results at the same number.
+        Slots: the arguments of a task are in ``inputs[k]``, its results in
+        ``outputs[k]``.
     stream : list of memoryview
-        For results too large for a slot, one piece at a time in each.
+        Two halves, each for one chunk of results too large for a slot.
     """
 
     def __init__(self, fd: int, slot_bytes: int) -> None:
@@ -126,21 +138,21 @@ class Slots:
         self.stream = [every[-1][:half], every[-1][half:]]
 
     def stack_file(self) -> int:
-        """Descriptor to write the worker's stack to when it dies."""
-        # Nobody else minds where this descriptor stands: all others are mapped.
+        """Descriptor of the segment, positioned where a dying worker writes its stack."""
+        # Nothing else uses the position of this descriptor: the segment is mapped.
         os.lseek(self._fd, _STACK, os.SEEK_SET)
         return self._fd
 
     @property
     def stack(self) -> str:
-        """What a worker that died has written there."""
+        """The stack that a dead worker has written."""
         return bytes(self._stack).partition(b"\0")[0].decode("utf-8", "replace")
 
     def leave_input(self, slot: int) -> None:
-        """Make what lies in an input slot private, and map the slot anew.
+        """Make the memory of an input slot private, and map the slot at another address.
 
-        For a function that keeps its argument: its view stays where it is and
-        keeps its content, while the slot goes on elsewhere in memory.
+        For a function that keeps its argument: its view keeps its address and
+        content, and the slot can take the next task.
         """
         old = self.inputs[slot]
         make_private(old)
@@ -161,18 +173,18 @@ def fitting_slot_bytes() -> int:
         If a segment of a few pages is too large for this process: shared
         memory counts among files, whose size may be limited.
     """
-    most = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
-    slot_bytes = (most - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
+    limit = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
+    slot_bytes = (limit - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
     if slot_bytes < mmap.PAGESIZE:
         raise ParwiseError(
-            f"no room for shared memory: {most} bytes per worker by the limits on memory and on the size of files "
+            f"no room for shared memory: {limit} bytes per worker by the limits on memory and on the size of files "
             "(ulimit -f); use executor='threads'"
         )
     return min(SLOT_BYTES, slot_bytes - slot_bytes % mmap.PAGESIZE)
 
 
 def buffer_offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Offsets of buffers laid one behind another, and the end of the last."""
+    """Offsets of buffers that lie one behind another, and the end of the last."""
     offsets = []
     end = 0
     for size in sizes:
@@ -182,9 +194,9 @@ def buffer_offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
 
 
 def copy_in(slot: memoryview, offset: int, buffer: Any) -> None:
-    """Copy bytes to a slot, unless they are there already."""
+    """Copy bytes to a slot, unless they are in it already."""
     source = np.frombuffer(buffer, np.uint8) if not isinstance(buffer, np.ndarray) else buffer
     target = np.frombuffer(slot, np.uint8)[offset : offset + source.nbytes]
-    # np.copyto lets other threads run while it copies.
+    # np.copyto releases the GIL.
     if source.nbytes and address_of(source) != address_of(target):
         np.copyto(target, source)

@@ -1,4 +1,4 @@
-"""A worker process: takes tasks from its channel until the caller is gone."""
+"""A worker process: reads messages from its channel until the caller closes it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _MALLOC = {-1: 2**25, -3: 2**24}
 
 
 def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
-    """Work until the caller closes its end."""
+    """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=sock_fd))
     slots = Slots(segment_fd, slot_bytes)
-    _leave_stack(slots.stack_file())
+    _enable_stack_dump(slots.stack_file())
     worker = Worker(channel, slots)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker.run()
@@ -46,7 +46,14 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
 
 
 def _read_payload(end: int, nbytes: int, inline: bytes | None, fd: int) -> tuple[memoryview, Any]:
-    """Memory and table of a payload that came in a message, or in a file beside it; the table starts at `end`."""
+    """Read a payload that came in a message, or in a file beside it.
+
+    Returns
+    -------
+    memory : memoryview
+    table : list
+        `Payload.table`, which starts at byte `end`.
+    """
     if inline is not None:
         memory = private_copy(inline)
     else:
@@ -56,9 +63,9 @@ def _read_payload(end: int, nbytes: int, inline: bytes | None, fd: int) -> tuple
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
-    """End a process that the function forked and that has come back from it.
+    """Exit from a process that the function forked and that has returned from the function.
 
-    It has the worker's socket, but must not answer in its place.
+    It has inherited the worker's socket, but must not reply in the worker's place.
     """
     code = 0
     if isinstance(error, SystemExit):
@@ -69,18 +76,18 @@ def _end_child(error: BaseException | None) -> NoReturn:
     os._exit(code)
 
 
-def _leave_stack(fd: int) -> None:
-    """Have deadly signals write the stack to `fd` first; also SIGTERM, which may come of a timeout."""
+def _enable_stack_dump(fd: int) -> None:
+    """Write the stack to `fd` on a fatal signal, and on SIGTERM, which a timeout may send."""
     faulthandler.enable(fd, all_threads=False)
     faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
 
 
 def _keep_memory() -> None:
-    """Have malloc keep what the function frees, for its next call.
+    """Make malloc keep memory that the function frees, for its next call.
 
-    By default it returns a few hundred kB at the top of the heap each time, and
-    every call faults them in again: smoothing rows of 200 kB took 314 us
-    instead of 50.
+    By default malloc returns a few hundred kB at the top of the heap to the
+    system each time, and every call faults them in again: smoothing rows of
+    200 kB took 314 us instead of 50.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -89,7 +96,7 @@ def _keep_memory() -> None:
 
 
 class Worker:
-    """What a worker knows between two messages.
+    """The main loop of a worker, and its state between two messages.
 
     Parameters
     ----------
@@ -104,11 +111,12 @@ class Worker:
         self._watch = ThreadWatch()
         self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
         self._capture.install()
-        # The task at hand, if any: its number.
+        # Number of the task that is being computed, if any.
         self._number: int | None = None
-        # What was too long for a message, and all that was said after it.
+        # Output that was too long for a message, and all output after it.
         self._pending_output: list[OutputEvent] = []
         self._owner = os.getpid()
+        # Messages that came while it waited for a `chunk_ack`.
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
         # Results too large for a slot leave through the two halves of the stream.
@@ -117,7 +125,7 @@ class Worker:
         self._receiver = ChunkReceiver([])
 
     def run(self) -> None:
-        """Do what the messages say, in order."""
+        """Handle messages in order; ends by EOFError."""
         self._slots.cursor.leave()
         self._channel.send("ready")
         while True:
@@ -125,14 +133,14 @@ class Worker:
             getattr(self, f"_on_{kind}")(*content, *fds)
 
     def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
-        """Take over a call: its function, and the state of its caller."""
+        """Load a session."""
         self._session = None
         memory, table = _read_payload(end, nbytes, inline, fd)
         try:
             session = Session.load(memory, table)
-            # Looking for libraries takes 2 ms the first time, which no task need wait for.
+            # Before the first task: to look for libraries takes 2 ms the first time.
             self._limit.set(session.threads)
-            # The caller has imported the function's modules itself, and heard them.
+            # Drop the output of imports: the caller has imported these modules too.
             self._capture.drain()
             self._session = session
         except BaseException as error:
@@ -156,7 +164,7 @@ class Worker:
         self._number = None
 
     def _on_unload(self) -> None:
-        """Release a large function: the next call may come late."""
+        """Release the session."""
         self._session = None
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
@@ -178,12 +186,12 @@ class Worker:
         offsets: list[tuple[int, int]],
         layouts: list[Layout] | None,
     ) -> None:
-        """Compute a task whose arguments lie in `slot`, or came in pieces (-1).
+        """Compute a task whose arguments are in `slot`, or came in chunks (-1).
 
-        The caller gives a slot anew only when it has read its last results.
+        The caller reuses a slot only after it has read the results in it.
         """
         session = self._session
-        if session is None:  # the caller knows already that it could not be loaded
+        if session is None:  # the caller has been told that it could not be loaded
             return
         memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
@@ -199,13 +207,13 @@ class Worker:
                 stream.flush()
         self._number = None
         output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
-        head, buffers = pack(outcome, output, lo)
+        header, buffers = pack(outcome, output, lo)
         self._slots.cursor.leave()
-        self._reply(number, slot, head, buffers)
+        self._reply(number, slot, header, buffers)
 
     def _send_output(self) -> None:
-        """Tell the caller what a long task has said so far."""
-        # Not from a process that the function forked, which has this socket too.
+        """Send the output of a long task so far."""
+        # Not from a process that the function forked, which has inherited this socket.
         if self._number is None or os.getpid() != self._owner:
             return
         output = self._capture.drain()
@@ -226,8 +234,15 @@ class Worker:
         offsets: list[tuple[int, int]],
         layouts: list[Layout] | None,
     ) -> tuple[Outcome, bool]:
-        """The outcome; and True if the function kept a view of its argument."""
-        # Every view that the function gets has this array for its base.
+        """Compute a task.
+
+        Returns
+        -------
+        outcome : Outcome
+        kept : bool
+            True if the function kept a view of an argument.
+        """
+        # The base of every view that the function gets.
         root = np.frombuffer(memory, np.uint8)
         cursor = self._slots.cursor
         cursor.slot = slot
@@ -235,7 +250,7 @@ class Worker:
         return outcome, outcome.error is None and sys.getrefcount(root) > 2
 
     def _allocator(self, slot: int) -> Any:
-        """Where results go: straight to the slot, if they fit."""
+        """Make the function that allocates memory for results: in the slot if they fit."""
 
         def allocate(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
             nbytes = count * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -245,22 +260,22 @@ class Worker:
 
         return allocate
 
-    def _reply(self, number: int, slot: int, head: bytes, buffers: list[Any]) -> None:
-        if len(head) > INLINE_BYTES:  # too long for a message: goes first
-            buffers, head = [head, *map(bytes, buffers)], b""
+    def _reply(self, number: int, slot: int, header: bytes, buffers: list[Any]) -> None:
+        if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
+            buffers, header = [header, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
         offsets, end = buffer_offsets(sizes)
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
-            self._channel.send("done", number, slot, head, sizes)
+            self._channel.send("done", number, slot, header, sizes)
         else:
-            self._channel.send("done_in_chunks", number, slot, head, sizes)
+            self._channel.send("done_in_chunks", number, slot, header, sizes)
             for buffer in buffers:
                 self._send_chunks(memoryview(buffer))
 
     def _send_chunks(self, data: memoryview) -> None:
-        """Send data larger than a slot; while no half of the stream is free, messages of other kinds wait."""
+        """Send data larger than a slot; messages that come meanwhile are handled later."""
         for _ in self._sender.send(data):
             message, fds = self._channel.receive()
             if message[0] == "chunk_ack":

@@ -1,4 +1,4 @@
-"""The caller's side of the worker processes: started once, kept for later calls."""
+"""The caller's side of all workers: starts them, waits for their messages, ends them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,38 @@ from .protocol import Channel
 from .serialization import Payload
 from .shared_memory import fitting_slot_bytes
 
-# A worker with more memory of its own than this is renewed between two calls.
+# A worker with more memory of its own than this is replaced between two calls.
 IDLE_BYTES = 2**29
-# A fork server that has not answered by then is taken for dead.
+# A fork server that takes longer than this to answer counts as dead.
 ANSWER_SECONDS = 1.0
 
 
 class WorkerPool:
-    """Worker processes forked from one zygote.
+    """Worker processes forked from one fork server, and kept for later calls.
 
-    One thread uses it at a time: whoever holds `lock`.
+    One thread uses it at a time, the holder of `lock`.
 
     Parameters
     ----------
     slot_bytes : int, optional
-        Size of each worker's slots; as memory allows if left out.
+        Size of a slot. The default is `fitting_slot_bytes`.
     variables : dict, optional
-        Environment variables that the workers' interpreter starts with, beside
-        this process's own.
+        Environment variables that the fork server starts with, besides those of
+        this process.
     initializer : Payload, optional
-        Of `pack_initializer`; each new worker runs it before any task.
+        From `pack_initializer`; each new worker runs it before any task.
+
+    Attributes
+    ----------
+    calls : iterator of int
+        Numbers for calls.
+    workers : list of WorkerHandle
+    dirty : bool
+        True while a call uses the workers. The next call that finds it True
+        knows that the last one was interrupted, and starts new workers.
+    serial_seconds : float
+        Work done serially because starting workers did not pay yet; once large
+        enough it starts them.
     """
 
     def __init__(
@@ -57,11 +69,7 @@ class WorkerPool:
         self.lock = threading.Lock()
         self.calls = itertools.count(1)
         self.workers: list[WorkerHandle] = []
-        # Set while a call uses the workers. Found set by the next call, it says
-        # that the last one was interrupted somewhere, and nothing is known of
-        # the workers' state.
         self.dirty = False
-        # Seconds of work that calls did alone as no worker was up.
         self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._keys = itertools.count(1)
@@ -70,23 +78,23 @@ class WorkerPool:
         self._poll: select.epoll | None = None
         self._wake = -1
         self._waking = threading.Lock()
-        self._looked = 0.0
+        self._sizes_checked = 0.0
 
     @functools.cached_property
     def slot_bytes(self) -> int:
-        """Size of each worker's slots; a small call never asks for it."""
+        """Size of a slot; computed when first needed, since a small call never does."""
         return self._given_slot_bytes or fitting_slot_bytes()
 
     @property
     def running(self) -> bool:
-        """Whether workers are there and have answered."""
+        """True if a worker is up and has answered."""
         for worker in list(self.workers):
             if not worker.ready and not worker.assignments:
                 self.poll_idle(worker)
         return any(worker.ready for worker in self.workers)
 
     def poll_idle(self, worker: WorkerHandle) -> None:
-        """Take in what a worker outside the call at hand says, or that it has ended."""
+        """Read a message of a worker that has no part in the current call; drop it if it has ended."""
         try:
             if worker.over:
                 self.drop(worker)
@@ -99,18 +107,18 @@ class WorkerPool:
 
     @property
     def seems_warm(self) -> bool:
-        """Whether workers are up as far as any thread can tell, whoever holds the lock."""
+        """True if a worker has answered before; any thread may ask, without the lock."""
         return any(worker.ready for worker in tuple(self.workers))
 
     @property
     def owned_by_parent(self) -> bool:
-        """Whether this process got the pool by a fork and so must not use it."""
+        """True if this process inherited the pool by a fork, and so must not use it."""
         return self._owner != os.getpid()
 
     def start(self, workers: int) -> list[WorkerHandle]:
-        """Have `workers` workers, and return at once: they answer when they are up.
+        """Start workers until there are `workers`, and return without waiting.
 
-        Messages sent to a link before that wait in its socket.
+        Messages sent to a worker that is not up yet wait in its socket.
         """
         if self.dirty or self._fork_server_ended():
             self.stop()
@@ -119,7 +127,7 @@ class WorkerPool:
         if self._fork_server is None:
             self._spawn()
         while len(self.workers) < workers:
-            self.add_link()
+            self.add_worker()
         return self.workers[:workers]
 
     def _fork_server_ended(self) -> bool:
@@ -127,22 +135,22 @@ class WorkerPool:
             return False
         try:
             ended = os.waitpid(self._fork_server_pid, os.WNOHANG) != (0, 0)
-        except ChildProcessError:  # waited for by somebody else
+        except ChildProcessError:  # its exit code was read elsewhere in this process
             ended = True
         if ended:
             self._fork_server_pid = 0
         return ended
 
     def _receive_late_answers(self) -> None:
-        """Take in late answers of earlier calls, and drop workers still at them, or grown too large."""
-        look = time.monotonic() - self._looked > LOOK_SECONDS
-        if look:
-            self._looked = time.monotonic()
+        """Read late outcomes of earlier calls; drop workers that still compute them or have grown too large."""
+        check_sizes = time.monotonic() - self._sizes_checked > LOOK_SECONDS
+        if check_sizes:
+            self._sizes_checked = time.monotonic()
         for worker in list(self.workers):
             if worker.over:
                 self.drop(worker)
                 continue
-            if look and own_bytes(worker.pid) > IDLE_BYTES:
+            if check_sizes and own_bytes(worker.pid) > IDLE_BYTES:
                 worker.kill()
                 self.drop(worker)
                 continue
@@ -166,31 +174,31 @@ class WorkerPool:
                 worker.reset()
 
     def _spawn(self) -> None:
-        """Start the fork server: a new interpreter, no fork of this process."""
+        """Start the fork server."""
         with DeferredInterrupt():
-            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                self._fork_server = Channel(mine)
-                mine.setblocking(False)
+            own_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with server_end:
+                self._fork_server = Channel(own_end)
+                own_end.setblocking(False)
                 self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 self._poll = select.epoll()
                 self._poll.register(self._wake, select.EPOLLIN)
-                self._poll.register(mine, select.EPOLLIN)
+                self._poll.register(own_end, select.EPOLLIN)
                 atexit.register(self.stop)
                 try:
-                    self._fork_server_pid = start(theirs, self._variables)
+                    self._fork_server_pid = start(server_end, self._variables)
                 except BaseException:
                     self.stop()
                     raise
 
-    def add_link(self) -> WorkerHandle:
-        """Have one more worker, behind all others."""
+    def add_worker(self) -> WorkerHandle:
+        """Start one more worker, the last of `workers`."""
         assert self._fork_server is not None
         with DeferredInterrupt():
             worker = WorkerHandle(next(self._keys), self.slot_bytes)
             self.workers.append(worker)
             try:
-                worker.hand_over(self._fork_server, self.slot_bytes)
+                worker.request_fork(self._fork_server, self.slot_bytes)
             except OSError as error:
                 self.drop(worker)
                 raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
@@ -203,14 +211,24 @@ class WorkerPool:
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
-        with self._waking:  # not a descriptor that `stop` has closed, and that is somebody else's now
+        with self._waking:  # `stop` may have closed the descriptor, and its number may belong to another file now
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
-        """Events of the workers: ("message", link) and ("death", link).
+        """Wait for events of the workers.
 
-        The fork server's own messages are dealt with here.
+        Messages of the fork server are handled here.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+
+        Returns
+        -------
+        list of (str, WorkerHandle)
+            "message" or "death", and the worker.
         """
         events: list[tuple[str, WorkerHandle]] = []
         by_fd = {worker.channel.fileno(): ("message", worker) for worker in self.workers}
@@ -224,7 +242,7 @@ class WorkerPool:
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-        # A worker's last words before its death.
+        # The last messages of a worker before its death.
         events.sort(key=lambda event: event[0] == "death")
         return events
 
@@ -243,7 +261,7 @@ class WorkerPool:
             ) from error
 
     def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
-        """A worker was born: its pid, and a descriptor that tells of its end."""
+        """Handle a message of the fork server: a worker was forked, or could not be."""
         assert self._poll is not None
         kind, key, pid = message
         if kind == "fork_failed":
@@ -259,7 +277,7 @@ class WorkerPool:
             os.close(fd)
 
     def exit_code(self, worker: WorkerHandle) -> int | None:
-        """How a dead worker ended: its exit code, or minus the signal."""
+        """Exit code of a dead worker, or minus the signal; None if the fork server does not know."""
         assert self._fork_server is not None
         try:
             self._fork_server.sock.settimeout(ANSWER_SECONDS)
@@ -277,7 +295,7 @@ class WorkerPool:
             self._fork_server.sock.setblocking(False)
 
     def drop(self, worker: WorkerHandle) -> None:
-        """Take a worker out of the pool."""
+        """Remove a worker from the pool, and close its handle."""
         with DeferredInterrupt():
             self.workers.remove(worker)
             for fd in (worker.channel.fileno(), worker.pidfd):
@@ -287,16 +305,16 @@ class WorkerPool:
             worker.close()
 
     def abandon(self) -> None:
-        """End all workers, whatever they are at; the fork server can fork others."""
+        """Kill all workers; the fork server stays, and can fork new ones."""
         if self._fork_server is not None and self._poll is not None:
             with contextlib.suppress(ParwiseError):
-                self._read_fork_server()  # of the newest workers it may not have told yet
+                self._read_fork_server()  # it may not have reported the newest workers yet
         for worker in list(self.workers):
             worker.kill()
             self.drop(worker)
 
     def stop(self) -> None:
-        """End all workers and the fork server, and wait for the end."""
+        """Kill all workers and the fork server, and wait for its end."""
         if self.owned_by_parent:
             return
         with DeferredInterrupt():
@@ -313,8 +331,8 @@ class WorkerPool:
                 with self._waking:
                     os.close(wake)
             if pid:
-                # Closing the socket is not enough while a process that the user
-                # forked holds a copy. Workers go with the zygote.
+                # To close the socket is not enough: a process that the user forked
+                # may hold a copy. The workers end with the fork server.
                 with contextlib.suppress(ProcessLookupError, ChildProcessError):
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
