@@ -8,7 +8,7 @@ import time
 import warnings
 from typing import Any, Literal
 
-from .._core.settings import Tell
+from .._core.settings import ProgressFunction
 from .._system.interpreter import DeferredInterrupt
 
 # Seconds between two looks: an eye sees no more, and a notebook's bar takes 1 ms for each.
@@ -30,12 +30,12 @@ class Progress:
         What the bar is called.
     """
 
-    def __init__(self, wanted: Literal[True] | Tell, total: int | None, name: str) -> None:
+    def __init__(self, wanted: Literal[True] | ProgressFunction, total: int | None, name: str) -> None:
         self._bar: Any = None
         if wanted is True:
             with DeferredInterrupt():  # tqdm's lock must not be left held: other threads would wait for it
                 self._bar = _bar_class()(total=total, desc=name or None, mininterval=0, miniters=1)
-        self._tell: Tell = self._move if wanted is True else wanted
+        self._tell: ProgressFunction = self._move if wanted is True else wanted
         self._total = total
         self._owner = threading.get_ident()
         self._done = 0
