@@ -66,10 +66,10 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
-    rest = form, naming, transfer_seconds
     return Call(
-        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings, None, *rest
-    )
+        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,
+        None, form, naming, transfer_seconds,
+    )  # fmt: skip
 
 
 def make_list_call(
