@@ -180,7 +180,7 @@ def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how)
 
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
     """Items can be large, so that few of them should wait in memory."""
-    monkeypatch.setattr(input_items, "TAKING_SECONDS", -1.0)
+    monkeypatch.setattr(input_items, "READ_SECONDS", -1.0)
     feed = input_items.ItemFeed((iter(range(100)),), any_thread=False, keep=False)
     assert 9 <= feed.fill(100, 1) <= 20
     assert feed.fill(100, 40) >= 40

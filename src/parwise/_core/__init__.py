@@ -1,1 +1,1 @@
-"""Private: one call: its checked arguments, the place where the function is called, and its results."""
+"""Private: the description of one call, the code that calls the function, and the results."""

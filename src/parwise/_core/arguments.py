@@ -1,4 +1,4 @@
-"""Calls made of what users give, every argument checked once."""
+"""Make a `Call` from the user's arguments: each is checked once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_call(
     naming: Naming = BY_INDEX,
     transfer_seconds: Callable[[], float] = float,
 ) -> Call:
-    """Check every argument, before any work; the last three are those of a `Call`."""
+    """Check every argument before any work; the last three go to the `Call` as they are."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -66,16 +66,16 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
-    rest = form, naming, transfer_seconds
     return Call(
-        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings, None, *rest
-    )
+        func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,
+        None, form, naming, transfer_seconds,
+    )  # fmt: skip
 
 
 def make_list_call(
     func: Any, iterables: tuple[Any, ...], *, args: Any, kwargs: Any, rng: Any, settings: Settings
 ) -> Call:
-    """Check the arguments of a call over items of any kind."""
+    """Check the arguments of a call over items of lists or iterators."""
     _check_function(func, args)
     if not iterables:
         raise TypeError("nothing to map over: parallel_map(func, items)")
@@ -147,7 +147,7 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
 
 
 def _checked_array(array: Any, number: int) -> Any:
-    """`array`, if it can be mapped over with the function seeing what a loop shows it."""
+    """Return `array` if the function can get the same elements from it as in a plain loop."""
     kind = type(array).__name__
     if is_masked(type(array)):
         raise TypeError(
@@ -191,23 +191,23 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
 def _halo(
     depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[InputArray, ...]
 ) -> Halo | None:
-    """What blocks see of their neighbours; the inputs are told."""
-    reach, kind, value = checked_halo(depth, boundary, vectorized)
-    if not reach:
+    """Make the halo, if there is one, and set it on the inputs."""
+    depth, kind, value = checked_halo(depth, boundary, vectorized)
+    if not depth:
         return None
-    halo = Halo(reach, kind, value, count, axis)
+    halo = Halo(depth, kind, value, count, axis)
     for number, one in enumerate(inputs):
         dtype = one.like.dtype
         if kind == "constant" and not fits(value, dtype):
             raise TypeError(
                 f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype {dtype}"
             )
-        one.reach(halo)
+        one.set_halo(halo)
     return halo
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
-    from .random import make_random_streams  # brings in numpy.random
+    from .random import make_random_streams  # imports numpy.random
 
     return make_random_streams(rng, func, kwargs)
 
@@ -239,17 +239,17 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
         shape = tuple(target.shape)
         if len(shape) < len(grid):
             raise ValueError(f"out has shape {shape}, too few dimensions for {len(grid)} mapped axes of lengths {grid}")
-        places = result_axes(axes, len(shape))
-        found = tuple(shape[place] for place in places)
+        own = result_axes(axes, len(shape))
+        found = tuple(shape[axis] for axis in own)
         if found != grid and not vectorized:
             raise ValueError(
-                f"out has shape {shape}, with {found} along the mapped axes {places}; the result has {grid} there"
+                f"out has shape {shape}, with {found} along the mapped axes {own}; the result has {grid} there"
             )
     return targets
 
 
 def _check_gaps(targets: tuple[Any, ...]) -> None:
-    """Whether `out` could hold what stands for a missing result."""
+    """Raise if an array in `out` has no value for a missing result."""
     for target in targets:
         if target.dtype.kind not in "fcmMO":
             raise ValueError(

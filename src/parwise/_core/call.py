@@ -1,4 +1,4 @@
-"""What is computed, over what, along which axis."""
+"""`Call`, the checked description of one call, and how errors name its elements."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Block(NamedTuple):
     Attributes
     ----------
     start, stop : int
-        The elements that its result stands for.
+        The block's result is that of the elements ``start:stop``.
     first, last : int
-        The elements that the function sees are ``first:last``: more than those
-        by a halo. Beyond the array if a boundary is given.
+        The function sees the elements ``first:last``, which include the halo.
+        With a boundary they may lie beyond the array.
     """
 
     start: int
@@ -57,7 +57,7 @@ class Naming:
         return f"in element {self.public_index(call, index)} {where}"
 
     def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
-        """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
+        """The flat index in the user's terms: an int, or a tuple for a tuple of axes."""
         if len(call.grid) == 1:
             return index
         return tuple(int(i) for i in np.unravel_index(index, call.grid))
@@ -78,7 +78,7 @@ BY_INDEX, BY_ITEM = Naming(), ItemNaming()
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What `parallel_apply` was asked to compute.
+    """The checked description of one call.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Call:
     inputs : tuple of InputArray
         The mapped arrays.
     args, kwargs : tuple and dict
-        Handed to every call of `func`.
+        Passed to every call of `func`.
     vectorized : bool
         True for a block function.
     axis : tuple of int
@@ -97,14 +97,14 @@ class Call:
     bounds : list of (int, int), optional
         The blocks of a block function; None for an element function.
     halo : Halo, optional
-        What those see of their neighbours, if anything.
+        How far blocks see into their neighbours.
     streams : RandomStreams, optional
-        Generators of random numbers, if the function gets any.
-    feed : ItemFeed, optional
-        Where items come from, if the result is to be a list.
+        The generators of random numbers that the function gets.
     out : tuple, optional
         Arrays to fill.
     settings : Settings
+    feed : ItemFeed, optional
+        The source of items, if elements are items.
     form : {"arrays", "raw", "list"}
         The form in which results are returned.
     naming : Naming
@@ -133,16 +133,16 @@ class Call:
 
     @property
     def count(self) -> int:
-        """Elements along the mapped axes, or items as far as that is known."""
+        """Number of elements along the mapped axes; of items, `ENDLESS` until it is known."""
         return math.prod(self.grid) if self.feed is None else self.feed.count
 
     @property
     def tasks(self) -> int:
-        """Calls of the function, as far as that is known."""
+        """Number of calls of the function: of blocks, or of elements."""
         return self.count if self.bounds is None else len(self.bounds)
 
     def serial_reason(self, nested: bool) -> str | None:
-        """Why it can only be the plain loop, if that is clear from the beginning."""
+        """The reason why the call can only be a plain loop, if its settings and size tell."""
         return self.settings.serial_reason(self.tasks, nested, "element" if self.bounds is None else "block")
 
     @property
@@ -152,23 +152,23 @@ class Call:
         return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
 
     def result_axes(self, ndim: int) -> tuple[int, ...]:
-        """Where the mapped axes stand in a result of `ndim` dimensions."""
+        """Positions of the mapped axes in a result of `ndim` dimensions."""
         return tuple(range(len(self.grid))) if self.form == "raw" else result_axes(self.axis, ndim)
 
     def name(self, index: int, stop: int | None = None) -> str:
-        """How errors name an element, or the block ``index:stop``."""
+        """Name an element, or the block ``index:stop``, for an error."""
         return self.naming.name(self, index, stop)
 
     def public_index(self, index: int) -> int | tuple[int, ...]:
-        """Flat index as the user counts: an int, or a tuple for a tuple of axes."""
+        """The flat index in the user's terms: an int, or a tuple for a tuple of axes."""
         return self.naming.public_index(self, index)
 
 
 def result_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """Where the mapped axes stand in a result of `ndim` dimensions.
+    """Positions of the mapped axes in a result of `ndim` dimensions.
 
-    They keep their places; where the result has too few dimensions they are
-    the last (or, counted from the end, the first) ones, in their order.
+    The axes keep their positions. If the result has too few dimensions, they
+    become its last dimensions (axes counted from the end: its first), in order.
 
     Examples
     --------

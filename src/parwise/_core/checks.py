@@ -1,4 +1,4 @@
-"""What counts as a number where an argument has to be one."""
+"""Checks of arguments that must be numbers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def is_int(value: Any) -> bool:
-    """Whether `value` is an integer, NumPy's included, and no bool."""
-    # The first look at an abstract class takes 25 us, which most calls do without.
+    """True for an integer, NumPy's included, but not for a bool."""
+    # The first check against an abstract class takes 25 us, which most calls avoid.
     return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
 
 
@@ -23,11 +23,11 @@ def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: 
     least : int
         The smallest value allowed.
     allowed : str
-        What else may be given, for the error.
+        Everything that may be given, for the error.
     hint : str
-        Put behind the error for a number that is too small.
+        Added to the error for a number that is too small.
     unit : str
-        Put behind the smallest value, as in " long".
+        Unit of the smallest value, such as " long".
     """
     if not is_int(value):
         raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
@@ -38,5 +38,5 @@ def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: 
 
 
 def is_real(value: Any) -> bool:
-    """Whether `value` is a real number, NumPy's included, and no bool."""
+    """True for a real number, NumPy's included, but not for a bool."""
     return type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))

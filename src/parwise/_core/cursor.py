@@ -1,4 +1,4 @@
-"""Where a worker is: the element at hand, for whoever finds it dead."""
+"""Cursor in shared memory: the index being computed, readable after the worker has died."""
 
 from __future__ import annotations
 
@@ -11,68 +11,68 @@ from typing import Any
 import numpy as np
 
 NOWHERE = -1
-#: Bytes of shared memory that a mark takes.
+#: Bytes of shared memory that a cursor takes.
 CURSOR_BYTES = 5 * 8
-_INDEX, _SINCE, _SLOT, _COUNT, _BLANK = range(5)
+_INDEX, _SINCE, _SLOT, _COUNT, _PATTERN = range(5)
 
 
 class Cursor:
-    """The element that a worker is at, seen from either side.
+    """The index of the element that a worker computes, which the caller can read.
 
-    To write it down costs 80 ns an element, which is much beside a function of
-    400. So where results are numbers of 8 bytes, they are put in their slot one
-    by one, which nothing else costs less than, over a pattern that no result
-    has: the first of those left is the element at hand.
+    Writing the index costs 80 ns an element, which is much beside a function of
+    400 ns. So results that are numbers of 8 bytes go to their slot one by one,
+    which is the cheapest way to store them, over a pattern that no result has:
+    the first pattern that is left marks the current element.
 
     Parameters
     ----------
     memory : memoryview
         `CURSOR_BYTES` of shared memory.
     outputs : list of memoryview
-        Slots for results, in shared memory too.
+        Slots for results, also in shared memory.
 
     Attributes
     ----------
     slot : int
-        Where results of the task at hand may go, or -1.
+        Number of the slot for results of the current task, or -1.
     """
 
     def __init__(self, memory: memoryview, outputs: list[memoryview]) -> None:
         self._words = memory.cast("q")
         self._outputs = outputs
-        # 64 random bits: no result of a function is the same, but once in an age of the universe.
-        self._blank = int.from_bytes(os.urandom(8), "little", signed=True)
+        # 64 random bits: the chance that a result is the same is 5e-20.
+        self._pattern = int.from_bytes(os.urandom(8), "little", signed=True)
         self.slot = NOWHERE
 
     @property
     def index(self) -> int:
-        """The element at hand, or -1."""
+        """The current element, or -1."""
         words = self._words
         index, count = words[_INDEX], words[_COUNT]
         if index < 0 or not count:
             return index
-        blank, results = words[_BLANK], self._outputs[words[_SLOT]][: 8 * count].cast("q")
-        return index + bisect_left(range(count), True, key=lambda k: results[k] == blank)
+        pattern, results = words[_PATTERN], self._outputs[words[_SLOT]][: 8 * count].cast("q")
+        return index + bisect_left(range(count), True, key=lambda k: results[k] == pattern)
 
     @property
     def since(self) -> float:
-        """When the worker came to that element, by the monotonic clock, in seconds, if that is kept."""
+        """When the worker began that element, in seconds of the monotonic clock; kept only for timed calls."""
         return self._words[_SINCE] * 1e-9
 
     def leave(self) -> None:
-        """No element is at hand."""
+        """Note that no element is being computed."""
         self._words[_INDEX] = NOWHERE
         self._words[_COUNT] = 0
 
     def enter(self, index: int) -> None:
-        """Element `index` is at hand from now on."""
+        """Note that element `index` is being computed from now on."""
         words = self._words
-        # The time first, so that no element has an earlier one's.
+        # The time first, so that no index stands beside the time of an earlier element.
         words[_SINCE], words[_INDEX] = time.monotonic_ns(), index
         words[_COUNT] = 0
 
     def follow(self, calls: Iterator[Any], index: int, timed: bool) -> Iterator[Any]:
-        """The same results, with the mark at the element that is being computed, `index` for the first."""
+        """Yield the results of `calls` and keep the cursor at the element being computed, first at `index`."""
         self.enter(index)
         words = self._words
         if timed:
@@ -84,15 +84,16 @@ class Cursor:
                 yield result
 
     def fill_pattern(self, count: int, dtype: type) -> np.ndarray | None:
-        """Memory for `count` results of 8 bytes, from the element at hand on, which tells how far they came.
+        """Fill memory for `count` results of 8 bytes with the pattern, and return it as an array.
 
-        None if there is none that others see.
+        From then on the results themselves show which element is being computed.
+        Returns None if no slot in shared memory is large enough.
         """
         if self.slot < 0 or 8 * count > len(self._outputs[self.slot]):
             return None
         memory = self._outputs[self.slot][: 8 * count]
-        np.frombuffer(memory, np.int64).fill(self._blank)
+        np.frombuffer(memory, np.int64).fill(self._pattern)
         words = self._words
-        words[_BLANK], words[_SLOT] = self._blank, self.slot
+        words[_PATTERN], words[_SLOT] = self._pattern, self.slot
         words[_COUNT] = count
         return np.frombuffer(memory, dtype)

@@ -1,4 +1,4 @@
-"""Index arithmetic: tasks, blocks, their halos, and boxes of a grid."""
+"""Index arithmetic: tasks, bounds of blocks, halos, boxes of a grid."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .checks import check_int
 # OpenBLAS packs matrices in panels of a few dozen rows; cuts at multiples of
 # 192 gave gemm's bits in every case tried, cuts at 7 rows in 88 % of them.
 BLAS_ROWS = 192
-# Where the user leaves `chunk` open: this many blocks, if they are large
-# enough to be worth a task and small enough to hold in memory twice.
+# The number of blocks without `chunk`, unless blocks would be too small to pay
+# for a task, or too large to be held in memory twice.
 BLOCKS = 64
 BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of elements, or one block, that is computed in one place."""
+    """A run of elements, or one block, computed in one place."""
 
     lo: int
     hi: int
@@ -32,20 +32,20 @@ class Task:
 
 
 def block_length(count: int, row_bytes: int, depth: int = 0) -> int:
-    """Elements per block, for a block function whose ``chunk`` is open.
+    """Number of elements per block, for a block function without ``chunk``.
 
-    It depends on the array and the halo's `depth` alone, so that the same call
-    gives the same blocks on every machine.
+    It depends on the array and the halo's `depth` only: the same call has the
+    same blocks on every machine.
 
     Examples
     --------
     >>> block_length(100, 8), block_length(100_000, 8)
     (192, 1728)
     """
-    # Of what is computed, halos are not to be more than a fifth.
+    # Halos make at most a fifth of the elements that are computed.
     fair = max(-(-count // BLOCKS), 8 * depth)
     affordable = BLOCK_BYTES // max(1, row_bytes)
-    if affordable < BLAS_ROWS:  # rows so large that BLAS_ROWS of them are too much
+    if affordable < BLAS_ROWS:  # BLAS_ROWS of such large rows are too much
         return max(2, affordable)
     rows = max(1, -(-fair // BLAS_ROWS)) * BLAS_ROWS
     return min(rows, affordable // BLAS_ROWS * BLAS_ROWS)
@@ -77,7 +77,7 @@ def boxes(lo: int, hi: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slic
     index : tuple of slice
         The box, one slice per grid axis.
     count : int
-        How many grid points it has.
+        Number of grid points in it.
 
     Examples
     --------
@@ -101,25 +101,25 @@ def boxes(lo: int, hi: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slic
             lo += stop - start
 
 
-#: What stands beyond the ends of the array, in the words of `numpy.pad` ("nearest" is its "edge").
+#: Ways to fill a halo beyond the ends of the array, named as in `numpy.pad` ("nearest" is its "edge").
 BOUNDARIES = ("reflect", "symmetric", "nearest", "wrap", "constant")
 
 
 class Halo(NamedTuple):
-    """How far blocks reach into their neighbours, and what they find beyond the array.
+    """How far blocks see into their neighbours, and the values beyond the array.
 
     Attributes
     ----------
     depth : int
-        Elements on each side; 0 for none.
+        Number of elements on each side; 0 for none.
     boundary : str or None
-        One of `BOUNDARIES`; None if blocks are shorter at the ends of the array.
+        One of `BOUNDARIES`; None if the halo ends with the array.
     value : object
-        For "constant"; None is the dtype's zero.
+        The constant of "constant"; None is the dtype's zero.
     length : int
         Length of the mapped axis.
     axis : int
-        That axis, as given: a negative one counts from the end of a result's axes.
+        The mapped axis as given: a negative one counts from the end of a result's axes.
     """
 
     depth: int
@@ -129,18 +129,18 @@ class Halo(NamedTuple):
     axis: int
 
     def extent(self, lo: int, hi: int) -> tuple[int, int]:
-        """What the block ``lo:hi`` sees: from where to where, possibly beyond the array."""
+        """Start and stop of the block ``lo:hi`` with its halo, possibly beyond the array."""
         if self.boundary is None or not self.length:
             return max(0, lo - self.depth), min(self.length, hi + self.depth)
         return lo - self.depth, hi + self.depth
 
     def inside(self, lo: int, hi: int) -> tuple[int, int]:
-        """The part of that which lies in the array."""
+        """Start and stop of the part of `extent` within the array."""
         start, stop = self.extent(lo, hi)
         return max(0, start), min(self.length, stop)
 
     def outside(self, lo: int, hi: int) -> Iterator[range]:
-        """The parts of that which do not."""
+        """Yield the parts of `extent` beyond the array."""
         start, stop = self.extent(lo, hi)
         if start < 0:
             yield range(start, 0)
@@ -148,19 +148,19 @@ class Halo(NamedTuple):
             yield range(self.length, stop)
 
     def sources(self, beyond: range) -> np.ndarray:
-        """Which elements stand beyond the array, as `numpy.pad` has it."""
-        places = np.arange(beyond.start, beyond.stop)
+        """Indices of the elements whose values fill `beyond`, as in `numpy.pad`."""
+        indices = np.arange(beyond.start, beyond.stop)
         n = self.length
         if self.boundary == "nearest":
-            return places.clip(0, n - 1)
+            return indices.clip(0, n - 1)
         if self.boundary == "wrap":
-            return places % n
+            return indices % n
         if self.boundary == "symmetric":
-            places %= 2 * n
-            return np.minimum(places, 2 * n - 1 - places)
+            indices %= 2 * n
+            return np.minimum(indices, 2 * n - 1 - indices)
         period = max(1, 2 * n - 2)
-        places %= period
-        return np.minimum(places, period - places) if n > 1 else places
+        indices %= period
+        return np.minimum(indices, period - indices) if n > 1 else indices
 
     def trim(self, result: np.ndarray, lo: int, hi: int) -> np.ndarray:
         """The part of a block function's result that belongs to ``lo:hi``.
@@ -168,7 +168,7 @@ class Halo(NamedTuple):
         Raises
         ------
         ValueError
-            If the result is not as long as what the function was given.
+            If the result is not as long as the function's argument.
         """
         start, stop = self.extent(lo, hi)
         axis = self.axis
@@ -181,7 +181,7 @@ class Halo(NamedTuple):
 
 
 def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str | None, Any]:
-    """Depth, boundary and constant, if they make sense."""
+    """Check the depth and boundary of a halo; return depth, boundary and constant."""
     depth = check_int("depth", depth, 0)
     if not vectorized:
         if depth:
@@ -204,7 +204,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
 
 
 def fits(value: Any, dtype: np.dtype[Any]) -> bool:
-    """Whether an array of `dtype` can hold `value`."""
+    """True if an array of `dtype` can hold `value`."""
     if value is None:
         return True
     if not np.can_cast(np.min_scalar_type(value), dtype, "same_kind"):

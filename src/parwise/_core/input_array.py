@@ -1,4 +1,4 @@
-"""One mapped array: where its elements or blocks lie, and how copies of them are made."""
+"""One mapped array: addresses of its elements or blocks, and copies of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout,
 
 
 class InputArray:
-    """An array that is mapped over, seen with its mapped axes in front.
+    """An array that is mapped over.
 
     Parameters
     ----------
     source : ndarray or array-like
-        What the user gave. Anything but an ndarray is read block by block.
+        The user's array. Anything but an ndarray is read block by block, as files are.
     axes : tuple of int
         The mapped axes, non-negative.
     vectorized : bool
-        Whether the function takes blocks, with `axes` in place, or elements.
+        True if the function takes blocks, with `axes` in place; False if elements.
 
     Attributes
     ----------
     lengths : tuple of int
         Lengths of the mapped axes.
     like : Layout
-        How one element (or the whole array, for blocks) lies in the source.
+        Layout of one element (for blocks, of the whole array) in the source.
+    element_shape : tuple of int
+        Shape of one element.
+    elements : ndarray
+        For an element function over an ndarray: the array with its mapped axes
+        first, made one axis where that needs no copy.
     step : int
-        Stride from an element to the next.
+        Stride from one element to the next, in bytes.
     run_end : int or None
-        Elements after which the address no longer follows `step` modulo the
-        alignment, so that a copied run must end there.
+        Number of elements after which the address no longer follows `step`
+        modulo the alignment. A copied run must end there.
     """
 
     def __init__(self, source: Any, axes: tuple[int, ...], vectorized: bool) -> None:
@@ -44,25 +49,24 @@ class InputArray:
         self.loaded = isinstance(source, np.ndarray)
         shape = source.shape if self.loaded else tuple(int(n) for n in source.shape)
         if axes == (0,):
-            self.lengths, self.piece = shape[:1], shape[1:]
+            self.lengths, self.element_shape = shape[:1], shape[1:]
         else:
             self.lengths = tuple(shape[axis] for axis in axes)
-            self.piece = tuple(n for d, n in enumerate(shape) if d not in axes)
+            self.element_shape = tuple(n for d, n in enumerate(shape) if d not in axes)
         self.run_end: int | None = None
         self.step = 0
-        # What blocks see of their neighbours.
         self.halo: Halo | None = None
         self._padded: tuple[int, ...] = ()
-        # Whether a file's elements lie otherwise than what is read.
+        # True if a file tells strides of its own.
         self._has_strides = False
         if self.loaded:
             self._describe_array(shape)
         else:
             self._describe_file(shape)
         self.as_object = self.like.dtype.hasobject
-        # Indexing a 1-d array makes a scalar, which is a copy by itself; only
-        # a record is a view of the array.
-        self.scalars = not vectorized and not self.piece and self.like.dtype.kind != "V"
+        # Indexing a 1-d array makes a scalar, which is a copy already; only a
+        # record is a view of the array.
+        self.scalars = not vectorized and not self.element_shape and self.like.dtype.kind != "V"
 
     def _describe_array(self, shape: tuple[int, ...]) -> None:
         source = self.source
@@ -76,8 +80,8 @@ class InputArray:
         steps, strides = lead.strides[:depth], lead.strides[depth:]
         self.grid = self.lengths
         self.step = steps[-1]
-        self.lead = self._merge(lead, steps, strides) if depth > 1 else lead
-        self.like = Layout(kind, source.dtype, writeable, self.piece, strides)
+        self.elements = self._merge(lead, steps, strides) if depth > 1 else lead
+        self.like = Layout(kind, source.dtype, writeable, self.element_shape, strides)
 
     def _merge(self, lead: np.ndarray, steps: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
         """Make one axis of several mapped ones, or note where runs must end."""
@@ -87,34 +91,34 @@ class InputArray:
         if not any(gaps):
             self.grid = (math.prod(self.lengths),)
             return np.lib.stride_tricks.as_strided(
-                lead, (*self.grid, *self.piece), (self.step, *strides), writeable=lead.flags.writeable
+                lead, (*self.grid, *self.element_shape), (self.step, *strides), writeable=lead.flags.writeable
             )
         if any(gap % ALIGNMENT for gap in gaps):
             self.run_end = live[-1][0]
         return lead
 
     def _describe_file(self, shape: tuple[int, ...]) -> None:
-        """What reading one element gives: fresh, contiguous, writable memory, unless the source tells how it lies."""
+        """Describe elements read from a file: contiguous and writable, unless the source tells its own strides."""
         dtype = self.source.dtype
         strides = getattr(self.source, "memory_strides", None)
         if strides is not None:
             self._has_strides = True
             own = strides if self.vectorized else tuple(n for d, n in enumerate(strides) if d not in self.axes)
-            self.like = Layout("ndarray", dtype, False, shape if self.vectorized else self.piece, own)
+            self.like = Layout("ndarray", dtype, False, shape if self.vectorized else self.element_shape, own)
             self.step = strides[self.axes[-1]]
             return
         if self.vectorized:
             self.like = Layout("ndarray", dtype, True, shape, _contiguous(shape, dtype))
             return
-        strides = _contiguous(self.piece, dtype)
-        self.like = Layout("ndarray", dtype, True, self.piece, strides)
-        self.step = math.prod(self.piece) * dtype.itemsize
+        strides = _contiguous(self.element_shape, dtype)
+        self.like = Layout("ndarray", dtype, True, self.element_shape, strides)
+        self.step = math.prod(self.element_shape) * dtype.itemsize
 
-    def reach(self, halo: Halo) -> None:
-        """Have blocks see their neighbours.
+    def set_halo(self, halo: Halo) -> None:
+        """Extend blocks by a halo.
 
-        With a boundary they are slices of ``numpy.pad(source)``, and lie in
-        memory as such.
+        With a boundary, blocks have the memory layout of slices of
+        ``numpy.pad(source)``.
         """
         self.halo = halo
         if halo.boundary is None:
@@ -129,11 +133,11 @@ class InputArray:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one element, as the array counts them."""
-        return math.prod(self.piece) * int(self.like.dtype.itemsize)
+        """Bytes of one element's items."""
+        return math.prod(self.element_shape) * int(self.like.dtype.itemsize)
 
     def layout(self, count: int) -> Layout:
-        """Geometry of a copy of `count` elements, or of a block of that length."""
+        """Layout of a copy of `count` elements, or of a block of that length."""
         if not self.vectorized:
             return element_layout(self.like, self.step, count)
         axis = self.axes[0]
@@ -146,12 +150,12 @@ class InputArray:
         return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
 
     def block_layout(self, lo: int, hi: int) -> Layout:
-        """Geometry of a copy of the block ``lo:hi``, halo included."""
+        """Layout of a copy of the block ``lo:hi``, halo included."""
         start, stop = self.halo.extent(lo, hi) if self.halo else (lo, hi)
         return self.layout(stop - start)
 
     def address(self, lo: int) -> int:
-        """Where element `lo` (or a block from `lo` on) begins in the caller's memory."""
+        """Address of element `lo` (or of a block from `lo` on) in the caller's memory."""
         if self._padded:
             return lo * self._padded[self.axes[0]]
         if not self.loaded:
@@ -161,11 +165,11 @@ class InputArray:
             start = self.halo.extent(lo, lo)[0] if self.halo else lo
             return address_of(self.source) + start * step
         index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
-        steps = self.lead.strides[: len(index)]
-        return address_of(self.lead) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
+        steps = self.elements.strides[: len(index)]
+        return address_of(self.elements) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
 
     def copy_to(self, run: np.ndarray, lo: int, hi: int) -> None:
-        """Copy elements ``lo:hi`` (or that block) to `run`."""
+        """Copy the elements ``lo:hi``, or that block, to `run`."""
         if self.vectorized and self.halo:
             self._copy_with_halo(self.halo, run, lo, hi)
         elif self.vectorized:
@@ -173,22 +177,22 @@ class InputArray:
         elif not self.loaded:
             run[...] = self._read(lo, hi)
         elif len(self.grid) == 1:
-            run[...] = self.lead[lo:hi]
+            run[...] = self.elements[lo:hi]
         else:
             at = 0
             for index, count in boxes(lo, hi, self.grid):
-                part = self.lead[index]
+                part = self.elements[index]
                 run[at : at + count].reshape(part.shape)[...] = part
                 at += count
 
     def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
-        """Elements ``lo:hi``, or that block, for a call in this process, which may write to them.
+        """The elements ``lo:hi``, or that block, for a call in this process, which may write to them.
 
         Parameters
         ----------
         lo, hi : int
         layout : Layout, optional
-            As `layout` gives it for at least so many elements, if that is known.
+            A layout from `layout` for at least so many elements, if one is at hand.
         """
         run = self.scalar_run(lo, hi)
         if run is not None:
@@ -203,18 +207,19 @@ class InputArray:
         return layout.as_given(run)
 
     def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
-        """A copy of ``lo:hi`` of an array of Python objects, which lies as `layout` says.
+        """A copy of the elements ``lo:hi`` of an array of Python objects, in the given layout.
 
-        Sums of them round by the order of axes: a copy in C order gave 9 x 11 floats the loop's sum in 1 of 12 cases.
+        Sums of objects round by the order of axes: of 9 x 11 floats a copy in C order had the loop's sum in 1 of
+        12 cases.
         """
         run = layout.empty(None if self.vectorized else hi - lo)
         self.copy_to(run, lo, hi)
         return run
 
     def scalar_run(self, lo: int, hi: int) -> np.ndarray | None:
-        """The caller's own memory, where the function cannot write to it."""
+        """The elements in the caller's own memory, if the function cannot write to them; otherwise None."""
         if self.scalars and self.loaded and len(self.grid) == 1:
-            return self.lead[lo:hi]
+            return self.elements[lo:hi]
         return None
 
     def _block(self, lo: int, hi: int) -> Any:
@@ -225,7 +230,7 @@ class InputArray:
         return (slice(None),) * self.axes[0] + (part,)
 
     def _copy_with_halo(self, halo: Halo, run: np.ndarray, lo: int, hi: int) -> None:
-        """Copy a block with its neighbours, in one read, and fill what lies beyond the array."""
+        """Copy a block with its halo, in one read, and fill the halo beyond the array."""
         start, _ = halo.extent(lo, hi)
         a, b = halo.inside(lo, hi)
         block = self._block(a, b)
@@ -237,19 +242,19 @@ class InputArray:
                 continue
             sources = halo.sources(beyond)
             first, last = int(sources.min()), int(sources.max()) + 1
-            if first < a or last > b:  # at the other end of the array, or all over it
+            if first < a or last > b:  # at the other end of the array, or spread over it
                 a, b, block = first, last, self._block(first, last)
             run[part] = block[self._along(sources - a)]
 
     def _read(self, lo: int, hi: int) -> np.ndarray:
-        """Elements ``lo:hi`` of a file, with the mapped axes in front."""
+        """The elements ``lo:hi`` of a file, with the mapped axes first."""
         parts = []
         for index, count in boxes(lo, hi, self.lengths):
             full: list[slice] = [slice(None)] * len(self.source.shape)
             for axis, part in zip(self.axes, index, strict=True):
                 full[axis] = part
             block = np.moveaxis(np.asarray(self.source[tuple(full)]), self.axes, range(len(self.axes)))
-            parts.append(block.reshape(count, *self.piece))
+            parts.append(block.reshape(count, *self.element_shape))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

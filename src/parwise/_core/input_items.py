@@ -1,4 +1,4 @@
-"""Items of any kind, from sequences and iterators, seen as arrays of objects."""
+"""Items of lists and iterators, as arrays of objects."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ import numpy as np
 
 from .layout import Layout
 
-#: Length of what has not come to its end yet.
+#: Length of an iterator that has not ended yet.
 ENDLESS = 2**62
 
-# Items that are taken from an iterator before they are needed: while the caller
-# computes one, workers have these. Not if each takes so long to come: a result
-# is not to wait for items behind it.
+# Number of items that are read before they are needed: workers compute these
+# while the caller computes one. Items slower than SLOW_SECONDS each are not read
+# ahead: a result does not wait for items behind it.
 LOOK_AHEAD = 8
 SLOW_SECONDS = 0.050
-# So long, about, items are taken for one task: with a function faster than they
-# come, 40 ms of its work could be all there are, or more than the memory holds.
-TAKING_SECONDS = 0.004
+# Seconds, about, spent on reading items for one task. If the function is faster
+# than the iterator, the items for 40 ms of its work could be all of them, or more
+# than memory holds.
+READ_SECONDS = 0.004
 
 _OBJECT = np.dtype(object)
 
 
 class ItemFeed:
-    """Items of some iterables in step, taken from them no sooner than needed.
+    """Items of some iterables in step, read only as they are needed.
 
-    They are taken by the thread that made this, and by no other unless that is
-    asked for: a generator may hold what belongs to its thread.
+    Only the thread that made the feed reads items, unless any thread may: a
+    generator may hold objects of its thread.
 
     Parameters
     ----------
     iterables : tuple of iterable
     any_thread : bool
-        Whether others may take them too, one at a time.
+        True if any thread may read items, one thread at a time.
     keep : bool
-        Whether to keep items whose results are there.
+        True to keep items that have a result.
 
     Attributes
     ----------
     count : int
-        How many there are: `ENDLESS` until that is known.
+        Number of items: `ENDLESS` until it is known.
     limit : int
-        So many are taken for now.
+        Index up to which items may be read for now.
     error : BaseException or None
-        What an iterator raised.
+        The exception that an iterator raised.
     """
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> None:
@@ -63,7 +64,7 @@ class ItemFeed:
         self._taken = 0
         self._thread = None if any_thread else threading.get_ident()
         self._keep = keep
-        # Whether the last item was long in coming.
+        # True if the last items took more than SLOW_SECONDS each.
         self._slow = False
         self.limit = ENDLESS
         self.count = (
@@ -72,9 +73,10 @@ class ItemFeed:
         self.error: BaseException | None = None
 
     def fill(self, stop: int, least: int | None = None) -> int:
-        """Have the items before `stop` ready, and tell how many there are: fewer at the end, or in another thread.
+        """Read the items before `stop`; return the index up to which they have been read.
 
-        Those behind `least` may be left for later, if they are long in coming.
+        That is less than `stop` at the end, and in a thread that may not read.
+        Items from `least` on are left for later if they are slow.
         """
         if self._thread in (None, threading.get_ident()):
             self._fill(min(stop, self.count, self.limit), stop if least is None else least)
@@ -85,7 +87,7 @@ class ItemFeed:
         now = begun
         while self._taken < min(stop, self.count):
             ahead = self._taken - least
-            if ahead >= 0 and (self._slow or (ahead >= LOOK_AHEAD and now - begun > TAKING_SECONDS)):
+            if ahead >= 0 and (self._slow or (ahead >= LOOK_AHEAD and now - begun > READ_SECONDS)):
                 return
             self._read(min(stop, self._taken + size))
             before, now = now, clock()
@@ -99,7 +101,7 @@ class ItemFeed:
         except Exception as error:
             self.error = error
         finally:
-            # What came before an error is there.
+            # Items before the error have been read.
             while taken < stop and taken in items:
                 taken += 1
             self._taken = taken
@@ -107,18 +109,18 @@ class ItemFeed:
                 self.count = taken
 
     def adopt_thread(self) -> None:
-        """Take items in this thread from now on."""
+        """Read items in this thread from now on."""
         if self._thread is not None:
             self._thread = threading.get_ident()
 
     def column(self, k: int, lo: int, hi: int) -> np.ndarray:
-        """Items ``lo:hi`` of one iterable."""
+        """The items ``lo:hi`` of one iterable."""
         self.fill(hi)
         # At C speed, 60 ns for each; `fromiter` keeps lists and arrays as objects.
         return np.fromiter(map(itemgetter(k), map(self._items.__getitem__, range(lo, hi))), object, hi - lo)
 
     def drop(self, lo: int, hi: int) -> None:
-        """Let go of items whose results are there; the first is kept, to compare workers with."""
+        """Release items that have a result; the first is kept for the handshake."""
         for index in range(max(1, lo), 0 if self._keep else hi):
             self._items.pop(index, None)
 
@@ -128,7 +130,7 @@ def _length(iterable: Any) -> str:
 
 
 class ItemColumn:
-    """One of the iterables, as an input of a call."""
+    """One of the iterables, as an input of a call: it has the methods of `InputArray`."""
 
     as_object = True
     scalars = False
@@ -141,21 +143,21 @@ class ItemColumn:
 
     @property
     def loaded(self) -> bool:
-        """Whether all items can be looked at."""
+        """True if the number of items is known."""
         return self._feed.count < ENDLESS
 
     def layout(self, count: int) -> Layout:
-        """Geometry of a run of items."""
+        """Layout of a run of items."""
         return Layout("ndarray", _OBJECT, True, (count,), (8,))
 
     def address(self, lo: int) -> int:
-        """Objects lie anywhere."""
+        """No address matters to objects."""
         return 0
 
     def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
-        """Items ``lo:hi``."""
+        """The items ``lo:hi``."""
         return self._feed.column(self._k, lo, hi)
 
     def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
-        """Items ``lo:hi``: the user's own objects, as in the plain loop."""
+        """The items ``lo:hi``: the user's own objects, as in the plain loop."""
         return self._feed.column(self._k, lo, hi)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .random import RandomStreams
 
 
-#: Gives memory for results of one dtype and shape: ``place(count, dtype, shape)``.
+#: Returns memory for results of one dtype and shape: ``allocate(count, dtype, shape)``.
 Allocate: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
 
 
@@ -29,35 +29,37 @@ _nested: ContextVar[bool] = ContextVar("parwise_nested", default=False)
 
 
 def is_nested() -> bool:
-    """Whether this is a call from within a mapped function: it runs serially."""
+    """True within a mapped function, where calls run serially."""
     return _nested.get()
 
 
 def new_memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """Memory of their own for results."""
+    """New memory for results."""
     return np.empty((count, *shape), dtype)
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What became of one task.
+    """The outcome of one task: results, an error, or both.
 
     Attributes
     ----------
     results : Results or None
-        None if the function raised; of items for a list those before that one.
+        None if the function raised; of a list, the results before the error.
     seconds : float
-        Time spent in the function.
+        Seconds spent in the function.
     threaded : bool
-        Whether threads of BLAS or the like took part.
+        True if threads of BLAS or OpenMP took part.
     index : int
-        The element that raised, or the first of those that did.
+        The first element for which the function raised.
     error : BaseException or None
+        The exception raised for that element.
     gaps : ndarray or None
-        Indices without a result, whose errors are to be ignored (of a block
-        the first one); `results` has those of the other elements.
+        Indices of elements without a result whose errors are ignored (of a
+        block, its first index); `results` has those of the other elements.
     begun : float
-        When that began, by `time.perf_counter` of its machine.
+        When the function was first called, by `time.perf_counter` of that
+        machine.
     """
 
     results: Results | None
@@ -69,7 +71,7 @@ class Outcome:
     begun: float = 0.0
 
     def results_or_interrupt(self) -> Results | None:
-        """The results; None if the function raised, unless that was Ctrl-C or the like, which goes on."""
+        """The results, or None if the function raised; KeyboardInterrupt and the like are raised again."""
         if self.error is not None and not isinstance(self.error, Exception):
             raise self.error
         return self.results if self.error is None or self.gaps is not None else None
@@ -77,7 +79,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Kernel:
-    """The function with what every call of it gets.
+    """The function with the arguments of every call.
 
     Attributes
     ----------
@@ -86,17 +88,17 @@ class Kernel:
     vectorized : bool
         True if `func` takes a whole block.
     ignore : bool
-        Whether an exception leaves a gap and the rest goes on.
+        True if an exception leaves a gap and the other elements are computed.
     timed : bool
-        Whether the mark tells since when the function is at an element.
+        True if the cursor also notes when an element began.
     halo : Halo, optional
-        What blocks see of their neighbours, which is cut off results.
+        How far blocks see into their neighbours; the halo is cut off results.
     streams : RandomStreams, optional
-        Generators that calls get as ``rng``.
+        The generators that calls get as ``rng``.
     stride : int
-        Elements from one block to the next.
+        Number of elements from one block to the next.
     form : {"arrays", "raw", "list"}
-        What becomes of results.
+        The form in which the call returns its results.
     """
 
     func: Callable[..., Any]
@@ -113,20 +115,21 @@ class Kernel:
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None = None, allocate: Allocate = new_memory
     ) -> Outcome:
-        """Call the function on each element of `runs`, or once on the block.
+        """Call the function for each element of `runs`, or once for the block.
 
         Parameters
         ----------
         runs : list of ndarray
-            One per mapped array, in the caller's layout.
+            One for each mapped array, in the caller's layout.
         lo, hi : int
-            The elements, without what a block sees of its neighbours.
+            The elements, without a block's halo.
         cursor : Cursor, optional
-            Kept at the element at hand, for whoever finds this process dead.
+            Kept at the current element, so that the caller can name it if this
+            process dies.
         allocate : callable
-            Where results go if they are arrays of one dtype and shape.
+            Returns memory for results that are arrays of one dtype and shape.
         """
-        # `map` calls at C speed and walks arrays as `a[i]` does.
+        # `map` calls at C speed and indexes arrays as `a[i]` does.
         elements = iter(runs[0])
         nested = _nested.set(True)
         start = time.perf_counter()
@@ -140,7 +143,7 @@ class Kernel:
             else:
                 outcome = Outcome(self._elements(elements, runs, lo, cursor, allocate), 0.0)
         except BaseException as error:
-            # Its iterator knows how far it came, at no cost per element.
+            # The iterator tells how many elements are left, at no cost per element.
             left = 0 if self.vectorized else length_hint(elements)
             index = lo if self.vectorized else lo + len(runs[0]) - left - 1
             outcome = Outcome(None, 0.0, index=index, error=error)
@@ -166,32 +169,32 @@ class Kernel:
         return Outcome(Results(stacks, type(result) if isinstance(result, tuple) else None), 0.0)
 
     def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
-        """Results of some elements, stacked where they are of one kind."""
+        """Make results of some elements: stacked if they are of one kind."""
         return pack(raw, indices, self.form)
 
     def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
-        """The function's results for elements from the first one on, each computed as it is asked for."""
+        """Iterate over the results of elements from the first on; each is computed when it is asked for."""
         return self._calls(self.func, iter(runs[0]), runs, 0)
 
-    def draw(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
-        """Take results until there are `count`, or until the time `stop` (one at least).
+    def collect(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
+        """Append results to `raw` until it has `count`, or until the time `stop`, but at least one.
 
         Returns
         -------
         BaseException or None
-            What the function raised.
+            The exception that the function raised.
         """
         nested = _nested.set(True)
-        # Looked up once: 30 ns for each element.
-        clock, listing, lone, plain = time.perf_counter, self.form == "list", np.ndarray, SCALARS
+        # Looked up once: saves 30 ns for each element.
+        clock, as_is, array, scalars = time.perf_counter, self.form == "list", np.ndarray, SCALARS
         try:
             for result in calls:
-                # Arrays may lie in memory that the function uses again; a list holds what there is.
+                # Arrays may lie in memory that the function uses again; a list keeps the objects themselves.
                 kind = type(result)
-                if listing or kind in plain:
+                if as_is or kind in scalars:
                     raw.append(result)
                 else:
-                    raw.append(result.copy() if kind is lone else detached(result))
+                    raw.append(result.copy() if kind is array else detached(result))
                 if len(raw) == count or clock() >= stop:
                     return None
         except BaseException as error:
@@ -209,10 +212,10 @@ class Kernel:
         runs: list[np.ndarray],
         lo: int,
     ) -> Iterator[Any]:
-        """What `function` gives for each element, one after another."""
+        """Iterate over the results of `function` for each element."""
         func = partial(function, **self.kwargs) if self.kwargs else function
         if self.streams is not None:
-            # The element first: whoever sees an error asks its iterator how far it came.
+            # The element first: after an error its iterator tells how many elements were read.
             func = partial(_call_with_rng, func)
             streams = self.streams.run(lo, lo + len(runs[0]))
             return map(func, elements, *runs[1:], *map(repeat, self.args), streams)
@@ -233,7 +236,7 @@ class Kernel:
         return results
 
     def _list(self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None) -> Outcome:
-        """Results as they are, up to the first that is none."""
+        """Compute results for a list, up to the first error."""
         raw: list[Any] = []
         error: BaseException | None = None
         try:
@@ -248,7 +251,7 @@ class Kernel:
     def _gather(
         self, calls: Iterator[Any], count: int, lo: int, cursor: Cursor | None, allocate: Allocate
     ) -> tuple[Results, int]:
-        """Collect results, arrays and numbers straight into their place, and tell how many there were."""
+        """Collect results, arrays and numbers straight in their final memory; return them and their number."""
         if cursor is not None:
             cursor.enter(lo)
         raw = list(islice(calls, 1))
@@ -266,7 +269,7 @@ class Kernel:
             if isinstance(stack, np.ndarray):
                 return Results([Stack(np.ndarray, stack)]), len(stack)
             raw = stack
-        # Numbers stay numbers: of others each is copied as it comes, which costs a tuple 0.2 us.
+        # Numbers need no copy; any other result is copied at once, which costs a tuple 0.2 us.
         first = raw[0] if raw and isinstance(raw[0], tuple) else raw[:1]
         if not SCALARS.issuperset(map(type, first)):
             raw[-1] = detached(raw[-1])
@@ -277,7 +280,7 @@ class Kernel:
     def _elements_with_gaps(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None
     ) -> Outcome:
-        """Results of the elements that raised nothing, and the indices of the others."""
+        """Compute results, and note the indices of elements for which the function raised."""
         gaps: list[int] = []
         first: list[Exception] = []
         stop = lo + len(runs[0])
@@ -310,14 +313,14 @@ _GAP = object()
 
 
 def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, list[Any]]:
-    """Put numbers of one type into their place, each as it comes.
+    """Store numbers of one type in memory one by one.
 
     Returns
     -------
     found : int
-        How many there were.
+        How many were stored.
     odd : list
-        The next one, if it does not fit.
+        The next result, if it is of a different type or too large.
     """
     kind, words = type(first), fill_pattern.data
     for at, result in chain(((0, first),), enumerate(calls, 1)):
@@ -331,12 +334,12 @@ def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[i
 
 
 def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate) -> np.ndarray | list[Any]:
-    """Copy arrays of one dtype and shape into their place, each as it comes.
+    """Store arrays of one dtype and shape in memory one by one.
 
     Returns
     -------
     ndarray or list
-        The stack; or, from the first result on that does not fit, all so far.
+        The stack; or, at the first result of a different kind, a list of all so far.
     """
     dtype, shape = first.dtype, first.shape
     stack = allocate(count, dtype, shape)

@@ -1,9 +1,9 @@
-"""How the function's argument lies in memory, and how to lay a copy alike.
+"""Memory layout of the function's arguments, and of copies that keep it.
 
 NumPy and BLAS choose their inner loops by flags, stride signs, contiguity and
 alignment, and those loops round differently: rows of a Fortran-ordered matrix,
 copied to contiguous memory, gave ``r @ r`` the loop's bits in only 30 % of
-cases. So a copy keeps everything that such a choice can look at, while it is as
+cases. So a copy keeps every property that such a choice depends on, and is as
 small as that allows.
 """
 
@@ -19,16 +19,16 @@ PAGE = 4096
 
 
 class Layout(NamedTuple):
-    """Memory geometry of a run of pieces (elements, or one block).
+    """Memory layout of a run of elements, or of one block.
 
     Attributes
     ----------
     kind : {"ndarray", "memmap", "recarray", "matrix"}
-        The type that the function sees.
+        The array type that the function gets.
     dtype : numpy.dtype
         Byte order included.
     writeable : bool
-        Whether the function may write to its piece.
+        True if the function may write to its argument.
     shape : tuple of int
         Shape of the run; for elements the first axis counts them.
     strides : tuple of int
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
     @property
     def below(self) -> int:
-        """Bytes in front of the first item, where strides are negative."""
+        """Bytes before the first item; more than 0 where strides are negative."""
         return -self._reach(min)
 
     @property
@@ -63,14 +63,14 @@ class Layout(NamedTuple):
         return np.ndarray(shape, self.dtype, memory, offset, self.strides)
 
     def empty(self, count: int | None = None) -> np.ndarray:
-        """The run in new memory that Python may keep objects in: a buffer of bytes has no room for them."""
+        """The run in new memory for Python objects, which a buffer of bytes cannot hold."""
         run = self if count is None else self._replace(shape=(count, *self.shape[1:]))
         memory = np.empty((run.below + run.above) // (self.dtype.itemsize or 1), self.dtype)
         # Not `self.dtype`: each array of StringDType has one of its own, which keeps the long strings.
         return np.ndarray(run.shape, memory.dtype, memory, run.below, run.strides)
 
     def as_given(self, view: np.ndarray) -> np.ndarray:
-        """`view` as the function is to see it: its type, and read-only if it was."""
+        """`view` as the function gets it: of the caller's array type, and read-only if that array is."""
         if self.kind != "ndarray":
             memory, view = view.base, view.view(getattr(np, self.kind))
             if isinstance(view, np.memmap):
@@ -81,36 +81,36 @@ class Layout(NamedTuple):
 
 
 def element_layout(like: Layout, step: int, capacity: int) -> Layout:
-    """Geometry of up to `capacity` elements that lie like one of them does.
+    """Layout of a copy of up to `capacity` elements.
 
     Parameters
     ----------
     like : Layout
-        One element in the caller's array.
+        Layout of one element in the caller's array.
     step : int
         Stride of the mapped axis there.
     capacity : int
-        Elements that the copy has room for.
+        Number of elements that the copy has memory for.
     """
     pitch, strides = _pack(like, step, capacity)
     return like._replace(shape=(capacity, *like.shape), strides=(pitch, *strides))
 
 
 def block_layout(like: Layout) -> Layout:
-    """Geometry of a copy of one block that lies like the block itself does."""
+    """Layout of a copy of one block; `like` is the layout of the block."""
     return like._replace(strides=_pack(like, None, 1)[1])
 
 
 def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int, ...]]:
-    """Shrink strides, keeping what the layout rule asks for.
+    """Shrink strides as far as the layout rule allows; return those of the mapped and of the other axes.
 
     Axes keep their order by stride. A stride that continued the axis inside it
     without a gap still does; one that left a gap still leaves one; windows that
     overlap still do. Beyond the innermost axis strides keep their value modulo
-    64, so that each row starts at the alignment it had. The mapped axis goes
-    where it was by its stride, so that copying moves long runs, unless that
-    would open a gap. Objects lie in whole cells, wherever these are: no loop
-    over them looks at addresses.
+    64, so that each row keeps its alignment. The mapped axis keeps its position
+    in the order of strides, so that copying moves long runs, unless that would
+    open a gap. Strides of objects are multiples of their size, but keep no
+    alignment: no loop over objects depends on addresses.
     """
     itemsize = like.dtype.itemsize
     cell = itemsize if like.dtype.hasobject else 0
@@ -157,21 +157,21 @@ def _congruent(least: int, value: int, modulus: int) -> int:
 
 
 def offsets_for(layouts: list[Layout], addresses: list[int]) -> tuple[list[int], int]:
-    """Lay runs one behind another in page-aligned memory.
+    """Offsets of runs one after another in page-aligned memory.
 
     Parameters
     ----------
     layouts : list of Layout
     addresses : list of int
-        Where the first item of each run lies in the caller's memory; its offset
+        Address of the first item of each run in the caller's memory; the offset
         within a page is kept.
 
     Returns
     -------
     offsets : list of int
-        Where the first item of each run goes.
+        Offset of the first item of each run.
     nbytes : int
-        Memory taken.
+        Bytes of memory that the runs take.
     """
     offsets = []
     end = 0
@@ -185,14 +185,13 @@ def offsets_for(layouts: list[Layout], addresses: list[int]) -> tuple[list[int],
 def address_of(array: np.ndarray) -> int:
     """Memory address of the first item of `array`.
 
-    ``array.ctypes.data`` would import ctypes, and ``__array_interface__`` builds
-    a dict; both give the same number.
+    ``array.ctypes.data`` is the same number, but imports ctypes.
     """
     address: int = array.__array_interface__["data"][0]
     return address
 
 
 def private_memory(nbytes: int) -> tuple[np.ndarray, int]:
-    """Memory of this process alone, and the offset of the first page in it."""
+    """New memory of this process, and the offset of the first page in it."""
     memory = np.empty(nbytes + PAGE, np.uint8)
     return memory, -address_of(memory) % PAGE

@@ -1,4 +1,7 @@
-"""How a call runs: the options that every entry point takes."""
+"""Options: the keywords that users pass to say how a call runs; `options` sets them for a block of code.
+
+`resolve` checks them and returns `Settings`, which has a value for each.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack
 
-from .settings import _CHECKS, ExecutorName, Settings, _executor, _fit_pool, _isolating, is_pool
+from .settings import ExecutorName, Settings, checked_settings
 
 
 class Options(TypedDict, total=False):
-    """How a call runs; none of these changes what is computed.
+    """Options that say how a call runs; none changes what it computes.
 
     Every entry point takes them by keyword, and `parwise.options` sets them for
     a block of code.
@@ -31,19 +34,20 @@ class Options(TypedDict, total=False):
         this process compute while the workers start.
     verify : bool or "full", optional
         None, the default: one element (or block) that this process has computed
-        is computed by a worker too and compared; a difference is a
-        `ReproducibilityWarning` that tells why. Of a few long elements only if
-        that does not hold up the call by more than a tenth. True: also about
-        5 % of the elements (first, last, both sides of cuts) are computed
-        again here, and block functions are tried on blocks of other lengths,
-        with NaN and other hostile values around them; a difference is a
-        `NotReproducibleError`. That is a sample, not a proof. "full": all is
-        computed again here. False: no comparison.
+        is also computed by a worker, and the results are compared; a difference
+        is a `ReproducibilityWarning` that names the cause. Where elements are
+        few and long, they are compared only if that delays the call by less
+        than a tenth. True: also about 5 % of the elements (first, last, both
+        sides of cuts) are computed again in this process, and block functions
+        are tried on blocks of different lengths, with NaN and other extreme
+        values around them; a difference is a `NotReproducibleError`. That is a
+        sample, not a proof. "full": all is computed again in this process.
+        False: no comparison.
     blas_threads : int or "inherit", optional
         Threads of BLAS and OpenMP in each worker. None, the default, and
-        "inherit" are this process's number, since any other can change bits;
-        where BLAS is seen to use them, fewer workers compute, so that threads
-        do not outnumber CPUs. To give the CPUs to the workers instead, set one
+        "inherit" keep this process's number, since a different one can change
+        bits; if BLAS uses these threads, fewer workers compute, and threads do
+        not outnumber CPUs. To leave the CPUs to the workers instead, set one
         thread for this process too (``threadpoolctl.threadpool_limits(1)``).
     progress : bool or callable, optional
         True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
@@ -58,18 +62,19 @@ class Options(TypedDict, total=False):
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker
         died and where it took longer than `timeout`, the result has a gap, and
-        one `RuntimeWarning` at the end tells the indices and the first cause.
+        one `RuntimeWarning` at the end names the indices and the first cause.
         A gap is NaN in results of floats, NaT in dates, NaN in floats made of
         integers, and None in objects made of anything else (bool, text,
-        records). Of a block function the whole block is a gap.
+        records). With a block function the whole block is a gap.
     timeout : float, optional
         Seconds that one element (or block) may take. After that its worker is
         killed, with the processes that the function started, and the error is
         an `ElementTimeoutError`. The function never runs in this process then,
         as with `isolate`.
     retries : int, optional
-        How often an element (or block) is computed again whose worker died or
-        took too long; 0 by default. What the function raises is not tried again.
+        How often an element (or block) is computed again if its worker died or
+        it took too long; 0, the default, for never. An element for which the
+        function raised is not computed again.
     checkpoint : path, optional
         Reserved.
     """
@@ -121,29 +126,15 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
 
 
 def resolve(given: Mapping[str, Any]) -> Settings:
-    """Check options and fill in defaults, first the scope's, then parwise's."""
+    """Check options and fill in the rest: first the scope's values, then parwise's defaults."""
     scoped = _scoped.get()
     merged = {**scoped, **given} if scoped else given
     for name in merged:
         if name not in Options.__annotations__:
             raise TypeError(_unknown(name))
-    executor = _executor(merged.get("executor"))
-    chosen: dict[str, Any] = {"executor": executor}
-    for name, value in merged.items():  # a small call is not to wait for checks of what was left out
-        if name in _CHECKS:
-            field, check = _CHECKS[name]
-            chosen[field] = check(value, executor)
-    if chosen.get("timeout") is not None:
-        chosen["isolate"] = True
-    if is_pool(executor):
-        _fit_pool(chosen, executor)
-    if chosen.get("isolate") and chosen.get("verify"):
-        raise ValueError(
-            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(merged)} rules "
-            "out; leave one of the two out"
-        )
+    settings = checked_settings(merged)
     _refuse_reserved(merged)
-    return Settings(**chosen)
+    return settings
 
 
 def _unknown(name: str) -> str:
@@ -155,6 +146,6 @@ def _unknown(name: str) -> str:
 
 
 def _refuse_reserved(merged: Mapping[str, Any]) -> None:
-    """Options whose name is fixed but whose work is not done yet."""
+    """Raise for an option whose name is fixed but which does nothing yet."""
     if merged.get("checkpoint") is not None:
         raise NotImplementedError(f"option checkpoint={merged['checkpoint']!r} is not there yet; leave it out")

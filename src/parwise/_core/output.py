@@ -1,4 +1,4 @@
-"""Results of all tasks put together, and the gaps where there are none."""
+"""Results of all tasks: as arrays, raw or as a list; and gaps, the elements without a result."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .indexing import Task
 from .output_column import OutputColumn, gap_value
 from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
-# So many indices are named in the warning.
-NAMED = 20
+# Number of indices that the warning names.
+MOST_NAMED = 20
 
 
 class Gaps:
-    """The gaps of one call.
+    """The gaps of one call: elements without a result.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class Gaps:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._found: list[np.ndarray] = []
-        # Index, end of its task, and reason of the first one.
+        # Index, end of the task, and reason of the first gap.
         self._first: tuple[int, int, BaseException] | None = None
         self._lock = threading.Lock()
 
     def add(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
-        """Note gaps in `task`; `error` is the reason of the first of them."""
+        """Note gaps in `task`; `error` is the reason of the first."""
         first = int(gaps[0])
         if self._call.vectorized:
             gaps = np.arange(task.lo, task.hi)
@@ -44,8 +44,8 @@ class Gaps:
             if self._first is None or first < self._first[0]:
                 self._first = first, task.hi, error
 
-    def others(self, task: Task, gaps: np.ndarray | None) -> np.ndarray | None:
-        """Indices of the results of `task` if it has gaps."""
+    def remaining(self, task: Task, gaps: np.ndarray | None) -> np.ndarray | None:
+        """Indices in `task` that are not `gaps`; None if there are no gaps."""
         if gaps is None:
             return None
         every = np.arange(task.lo, task.hi)
@@ -53,7 +53,7 @@ class Gaps:
 
     @property
     def indices(self) -> np.ndarray:
-        """All gaps, in order."""
+        """The indices of all gaps, in order."""
         if not self._found:
             return np.empty(0, np.intp)
         # Not np.unique, which imports numpy.ma: 0.1 s.
@@ -61,13 +61,13 @@ class Gaps:
         return every[np.diff(every, prepend=-1) > 0]
 
     def warn(self) -> None:
-        """Tell the user of the gaps, if there are any."""
+        """Warn the user of gaps, if there are any."""
         if self._first is None:
             return
         call, indices = self._call, self.indices
         index, stop, error = self._first
-        named = ", ".join(str(call.public_index(int(one))) for one in indices[:NAMED])
-        more = ", ..." if len(indices) > NAMED else ""
+        named = ", ".join(str(call.public_index(int(one))) for one in indices[:MOST_NAMED])
+        more = ", ..." if len(indices) > MOST_NAMED else ""
         what = "in blocks that cover" if call.vectorized else "for"
         try:
             reason = f"{type(error).__name__}: {error}"
@@ -180,12 +180,12 @@ class ArrayOutput(Output):
         out = self._call.out
         if out is None:
             grid = self._call.grid
-            places = result_axes(self._call.axis, len(grid))
-            return np.moveaxis(np.asarray([]).reshape(grid), range(len(grid)), places)
+            axes = result_axes(self._call.axis, len(grid))
+            return np.moveaxis(np.asarray([]).reshape(grid), range(len(grid)), axes)
         return out[0] if len(out) == 1 else out
 
     def _all_gaps(self) -> Any:
-        """NaN for every element, as nothing is known of the results."""
+        """NaN for every element: no result tells the dtype or shape."""
         call = self._call
         if call.out is not None:
             for target in call.out:
@@ -193,8 +193,8 @@ class ArrayOutput(Output):
             return call.out[0] if len(call.out) == 1 else call.out
         if call.vectorized:
             return np.full(call.inputs[0].source.shape, np.nan)
-        places = result_axes(call.axis, len(call.grid))
-        return np.moveaxis(np.full(call.grid, np.nan), range(len(call.grid)), places)
+        axes = result_axes(call.axis, len(call.grid))
+        return np.moveaxis(np.full(call.grid, np.nan), range(len(call.grid)), axes)
 
 
 def _describe(results: Results) -> str:
@@ -202,20 +202,19 @@ def _describe(results: Results) -> str:
 
 
 class RawResults(NamedTuple):
-    """What the function gave for each element.
+    """The results of all elements, as the function returned them.
 
     Attributes
     ----------
     array : ndarray
-        The mapped axes, and behind them those of the results if all are of one
-        kind; else Python objects, each as it came.
+        If all results are of one kind: their values, with the mapped axes
+        first. Otherwise an array of the objects themselves.
     kind : type or None
-        The results' type if all are of one type, dtype and shape.
+        The type of the results, if all are of one type, dtype and shape.
     mapped : int
         Number of mapped axes.
     gaps : ndarray
-        Flat indices of elements without a result; what `array` has there is no
-        value.
+        Flat indices of elements without a result; there `array` has no value.
     """
 
     array: np.ndarray

@@ -1,4 +1,4 @@
-"""One array of the result, filled task by task."""
+"""One array of the result, filled task by task; and the values of gaps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ from .results import Column, Stack, owned_column, unstacked
 class OutputColumn:
     """One array of the result.
 
-    Results like the first one go straight to their rows. The others are kept
-    as they came, and then dtype and shape are worked out from all at the end.
+    Results like the first are written to the array at once. If any is different,
+    it is kept as it is, and the dtype and shape follow from all at the end.
+
+    Parameters
+    ----------
+    call : Call
+    task : Task
+        The task of the first results.
+    first : Column
+        These results.
+    out : array or None
+        The user's array to fill.
     """
 
     def __init__(self, call: Call, task: Task, first: Column, out: Any) -> None:
         self._call = call
         self._out = out
         self._block = call.bounds is not None
-        # By their first index: the others', and the results as they came.
-        self._odd: dict[int, tuple[np.ndarray, Column]] = {}
+        # Results unlike the first, by the start of their task: indices, and column.
+        self._unlike: dict[int, tuple[np.ndarray, Column]] = {}
         self._kind: Any = None
         self._array: Any = None
         self._rows: np.ndarray | None = None
@@ -36,7 +46,7 @@ class OutputColumn:
             self._allocate(first)
 
     def _axis_of(self, ndim: int) -> int:
-        """Where the mapped axis stands in a block of `ndim` dimensions."""
+        """Position of the mapped axis in a block of `ndim` dimensions."""
         axis = self._call.axis[0]
         if not -ndim <= axis < ndim:
             raise ValueError(
@@ -45,27 +55,27 @@ class OutputColumn:
         return axis % ndim
 
     def _keeps_length(self, task: Task, block: np.ndarray) -> bool:
-        """Whether results seem to be as long as their blocks, so that their places are known."""
+        """True if the first result is as long as its block, so that rows of the array are known for all."""
         axis = self._axis_of(block.ndim)
         count = self._call.count
         fits = self._out is None or (len(self._out.shape) == block.ndim and self._out.shape[axis] == count)
         return fits and block.shape[axis] == len(task)
 
     def _allocate(self, first: Stack) -> None:
-        """Make the array from the first result's dtype and shape."""
+        """Allocate the array by the dtype and shape of the first results."""
         call = self._call
         grid = call.grid
         twice = min(2, len(call.bounds) if call.bounds is not None else call.count)
         if self._block:
             axis = self._axis_of(first.array.ndim)
-            self._places: tuple[int, ...] = (axis,)
+            self._axes: tuple[int, ...] = (axis,)
             self._shape = (*first.array.shape[:axis], *first.array.shape[axis + 1 :])
             dtype = np.concatenate([np.empty(0, first.array.dtype)] * twice).dtype
         else:
             self._shape = first.array.shape[1:]
-            self._places = call.result_axes(len(grid) + len(self._shape))
+            self._axes = call.result_axes(len(grid) + len(self._shape))
             dtype = first.array.dtype
-            # In a list others may become another type.
+            # In a list, results of other dtypes may become another one.
             if call.form == "arrays" and not (dtype.isnative and dtype.kind in "?biufc"):
                 dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
         self._kind = first.kind
@@ -78,18 +88,18 @@ class OutputColumn:
         self._array = self._fill
         if isinstance(self._fill, np.ndarray):
             rows = self._fill.view(np.ndarray)
-            if self._places != (0,):
-                rows = _merged(np.moveaxis(rows, self._places, range(len(grid))), grid)
+            if self._axes != (0,):
+                rows = _merged(np.moveaxis(rows, self._axes, range(len(grid))), grid)
             self._rows = rows
 
     def _full_shape(self) -> tuple[int, ...]:
         shape = list(self._shape)
-        for place, length in sorted(zip(self._places, self._call.grid, strict=True)):
-            shape.insert(place, length)
+        for axis, length in sorted(zip(self._axes, self._call.grid, strict=True)):
+            shape.insert(axis, length)
         return tuple(shape)
 
     def _overlaps(self) -> bool:
-        """Whether writing results would change what later calls of the function read."""
+        """True if writing to `out` could change the arguments of later calls of the function."""
         if not isinstance(self._out, np.ndarray):
             return False
         call = self._call
@@ -98,26 +108,26 @@ class OutputColumn:
         return any(np.may_share_memory(self._out, other) for other in others)
 
     def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
-        """Rows of the final array, if stacks of `dtype` and `shape` go there unchanged."""
+        """Rows of the final array, if it holds results of `dtype` and `shape` unchanged."""
         rows = self._rows
         if rows is None or self._block or dtype != rows.dtype or rows.shape[1:] != shape:
             return None
         return rows[lo : lo + count]
 
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
-        """Take one column of a task's results, which may belong to some `indices` of it only."""
+        """Take one column of a task's results: those of all its elements, or of `indices`."""
         if not self._fits(task, column):
-            self._odd[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, owned_column(column))
+            self._unlike[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, owned_column(column))
             return
         assert isinstance(column, Stack)
-        stack = np.moveaxis(column.array, self._places[0], 0) if self._block else column.array
+        stack = np.moveaxis(column.array, self._axes[0], 0) if self._block else column.array
         rows = self._rows
         if indices is not None:
             self._scatter(indices, stack)
         elif rows is not None and rows.ndim == 1 + len(self._shape):
             own = rows[task.lo : task.hi]
-            # Most are there already. may_share_memory would let go of the GIL,
-            # and a small call would wait for another thread to give it back.
+            # Most are there already. may_share_memory would release the GIL, and a
+            # small call would wait until another thread releases it.
             if self._block or address_of(own) != address_of(stack):
                 own[...] = stack
         else:
@@ -127,7 +137,7 @@ class OutputColumn:
                 at += count
 
     def _scatter(self, indices: np.ndarray, stack: np.ndarray) -> None:
-        """Write results of single elements to their places."""
+        """Write the results of single elements to the array."""
         rows = self._rows
         if rows is not None and rows.ndim == 1 + len(self._shape):
             rows[indices] = stack
@@ -142,7 +152,7 @@ class OutputColumn:
         shape = column.array.shape
         if self._block:
             axis = self._axis_of(len(shape))
-            fits = axis == self._places[0] and shape[axis] == len(task)
+            fits = axis == self._axes[0] and shape[axis] == len(task)
             return fits and column.array.dtype == self._dtype and (*shape[:axis], *shape[axis + 1 :]) == self._shape
         return column.array.dtype == self._dtype and shape[1:] == self._shape
 
@@ -154,26 +164,26 @@ class OutputColumn:
             return
         full: list[slice] = [slice(None)] * (len(index) + len(self._shape))
         lengths = []
-        for place, one, n in zip(self._places, index, self._call.grid, strict=True):
-            full[place] = one
+        for axis, one, n in zip(self._axes, index, self._call.grid, strict=True):
+            full[axis] = one
             lengths.append(len(range(n)[one]))
         block = part.reshape(*lengths, *self._shape)
-        self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._places)
+        self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._axes)
 
     @property
     def _uniform(self) -> bool:
-        """True if all results are like the first."""
-        return self._kind is not None and not self._odd
+        """True if all results so far are like the first."""
+        return self._kind is not None and not self._unlike
 
     def unchanged(self, gaps: np.ndarray) -> Column:
-        """The results of all elements as they came; no value in `gaps`."""
+        """The results of all elements as the function returned them; no value in `gaps`."""
         if not self._uniform:
             return self._listed(gaps)
         assert self._rows is not None  # raw results go to no file
         return Stack(self._kind, self._rows)
 
     def finish(self, gaps: np.ndarray) -> Any:
-        """The array, of a dtype and shape that hold all results and `gaps`."""
+        """Return the array, of a dtype and shape that hold all results and `gaps`."""
         if self._uniform:
             if self._out is None:
                 return self._with_gaps(gaps) if len(gaps) else self._array
@@ -193,32 +203,32 @@ class OutputColumn:
         return self._out
 
     def _with_gaps(self, gaps: np.ndarray) -> np.ndarray:
-        """The array, of a dtype that can hold gaps."""
+        """Write gaps to the array, cast to a dtype that can hold them."""
         grid = self._call.grid
         array: np.ndarray = self._array
         index = np.unravel_index(gaps, grid)
         dtype, value = gap_value(array.dtype)
         if dtype != array.dtype:
-            # Whatever lies there might not be a value at all.
-            np.moveaxis(array, self._places, range(len(grid)))[index] = np.zeros((), array.dtype)
+            # The memory of a gap may hold no valid value.
+            np.moveaxis(array, self._axes, range(len(grid)))[index] = np.zeros((), array.dtype)
             array = array.astype(dtype)
-        np.moveaxis(array, self._places, range(len(grid)))[index] = value
+        np.moveaxis(array, self._axes, range(len(grid)))[index] = value
         return array
 
     def _concatenated(self, gaps: np.ndarray) -> np.ndarray:
-        """All blocks one behind another; those that are missing as long as they were given."""
+        """Concatenate all blocks; a missing one is a gap as long as the block."""
         missing = set(gaps.tolist())
         blocks: dict[int, np.ndarray] = {}
         bounds = self._call.bounds or []
         for lo, hi in bounds:
-            if lo in self._odd:
-                column = self._odd[lo][1]
+            if lo in self._unlike:
+                column = self._unlike[lo][1]
                 assert isinstance(column, Stack)
                 blocks[lo] = column.array
             elif lo not in missing:
                 assert self._rows is not None
                 part = self._rows[lo:hi].astype(self._dtype, copy=False)
-                blocks[lo] = np.moveaxis(part, 0, self._places[0])
+                blocks[lo] = np.moveaxis(part, 0, self._axes[0])
         like = next(iter(blocks.values()))
         axis = self._axis_of(like.ndim)
         dtype, value = gap_value(like.dtype)
@@ -229,7 +239,7 @@ class OutputColumn:
         return np.concatenate([blocks[lo] if lo in blocks else gap(hi - lo) for lo, hi in bounds], axis=axis)
 
     def _as_array(self, gaps: np.ndarray) -> np.ndarray:
-        """``np.asarray`` over the results of all elements, each as f gave it."""
+        """``np.asarray`` of the results of all elements, each as the function returned it."""
         call = self._call
         every = self._listed(gaps)
         found = np.delete(np.arange(call.count), gaps)
@@ -246,15 +256,15 @@ class OutputColumn:
             full[found] = whole
             whole = full
         whole = whole.reshape(*call.grid, *whole.shape[1:])
-        places = result_axes(call.axis, whole.ndim)
-        return np.ascontiguousarray(np.moveaxis(whole, range(len(call.grid)), places))
+        axes = result_axes(call.axis, whole.ndim)
+        return np.ascontiguousarray(np.moveaxis(whole, range(len(call.grid)), axes))
 
     def _listed(self, gaps: np.ndarray) -> list[Any]:
         """The single results of all elements, with None in `gaps`."""
         every: list[Any] = [None] * self._call.count
         rest = np.ones(self._call.count, bool)
         rest[gaps] = False
-        for indices, column in self._odd.values():
+        for indices, column in self._unlike.values():
             rest[indices] = False
             _spread(every, indices, column)
         if rest.any():
@@ -262,16 +272,16 @@ class OutputColumn:
         return every
 
     def _stacked(self, chosen: np.ndarray) -> Stack:
-        """Those of the `chosen` results that have gone to their rows."""
+        """The `chosen` results among those written to the array."""
         rows = self._rows
         if rows is None:  # a file behind `out`
-            rows = np.moveaxis(np.asarray(self._fill[...]), self._places, range(len(self._places)))
+            rows = np.moveaxis(np.asarray(self._fill[...]), self._axes, range(len(self._axes)))
         flat = rows.reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
 
 
 def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Whether results of such a dtype and shape can go to an array that the user gave."""
+    """Raise if `out` cannot hold results of `dtype` and `shape`."""
     if tuple(out.shape) != shape:
         raise ValueError(f"out has shape {tuple(out.shape)}, but the result has {shape}; pass out=np.empty({shape})")
     if not np.can_cast(dtype, out.dtype, "same_kind"):
@@ -279,13 +289,13 @@ def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
 
 
 def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:
-    """Put the single results of a column in their places in a list."""
+    """Store the single results of a column at `indices` of a list."""
     for index, value in zip(indices.tolist(), unstacked(column), strict=True):
         every[index] = value
 
 
 def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """`rows` with its mapped axes made one, where that needs no copy."""
+    """`rows` with its mapped axes merged to one, if that needs no copy."""
     if len(grid) == 1:
         return rows
     live = [(n, step) for n, step in zip(grid, rows.strides, strict=False) if n > 1]
@@ -297,14 +307,14 @@ def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
 
 
 def _closure(func: Any) -> Iterator[Any]:
-    """What a function has captured."""
+    """The values that a function has captured."""
     for cell in getattr(func, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # not assigned yet
             yield cell.cell_contents
 
 
 def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Arrays among some values, and in the lists and tuples among them."""
+    """Arrays among some values, and in lists and tuples among them."""
     for value in values:
         if isinstance(value, np.ndarray):
             yield value
@@ -325,7 +335,7 @@ def _ragged(call: Call, raw: list[Any], indices: np.ndarray, error: ValueError) 
 
 
 def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
-    """The dtype of results with gaps, and what stands in a gap.
+    """The dtype of results with gaps, and the value of a gap.
 
     Examples
     --------
@@ -343,5 +353,5 @@ def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
     if dtype.kind in "iu":
         return np.dtype(np.float64), np.nan
     if dtype.kind in "mM":
-        return dtype, np.array("NaT", dtype)[()]  # of that unit: NumPy is giving up the generic one
+        return dtype, np.array("NaT", dtype)[()]  # with its unit: NumPy deprecates NaT without one
     return np.dtype(object), None

@@ -1,4 +1,4 @@
-"""Random numbers of each element's own, whoever computes it."""
+"""A random generator for each element, the same in whichever process the element is computed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _WORD = 2**32 - 1
 
 
 class RandomStreams:
-    """The generators of one call: element i gets that of ``seed.spawn(n)[i]``.
+    """The generators of one call: element i gets the generator of ``seed.spawn(n)[i]``.
 
     Parameters
     ----------
     seed : SeedSequence
     kind : type
-        Of the bit generators.
+        Type of the bit generators.
 
     Notes
     -----
-    `numpy.random.default_rng` takes 10 us for each, nearly all of it for hashing
-    the seed. Here a whole run of elements is hashed at once: 2 us.
+    `numpy.random.default_rng` takes 10 us for each generator, nearly all of it to
+    hash the seed. Hashing the seeds of a run of elements together takes 2 us each.
     """
 
     def __init__(self, seed: np.random.SeedSequence, kind: Callable[..., np.random.BitGenerator]) -> None:
@@ -38,25 +38,25 @@ class RandomStreams:
         self._kind = kind
 
     def one(self, index: int) -> np.random.Generator:
-        """The generator of element, or block, number `index`."""
+        """The generator of the element, or block, with number `index`."""
         return np.random.Generator(self._kind(self.seed_of(index)))
 
     def run(self, lo: int, hi: int) -> Iterator[np.random.Generator]:
         """The generators of elements ``lo:hi``."""
         words = _words_of_children(self._seed, lo, hi) if self._kind is np.random.PCG64 and hi <= _WORD else None
-        # Should SeedSequence ever change, its own answer counts.
+        # If SeedSequence ever changes, its own words are the right ones.
         if words is None or not np.array_equal(words[0], self.seed_of(lo).generate_state(_POOL, np.uint64)):
             return map(self.one, range(lo, hi))
         return (np.random.Generator(np.random.PCG64(_Child(self, k, row))) for k, row in enumerate(words, lo))
 
     def seed_of(self, index: int) -> np.random.SeedSequence:
-        """The seed of that element's generator."""
+        """The seed of the generator of element `index`."""
         seed = self._seed
         return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, index), pool_size=seed.pool_size)
 
 
 class _Child(np.random.bit_generator.ISpawnableSeedSequence):
-    """The seed of one element, which is hashed already, and made whole only if somebody asks for more."""
+    """The seed of one element: its hashed words, and a SeedSequence made only if something else is asked for."""
 
     def __init__(self, streams: RandomStreams, index: int, words: np.ndarray) -> None:
         self._streams = streams
@@ -89,7 +89,7 @@ def _same(value: Any) -> Any:
 
 
 def _words(value: Any) -> list[int]:
-    """Entropy as SeedSequence takes it: little-endian words of 32 bits."""
+    """Entropy as SeedSequence reads it: little-endian words of 32 bits."""
     if value is None:
         return []
     if not is_int(value):
@@ -102,7 +102,7 @@ def _words(value: Any) -> list[int]:
 
 
 def _words_of_children(seed: np.random.SeedSequence, lo: int, hi: int) -> np.ndarray | None:
-    """What ``generate_state(4, uint64)`` of the children ``lo:hi`` gives, one row each."""
+    """``generate_state(4, uint64)`` of the children ``lo:hi``, one row each; None for a pool of unusual size."""
     if seed.pool_size != _POOL:
         return None
     start, key = _words(seed.entropy), _words(seed.spawn_key)
@@ -138,10 +138,10 @@ def _words_of_children(seed: np.random.SeedSequence, lo: int, hi: int) -> np.nda
 
 
 def make_random_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
-    """Streams from what the user gave, as SPEC 7 has it.
+    """Make streams from the user's `rng`, as SPEC 7 defines it.
 
-    A number gives the same streams each time. Of what has a state of its own
-    each call takes one child.
+    A number makes the same streams each time. A generator, or a seed sequence,
+    has a state: each call spawns one child of it.
     """
     if "rng" in kwargs:
         raise TypeError("rng is given twice: in kwargs, and as rng=, which gives each element a generator of its own")
@@ -174,12 +174,12 @@ def _child(seed: Any) -> np.random.SeedSequence:
 
 
 def _check_taken(func: Any) -> None:
-    """Whether the function has a place for ``rng``, as far as that can be seen."""
-    import inspect  # not needed for most calls
+    """Raise if the signature of the function shows that it takes no ``rng``."""
+    import inspect  # most calls do not need it
 
     try:
         parameters = inspect.signature(func).parameters.values()
-    except (TypeError, ValueError):  # made in C
+    except (TypeError, ValueError):  # a function made in C
         return
     if not any(
         one.kind is one.VAR_KEYWORD or (one.name == "rng" and one.kind is not one.POSITIONAL_ONLY) for one in parameters

@@ -1,4 +1,4 @@
-"""Results of one task: stacked where they are of one kind, as they are where not."""
+"""Results of one task: stacked if they are of one kind; and whether two have the same bits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stack:
     array: np.ndarray
 
     def unstack(self) -> list[Any]:
-        """The results as the function gave them."""
+        """The single results, as the function returned them."""
         if self.kind in (float, int, bool, complex):
             return self.array.tolist()  # type: ignore[no-any-return]
         if self.kind is np.ndarray and self.array.ndim == 1:  # `list` would make scalars of 0-d arrays
@@ -39,20 +39,20 @@ class Stack:
 #: as the function returned it, in memory of its own; "list", a list of the objects themselves.
 Form: TypeAlias = Literal["arrays", "raw", "list"]
 
-#: One result of each element: stacked, or a plain list.
+#: One result of each element: a stack, or a list.
 Column: TypeAlias = Stack | list[Any]
 
 
 @dataclass(slots=True, eq=False)
 class Results:
-    """What the function gave for the elements of one task.
+    """The function's results for the elements of one task.
 
     Attributes
     ----------
     columns : list of Column
         One, or one per item of a tuple result.
     wrap : type, optional
-        The tuple type, if the function gives tuples.
+        The type of the tuples, if the function returns tuples.
     """
 
     columns: list[Column]
@@ -60,12 +60,12 @@ class Results:
 
 
 def owned(results: Results) -> Results:
-    """Results in memory of their own, not a slot's or the function's."""
+    """A copy of results, apart from a slot's or the function's memory."""
     return Results(list(map(owned_column, results.columns)), results.wrap)
 
 
 def owned_column(column: Column) -> Column:
-    """One column in memory of its own."""
+    """One column, with its stack copied."""
     return Stack(column.kind, column.array.copy()) if isinstance(column, Stack) else column
 
 
@@ -74,15 +74,15 @@ def unstacked(column: Column) -> list[Any]:
     return column.unstack() if isinstance(column, Stack) else column
 
 
-#: Results of these types hold no memory of the function's.
+#: Types whose values hold no memory that the function could change.
 SCALARS = frozenset({float, int, bool, complex, str, bytes, *np.sctypeDict.values()} - {np.void, np.object_})
 
-#: Those of 8 bytes that memory takes one by one as ``np.asarray`` takes a list of them.
+#: Types of 8 bytes, with the dtype that ``np.asarray`` chooses for a list of them.
 WORDS: dict[type, type] = {float: np.float64, np.float64: np.float64, int: np.int64, np.int64: np.int64}
 
 
 def detached(result: Any) -> Any:
-    """`result` as it is now, whatever the function does to the memory of arrays in it."""
+    """`result` with copies of the arrays in it, whose memory the function may use again."""
     if type(result) is np.ndarray:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
@@ -106,7 +106,7 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
 
 
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
-    """Results of some elements, stacked where they are of one kind."""
+    """Make results of some elements: stacked if they are of one kind."""
     if form == "list":
         # Numbers of one type travel faster as an array, and lose nothing.
         return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
@@ -122,15 +122,15 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     """Stack results if ``np.asarray`` of all of them would do no more than that.
 
     Results of mixed types, and those whose common dtype depends on their
-    values (strings, Python ints beyond 64 bits), stay a list, for one
+    values (strings, Python ints beyond 64 bits), stay a list, for a single
     ``np.asarray`` over the results of all tasks: int8, uint16 and float16
-    promote to another dtype in steps than at once.
+    promote to a different dtype in steps than at once.
 
     Parameters
     ----------
     raw : list
     refuse : bool
-        Whether masked arrays are refused, whose masks ``np.asarray`` forgets.
+        True to refuse masked arrays, whose masks ``np.asarray`` forgets.
     """
     if not raw:
         return raw
@@ -168,7 +168,7 @@ def _pack_arrays(raw: list[np.ndarray]) -> Column:
 
 
 def is_masked(kind: type) -> bool:
-    """Whether `kind` is a masked array; importing numpy.ma to ask takes 0.1 s."""
+    """True for the type of a masked array; importing numpy.ma to ask takes 0.1 s."""
     ma = sys.modules.get("numpy.ma")
     # Another thread may be importing it just now.
     masked = getattr(ma, "MaskedArray", None)
@@ -184,7 +184,7 @@ def _refuse_masked(kinds: set[type]) -> None:
 
 
 def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
-    """Columns of tuple results, and the tuple type."""
+    """The columns of tuple results, and the tuple type."""
     kind, width = type(raw[0]), len(raw[0])
     lo = indices[0]
     for index, one in zip(indices, raw, strict=True):
@@ -196,7 +196,7 @@ def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[
 
 
 def same_results(one: Results, other: Results) -> bool:
-    """Whether two results of the same task have the same types and bits."""
+    """True if two results of the same task have the same types and bits."""
     if one.wrap is not other.wrap and (one.wrap is None or other.wrap is None):
         return False
     if len(one.columns) != len(other.columns):
@@ -205,7 +205,7 @@ def same_results(one: Results, other: Results) -> bool:
 
 
 def same_values(one: Results, other: Results) -> bool:
-    """As `same_results`, however many elements were stacked together."""
+    """As `same_results`, whether results are stacked or not."""
     return same_results(_loose(one), _loose(other))
 
 
@@ -215,7 +215,7 @@ def _loose(results: Results) -> Results:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values have the same type and bits."""
+    """True if two values have the same type and bits."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Stack):
@@ -228,13 +228,13 @@ def same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
     if isinstance(a, float | complex | np.generic):
         return same_array(np.asarray(a), np.asarray(b))
-    # Of other objects only a definite "not equal" counts: many compare by
-    # identity, which no copy can pass.
+    # Objects of other types differ only if their own `__eq__` says so. Many have
+    # none and compare by identity, which no copy can pass.
     return "__eq__" not in _defined(type(a)) or _not_unequal(a, b)
 
 
 def _defined(kind: type) -> set[str]:
-    """Names that a class or its bases below `object` define."""
+    """Names that a class or its bases, except `object`, define."""
     return {name for base in kind.__mro__[:-1] for name in vars(base)}
 
 
@@ -246,7 +246,7 @@ def _not_unequal(a: Any, b: Any) -> bool:
 
 
 def same_array(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same dtype, shape and bits."""
+    """True if two arrays have the same dtype, shape and bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.dtype.names is not None:  # fields one by one: padding has no value
@@ -259,7 +259,7 @@ def same_array(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def item_bytes(a: np.ndarray) -> np.ndarray:
-    """Bytes of each item of `a`, without the padding of 80-bit floats, which is left over memory."""
+    """The bytes of each item of `a`, without the padding of 80-bit floats, which has no value."""
     bytes_ = np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(a.size, -1)
     if a.dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
         width = np.dtype(np.longdouble).itemsize

@@ -1,4 +1,7 @@
-"""Settings of one call: options after their checks, every default filled in."""
+"""Settings: the options of one call after checks, with every default filled in.
+
+Users pass `Options`; all other code reads `Settings`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
 
 
 class Settings(NamedTuple):
-    """Options after checking, every default filled in.
+    """The options of one call after checks, with every default filled in.
 
     Attributes
     ----------
     workers : int or None
-        None if the user left the number open. What that means takes reading
-        cgroup files (0.3 ms), which a small call does without.
+        None for the number of CPUs, which takes 0.3 ms to read from cgroup
+        files: a small call does without it.
+    ignore : bool
+        True for ``errors="ignore"``.
     """
 
     workers: int | None = None
@@ -35,12 +40,12 @@ class Settings(NamedTuple):
 
     @property
     def shares_globals(self) -> bool:
-        """Whether functions are to find what an initializer has set."""
+        """True if functions find globals that an initializer has set."""
         return is_pool(self.executor) and bool(self.executor.initialized)
 
     @property
     def needs_killable_workers(self) -> bool:
-        """Whether what happens to workers is to be seen to, which no executor does for its calls."""
+        """True if timeout or retries need workers that parwise can kill."""
         return self.timeout is not None or self.retries > 0
 
     @property
@@ -49,7 +54,7 @@ class Settings(NamedTuple):
         return bool(self.isolate or self.ignore or self.verify or self.progress is not None)
 
     def serial_reason(self, tasks: int, nested: bool, what: str = "element") -> str | None:
-        """Why a call of so many tasks can only be the plain loop, if that is clear from the beginning."""
+        """The reason why a call of `tasks` tasks can only be a plain loop, if settings and size tell."""
         if self.executor == "serial":
             return "executor='serial'"
         if nested:
@@ -64,19 +69,19 @@ class Settings(NamedTuple):
 
 
 def _isolating(merged: Mapping[str, Any]) -> str:
-    """What keeps the function out of this process."""
+    """The option that keeps the function out of this process."""
     if merged.get("isolate"):
         return "isolate=True"
     return "a pool with an initializer" if merged.get("timeout") is None else f"timeout={merged['timeout']}"
 
 
 def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:
-    """Options that follow from the pool that a call is to run in."""
+    """Set the options that follow from the pool in which a call runs."""
     workers = chosen.get("workers")
     if workers is not None and workers > pool.workers:
         raise ValueError(f"workers={workers} is more than the {pool.workers} of the pool; make a larger one")
     chosen["workers"] = workers or pool.workers
-    # Only its workers have been through the initializer.
+    # Only workers of the pool have called the initializer.
     chosen["isolate"] = chosen.get("isolate", False) or pool.initialized
 
 
@@ -106,22 +111,22 @@ def _executor(value: Any) -> Any:
 
 
 def is_dask_client(value: Any) -> bool:
-    """Whether `value` is a `dask.distributed.Client`, without importing dask."""
+    """True for a `dask.distributed.Client`; does not import dask."""
     return _is_a(value, "distributed", "Client")
 
 
 def is_pool(value: Any) -> bool:
-    """Whether `value` is a `parwise.Pool`, without importing that."""
+    """True for a `parwise.Pool`; does not import its module."""
     return _is_a(value, "parwise._api.pool", "Pool")
 
 
 def is_thread_pool(value: Any) -> bool:
-    """Whether `value` is a `concurrent.futures.ThreadPoolExecutor`, without importing that."""
+    """True for a `concurrent.futures.ThreadPoolExecutor`; does not import its module."""
     return _is_a(value, "concurrent.futures", "ThreadPoolExecutor")
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:
-    """Whether `value` is of a class whose module was imported by whoever made it."""
+    """True for an instance of a class, whose module must have been imported to make it."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(value, getattr(loaded, name))
 
@@ -169,7 +174,7 @@ def _timeout(value: Any, executor: Any) -> float | None:
             f"timeout={value} needs worker processes that can be killed, but executor={executor_name(executor)!r} has "
             "none of parwise's own; leave one of the two out"
         )
-    # Longer than any poll can wait is as good as for ever.
+    # No poll can wait longer.
     return min(float(value), 1e6)
 
 
@@ -184,9 +189,6 @@ def _retries(value: Any, executor: Any) -> int:
 
 
 def _progress(value: Any, executor: Any) -> Any:
-    if value is None or value is False:  # most calls need nothing else
-        return None
-
     return checked_progress(value)
 
 
@@ -195,7 +197,7 @@ def executor_name(executor: Any) -> str:
     return executor if isinstance(executor, str) else type(executor).__name__
 
 
-#: Of each option that has a value of its own: its field in `Settings`, and what checks and converts it.
+#: For each option except `executor`: its field in `Settings`, and the function that checks and converts it.
 _CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "workers": ("workers", _workers),
     "isolate": ("isolate", _isolate),
@@ -207,12 +209,33 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "progress": ("progress", _progress),
 }
 
-#: Gets the elements that are done, and how many there are (None if nobody knows).
-Tell: TypeAlias = Callable[[int, int | None], object]
+
+def checked_settings(options: Mapping[str, Any]) -> Settings:
+    """Check options that are all known; return settings with every default."""
+    executor = _executor(options.get("executor"))
+    chosen: dict[str, Any] = {"executor": executor}
+    for name, value in options.items():  # options left out need no check, which saves a small call time
+        if name in _CHECKS:
+            field, check = _CHECKS[name]
+            chosen[field] = check(value, executor)
+    if chosen.get("timeout") is not None:
+        chosen["isolate"] = True
+    if is_pool(executor):
+        _fit_pool(chosen, executor)
+    if chosen.get("isolate") and chosen.get("verify"):
+        raise ValueError(
+            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(options)} "
+            "rules out; leave one of the two out"
+        )
+    return Settings(**chosen)
 
 
-def checked_progress(value: Any) -> Literal[True] | Tell | None:
-    """What the option `progress` asks for; None is nothing."""
+#: A function of the elements done, and of all elements (None if their number is not known).
+ProgressFunction: TypeAlias = Callable[[int, int | None], object]
+
+
+def checked_progress(value: Any) -> Literal[True] | ProgressFunction | None:
+    """Check the option `progress`; return None for no progress, True for a bar, or a function."""
     if value is None or value is False:
         return None
     if value is True:
@@ -228,7 +251,7 @@ def checked_progress(value: Any) -> Literal[True] | Tell | None:
         raise TypeError(
             f"progress must be a function of two arguments (done, total), got {inspect.signature(value)}"
         ) from None
-    except ValueError:  # some of those in C do not tell
+    except ValueError:  # some functions made in C have no signature
         pass
-    tell: Tell = value
-    return tell
+    function: ProgressFunction = value
+    return function

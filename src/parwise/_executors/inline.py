@@ -73,7 +73,7 @@ class InlineRun:
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
         self._begun = begun = time.perf_counter()
-        self._error = self._kernel.draw(calls, raw, min(1, count), begun)
+        self._error = self._kernel.collect(calls, raw, min(1, count), begun)
         self.first_seconds = time.perf_counter() - begun
         # The helper thread may have claimed the next element by now.
         for until in (early, seconds):
@@ -81,14 +81,14 @@ class InlineRun:
                 break
             elapsed = time.perf_counter() - begun
             if elapsed < until:
-                self._error = self._kernel.draw(calls, raw, count, min(begun + until, alone))
+                self._error = self._kernel.collect(calls, raw, count, min(begun + until, alone))
                 elapsed = time.perf_counter() - begun
             if elapsed * (call.count - len(raw)) > enough * len(raw):
                 break
         # The helper thread may have looked just before the last element was counted.
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:
-            self._error = self._kernel.draw(calls, raw, stop, begun)
+            self._error = self._kernel.collect(calls, raw, stop, begun)
         self.seconds = time.perf_counter() - begun
 
     def claim(self, stop: int | None = None) -> int:

@@ -214,7 +214,7 @@ class Job:
             if outcome.error is not None and outcome.gaps is not None:
                 self._leave_gaps(task, outcome.gaps, outcome.error)
             if outcome.results is not None and task.lo < self.limit:
-                self.output.add(task, outcome.results, self._gaps.others(task, outcome.gaps))
+                self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)
 
     def _close(self, task: Task) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .._core.indexing import Task
 from .._core.kernel import Outcome
-from .._core.settings import Tell
+from .._core.settings import ProgressFunction
 from .._system.interpreter import DeferredInterrupt
 from .null_observer import NullObserver
 
@@ -35,14 +35,14 @@ class Progress(NullObserver):
         Label of the bar, which has none for "<lambda>".
     """
 
-    def __init__(self, display: Literal[True] | Tell, total: int | None, name: str) -> None:
+    def __init__(self, display: Literal[True] | ProgressFunction, total: int | None, name: str) -> None:
         self._bar: Any = None
         if display is True:
             label = None if name == "<lambda>" else name
             # An interrupt that left tqdm's lock held would block other threads for ever.
             with DeferredInterrupt():
                 self._bar = _bar_class()(total=total, desc=label, mininterval=0, miniters=1)
-        self._display: Tell = self._move if display is True else display
+        self._display: ProgressFunction = self._move if display is True else display
         self._total = total
         self._thread = threading.get_ident()
         self._done = 0

@@ -273,7 +273,7 @@ class BlockInvariance:
         for one in call.inputs:
             source = InputArray(one.source, one.axes, True)
             if halo is not None:
-                source.reach(halo)
+                source.set_halo(halo)
             run = source.private(lo, hi)
             if change is not None and halo is not None and not self._change_outermost(run, one.axes[0], halo, change):
                 return None
