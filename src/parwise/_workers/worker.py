@@ -175,7 +175,7 @@ class Worker:
         self._channel.send("slot_free", slot)
 
     def _on_chunk_ack(self, half: int) -> None:
-        self._sender.free.append(half)
+        self._sender.free.appendleft(half)  # used next: it is still in the cache
 
     def _on_task(
         self,
