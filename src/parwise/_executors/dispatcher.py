@@ -1,4 +1,4 @@
-"""The workers of one call: given tasks, heard, and missed when they die."""
+"""Dispatches the tasks of one job to worker processes, collects outcomes, replaces dead workers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from .faults import FaultPolicy, Watchdog
 from .handshake import Handshake
 from .job import Job
 
-# Python learns of a signal that comes just before a system call only when that ends: one Ctrl-C of 2,000 was not
-# noticed before the next message.
+# No wait lasts longer: Python notices a signal that comes just before a system call only when that ends. One Ctrl-C
+# of 2,000 was not noticed before the next message.
 SIGNAL_SECONDS = 1.0
 
 _numbers = itertools.count(1)
 
 
 class Dispatcher:
-    """Workers that compute the tasks of one job.
+    """Dispatches the tasks of one job to worker processes; a context manager.
 
-    One thread at a time uses it. It is a context manager: left by an exception
-    it ends the workers, since their state is then unknown.
+    One thread at a time uses it. An exception that leaves its ``with`` block
+    ends the workers, since their state is then unknown.
 
     Parameters
     ----------
     job : Job
     pool : WorkerPool
-        Whose `lock` the caller holds.
+        The caller holds its `lock`.
     """
 
     def __init__(self, job: Job, pool: WorkerPool) -> None:
@@ -52,55 +52,57 @@ class Dispatcher:
         self.started = False
         # Elements that workers have computed.
         self.computed = 0
-        # CPU seconds that feeding and collecting took.
+        # CPU seconds that sending tasks and collecting outcomes took.
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
         self._handshake = Handshake(job)
         self._threads: ThreadCounts = 1
         self._width = 0
-        # Whether the caller computes too, on a CPU that one worker then leaves alone.
+        # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
         self._payload: Payload | None = None
-        # Numbers that belong to the caller's thread, if another one starts the workers.
+        # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
 
     def __enter__(self) -> Dispatcher:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._pool.owned_by_parent:  # in a child that was forked in the midst: the workers are the parent's
+        if self._pool.owned_by_parent:  # a forked child: the workers are the parent's
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None and self._payload is not None:
             unload_large((worker.channel for worker in self._workers), self._payload)
-        # Left set by a second interrupt within `abandon`: then the next call
-        # starts all anew.
+        # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
         self._pool.dirty = False
 
     @property
     def warm(self) -> bool:
-        """Whether workers of an earlier call are up, and have no part in this one yet."""
+        """True if workers of an earlier call are up and have not been sent this one."""
         return not self.started and self._pool.running
 
     @property
     def serving(self) -> bool:
-        """Whether a worker is up and can take this call's tasks."""
+        """True if a worker is up and can compute tasks."""
         return self.started and any(worker.ready for worker in self._workers)
 
     @property
     def idle(self) -> bool:
-        """Whether no worker has any of this call's elements."""
-        return not any(
-            not assignment.handshake for worker in self._workers for assignment in worker.assignments.values()
-        )
+        """True if no worker holds an element of the call."""
+        return all(one.handshake for one in self._assignments)
+
+    @property
+    def _assignments(self) -> Iterator[Assignment]:
+        """Tasks that workers hold."""
+        return (one for worker in self._workers for one in worker.assignments.values())
 
     def stop_assigning(self) -> None:
-        """Give workers nothing more."""
+        """Assign no more tasks."""
         self._width = 0
 
     def assign_tasks(self) -> None:
-        """Give workers what they have room for, and have others in the place of those that are gone."""
+        """Assign tasks to workers with free slots, and start workers in the place of dead ones."""
         while len(self._workers) < self._width and not self._job.queue.empty:
             worker = self._pool.add_worker()
             self._workers.append(worker)
@@ -109,39 +111,38 @@ class Dispatcher:
             self._assign_tasks(worker)
 
     def wake(self) -> None:
-        """Make a `step` in another thread return."""
+        """Make `step` return in another thread."""
         self._pool.wake()
 
     def start_workers(self) -> None:
-        """Bring up workers; does not wait for them."""
+        """Start workers, without waiting for them."""
         self._width = self._job.workers
         self._job.observer.workers_called()
         self._workers = list(self._pool.start(self._width))
 
     def pack_function(self) -> None:
-        """Pickle the function, which takes a while: meanwhile workers come up."""
+        """Pickle the function; workers come up meanwhile."""
         settings = self._job.call.settings
-        # Any other number than the caller's may change bits, for elements that
-        # nobody has looked at yet.
+        # A thread count other than the caller's may change bits, of elements that no handshake compares.
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        job = self._job
-        self._payload = Session.pack(job.kernel, job.shared_layouts, self._threads, settings.shares_globals)
+        kernel, layouts = self._job.kernel, self._job.shared_layouts
+        self._payload = Session.pack(kernel, layouts, self._threads, settings.shares_globals)
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
         assert self._payload is not None
         self._payload.send((worker.channel for worker in workers), "load", self._call)
 
     def start(self) -> None:
-        """Bring up workers and send them the function, as far as that has not been done."""
+        """Start workers and send them the session, unless that has been done."""
         if not self._workers:
             self.start_workers()
         try:
             if self._payload is None:
                 self.pack_function()
         except BaseException:
-            self._workers, self._pool.dirty = [], False  # they have heard nothing of this call
+            self._workers, self._pool.dirty = [], False  # they know nothing of this call
             raise
         self._watchdog = Watchdog(self._job.call.settings.timeout, self._width)
         self._handshake.start(self._width)
@@ -151,18 +152,17 @@ class Dispatcher:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left that could change the result."""
+        """True if nothing is left that could change the result."""
         job = self._job
-        assignment = (assignment for worker in self._workers for assignment in worker.assignments.values())
-        waiting = any(one.task.lo < job.limit and not (one.handshake and job.limit <= 0) for one in assignment)
+        waiting = any(one.task.lo < job.limit and not (one.handshake and job.limit <= 0) for one in self._assignments)
         return not waiting and job.queue.empty
 
     def step(self, timeout: float | None) -> None:
-        """Wait for news from the workers, take it, and give them more to do."""
+        """Wait for messages of workers, act on them, and assign more tasks."""
         observer = self._job.observer
         since = time.perf_counter() if observer.active else 0.0
-        patience = self._watchdog.wait_seconds(timeout, self._workers)
-        events = self._pool.wait(SIGNAL_SECONDS if patience is None else min(patience, SIGNAL_SECONDS))
+        seconds = self._watchdog.wait_seconds(timeout, self._workers)
+        events = self._pool.wait(SIGNAL_SECONDS if seconds is None else min(seconds, SIGNAL_SECONDS))
         observer.waited(since)
         begun = time.thread_time()
         for kind, worker in events:
@@ -172,7 +172,9 @@ class Dispatcher:
                 self._read_messages(worker)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
-            elif worker in self._pool.workers:  # of an earlier call; and not buried just now
+            elif (
+                worker in self._pool.workers
+            ):  # a worker that is not used by this call, and has not been dropped just now
                 self._pool.poll_idle(worker)
         for worker, index in self._watchdog.overdue(self._workers):
             worker.ready = False
@@ -187,7 +189,7 @@ class Dispatcher:
         self.feeding += time.thread_time() - begun
 
     def _read_messages(self, worker: WorkerHandle, overdue: int | None = None) -> None:
-        """Take all that a worker has said; `overdue` is the element that it was killed for."""
+        """Read all messages of a worker; `overdue` is the element for which it was killed."""
         try:
             while True:
                 (kind, *content), _ = worker.channel.receive()
@@ -201,14 +203,14 @@ class Dispatcher:
             self._on_exit(worker, overdue)
 
     def _assign_tasks(self, worker: WorkerHandle) -> None:
-        """Give a worker what it has room for."""
+        """Send a worker chunks and tasks, as far as it has free slots."""
         try:
             self._send_chunks(worker)
             self._assign(worker)
         except ConnectionError:
-            worker.ready = False  # dead, of which `step` hears
+            worker.ready = False  # dead; `step` sees its exit
 
-    # What workers say.
+    # Messages of workers.
 
     def _on_ready(self, worker: WorkerHandle) -> None:
         worker.ready = True
@@ -226,9 +228,8 @@ class Dispatcher:
     def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
         offsets, _ = buffer_offsets(sizes)
         memory = worker.slots.outputs[slot]
-        self._receive_outcome(
-            worker, number, header, [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)]
-        )
+        buffers = [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)]
+        self._receive_outcome(worker, number, header, buffers)
         worker.free.append(slot)
 
     def _on_done_in_chunks(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
@@ -262,17 +263,17 @@ class Dispatcher:
         error.add_note("in the initializer of a worker process")
         raise error
 
-    # What becomes of tasks.
+    # Outcomes of tasks.
 
     def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, buffers: list[Any]) -> None:
-        """Take the outcome of a task, whose arrays lie in `buffers` for now."""
+        """Accept the outcome of a task, whose arrays are in `buffers` for now."""
         assignment = worker.assignments.pop(number)
         worker.proven = True
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         try:
             outcome, output = unpack(header, buffers)
-        except Exception as error:  # a result that cannot be rebuilt here: no fault of other tasks
+        except Exception as error:  # a result that cannot be rebuilt here; other tasks are not affected
             error.add_note("while reading the results of these elements")
             outcome, output = Outcome(None, 0.0, index=assignment.task.lo, error=error), []
         if assignment.handshake:
@@ -281,11 +282,11 @@ class Dispatcher:
         self._job.output_replay.record(assignment.task.lo, output)
         self.computed += len(assignment.task)
         if outcome.threaded:
-            self._make_room()
+            self._reduce_workers()
         self._job.accept(assignment.task, outcome, worker.pid)
 
-    def _make_room(self) -> None:
-        """Give fewer workers work, as BLAS is seen to use threads in each.
+    def _reduce_workers(self) -> None:
+        """Assign tasks to fewer workers, since BLAS uses threads in each.
 
         OpenBLAS waits by spinning: with more threads than CPUs, 200 x 200
         solves took fifteen times as long as in the plain loop.
@@ -293,10 +294,10 @@ class Dispatcher:
         if not isinstance(self._threads, int):
             self._width = workers_beside(self._threads, self._width)
 
-    # What workers are given.
+    # Tasks for workers.
 
     def _assign(self, worker: WorkerHandle) -> None:
-        """Give a worker what it has room for."""
+        """Send a worker tasks, as far as it has free slots."""
         if not (self.started and worker.ready and worker.sender is None) or worker.retiring:
             return
         queue = self._job.queue
@@ -315,35 +316,29 @@ class Dispatcher:
 
     @property
     def _limit(self) -> int:
-        """How many workers may have tasks at a time."""
+        """Workers that may hold tasks at a time."""
         return min(self._width, max(1, self._width - self.caller_computes))
 
     @property
     def _has_cpu(self) -> bool:
-        """Whether a CPU is free for a worker without a task, the caller's first element counted in."""
-        return (
-            self._job.first is not None or sum(bool(worker.assignments) for worker in self._workers) + 1 < self._width
-        )
+        """True if a CPU is free for a worker without a task; the caller uses one until its first element is done."""
+        busy = sum(bool(worker.assignments) for worker in self._workers)
+        return self._job.first is not None or busy + 1 < self._width
 
     @property
     def _seconds_left(self) -> float:
-        """How long the others will be busy, if their tasks take as long as those so far."""
+        """Seconds for which the other workers will be busy, if their elements take as long as those so far."""
         pace, now = self._job.queue.pace or 0.0, time.monotonic()
-        ends = (
-            one.since + pace * len(one.task)
-            for worker in self._workers
-            for one in worker.assignments.values()
-            if not one.handshake
-        )
+        ends = (one.since + pace * len(one.task) for one in self._assignments if not one.handshake)
         return max(0.0, max(ends, default=now) - now)
 
     def _send_handshake(self, worker: WorkerHandle) -> None:
-        """Have a worker compute the first task again, to compare what it gets."""
+        """Send a worker the first task, to compare its results with the caller's."""
         self._handshake.begin()
         self._send_task(worker, self._job.first_task, handshake=True)
 
     def _send_task(self, worker: WorkerHandle, task: Task, handshake: bool = False) -> None:
-        """Copy a task's arguments to a slot and tell the worker."""
+        """Copy the arguments of a task to a slot and send the worker a message."""
         slot = -1
         large: Any = None
 
@@ -377,14 +372,14 @@ class Dispatcher:
         if worker.sender is not None and next(worker.sender, self) is self:
             worker.sender = None
 
-    # When a worker ends, or should.
+    # Exits of workers.
 
     def _on_exit(self, worker: WorkerHandle, overdue: int | None = None) -> None:
-        """A worker is gone: see to what it was at, and to another one if that is wanted."""
+        """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""
         code = self._pool.exit_code(worker)
         self._pool.drop(worker)
         self._workers.remove(worker)
         again = self._fault_policy.handle_exit(worker, code, overdue)
-        if again and any(assignment.handshake for assignment in worker.assignments.values()):
+        if again and any(one.handshake for one in worker.assignments.values()):
             self._handshake.pending = True
         self.assign_tasks()
