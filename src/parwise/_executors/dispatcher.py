@@ -174,7 +174,7 @@ class Dispatcher:
                     self._on_exit(worker)
             elif (
                 worker in self._pool.workers
-            ):  # a worker that is not used by this call, and has not been dropped just now
+            ):  # unused by this call, and not dropped just now
                 self._pool.poll_idle(worker)
         for worker, index in self._watchdog.overdue(self._workers):
             worker.ready = False
