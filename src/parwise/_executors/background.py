@@ -81,7 +81,6 @@ class BackgroundDispatcher:
 
     Parameters
     ----------
-    job : Job
     pool : WorkerPool, optional
         The workers, if not those that calls share.
     """

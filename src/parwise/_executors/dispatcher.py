@@ -40,7 +40,6 @@ class Dispatcher:
 
     Parameters
     ----------
-    job : Job
     pool : WorkerPool
         The caller holds its `lock`.
     """
@@ -172,9 +171,7 @@ class Dispatcher:
                 self._read_messages(worker)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
-            elif (
-                worker in self._pool.workers
-            ):  # unused by this call, and not dropped just now
+            elif worker in self._pool.workers:  # unused by this call, and not dropped just now
                 self._pool.poll_idle(worker)
         for worker, index in self._watchdog.overdue(self._workers):
             worker.ready = False

@@ -82,12 +82,7 @@ IDLE_DEATHS = 100
 
 
 class FaultPolicy:
-    """Decides what happens to the tasks of each worker that ended in one call.
-
-    Parameters
-    ----------
-    job : Job
-    """
+    """Decides what happens to the tasks of each worker that ended in one call."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

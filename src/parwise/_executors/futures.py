@@ -28,8 +28,6 @@ class ExecutorRunner:
 
     Parameters
     ----------
-    job : Job
-    executor : Executor
     workers : int
         Tasks that the executor computes at a time.
     """

@@ -24,10 +24,6 @@ class Handshake:
     Once begun it is waited for, since a function that is killed half-way may
     leave half a file behind.
 
-    Parameters
-    ----------
-    job : Job
-
     Attributes
     ----------
     pending : bool

@@ -24,11 +24,6 @@ TRIAL_BYTES = 2**16
 class InlineRun:
     """Computes the first elements in the calling thread, before there are tasks, an output array or workers.
 
-    Parameters
-    ----------
-    call : Call
-    kernel : Kernel
-
     Attributes
     ----------
     raw : list
@@ -65,7 +60,6 @@ class InlineRun:
             Time of `time.perf_counter` before which the helper thread claims nothing.
             From then on each element may be the last: the helper's elements begin
             behind the one being computed.
-        seconds : float
         early, enough : float
             After `early` seconds it also ends if more than `enough` seconds of
             work seem to be left.
@@ -196,7 +190,6 @@ class InlineTasks:
 
     Parameters
     ----------
-    job : Job
     background : BackgroundDispatcher
         It must have joined.
     """

@@ -31,7 +31,6 @@ class Job:
 
     Parameters
     ----------
-    call : Call
     slot_bytes : int
         Bytes that the arguments of one task should fit in.
     only : Task, optional
@@ -145,13 +144,11 @@ class Job:
 
         Parameters
         ----------
-        task : Task
         get_memory : callable
             Returns page-aligned memory of at least so many bytes.
 
         Returns
         -------
-        offsets : list of (int, int)
         layouts : list of Layout or None
             None if they are those of every task.
         """

@@ -31,7 +31,6 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
 
     Parameters
     ----------
-    job : Job
     pool : WorkerPool, optional
         The workers, if not those that calls share.
     """
@@ -92,8 +91,6 @@ class ProcessRunner:
 
     Parameters
     ----------
-    job : Job
-    dispatcher : Dispatcher
     background : BackgroundDispatcher, optional
         Brings the workers up, and has joined. Without it they have been started.
     whole : bool, optional
@@ -166,7 +163,6 @@ class SlowWorkers:
 
     Parameters
     ----------
-    dispatcher : Dispatcher
     pace : float
         Seconds that an element took here, with all copying.
     transfer_seconds : float

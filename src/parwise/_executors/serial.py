@@ -11,7 +11,6 @@ class SerialRunner:
 
     Parameters
     ----------
-    job : Job
     task_seconds : float, optional
         Length of a task of many items.
     """

@@ -202,12 +202,7 @@ LINGER_SECONDS = 0.1
 
 
 class PoolFuture(Future[Any]):
-    """A future that refuses to be waited for by the thread that sets its result.
-
-    Parameters
-    ----------
-    manager : ManagerThread
-    """
+    """A future that refuses to be waited for by the thread that sets its result."""
 
     def __init__(self, manager: ManagerThread) -> None:
         super().__init__()
@@ -227,13 +222,7 @@ class PoolFuture(Future[Any]):
 
 
 class ManagerThread:
-    """Accepts submitted calls, and runs a thread that dispatches them as long as there are any.
-
-    Parameters
-    ----------
-    pool : WorkerPool
-    workers : int
-    """
+    """Accepts submitted calls, and runs a thread that dispatches them as long as there are any."""
 
     def __init__(self, pool: WorkerPool, workers: int) -> None:
         self._pool = pool

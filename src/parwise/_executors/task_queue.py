@@ -26,7 +26,6 @@ class TaskQueue:
 
     Parameters
     ----------
-    call : Call
     capacity : int
         Elements that fit one task.
     start : int, optional

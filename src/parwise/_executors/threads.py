@@ -21,8 +21,6 @@ class ThreadRunner(ExecutorRunner):
 
     Parameters
     ----------
-    job : Job
-    executor : Executor
     workers : int
         Threads of the executor.
     computes : bool
