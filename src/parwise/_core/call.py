@@ -82,7 +82,6 @@ class Call:
 
     Attributes
     ----------
-    func : callable
     inputs : tuple of InputArray
         The mapped arrays.
     args, kwargs : tuple and dict
@@ -102,7 +101,6 @@ class Call:
         The generators of random numbers that the function gets.
     out : tuple, optional
         Arrays to fill.
-    settings : Settings
     feed : ItemFeed, optional
         The source of items, if elements are items.
     form : {"arrays", "raw", "list"}

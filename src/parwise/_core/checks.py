@@ -19,7 +19,6 @@ def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: 
     ----------
     name : str
         The argument's name, for the error.
-    value : object
     least : int
         The smallest value allowed.
     allowed : str

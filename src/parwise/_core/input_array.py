@@ -190,7 +190,6 @@ class InputArray:
 
         Parameters
         ----------
-        lo, hi : int
         layout : Layout, optional
             A layout from `layout` for at least so many elements, if one is at hand.
         """

@@ -36,7 +36,6 @@ class ItemFeed:
 
     Parameters
     ----------
-    iterables : tuple of iterable
     any_thread : bool
         True if any thread may read items, one thread at a time.
     keep : bool

@@ -83,8 +83,6 @@ class Kernel:
 
     Attributes
     ----------
-    func : callable
-    args, kwargs : tuple and dict
     vectorized : bool
         True if `func` takes a whole block.
     ignore : bool

@@ -161,7 +161,6 @@ def offsets_for(layouts: list[Layout], addresses: list[int]) -> tuple[list[int],
 
     Parameters
     ----------
-    layouts : list of Layout
     addresses : list of int
         Address of the first item of each run in the caller's memory; the offset
         within a page is kept.

@@ -20,12 +20,7 @@ MOST_NAMED = 20
 
 
 class Gaps:
-    """The gaps of one call: elements without a result.
-
-    Parameters
-    ----------
-    call : Call
-    """
+    """The gaps of one call: elements without a result."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -82,12 +77,7 @@ class Gaps:
 
 
 class Output(ABC):
-    """Puts the results of all tasks of a call together, in whatever order they come.
-
-    Parameters
-    ----------
-    call : Call
-    """
+    """Puts the results of all tasks of a call together, in whatever order they come."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -103,8 +93,6 @@ class Output(ABC):
 
         Parameters
         ----------
-        task : Task
-        results : Results
         indices : ndarray, optional
             The elements that have these results, if not all of the task's.
         """

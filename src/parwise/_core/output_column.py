@@ -24,7 +24,6 @@ class OutputColumn:
 
     Parameters
     ----------
-    call : Call
     task : Task
         The task of the first results.
     first : Column

@@ -23,7 +23,6 @@ class RandomStreams:
 
     Parameters
     ----------
-    seed : SeedSequence
     kind : type
         Type of the bit generators.
 

@@ -128,7 +128,6 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
 
     Parameters
     ----------
-    raw : list
     refuse : bool
         True to refuse masked arrays, whose masks ``np.asarray`` forgets.
     """

@@ -28,25 +28,16 @@ class OutcomeHeader(NamedTuple):
     ----------
     raised : int
         Index of the element that raised, or -1.
-    seconds : float
-        Time spent in the function.
     threaded : bool
         True if threads of BLAS or another library took part.
     output : bool
         True if the last buffer holds warnings, text and log records.
-    wrap : type, optional
-        Tuple type of the results.
     columns : tuple
         Kind, dtype and shape of each column's array; None for a pickled list.
     many : bool
         True if one pickle holds all columns instead.
-    found : bool
-        True if there are results.
-    gaps : ndarray, optional
-        Indices without a result, whose errors are ignored.
     begun : float
-        When the function was first called, by `time.perf_counter` of its machine,
-        in seconds.
+        When the function was first called, by `time.perf_counter` of its machine, in seconds.
     """
 
     raised: int
@@ -62,16 +53,7 @@ class OutcomeHeader(NamedTuple):
 
 
 def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, list[Any]]:
-    """Header and buffers of an outcome; arrays are not copied.
-
-    Parameters
-    ----------
-    outcome : Outcome
-    output : list of OutputEvent
-    lo : int
-        First element of the task, which the error names if results cannot be
-        pickled.
-    """
+    """Header and buffers of an outcome of the task from `lo` on; arrays are not copied."""
     header = OutcomeHeader(
         outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun
     )
@@ -160,12 +142,7 @@ def trim(tb: TracebackType | None) -> TracebackType | None:
 def pack_error(error: BaseException, limit: int | None = None) -> bytes:
     """Encode an exception and its traceback as bytes that can surely be unpickled.
 
-    Parameters
-    ----------
-    error : BaseException
-    limit : int, optional
-        Size in bytes above which the traceback is cut, and the exception replaced
-        by a `RemoteError` with its type and text.
+    Above `limit` bytes the traceback is cut, and a `RemoteError` with type and text replaces the exception.
     """
     text = "".join(traceback.format_exception(type(error), error, trim(error.__traceback__)))
     for candidate in (error, _Bare(error), _stand_in(error, limit)):

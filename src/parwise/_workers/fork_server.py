@@ -54,20 +54,7 @@ CONTROL_FD = 0
 
 
 def start(control: socket.socket, variables: dict[str, str]) -> int:
-    """Start a fork server: a new interpreter, not a fork of this process.
-
-    Parameters
-    ----------
-    control : socket
-        Its end of the control socket.
-    variables : dict
-        Environment variables besides those of this process.
-
-    Returns
-    -------
-    int
-        Process id.
-    """
+    """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
     if not sys.executable:
         raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
     return os.posix_spawn(

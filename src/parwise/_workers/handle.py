@@ -22,16 +22,7 @@ STACK_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Assignment:
-    """A task that was sent to a worker.
-
-    Attributes
-    ----------
-    task : Task
-    handshake : bool
-        True if its results are only compared with the caller's.
-    since : float
-        When it was sent, by the monotonic clock, in seconds.
-    """
+    """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
     task: Task
     handshake: bool = False
@@ -41,16 +32,8 @@ class Assignment:
 class WorkerHandle:
     """One worker, as the caller knows it.
 
-    Parameters
-    ----------
-    key : int
-        Identifies the worker to the fork server.
-    slot_bytes : int
-
     Attributes
     ----------
-    channel : Channel
-    slots : Slots
     pid, pidfd : int
         0 and -1 until the fork server has reported them.
     ready : bool
@@ -61,10 +44,8 @@ class WorkerHandle:
         Input slots without a task.
     assignments : dict
         Assignments by their number, in the order sent.
-    sender : iterator, optional
-        Arguments that are being sent in chunks.
-    receiver : ChunkReceiver, optional
-        Results that are coming in chunks.
+    sender, receiver
+        Arguments that are being sent in chunks; results that are coming in chunks.
     least_bytes : int, optional
         The least memory seen in this call.
     retiring : bool

@@ -21,15 +21,7 @@ StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
 class WarningEvent(NamedTuple):
-    """A warning that passed the worker's filters.
-
-    Attributes
-    ----------
-    element : int
-        Index of the element that was computed.
-    message, category, filename, lineno
-        As in `warnings.showwarning`.
-    """
+    """A warning that passed the worker's filters, with the arguments of `warnings.showwarning`."""
 
     element: int
     message: Warning | str
@@ -57,15 +49,7 @@ class WarningEvent(NamedTuple):
 
 @dataclass(slots=True)
 class TextEvent:
-    """Text that Python code wrote to a standard stream.
-
-    Attributes
-    ----------
-    element : int
-        Index of the element that was computed.
-    stream : {"stdout", "stderr"}
-    text : str
-    """
+    """Text that Python code wrote to stdout or stderr."""
 
     element: int
     stream: StreamName
@@ -84,14 +68,7 @@ class TextEvent:
 
 
 class LogEvent(NamedTuple):
-    """A log record.
-
-    Attributes
-    ----------
-    element : int
-        Index of the element that was computed.
-    record : logging.LogRecord
-    """
+    """A log record."""
 
     element: int
     record: logging.LogRecord
@@ -214,14 +191,7 @@ class OutputCapture:
 
 
 class CapturedStream(io.TextIOBase):
-    """Replaces a standard stream of a worker.
-
-    Parameters
-    ----------
-    name : {"stdout", "stderr"}
-    add : callable
-        Called with the name and each text.
-    """
+    """Replaces a standard stream of a worker; `add` is called with its name and each text."""
 
     def __init__(self, name: StreamName, add: Callable[[StreamName, str], None]) -> None:
         self._stream = name
@@ -298,17 +268,7 @@ class _LogHandler(logging.Handler):
 
 
 class LogLevels(NamedTuple):
-    """Levels that decide which log records a process makes.
-
-    Attributes
-    ----------
-    disable : int
-        As set by `logging.disable`.
-    root : int
-        Level of the root logger.
-    loggers : dict
-        Level and `disabled` of loggers by name.
-    """
+    """Levels that decide which log records a process makes; those of loggers with their `disabled`, by name."""
 
     disable: int
     root: int

@@ -109,12 +109,8 @@ class Channel:
     def receive(self) -> tuple[tuple[Any, ...], list[int]]:
         """Receive the next message and the file descriptors that came with it.
 
-        Raises
-        ------
-        EOFError
-            If the other side has closed its end.
-        BlockingIOError
-            If no message is there and the socket does not block.
+        Raises EOFError if the other side has closed its end, BlockingIOError if no message is there and the socket does
+        not block.
         """
         # Not socket.recv_fds, which drops its flags: descriptors came without
         # close-on-exec, and programs that the function started inherited them.
@@ -139,16 +135,10 @@ class Channel:
 
 
 class ChunkSender:
-    """Sends data larger than a slot through areas of shared memory.
+    """Sends data larger than a slot through `areas` of shared memory, each for one chunk, all of one size.
 
-    Parameters
-    ----------
-    channel : Channel
-    areas : list of memoryview
-        Shared memory for one chunk each, all of one size.
-    free : deque of int
-        Numbers of the areas that are free. The other side reports each area that
-        it has read; the handler of that message appends its number.
+    `free` holds the numbers of free areas. The other side reports each area that it has read; the handler of that
+    message appends its number.
     """
 
     def __init__(self, channel: Channel, areas: list[memoryview], free: deque[int]) -> None:
@@ -169,14 +159,9 @@ class ChunkSender:
 
 
 class ChunkReceiver:
-    """Assembles data that arrives in chunks.
+    """Assembles data that arrives in chunks into `buffers`; a chunk belongs to one of them.
 
-    Parameters
-    ----------
-    buffers : list of ndarray
-        Arrays of bytes to fill, in order; a chunk belongs to one of them.
-    *message
-        Content of the message that announced the chunks.
+    `message` is the content of the message that announced the chunks.
     """
 
     def __init__(self, buffers: list[np.ndarray], *message: Any) -> None:

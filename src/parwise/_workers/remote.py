@@ -40,17 +40,7 @@ _thread = _Thread()
 def compute(
     token: str, payload: bytes | None, table: list[tuple[int, int, bool]], arguments: TaskArguments
 ) -> str | tuple[Packed, Packed | None, str]:
-    """Compute a task of the call `token`.
-
-    Parameters
-    ----------
-    token : str
-        Identifies the call.
-    payload : bytes, optional
-        The packed session, if it comes with the task.
-    table : list
-        `Payload.table`.
-    arguments : TaskArguments
+    """Compute a task of the call `token`; `payload` is its session, if that comes with the task.
 
     Returns
     -------

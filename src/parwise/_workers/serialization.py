@@ -34,13 +34,7 @@ _KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles functions of notebooks and scripts, and arrays with their memory layout.
 
-    Parameters
-    ----------
-    stream : file
-    share : bool, optional
-        True if functions share their globals with others in the same worker.
-    buffer_callback : callable, optional
-        As in `pickle.Pickler`.
+    With `share` functions share their globals with others in the same worker.
     """
 
     def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
@@ -117,17 +111,7 @@ _BYTES = np.dtype(np.uint8)
 
 
 class Payload(NamedTuple):
-    """Two pickles, and the buffers of arrays in the second.
-
-    Attributes
-    ----------
-    buffers : list of memoryview
-        The two pickles, then the arrays' memory.
-    offsets : list of int
-        Byte offset of each buffer in page-aligned memory.
-    nbytes : int
-        Size of that memory.
-    """
+    """Two pickles and the memory of the arrays in the second: buffers, their byte offsets, and their size together."""
 
     buffers: list[memoryview]
     offsets: list[int]
@@ -153,15 +137,7 @@ class Payload(NamedTuple):
                 buffer, offset = buffer[done:], offset + done
 
     def send(self, channels: Iterable[Channel], kind: str, call: int) -> None:
-        """Send it to workers: a small one in a message, a large one in one file for all of them.
-
-        Parameters
-        ----------
-        channels : iterable of Channel
-        kind : {"load", "initialize"}
-        call : int
-            Number of the call.
-        """
+        """Send it to workers: a small one in a message, a large one in one file for all of them."""
         # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
         nbytes = self.nbytes + len(table)
@@ -196,14 +172,7 @@ def _shared_file(nbytes: int) -> int:
 def dump(first: Any, second: Any, share: bool = False) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
 
-    The first is unpickled before the second, which may need it (a module path,
-    say).
-
-    Parameters
-    ----------
-    first, second : object
-    share : bool, optional
-        True if functions share their globals with others in the same worker.
+    The first is unpickled before the second, which may need it (a module path, for example).
 
     Raises
     ------
@@ -230,16 +199,7 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
 
 
 def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:
-    """Unpickle the second object of a payload; the memory of its arrays is `memory`.
-
-    Parameters
-    ----------
-    memory : buffer
-    table : list
-        `Payload.table`.
-    apply_first : callable
-        Called with the first object, before the second is unpickled.
-    """
+    """Unpickle the second object of a payload, its arrays in `memory`, after `apply_first` got the first one."""
     view = memoryview(memory)
     parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in table]
     apply_first(pickle.loads(parts[0]))

@@ -30,18 +30,7 @@ LARGE_BYTES = 2**20
 
 
 class TaskArguments(NamedTuple):
-    """A task and its arguments in memory.
-
-    Attributes
-    ----------
-    lo, hi : int
-        Its elements.
-    offsets : list of (int, int)
-        Byte offset of each argument, and its size in bytes if it is pickled, else 0.
-    layouts : list of Layout, optional
-        None if they are the session's.
-    memory : buffer
-    """
+    """A task and its arguments in memory: byte offset of each, and its size if it is pickled, else 0."""
 
     lo: int
     hi: int
@@ -55,16 +44,10 @@ class Session(NamedTuple):
 
     Attributes
     ----------
-    kernel : Kernel
     layouts : list of Layout
         Layouts of the arguments; empty if they differ from task to task.
-    threads : int or dict
-        Threads of numerical libraries.
-    numeric_state : NumericState
-    log_levels : LogLevels, optional
     first : TaskArguments, optional
-        The call's first task, which each process of another executor computes
-        for the handshake.
+        The first task, which each process of another executor computes for the handshake.
     """
 
     kernel: Kernel
@@ -87,16 +70,8 @@ class Session(NamedTuple):
     ) -> Payload:
         """Pickle a session, with the state of this process.
 
-        Parameters
-        ----------
-        kernel, layouts, threads, first
-            As the attributes of the same names.
-        share : bool, optional
-            True if functions share the globals that an initializer has set.
-        own_process : bool, optional
-            True for parwise's own workers, which take over all of the caller's
-            state; False for a process with other work, which takes over the
-            module path, and for each task the numeric state.
+        With `share` functions share the globals that an initializer has set. Parwise's `own_process` takes over all of
+        the caller's state; a process with other work takes over the module path, and for each task the numeric state.
         """
         state = read_process_state()
         levels = read_log_levels() if own_process else None
@@ -105,17 +80,7 @@ class Session(NamedTuple):
 
     @classmethod
     def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], own_process: bool = True) -> Session:
-        """Unpickle a session in the computing process, and take over the caller's state.
-
-        Parameters
-        ----------
-        memory : memoryview
-            Arrays of the session stay in it.
-        table : list
-            `Payload.table`.
-        own_process : bool, optional
-            As in `pack`.
-        """
+        """Unpickle a session in the computing process, its arrays in `memory`, and take over the caller's state."""
         session: Session = load(memory, table, ProcessState.apply if own_process else _extend_path)
         if own_process:
             session.numeric_state.apply()
@@ -126,15 +91,7 @@ class Session(NamedTuple):
     def arguments(
         self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
     ) -> list[np.ndarray]:
-        """Rebuild the arguments of a task; arrays are views of `memory`.
-
-        Parameters
-        ----------
-        memory, offsets, layouts
-            As in `TaskArguments`.
-        count : int
-            Elements of the task.
-        """
+        """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
         # The session's own layouts have room for the longest task.
         used = None if layouts else count
         arguments = []
@@ -154,17 +111,7 @@ class Session(NamedTuple):
         cursor: Cursor | None = None,
         allocate: Allocate = new_memory,
     ) -> Outcome:
-        """Compute a task.
-
-        Parameters
-        ----------
-        memory, lo, hi, offsets, layouts
-            As in `TaskArguments`.
-        watch : ThreadWatch
-            That of this thread.
-        cursor, allocate
-            As in `Kernel.run`.
-        """
+        """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
         except Exception as error:
@@ -202,15 +149,7 @@ def pack_initializer(initializer: Callable[..., Any], initargs: tuple[Any, ...])
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:
-    """Call a submitted function in a worker.
-
-    Returns
-    -------
-    done : bool
-        True if it returned, False if it raised.
-    value : object
-        Its result, or the packed error.
-    """
+    """Call a submitted function in a worker; return True and its result, or False and the packed error."""
     try:
         func, args, kwargs = pickle.loads(packed)
         restore()

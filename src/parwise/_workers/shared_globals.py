@@ -18,13 +18,7 @@ _owned: dict[str, dict[str, Any]] = {}
 
 
 class SharedGlobals:
-    """Replaces the globals of a function in its pickle.
-
-    Parameters
-    ----------
-    names : dict
-        Their first content.
-    """
+    """Replaces the globals of a function in its pickle; `names` is their first content."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         self._names = names

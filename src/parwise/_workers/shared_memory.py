@@ -20,23 +20,11 @@ HAS_MEMFD = hasattr(os, "memfd_create")
 
 
 def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
-    """Create shared memory of `nbytes` zero bytes.
+    """Create shared memory of `nbytes` zero bytes, and return its file descriptor.
 
-    A memfd is not in /dev/shm and so not limited by its size (64 MB in a
-    container). It is sealed, so no process can shrink it while another uses it,
-    which would end in SIGBUS.
-
-    Parameters
-    ----------
-    nbytes : int
-    memfd : bool, optional
-        False uses `multiprocessing.shared_memory` instead, for systems without
-        memfd; its name is removed at once and only the descriptor kept.
-
-    Returns
-    -------
-    int
-        File descriptor.
+    A memfd is not in /dev/shm and so not limited by its size (64 MB in a container). It is sealed, so no process can
+    shrink it while another uses it, which would end in SIGBUS. Systems without memfd use
+    `multiprocessing.shared_memory`; its name is removed at once and only the descriptor kept.
     """
     if not memfd:
         from multiprocessing import shared_memory
@@ -63,13 +51,9 @@ def map_shared(fd: int, nbytes: int, offset: int = 0) -> mmap.mmap:
 
 
 def make_private(pages: memoryview) -> None:
-    """Turn mapped shared memory into private memory at the same address.
+    """Turn whole pages of shared memory into private memory at the same address.
 
-    Parameters
-    ----------
-    pages : memoryview
-        Whole pages of a writable mapping. Pointers to them stay valid, and the
-        content is kept.
+    Pointers to them stay valid, and the content is kept.
     """
     content = bytes(pages)
     address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
@@ -109,19 +93,12 @@ _ALIGN = 64
 class Slots:
     """The shared memory of one worker, as mapped by the worker or its caller.
 
-    Parameters
-    ----------
-    fd : int
-        Descriptor of the segment.
-    slot_bytes : int
-
     Attributes
     ----------
     cursor : Cursor
         The element that the worker is computing.
     inputs, outputs : list of memoryview
-        Slots: the arguments of a task are in ``inputs[k]``, its results in
-        ``outputs[k]``.
+        Slots: the arguments of a task are in ``inputs[k]``, its results in ``outputs[k]``.
     stream : list of memoryview
         Two halves, each for one chunk of results too large for a slot.
     """
@@ -170,8 +147,7 @@ def fitting_slot_bytes() -> int:
     Raises
     ------
     ParwiseError
-        If a segment of a few pages is too large for this process: shared
-        memory counts among files, whose size may be limited.
+        If the size of files, which shared memory counts among, is limited to less than a few pages.
     """
     limit = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
     slot_bytes = (limit - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))

@@ -46,14 +46,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
 
 
 def _read_payload(end: int, nbytes: int, inline: bytes | None, fd: int) -> tuple[memoryview, Any]:
-    """Read a payload that came in a message, or in a file beside it.
-
-    Returns
-    -------
-    memory : memoryview
-    table : list
-        `Payload.table`, which starts at byte `end`.
-    """
+    """Read a payload and its table, which starts at byte `end`, from a message or the file beside it."""
     if inline is not None:
         memory = private_copy(inline)
     else:
@@ -96,13 +89,7 @@ def _keep_memory() -> None:
 
 
 class Worker:
-    """The main loop of a worker, and its state between two messages.
-
-    Parameters
-    ----------
-    channel : Channel
-    slots : Slots
-    """
+    """The main loop of a worker, and its state between two messages."""
 
     def __init__(self, channel: Channel, slots: Slots) -> None:
         self._channel = channel
@@ -234,14 +221,7 @@ class Worker:
         offsets: list[tuple[int, int]],
         layouts: list[Layout] | None,
     ) -> tuple[Outcome, bool]:
-        """Compute a task.
-
-        Returns
-        -------
-        outcome : Outcome
-        kept : bool
-            True if the function kept a view of an argument.
-        """
+        """Compute a task; return its outcome, and True if the function kept a view of an argument."""
         # The base of every view that the function gets.
         root = np.frombuffer(memory, np.uint8)
         cursor = self._slots.cursor

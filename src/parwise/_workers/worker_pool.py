@@ -48,7 +48,6 @@ class WorkerPool:
     ----------
     calls : iterator of int
         Numbers for calls.
-    workers : list of WorkerHandle
     dirty : bool
         True while a call uses the workers. The next call that finds it True
         knows that the last one was interrupted, and starts new workers.
@@ -216,19 +215,9 @@ class WorkerPool:
                 os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
-        """Wait for events of the workers.
+        """Wait at most `timeout` seconds for "message" or "death" events of workers.
 
         Messages of the fork server are handled here.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds.
-
-        Returns
-        -------
-        list of (str, WorkerHandle)
-            "message" or "death", and the worker.
         """
         events: list[tuple[str, WorkerHandle]] = []
         by_fd = {worker.channel.fileno(): ("message", worker) for worker in self.workers}
