@@ -38,13 +38,7 @@ class Block(NamedTuple):
 
 
 class Naming:
-    """How errors name the elements of a call: by their index along the mapped axes.
-
-    Attributes
-    ----------
-    remedy : str
-        Advice on an element that ends its worker.
-    """
+    """How errors name the elements of a call; `remedy` is advice on an element that ends its worker."""
 
     remedy = "With workers=1 the same element can be run in this process"
 
@@ -82,31 +76,18 @@ class Call:
 
     Attributes
     ----------
-    inputs : tuple of InputArray
-        The mapped arrays.
-    args, kwargs : tuple and dict
-        Passed to every call of `func`.
-    vectorized : bool
-        True for a block function.
     axis : tuple of int
-        The mapped axes as given, after checking: all non-negative, or all
-        negative.
+        The mapped axes as given, after checking: all non-negative, or all negative.
     grid : tuple of int
         Lengths of the mapped axes.
     bounds : list of (int, int), optional
         The blocks of a block function; None for an element function.
-    halo : Halo, optional
-        How far blocks see into their neighbours.
     streams : RandomStreams, optional
         The generators of random numbers that the function gets.
-    out : tuple, optional
-        Arrays to fill.
     feed : ItemFeed, optional
         The source of items, if elements are items.
     form : {"arrays", "raw", "list"}
         The form in which results are returned.
-    naming : Naming
-        How errors name an element.
     transfer_seconds : callable
         Returns the estimated seconds to send one element to a worker and its
         result back; 0 where only arrays are copied.

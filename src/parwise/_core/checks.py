@@ -13,20 +13,10 @@ def is_int(value: Any) -> bool:
 
 
 def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: str = "", unit: str = "") -> int:
-    """Return `value` as an int.
+    """Return `value` as an int of at least `least`.
 
-    Parameters
-    ----------
-    name : str
-        The argument's name, for the error.
-    least : int
-        The smallest value allowed.
-    allowed : str
-        Everything that may be given, for the error.
-    hint : str
-        Added to the error for a number that is too small.
-    unit : str
-        Unit of the smallest value, such as " long".
+    The error has the argument's `name`, everything that is `allowed`, the `unit` of `least` (such as " long") and, for
+    a number that is too small, a `hint`.
     """
     if not is_int(value):
         raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")

@@ -163,13 +163,7 @@ class Halo(NamedTuple):
         return np.minimum(indices, period - indices) if n > 1 else indices
 
     def trim(self, result: np.ndarray, lo: int, hi: int) -> np.ndarray:
-        """The part of a block function's result that belongs to ``lo:hi``.
-
-        Raises
-        ------
-        ValueError
-            If the result is not as long as the function's argument.
-        """
+        """Cut the halo off a block function's result; raise a ValueError if its length is not the argument's."""
         start, stop = self.extent(lo, hi)
         axis = self.axis
         if not -result.ndim <= axis < result.ndim or result.shape[axis] != stop - start:

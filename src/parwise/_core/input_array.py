@@ -188,10 +188,7 @@ class InputArray:
     def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
         """The elements ``lo:hi``, or that block, for a call in this process, which may write to them.
 
-        Parameters
-        ----------
-        layout : Layout, optional
-            A layout from `layout` for at least so many elements, if one is at hand.
+        `layout` is one from `layout` for at least so many elements, if it is at hand.
         """
         run = self.scalar_run(lo, hi)
         if run is not None:

@@ -50,16 +50,13 @@ class Outcome:
         Seconds spent in the function.
     threaded : bool
         True if threads of BLAS or OpenMP took part.
-    index : int
-        The first element for which the function raised.
-    error : BaseException or None
-        The exception raised for that element.
+    index, error
+        The first element for which the function raised, and the exception.
     gaps : ndarray or None
         Indices of elements without a result whose errors are ignored (of a
         block, its first index); `results` has those of the other elements.
     begun : float
-        When the function was first called, by `time.perf_counter` of that
-        machine.
+        When the function was first called, by `time.perf_counter` of that machine.
     """
 
     results: Results | None
@@ -83,20 +80,14 @@ class Kernel:
 
     Attributes
     ----------
-    vectorized : bool
-        True if `func` takes a whole block.
     ignore : bool
         True if an exception leaves a gap and the other elements are computed.
     timed : bool
         True if the cursor also notes when an element began.
-    halo : Halo, optional
-        How far blocks see into their neighbours; the halo is cut off results.
     streams : RandomStreams, optional
         The generators that calls get as ``rng``.
     stride : int
         Number of elements from one block to the next.
-    form : {"arrays", "raw", "list"}
-        The form in which the call returns its results.
     """
 
     func: Callable[..., Any]
@@ -177,10 +168,7 @@ class Kernel:
     def collect(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
         """Append results to `raw` until it has `count`, or until the time `stop`, but at least one.
 
-        Returns
-        -------
-        BaseException or None
-            The exception that the function raised.
+        Returns the exception that the function raised, or None.
         """
         nested = _nested.set(True)
         # Looked up once: saves 30 ns for each element.
@@ -311,15 +299,7 @@ _GAP = object()
 
 
 def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[int, list[Any]]:
-    """Store numbers of one type in memory one by one.
-
-    Returns
-    -------
-    found : int
-        How many were stored.
-    odd : list
-        The next result, if it is of a different type or too large.
-    """
+    """Store numbers of one type in memory one by one; return their number, and the first result that does not fit."""
     kind, words = type(first), fill_pattern.data
     for at, result in chain(((0, first),), enumerate(calls, 1)):
         if type(result) is not kind:
@@ -332,13 +312,7 @@ def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[i
 
 
 def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate) -> np.ndarray | list[Any]:
-    """Store arrays of one dtype and shape in memory one by one.
-
-    Returns
-    -------
-    ndarray or list
-        The stack; or, at the first result of a different kind, a list of all so far.
-    """
+    """Store arrays of one dtype and shape in memory one by one; return a list at the first one that differs."""
     dtype, shape = first.dtype, first.shape
     stack = allocate(count, dtype, shape)
     stack[0] = first

@@ -81,17 +81,7 @@ class Layout(NamedTuple):
 
 
 def element_layout(like: Layout, step: int, capacity: int) -> Layout:
-    """Layout of a copy of up to `capacity` elements.
-
-    Parameters
-    ----------
-    like : Layout
-        Layout of one element in the caller's array.
-    step : int
-        Stride of the mapped axis there.
-    capacity : int
-        Number of elements that the copy has memory for.
-    """
+    """Layout of a copy of up to `capacity` elements laid out as `like`, `step` bytes apart in the caller's array."""
     pitch, strides = _pack(like, step, capacity)
     return like._replace(shape=(capacity, *like.shape), strides=(pitch, *strides))
 

@@ -89,13 +89,7 @@ class Output(ABC):
 
     @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
-        """Take the results of `task`; their memory is free again afterwards.
-
-        Parameters
-        ----------
-        indices : ndarray, optional
-            The elements that have these results, if not all of the task's.
-        """
+        """Take the results of `task`, or of some `indices` of it; their memory is free again afterwards."""
 
     def skip(self, gaps: np.ndarray) -> None:  # noqa: B027 - most outputs learn of gaps at the end
         """Note elements that will have no result."""

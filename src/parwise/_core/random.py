@@ -21,15 +21,8 @@ _WORD = 2**32 - 1
 class RandomStreams:
     """The generators of one call: element i gets the generator of ``seed.spawn(n)[i]``.
 
-    Parameters
-    ----------
-    kind : type
-        Type of the bit generators.
-
-    Notes
-    -----
-    `numpy.random.default_rng` takes 10 us for each generator, nearly all of it to
-    hash the seed. Hashing the seeds of a run of elements together takes 2 us each.
+    `numpy.random.default_rng` takes 10 us for each generator, nearly all of it to hash the seed. Hashing the seeds of a
+    run of elements together takes 2 us each.
     """
 
     def __init__(self, seed: np.random.SeedSequence, kind: Callable[..., np.random.BitGenerator]) -> None:

@@ -45,15 +45,7 @@ Column: TypeAlias = Stack | list[Any]
 
 @dataclass(slots=True, eq=False)
 class Results:
-    """The function's results for the elements of one task.
-
-    Attributes
-    ----------
-    columns : list of Column
-        One, or one per item of a tuple result.
-    wrap : type, optional
-        The type of the tuples, if the function returns tuples.
-    """
+    """Results for the elements of one task: one column, or one for each item of tuples of type `wrap`."""
 
     columns: list[Column]
     wrap: type[tuple[Any, ...]] | None = None

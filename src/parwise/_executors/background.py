@@ -159,12 +159,8 @@ class BackgroundDispatcher:
     def expect(self, seconds: float | None, start: Callable[[], int] | None = None) -> float:
         """Have the helper thread take over if the caller's next task takes longer than `seconds`.
 
-        `start` returns the first element of the workers, as long as the job is not open.
-
-        Returns
-        -------
-        float
-            The time of `time.perf_counter` at which it takes over, at the earliest.
+        `start` returns the first element of the workers, as long as the job is not open. Returns the earliest time, by
+        `time.perf_counter`, at which the thread takes over.
         """
         # The helper thread only reads these, and holds no lock while it waits.
         self._start = start or self._start

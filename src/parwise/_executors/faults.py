@@ -94,10 +94,8 @@ class FaultPolicy:
 
         Parameters
         ----------
-        worker : WorkerHandle
-            The worker that has ended.
         code : int or None
-            Its exit code, or minus the number of a signal; None if unknown.
+            Exit code of the worker, or minus the number of a signal; None if unknown.
         overdue : int or None
             The element that exceeded the deadline, if the worker was killed for that.
 

@@ -159,10 +159,8 @@ WORTH = 2
 def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     """Compute the first milliseconds of a call in this thread, and open the job behind them.
 
-    Returns
-    -------
-    bool or None
-        None if the call has its result. True if `background` has joined, False if another call has the workers.
+    Returns None if the call has its result; else True if `background` has joined, False if another call has the
+    workers.
     """
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)

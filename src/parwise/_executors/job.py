@@ -142,15 +142,8 @@ class Job:
     def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
         """Copy the arguments of `task` to memory that is shared with another process.
 
-        Parameters
-        ----------
-        get_memory : callable
-            Returns page-aligned memory of at least so many bytes.
-
-        Returns
-        -------
-        layouts : list of Layout or None
-            None if they are those of every task.
+        `get_memory` returns page-aligned memory of at least so many bytes. Returns the offsets, and the layouts if they
+        are not those of every task.
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs

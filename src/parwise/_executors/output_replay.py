@@ -65,15 +65,7 @@ class OutputReplay:
                 self._frontier = self._done.pop(self._frontier)
 
     def repeat(self, limit: float, everything: bool = False) -> None:
-        """Replay the output that is due, up to element `limit`.
-
-        Parameters
-        ----------
-        limit : float
-            The lowest index that raised: the plain loop ends there.
-        everything : bool
-            True at the end of a call.
-        """
+        """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends."""
         if not self._held:
             return
         with self._lock:

@@ -27,13 +27,7 @@ COPYING_SHARE = 0.3
 
 
 def run(job: Job, pool: WorkerPool | None = None) -> None:
-    """Compute all tasks of a job: those of a small call here, others in workers.
-
-    Parameters
-    ----------
-    pool : WorkerPool, optional
-        The workers, if not those that calls share.
-    """
+    """Compute all tasks of a job, those of a small call here, others in workers of `pool` or those that calls share."""
     if job.call.settings.isolate:
         with _open_isolated(job, pool or default_pool()) as runner:
             drive(runner)
@@ -159,14 +153,14 @@ class ProcessRunner:
 
 
 class SlowWorkers:
-    """Whether workers are slower than the caller was by itself.
+    """Finds out that workers are slower than the caller was alone.
 
     Parameters
     ----------
     pace : float
         Seconds that an element took here, with all copying.
     transfer_seconds : float
-        Seconds that handing one over is known to take.
+        Estimated seconds to send an element to a worker and its result back.
     """
 
     def __init__(self, dispatcher: Dispatcher, pace: float, transfer_seconds: float) -> None:

@@ -28,17 +28,7 @@ from .job import Job
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """One submitted call.
-
-    Attributes
-    ----------
-    future : Future
-        Receives the result.
-    packed : bytes
-        The function and its arguments, pickled.
-    name : str
-        Name of the function.
-    """
+    """One submitted call: its future, the pickled function and arguments, and the name of the function."""
 
     future: Future[Any]
     packed: bytes
