@@ -97,6 +97,15 @@ def test_packages_are_small():
         assert len(body) == 1, f"{folder.name}/__init__.py holds more than a docstring, which the fork server imports"
 
 
+def test_page_on_the_architecture_names_every_file():
+    page = (Path(__file__).parent.parent / "docs" / "development" / "architecture.md").read_text()
+    for folder in {path.parent for path in FILES}:
+        start = page.index(f"### `{folder.name}`")
+        table = page[start : page.find("\n##", start + 1)]
+        for path in folder.glob("*.py"):
+            assert f"`{path.name}`" in table or path.name == "__init__.py", path
+
+
 def test_all_is_sorted_and_documented():
     assert parwise.__all__ == sorted(parwise.__all__)
     assert set(parwise.__all__) <= set(dir(parwise))

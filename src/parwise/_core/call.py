@@ -38,7 +38,7 @@ class Block(NamedTuple):
 
 
 class Naming:
-    """How errors name the elements of a call; `remedy` is advice on an element that ends its worker."""
+    """Names of elements in errors; `remedy` is advice on an element that ends its worker."""
 
     remedy = "With workers=1 the same element can be run in this process"
 
@@ -58,7 +58,7 @@ class Naming:
 
 
 class ItemNaming(Naming):
-    """How errors name items of lists and iterators."""
+    """Names of items of lists and iterators in errors."""
 
     remedy = "With workers=1 the same item can be run in this process"
 

@@ -106,7 +106,7 @@ BOUNDARIES = ("reflect", "symmetric", "nearest", "wrap", "constant")
 
 
 class Halo(NamedTuple):
-    """How far blocks see into their neighbours, and the values beyond the array.
+    """Depth to which blocks see into their neighbours, and the values beyond the array.
 
     Attributes
     ----------

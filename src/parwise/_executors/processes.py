@@ -170,7 +170,7 @@ class SlowWorkers:
         self._begun: tuple[float, int, float] | None = None
 
     def too_slow(self) -> bool:
-        """Whether it is clear by now."""
+        """True once the measurement is long enough to show it."""
         now, computed, feeding = time.perf_counter(), self._dispatcher.computed, self._dispatcher.feeding
         if self._begun is None:
             # From the first results on: until then workers were getting ready.

@@ -124,7 +124,7 @@ class WorkQueue(Naming):
         return len(self._taken), len(self._waiting)
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
-        """How errors name a call."""
+        """Names of submitted calls in errors."""
         item = self._taken.get(index)
         return f"in a call of {item.name}" if item is not None else "in a call"
 
