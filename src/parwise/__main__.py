@@ -34,30 +34,14 @@ READY_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Measured:
-    """Speed of worker processes on this machine.
+    """Speed of worker processes on this machine."""
 
-    Attributes
-    ----------
-    first, all_ready : float
-        Seconds until the first worker had started, and until all had.
-    wake : float
-        Seconds for a message to a sleeping worker and its reply.
-    into, out : float
-        Bytes per second from an array to a worker's memory, and from there to
-        a new array.
-    speedup : float
-        Time of the plain loop divided by the time with all workers, for a
-        function in pure Python.
-    slot_bytes : int
-        Bytes of one slot.
-    """
-
-    first: float
-    all_ready: float
-    wake: float
-    into: float
-    out: float
-    speedup: float
+    first: float  # seconds until the first worker had started
+    all_ready: float  # seconds until all had
+    wake: float  # seconds for a message to a sleeping worker and its reply
+    into: float  # bytes per second from an array to a worker's memory
+    out: float  # bytes per second from a worker's memory to a new array
+    speedup: float  # time of the plain loop divided by that with all workers, for a function in pure Python
     slot_bytes: int
 
 
@@ -93,13 +77,7 @@ def describe() -> Iterator[str]:
 
 
 def measure(workers: int) -> Measured:
-    """Start worker processes, measure their speed, and stop them.
-
-    Raises
-    ------
-    ParwiseError, OSError
-        If they cannot be started.
-    """
+    """Start worker processes, measure their speed, and stop them."""
     pool = default_pool()
     try:
         first, all_ready = _measure_start(pool, workers)

@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 class NullObserver:
     """Receives what happens in one call, and does nothing; a context manager.
 
-    Its methods cost 30 ns each, so callers need not test whether anybody observes.
-
-    Attributes
-    ----------
-    active : bool
-        True if somebody observes the call. For callers that have to compose a
-        text, or to read a clock, before they can report.
+    Its methods cost 30 ns each, so only code that has to compose a text, or to
+    read a clock, tests `active` first: it is True if somebody observes the call.
     """
 
     active = False
@@ -36,15 +31,7 @@ class NullObserver:
         """Receive the end of the call, and the exception that ended it."""
 
     def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
-        """Receive the outcome of a task.
-
-        Parameters
-        ----------
-        task : Task
-        outcome : Outcome
-        worker : object, optional
-            The worker that computed the task; None for the calling thread.
-        """
+        """Receive the outcome of a task, which `worker` computed, or the calling thread if it is None."""
 
     def skipped(self, task: Task) -> None:
         """Receive a task whose elements stay without a result."""

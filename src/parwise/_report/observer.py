@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.call import Call
-from .._core.indexing import Task
-from .._core.kernel import Outcome, is_nested
+from .._core.kernel import is_nested
 from .null_observer import UNOBSERVED, NullObserver
 
 if TYPE_CHECKING:
     from .record import CallRecord
 
-__all__ = ["UNOBSERVED", "NullObserver", "Observer", "OpenReport", "is_observed", "reports"]
-
 
 class OpenReport(NamedTuple):
-    """A report whose ``with`` block is running.
-
-    Attributes
-    ----------
-    calls : list of CallRecord
-        Receives a record of each call.
-    nested : bool
-        True if the block is within a mapped function.
-    """
+    """A report whose ``with`` block is running."""
 
     calls: list[CallRecord]
-    nested: bool
+    nested: bool  # True if the block is within a mapped function
 
 
 #: Reports that are open in this context.
@@ -40,13 +30,18 @@ def is_observed(call: Call) -> bool:
     return call.settings.progress is not None or bool(reports.get())
 
 
-class Observer(NullObserver):
-    """Passes the events of one call on; a context manager.
+def _passed_on(event: Callable[..., None]) -> Any:
+    """Method of `Observer` that calls the method of this name of both listeners."""
 
-    Parameters
-    ----------
-    call : Call
-    """
+    def pass_on(self: Observer, *arguments: Any) -> None:
+        for one in self.listeners:
+            getattr(one, event.__name__)(*arguments)
+
+    return pass_on
+
+
+class Observer(NullObserver):
+    """Passes the events of one call on to its record and its progress display; a context manager."""
 
     active = True
 
@@ -57,56 +52,29 @@ class Observer(NullObserver):
 
         nested = is_nested()
         wanted = None if nested else call.settings.progress
-        self._progress = UNOBSERVED if wanted is None else Progress(wanted, known_count(call), name_of(call.func))
-        # A call within a mapped function is part of the call around it, unless
-        # the report was opened in that function.
+        progress = UNOBSERVED if wanted is None else Progress(wanted, known_count(call), name_of(call.func))
+        # A call within a mapped function is part of the call around it, unless the report was opened in that function.
         open_reports = [one for one in reports.get() if one.nested == nested]
-        self._record = UNOBSERVED
+        self.listeners: tuple[NullObserver, NullObserver] = UNOBSERVED, progress
         if open_reports:
-            self._record = record = CallRecord(call)
+            self.listeners = (record := CallRecord(call)), progress
             for one in open_reports:
                 one.calls.append(record)
 
     def close(self, error: BaseException | None) -> None:
         """Close the progress display and the record, also if the first of them is interrupted."""
+        record, progress = self.listeners
         try:
-            self._progress.close(error)
+            progress.close(error)
         finally:
-            self._record.close(error)
+            record.close(error)
 
-    def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
-        """Pass the outcome of a task on to both."""
-        self._record.took(task, outcome, worker)
-        self._progress.took(task, outcome, worker)
-
-    def skipped(self, task: Task) -> None:
-        """Pass on to the progress display."""
-        self._progress.skipped(task)
-
-    def show(self) -> None:
-        """Pass on to the progress display."""
-        self._progress.show()
-
-    def finish(self) -> None:
-        """Pass on to the progress display."""
-        self._progress.finish()
-
-    def workers_called(self) -> None:
-        """Pass on to the record."""
-        self._record.workers_called()
-
-    def served(self) -> None:
-        """Pass on to the record."""
-        self._record.served()
-
-    def waited(self, since: float) -> None:
-        """Pass on to the record."""
-        self._record.waited(since)
-
-    def staged(self, nbytes: int) -> None:
-        """Pass on to the record."""
-        self._record.staged(nbytes)
-
-    def explain(self, why: str) -> None:
-        """Pass on to the record."""
-        self._record.explain(why)
+    took = _passed_on(NullObserver.took)
+    skipped = _passed_on(NullObserver.skipped)
+    show = _passed_on(NullObserver.show)
+    finish = _passed_on(NullObserver.finish)
+    workers_called = _passed_on(NullObserver.workers_called)
+    served = _passed_on(NullObserver.served)
+    waited = _passed_on(NullObserver.waited)
+    staged = _passed_on(NullObserver.staged)
+    explain = _passed_on(NullObserver.explain)

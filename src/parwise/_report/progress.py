@@ -19,20 +19,11 @@ INTERVAL_SECONDS = 0.1
 
 
 class Progress(NullObserver):
-    """Counts the elements that are done, and shows their number at intervals.
+    """Counts the elements that are done, and shows their number (of `total`, if known) at intervals.
 
     Any thread may count. A function of the user is called only in the thread
-    that made this object. A bar is moved by any thread that has completed a
-    task, since the first one may be at an element that takes minutes.
-
-    Parameters
-    ----------
-    display : True or callable
-        True for tqdm's bar; or a function of the elements done and of `total`.
-    total : int or None
-        Elements of the call; None if their number is not known.
-    name : str
-        Label of the bar, which has none for "<lambda>".
+    that made this object. A bar (`display` is True) is moved by any thread that
+    has completed a task, since the first one may be at an element that takes minutes.
     """
 
     def __init__(self, display: Literal[True] | ProgressFunction, total: int | None, name: str) -> None:

@@ -24,19 +24,8 @@ GAP_SHARE = 1e-3
 class Timeline:
     """Tasks of one process or thread in a call, along its time.
 
-    Parameters
-    ----------
-    name : str
-        "caller", or the name of a worker.
-
-    Attributes
-    ----------
-    tasks, elements : int
-        Numbers of tasks and elements that it has computed.
-    busy : float
-        Seconds that it spent in the function.
-    spans : list of [float, float]
-        Begin and end of its work in the function, in seconds of `time.perf_counter`.
+    `busy` is its time in the function, in seconds, and `spans` has begin and end
+    of each part of that time, in seconds of `time.perf_counter`.
 
     Examples
     --------
@@ -66,38 +55,18 @@ class Timeline:
 
 
 class CallRecord(NullObserver):
-    """Times, bytes and errors of one call, as a report shows them.
-
-    As an observer it is told of each event when that happens.
-
-    Parameters
-    ----------
-    call : Call
+    """Times, bytes and errors of one call; those in `to_dict` are explained by `Report.to_dict`.
 
     Attributes
     ----------
-    function, executor : str
-        Names of the function and of the executor that the user asked for.
     elements : int
         Elements of the call; the computed ones, if an iterator was not read to its end.
     begun : float
         Begin of the call, in seconds of `time.perf_counter`.
     seconds : float
         Duration of the call; 0 until it has ended.
-    caller : Timeline
-        Work of the thread that made the call.
-    worker_timelines : list of Timeline
-        Work of the worker processes, or of further threads.
-    startup : float or None
-        Seconds from the start of workers until the first one had a task; None if none had one.
-    waiting : float
-        Seconds that the caller waited for workers and did nothing else.
-    bytes_staged : int
-        Bytes of arguments that were copied for workers.
     why : str or None
         Reason why the caller computed everything, or took work back from workers.
-    error : str or None
-        Type of the exception that ended the call.
     """
 
     def __init__(self, call: Call) -> None:

@@ -60,16 +60,7 @@ def is_local(library: Any) -> bool:
 def local_threads(look: bool = True) -> dict[str, int] | None:
     """Numbers of threads that belong to the calling thread alone, those of OpenMP and numba, by file name.
 
-    Parameters
-    ----------
-    look : bool
-        True to search for libraries, if modules were imported since the last
-        search.
-
-    Returns
-    -------
-    dict or None
-        None if a search is needed and `look` is False.
+    None if modules were imported since the last search for libraries, and `look` is False.
     """
     if not look and _found[0] != len(sys.modules):
         return None
@@ -124,11 +115,7 @@ class ThreadWatch:
     different clocks only make the object suspicious: during the next task it
     reads state and context switches of each thread, for 15 us per thread.
 
-    Parameters
-    ----------
-    ignored : set of int, optional
-        Native ids of threads to ignore. Threads that `threading` knows are
-        always ignored.
+    It ignores threads that `threading` knows, and native ids in `ignored`.
 
     Attributes
     ----------
@@ -159,11 +146,8 @@ class ThreadWatch:
         if self._watching_closely:
             after = self._activity()
             # A thread of this process may have been registered with `threading` only after the first reading.
-            self._activity_before = {
-                thread: self._activity_before[thread] for thread in self._activity_before.keys() & after.keys()
-            }
-            self.busy = after != self._activity_before or self.running(after)
-            self.suspicious = self.busy
+            before = {thread: state for thread, state in self._activity_before.items() if thread in after}
+            self.busy = self.suspicious = after != before or self.running(after)
         else:
             self.busy = None
             self.suspicious = others > QUIET_SECONDS
@@ -262,11 +246,5 @@ def _set_threads(found: Iterable[Any], counts: ThreadCounts) -> None:
 
 
 def workers_beside(threads: dict[str, int], workers: int) -> int:
-    """Number of workers, at most `workers`, that the CPUs suffice for if each uses all its threads.
-
-    Examples
-    --------
-    >>> workers_beside({"libopenblas.so": 100_000}, 8)
-    1
-    """
+    """Number of workers, at most `workers`, that the CPUs suffice for if each uses all its threads."""
     return max(1, min(workers, cpu_count() // max(threads.values(), default=1)))

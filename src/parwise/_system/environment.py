@@ -22,21 +22,11 @@ from .floating_point import read_floats, set_floats
 
 
 class ProcessState(NamedTuple):
-    """State that a process needs before it can import the function's modules.
+    """State that a process needs before it can import the function's modules."""
 
-    Attributes
-    ----------
-    variables : dict
-        Environment variables.
-    folder : str or None
-        Working directory; None if it was removed.
-    path, argv : list of str
-        `sys.path` and `sys.argv`.
-    """
-
-    variables: dict[str, str]
-    folder: str | None
-    path: list[str]
+    variables: dict[str, str]  # of the environment
+    folder: str | None  # working directory; None if it was removed
+    path: list[str]  # `sys.path`
     argv: list[str]
 
     def apply(self) -> None:
@@ -52,31 +42,17 @@ class ProcessState(NamedTuple):
 
 
 class NumericState(NamedTuple):
-    """State that arithmetic, printing and warnings depend on.
-
-    Attributes
-    ----------
-    errstate, errcall, bufsize, print_options
-        As NumPy's functions return them.
-    decimal_context : decimal.Context
-    filters : list
-        Warning filters.
-    floats : tuple of int or None
-        Control bits of the processor, see `read_floats`.
-    locale : str
-    limits : (int, int)
-        Recursion limit, and digits up to which integers become text.
-    """
+    """State that arithmetic, printing and warnings depend on."""
 
     errstate: dict[str, Any]
     errcall: Any
     bufsize: int
     print_options: dict[str, Any]
     decimal_context: decimal.Context
-    filters: list[Any]
-    floats: tuple[int, ...] | None
+    filters: list[Any]  # of warnings
+    floats: tuple[int, ...] | None  # control bits of the processor, see `read_floats`
     locale: str
-    limits: tuple[int, int]
+    limits: tuple[int, int]  # recursion limit, and digits up to which integers become text
 
     def apply(self) -> None:
         """Set the state of this process and thread, which must do nothing else meanwhile."""

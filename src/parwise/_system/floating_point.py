@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-# The C library's fenv_t: its size in bytes, and (offset, bytes, mask) of its
-# control bits. The other bits are status flags, which must not be copied.
+# The C library's fenv_t: its size in bytes, and (offset, bytes, mask) of its control bits. The rest are status flags,
+# which must not be copied.
 _LAYOUTS = {
     # x87 control word; MXCSR, whose lower six bits are flags.
     "x86_64": (32, ((0, 2, 0xFFFF), (28, 4, 0xFFC0))),
@@ -35,13 +35,7 @@ def _library() -> Any:
 
 
 def read_floats() -> tuple[int, ...] | None:
-    """Control bits of the calling thread; None if they cannot be read on this system.
-
-    Examples
-    --------
-    >>> read_floats() == read_floats()
-    True
-    """
+    """Control bits of the calling thread; None if they cannot be read on this system."""
     if _library() is None:
         return None
     environment, fields = _read()

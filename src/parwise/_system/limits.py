@@ -19,18 +19,10 @@ MEMBERSHIP = "/proc/self/cgroup"
 
 
 def group_folders(controller: str, root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[tuple[int, str]]:
-    """Version and folder of each cgroup whose limits apply to this process, innermost first.
+    """Version (1 or 2) and folder of each cgroup whose limits apply to this process, innermost first.
 
-    Parameters
-    ----------
-    controller : {"cpu", "memory"}
-    root, membership : path
-        Mount point of cgroups, and the file that lists the groups of this process.
-
-    Yields
-    ------
-    version : {1, 2}
-    folder : str
+    `controller` is "cpu" or "memory", `root` the mount point of cgroups, and
+    the file `membership` lists the groups of this process.
     """
     try:
         with open(membership) as file:
@@ -45,21 +37,15 @@ def group_folders(controller: str, root: StrPath = ROOT, membership: StrPath = M
             version, mount = 1, os.path.join(root, controllers)
         else:
             continue
-        # In a container the path may be one of the host, which does not exist
-        # below the mount: then the mount point itself is this process's group.
+        # In a container the path may be one of the host, which does not exist below the mount: then the mount point
+        # itself is this process's group.
         parts = name.strip("/").split("/") if name.strip("/") else []
         for depth in range(len(parts), -1, -1):
             yield version, os.path.join(mount, *parts[:depth])
 
 
 def read_setting(folder: str, name: str) -> str:
-    """Text of a file in the folder of a cgroup.
-
-    Raises
-    ------
-    OSError
-        If there is no such file.
-    """
+    """Text of a file in the folder of a cgroup; `OSError` if there is none."""
     with open(os.path.join(folder, name)) as file:
         return file.read()
 
@@ -67,13 +53,7 @@ def read_setting(folder: str, name: str) -> str:
 def cpu_count() -> int:
     """Number of CPUs that this process may use: those of its affinity mask, limited by cgroup quotas.
 
-    A quota is rounded up (2.5 CPUs count as 3), since a worker that is
-    throttled half the time still does work.
-
-    Examples
-    --------
-    >>> cpu_count() >= 1
-    True
+    A quota is rounded up (2.5 CPUs count as 3), since a worker that is throttled half the time still does work.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min([available or 1, *map(math.ceil, _quotas())]))
@@ -117,10 +97,7 @@ LOOK_SECONDS = 1.0
 
 @functools.cache
 def memory_limit() -> int:
-    """Bytes of memory for this process and its workers: the machine's, limited by cgroups.
-
-    It is read once, as that takes 0.3 ms.
-    """
+    """Bytes of memory for this process and its workers, the machine's limited by cgroups; read once (0.3 ms)."""
     return min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *_group_limits()])
 
 

@@ -30,8 +30,7 @@ TIME_SHARE = 0.05
 LEAST_SECONDS = 0.1
 # Bytes of results that a sample keeps.
 KEPT_BYTES = 2**26
-# Elements that are computed with special values (NaN, infinities ...), and seconds that a worker has for them at
-# least.
+# Elements computed with special values (NaN, infinities ...), and seconds that a worker has for them, at least.
 SPECIAL_ELEMENTS = 4
 SPECIAL_SECONDS = 0.5
 # Elements that take longer are computed repeatedly only with `verify`.
@@ -39,17 +38,9 @@ LONG_SECONDS = 0.1
 
 
 class Sample:
-    """Results of the first and last element of tasks, of which an audit computes some again.
+    """Results of the first and last element of tasks, or of whole blocks, of which an audit computes some again.
 
-    Parameters
-    ----------
-    blocks : bool
-        True if tasks are blocks, which are kept as a whole.
-
-    Attributes
-    ----------
-    seconds : float
-        Time that the call has spent in the function.
+    `seconds` is the time that the call has spent in the function.
     """
 
     def __init__(self, blocks: bool) -> None:
@@ -74,7 +65,7 @@ class Sample:
                     self._bytes += sum(c.array.nbytes for c in kept.columns if isinstance(c, Stack))
 
     def in_order(self) -> Iterator[tuple[Task, Results]]:
-        """Yield tasks and results: the last task, the first three, some 50 spread over the call, then all others.
+        """Yield the last task with its results, the first three, some 50 spread over the call, then all others.
 
         So both sides of the borders between tasks come early.
         """
@@ -92,23 +83,7 @@ def _element(results: Results, k: int) -> Results:
 def run_with_audit(call: Call, observer: NullObserver = UNOBSERVED) -> Any:
     """Compute a call that has the option ``verify=True`` or ``"full"``, and audit its result.
 
-    The result is copied to `out` only at the end, since the function may read
-    the same memory.
-
-    Parameters
-    ----------
-    call : Call
-    observer : NullObserver, optional
-
-    Returns
-    -------
-    ndarray, tuple or list
-        The result, as of any call.
-
-    Raises
-    ------
-    NotReproducibleError
-        If a difference from the plain loop was found.
+    The result is copied to `out` only at the end, since the function may read the same memory.
     """
     sample = Sample(call.vectorized)
     job = Job(replace(call, out=None), observe=sample.receive, observer=observer)
@@ -132,21 +107,7 @@ def _copy_to_out(call: Call, result: Any) -> Any:
 def audit(job: Job, sample: Sample | None = None) -> Any:
     """Return the result of a computed job, after its first task, and a sample if there is one, were compared.
 
-    Parameters
-    ----------
-    job : Job
-    sample : Sample, optional
-        Results to compare with the plain loop; None without the option `verify`.
-
-    Returns
-    -------
-    ndarray, tuple or list
-        The result, as of any call.
-
-    Raises
-    ------
-    NotReproducibleError
-        If bits differ, with `verify`; without it, `ReproducibilityWarning` is given.
+    Different bits raise `NotReproducibleError` with `verify`; without it they warn.
     """
     verify = job.call.settings.verify
     difference = None
@@ -204,7 +165,7 @@ def _check_worker(job: Job) -> None:
 def _check_special_values(job: Job) -> None:
     """Compute special values in a worker and here, and compare.
 
-    A process that flushes subnormal numbers to zero, or makes another NaN, may differ only there.
+    A process that flushes subnormal numbers to zero, or makes a different NaN, may differ only there.
     """
     call = job.call
     count = len(job.first_task) if call.vectorized else min(SPECIAL_ELEMENTS, call.count)

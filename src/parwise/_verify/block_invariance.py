@@ -18,13 +18,7 @@ from .difference import Difference, array_difference
 
 
 def to_nan(values: np.ndarray) -> bool:
-    """Set all values to NaN, which no sum or product can lose; False if the dtype has none.
-
-    Examples
-    --------
-    >>> to_nan(np.zeros(2)), to_nan(np.zeros(2, int))
-    (True, False)
-    """
+    """Set all values to NaN, which no sum or product can lose; False if the dtype has none."""
     if values.dtype.kind in "fc":
         values[...] = np.nan
         return True
@@ -32,14 +26,7 @@ def to_nan(values: np.ndarray) -> bool:
 
 
 def to_large(values: np.ndarray) -> bool:
-    """Set all values to large ones, and reverse booleans; False if the dtype has no numbers.
-
-    Examples
-    --------
-    >>> values = np.array([1.0, -2.0])
-    >>> to_large(values), values
-    (True, array([3000., 3000.]))
-    """
+    """Set all values to large ones, and reverse booleans; False if the dtype has no numbers."""
     if values.dtype.kind in "fc":
         values[...] = 1e3 * (1 + abs(values.ravel()).max()) if values.size else 0
     elif values.dtype.kind in "iu":
@@ -52,12 +39,7 @@ def to_large(values: np.ndarray) -> bool:
 
 
 def insert_special(values: np.ndarray) -> bool:
-    """Set every third value to one of NaN, infinity, zero (each of both signs) and subnormal numbers.
-
-    Returns
-    -------
-    bool
-        False, with nothing changed, if the dtype is not floating-point or there are no values.
+    """Set every third value to a special one; False if the dtype is not floating-point or there are no values.
 
     Examples
     --------
@@ -83,12 +65,7 @@ MAX_DEPTH = 2048
 
 
 class TimeBudget:
-    """Time limit of an audit, counted from now.
-
-    Parameters
-    ----------
-    seconds : float
-    """
+    """Time limit of an audit, counted from now."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.perf_counter() + seconds
@@ -107,13 +84,10 @@ class BlockInvariance:
 
     Windows of `WINDOW` elements are computed as one block and as several
     blocks of `LENGTHS`. Values beyond the halo are changed. Neither may change
-    the bits of results.
+    the bits of results. The first comparisons ignore `budget`.
 
     Parameters
     ----------
-    call : Call
-    budget : TimeBudget
-        Limit for all comparisons but the first ones, which are always made.
     terminates : callable
         Takes changed arguments and their number of elements; returns True if
         the function returns within a timeout. On changed values it may not.
@@ -131,17 +105,16 @@ class BlockInvariance:
         if abs(2 * cut - self._count) > self._count // 2:
             cut = self._count // 2
         self._middle = self._window(cut - WINDOW // 2)
-        # NumPy adds the rows of a Fortran-ordered block in another order if there is only one row. No plan has such
-        # blocks, unless the user asks for them.
-        has_single = any(hi - lo == 1 for lo, hi in bounds)
-        self._lengths = LENGTHS if has_single else LENGTHS[1:]
+        # NumPy adds the rows of a Fortran-ordered block in a different order if there is only one row. No plan has
+        # such blocks, unless the user asks for them.
+        self._lengths = LENGTHS if any(hi - lo == 1 for lo, hi in bounds) else LENGTHS[1:]
 
     def _window(self, lo: int) -> tuple[int, int]:
         lo = max(0, min(lo, self._count - WINDOW))
         return lo, min(self._count, lo + WINDOW)
 
     def find(self) -> Difference | None:
-        """What is differs, if anything is detail to be."""
+        """Return a difference that a change of values beyond the halo makes, or of the length of blocks, if any."""
         if self._count < 2:
             return None
         # The user must not see warnings about values that are not theirs.
@@ -255,19 +228,7 @@ class BlockInvariance:
         return Halo(depth, None, 0, self._count, self._call.axis[0])
 
     def _compute(self, lo: int, hi: int, halo: Halo | None, change: Change | None = None) -> list[np.ndarray] | None:
-        """Results of the function for a block; None if it raises, or values cannot be changed.
-
-        Parameters
-        ----------
-        lo, hi : int
-        halo : Halo or None
-        change : callable
-            Changes the outermost elements of the halo.
-
-        Returns
-        -------
-        list of ndarray or None
-        """
+        """Results of a block, with the outermost elements of its halo changed; None if it raises or that fails."""
         call = self._call
         runs = []
         for one in call.inputs:

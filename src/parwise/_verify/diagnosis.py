@@ -18,8 +18,7 @@ from .._workers.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 
-# Two interpreters with the same order of sets, and two with different ones: it is unlikely that all four agree by
-# chance.
+# Two interpreters with the same order of sets, and two with different ones: all four hardly agree by chance.
 HASH_SEEDS = ("1", "1", "2", "3")
 
 
@@ -32,22 +31,7 @@ def compute_here(job: Job, task: Task) -> Results | None:
 def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results | None:
     """Results of a task, computed in a worker; None if it raises, or if the executor has no worker processes.
 
-    Parameters
-    ----------
-    job : Job
-        The job that the task belongs to.
-    task : Task
-    pool : WorkerPool, optional
-        Workers to use; by default those of the job's executor.
-
-    Returns
-    -------
-    Results or None
-
-    Raises
-    ------
-    TypeError
-        If the function or its arguments cannot be sent to a worker.
+    The worker is one of `pool`, or else of the job's executor.
     """
     call = job.call
     if call.settings.executor in ("threads", "serial"):
@@ -77,8 +61,6 @@ class Diagnosis:
 
     Parameters
     ----------
-    job : Job
-    task : Task
     theirs : Results or None
         Results of the other process, if they are known.
     known : tuple of str, optional
@@ -88,12 +70,7 @@ class Diagnosis:
     """
 
     def __init__(
-        self,
-        job: Job,
-        task: Task,
-        theirs: Results | None,
-        known: tuple[str, str] | None = None,
-        thorough: bool = True,
+        self, job: Job, task: Task, theirs: Results | None, known: tuple[str, str] | None = None, thorough: bool = True
     ) -> None:
         self._thorough = thorough
         self._job = job

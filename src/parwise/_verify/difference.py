@@ -14,23 +14,11 @@ from ..errors import NotReproducibleError
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between two results of the same task.
-
-    Attributes
-    ----------
-    kind : str
-        One of the kinds of `NotReproducibleError`.
-    text : str
-        Message for the user: the observation and the remedy.
-    index : int
-        The element, or first element of the block.
-    depth : int, optional
-        Smallest depth of the halo for which there is no difference.
-    """
+    """Difference between two results of the same task; `kind` and `depth` are those of `NotReproducibleError`."""
 
     kind: str
-    text: str
-    index: int
+    text: str  # the observation and the remedy
+    index: int  # of the element, or first element of the block
     depth: int | None = None
 
     def error(self, public_index: Callable[[int], int | tuple[int, ...]]) -> NotReproducibleError:
@@ -41,19 +29,7 @@ class Difference:
 
 
 def difference(one: Results, other: Results) -> tuple[str, str]:
-    """Kind and text of the difference between two results that are not the same.
-
-    Parameters
-    ----------
-    one, other : Results
-        Results with different bits.
-
-    Returns
-    -------
-    kind : {"type", "nan", "value"}
-    text : str
-        A few words about both, `one` first.
-    """
+    """Kind ("type", "nan" or "value") and text of the difference between two results that are not the same."""
     if len(one.columns) != len(other.columns) or (one.wrap is None) != (other.wrap is None):
         return "type", f"{_count(one)}, and {_count(other)}"
     for a, b in zip(one.columns, other.columns, strict=True):
@@ -120,13 +96,7 @@ def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """True for each item in which two arrays of one dtype and shape have different bits.
-
-    Examples
-    --------
-    >>> differing(np.array([0.0, 1.0]), np.array([-0.0, 1.0]))
-    array([ True, False])
-    """
+    """True for each item in which two arrays of one dtype and shape have different bits."""
     if a.dtype.hasobject or not a.dtype.itemsize or not a.size:
         wrong = np.array([not same(x, y) for x, y in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)], bool)
     else:

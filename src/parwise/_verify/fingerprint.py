@@ -27,23 +27,7 @@ REMEDIES = {
 
 
 def read_fingerprint(*ignored: Any) -> dict[str, str]:
-    """Fingerprint of this process.
-
-    Parameters
-    ----------
-    *ignored : object
-        Not used; with them the function can be mapped over an array.
-
-    Returns
-    -------
-    dict
-        Text for each key of `REMEDIES`.
-
-    Examples
-    --------
-    >>> read_fingerprint() == read_fingerprint()
-    True
-    """
+    """Text for each key of `REMEDIES`; takes any arguments, so that it can be mapped over an array."""
     return {
         "Python": sys.version,
         "NumPy": np.__version__,
@@ -64,12 +48,5 @@ def _processor_features() -> list[str]:
 
 
 def environment_differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
-    """Names of the parts in which two fingerprints differ.
-
-    Examples
-    --------
-    >>> here = read_fingerprint()
-    >>> environment_differences(here, {**here, "NumPy": "1.0"})
-    ['NumPy']
-    """
+    """Names of the parts in which two fingerprints differ."""
     return [name for name in REMEDIES if here.get(name) != there.get(name)]
