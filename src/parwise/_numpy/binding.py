@@ -9,28 +9,11 @@ from typing import Any
 class Binding:
     """Arguments of one call of a vectorized function, as `numpy.vectorize` reads them.
 
-    Parameters
-    ----------
-    func : callable
-    args, kwargs : tuple and dict
-        The arguments that the vectorized function was called with.
-    excluded : container of int and str
-        Positions and names of arguments that are not mapped over.
-
-    Attributes
-    ----------
-    keys : list of int or str
-        Positions, then names, of the mapped arguments.
-    values : list
-        The mapped arguments, in the order of `keys`.
+    Positions, then names, of the mapped arguments are in `keys`; `values` has the arguments in this order.
     """
 
     def __init__(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        excluded: Container[int | str],
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], excluded: Container[int | str]
     ) -> None:
         self._func = func
         self._args = list(args)
@@ -40,18 +23,9 @@ class Binding:
         self.values = [self._args[key] if type(key) is int else self._kwargs[key] for key in self.keys]
 
     def bind(self, constants: Mapping[int, Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """Bind some of the mapped arguments to values that are the same in every call.
+        """Bind some mapped arguments, by number in `values`, to values that are the same in every call.
 
-        Parameters
-        ----------
-        constants : mapping of int to value
-            The bound values, by number in `values`.
-
-        Returns
-        -------
-        tuple of (callable, tuple, dict)
-            A function of the other mapped arguments, and the positional and
-            keyword arguments that follow them in every call.
+        Returns a function of the other mapped arguments, and the positional and keyword arguments that follow them.
         """
         args, kwargs = list(self._args), dict(self._kwargs)
         varying = []
@@ -73,24 +47,12 @@ class Binding:
 
 
 class BoundFunction:
-    """A function whose arguments are bound, except those at the given positions and names.
-
-    Parameters
-    ----------
-    func : callable
-    args, kwargs : list and dict
-        All arguments of a call of `func`. Values at `keys` are placeholders.
-    keys : list of int or str
-        Positions and names of the arguments that each call gives, in order.
-    """
+    """A function whose arguments are bound, except those at `keys`: positions and names that each call fills."""
 
     def __init__(
         self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], keys: list[int | str]
     ) -> None:
-        self._func = func
-        self._args = args
-        self._kwargs = kwargs
-        self._keys = keys
+        self._func, self._args, self._kwargs, self._keys = func, args, kwargs, keys
 
     def __call__(self, *values: Any) -> Any:
         # Copies, since several threads may call at once.
@@ -102,24 +64,14 @@ class BoundFunction:
 
 
 class CachedResult:
-    """Placeholder for an element whose result is known.
-
-    Parameters
-    ----------
-    result : object
-    """
+    """Placeholder for an element whose result is known."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
 
 
 class CachedFirst:
-    """A function that is not called if its first argument is a `CachedResult`: that one's result is returned.
-
-    Parameters
-    ----------
-    func : callable
-    """
+    """A function that is not called if its first argument is a `CachedResult`: that one's result is returned."""
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self._func = func

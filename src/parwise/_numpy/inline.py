@@ -30,13 +30,7 @@ MIN_BATCH, MAX_BATCH = 16, 256
 def should_start_inline(settings: Settings, count: int, seconds: float | None) -> bool:
     """Return True if the caller should compute the first elements before workers are asked.
 
-    Parameters
-    ----------
-    settings : Settings
-    count : int
-        Number of elements.
-    seconds : float, optional
-        Duration of the call for the first element, if it was made.
+    `seconds` is the duration of the call for the first element, if it was made.
     """
     if settings.needs_runner:
         return False
@@ -46,21 +40,7 @@ def should_start_inline(settings: Settings, count: int, seconds: float | None) -
 
 
 class InlineCalls:
-    """Calls of a function for one element after another, until workers would help.
-
-    Parameters
-    ----------
-    func : callable
-    arrays : list of ndarray
-        1-D object arrays of equal length, one for each mapped argument.
-    args, kwargs : tuple and dict
-        Further arguments of every call.
-
-    Attributes
-    ----------
-    results : list
-        Results so far.
-    """
+    """Calls of a function for the elements of 1-D object arrays, one after another, until workers would help."""
 
     def __init__(
         self, func: Callable[..., Any], arrays: list[np.ndarray], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -20,16 +20,9 @@ from .._core.settings import Settings
 
 @dataclass(frozen=True)
 class IterationOrder:
-    """The order in which a loop visits the elements of an array, from one element on.
+    """The order in which a loop visits the elements of an array of some shape.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the array.
-    axes : tuple of int
-        Axes of the array, that of the outermost loop first.
-    start : int
-        Number of elements that the loop has visited before.
+    `axes` begin with that of the outermost loop; `start` is the number of elements that the loop has visited before.
     """
 
     shape: tuple[int, ...]
@@ -59,13 +52,7 @@ class IterationOrder:
 
 
 class OrderNaming(Naming):
-    """Names elements in errors by their indices in the user's array.
-
-    Parameters
-    ----------
-    order : IterationOrder
-        The order in which the call visits the elements.
-    """
+    """Names elements in errors by their indices in the user's array, which the call visits in `order`."""
 
     def __init__(self, order: IterationOrder) -> None:
         self._order = order
@@ -90,17 +77,7 @@ def collect(
 ) -> RawResults:
     """Map as `parallel_apply` does, and return the results as the function returned them.
 
-    Parameters
-    ----------
-    func : callable
-    arrays : iterable of array
-    axis : tuple of int
-        Mapped axes.
-    settings : Settings
-    args, kwargs : optional
-        Further arguments of every call.
-    order : IterationOrder, optional
-        The order in which the call visits the user's array, for errors.
+    `order` is the order in which the call visits the user's array, for errors.
     """
     call = make_call(
         func,
@@ -176,16 +153,7 @@ def iteration_axes(objects: list[np.ndarray], shape: tuple[int, ...]) -> tuple[i
 class Outputs:
     """Raw results of all elements, in the forms from which NumPy makes its outputs.
 
-    Parameters
-    ----------
-    results : RawResults
-    shape : tuple of int
-        Lengths of the mapped axes, in the order in which they were mapped.
-
-    Attributes
-    ----------
-    empty : bool
-        True if every result is a gap.
+    The lengths in `shape` are in the order in which axes were mapped. `empty` is True if every result is a gap.
     """
 
     def __init__(self, results: RawResults, shape: tuple[int, ...]) -> None:

@@ -27,13 +27,9 @@ from .outputs import (
 
 
 def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) -> Any:
-    """Call a function of scalars for each element of the broadcast arguments.
+    """Return the result of `numpy.vectorize` for a function of scalars.
 
-    Returns
-    -------
-    ndarray or tuple of ndarray
-        The result of `numpy.vectorize`. NotImplemented if only NumPy's own loop
-        has that result, or raises the right error.
+    It is NotImplemented if only NumPy's own loop has that result, or raises the right error.
     """
     objects = [np.asanyarray(value, dtype=object) for value in binding.values]
     if not are_plain(objects, settings):
@@ -95,11 +91,7 @@ def _flatten(array: np.ndarray, order: IterationOrder) -> np.ndarray:
 def _first_result(binding: Binding, settings: Settings) -> tuple[Any] | None:
     """Call the function for the first element, with NumPy scalars as `numpy.vectorize` does to find otypes.
 
-    Returns
-    -------
-    tuple of object, optional
-        The result in a tuple of one. None if the function raised an error that
-        ``errors="ignore"`` turns into a gap.
+    The result is in a tuple of one. None stands for an error that ``errors="ignore"`` turns into a gap.
     """
     values = [np.asarray(value).flat[0] for value in binding.values]
     try:

@@ -18,13 +18,9 @@ CoreDims: TypeAlias = list[tuple[str, ...]]
 
 
 def map_core_arrays(binding: Binding, settings: Settings, otypes: Any, signature: str) -> Any:
-    """Call a function of arrays for each element of the broadcast loop dimensions.
+    """Return the result of `numpy.vectorize` for a function of arrays with core dimensions.
 
-    Returns
-    -------
-    ndarray or tuple of ndarray
-        The result of `numpy.vectorize`. NotImplemented if only NumPy's own loop
-        has that result, or raises the right error.
+    It is NotImplemented if only NumPy's own loop has that result, or raises the right error.
     """
     input_dims, output_dims = _parse_signature(signature)
     if len(binding.values) != len(input_dims) or (otypes is not None and not len(otypes)):

@@ -9,32 +9,14 @@ import numpy as np
 import xarray as xr
 
 from .labels import coords_within
-from .slices import BareResult
+from .slices import BareResult, element_indexers
 
 
 def combine(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
-    """Combine the results of all elements.
+    """Combine the results of all elements (None is a gap); raise a ValueError if dimensions or coordinates differ.
 
-    Parameters
-    ----------
-    boxes : ndarray of Boxed or None
-        The results. None is a gap.
-    array : DataArray
-        The mapped array.
-    dims : tuple of hashable
-        The mapped dimensions, one for each axis of `boxes`.
-    keep_attrs : bool, str or callable
-        As `combine_attrs` of xarray; True is "override", and False "drop".
-
-    Returns
-    -------
-    DataArray
-        Dimensions that the array has are in its order, and new ones follow.
-
-    Raises
-    ------
-    ValueError
-        If dimensions or coordinates of results differ.
+    Each axis of `boxes` is one of the mapped dimensions `dims`. In the result, dimensions that `array` has are in its
+    order, and new ones follow.
     """
     values = [None if box is None else box.value for box in boxes.ravel().tolist()]
     result = _stack(values, boxes.shape, array, dims, keep_attrs)
@@ -74,10 +56,7 @@ def _stack(
 
 
 def _stack_coord(array: xr.DataArray, name: Hashable, dims: tuple[Hashable, ...]) -> xr.Variable | None:
-    """The variable that `xarray.concat` makes of the slices of a coordinate; None if this function cannot tell.
-
-    `xarray.concat` keeps one slice along dimensions where all are equal.
-    """
+    """The variable that `xarray.concat` makes of the slices of a coordinate; None if this function cannot tell."""
     variable: xr.Variable = array.coords[name].variable
     mapped = [dim for dim in dims if dim in variable.dims]
     if name in array.xindexes or not mapped:
@@ -86,7 +65,7 @@ def _stack_coord(array: xr.DataArray, name: Hashable, dims: tuple[Hashable, ...]
     if name in dims or (len(mapped) > 1 and rest):
         return None
     variable = variable.compute().transpose(*mapped, *rest)
-    for dim in reversed(mapped):
+    for dim in reversed(mapped):  # `xarray.concat` keeps one slice along dimensions where all are equal
         one = variable.isel({dim: slice(0, 1)})
         if variable.equals(one.isel({dim: np.zeros(variable.sizes[dim], int)})):
             variable = variable.isel({dim: 0})
@@ -99,14 +78,12 @@ def _concat_all(
     """All results concatenated along one mapped dimension after another, the last one first."""
     for number, one in enumerate(values):
         if isinstance(one, BareResult):
-            indexers = dict(zip(dims, map(int, np.unravel_index(number, shape)), strict=True))
-            values[number] = one.to_dataarray(array.isel(indexers))
+            values[number] = one.to_dataarray(array.isel(element_indexers(number, shape, dims)))
     _check_alike(values, shape, dims)
     first = next(one for one in values if one is not None)
     for number, one in enumerate(values):
         if one is None:
-            indexers = dict(zip(dims, map(int, np.unravel_index(number, shape)), strict=True))
-            values[number] = _gap(first, array, indexers)
+            values[number] = _gap(first, array, element_indexers(number, shape, dims))
     for dim, length in zip(reversed(dims), reversed(shape), strict=True):
         values = [_concat(values[start : start + length], dim, keep_attrs) for start in range(0, len(values), length)]
     result: xr.DataArray = values[0]

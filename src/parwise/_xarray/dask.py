@@ -11,14 +11,7 @@ from dask.delayed import delayed
 from .._api.apply import plan
 from .dask_task import SerialMap
 from .labels import MappedArrays, listed
-from .request import (
-    Request,
-    common_axes,
-    core_dims_per_output,
-    core_shape,
-    dtypes_per_output,
-    transposed_arrays,
-)
+from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, transposed_arrays
 
 _KEPT_OPTIONS = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}

@@ -22,16 +22,7 @@ from .slices import Boxed
 
 @dataclass(frozen=True)
 class _VariableSpec:
-    """Name, dimensions, shape and dtype of one variable of a result.
-
-    Attributes
-    ----------
-    name : hashable
-        None if the result is a DataArray.
-    dims : list of hashable
-    shape : tuple of int
-    dtype : dtype
-    """
+    """Name (None for a DataArray), dimensions, shape and dtype of one variable of a result."""
 
     name: Hashable
     dims: list[Hashable]

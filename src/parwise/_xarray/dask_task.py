@@ -24,21 +24,10 @@ class SerialMap:
 
     Parameters
     ----------
-    mapped : MappedArrays
-        All arrays, for their labels.
-    request : Request
-    core_dims : list of (list of hashable)
-        Dimensions of one result, for each output.
-    shapes : list of (tuple of int)
-        Their lengths.
-    dtypes : list of dtype
-        Dtype of each output.
+    core_dims, shapes, dtypes : list
+        Dimensions of one result, their lengths and its dtype, for each output.
     in_tuple : bool
         True if the function returns a tuple.
-
-    Attributes
-    ----------
-    shapes, dtypes, in_tuple
     """
 
     def __init__(
@@ -67,13 +56,7 @@ class SerialMap:
         self._request = replace(request, rng=None, options=options, chunk=None, depth=0, boundary=None)
 
     def __call__(self, *args: Any) -> Any:
-        """Call an element function for all elements of one chunk.
-
-        Parameters
-        ----------
-        *args : ndarray
-            Data of each array, then the indices along each mapped dimension.
-        """
+        """Call an element function for one chunk; `args` are data of arrays, then indices along mapped dimensions."""
         depth = len(self._labels.dims)
         arrays, indices = [np.asarray(one) for one in args[:-depth]], args[-depth:]
         grid = tuple(max(one.shape[k] for one in arrays) for k in range(depth))
@@ -94,18 +77,7 @@ class SerialMap:
         return tuple(result) if len(out) > 1 else result[0] if self.in_tuple else result
 
     def compute_block(self, axis: int, number: int, block: Block, *args: Any) -> Any:
-        """Call a block function for one block, and cut the halo off its result.
-
-        Parameters
-        ----------
-        axis : int
-            The mapped axis.
-        number : int
-            Number of the block, for random numbers.
-        block : Block
-        *args : ndarray
-            Data of each array, with the halo.
-        """
+        """Call a block function for block `number`, whose data has a halo, and cut the halo off its result."""
         func = self._func
         if self._streams is not None:
             func = functools.partial(func, rng=self._streams.one(number))
@@ -128,15 +100,7 @@ class SerialMap:
 class _NumberedFunction:
     """A function whose call also gets the number of the element, which selects its random generator.
 
-    Parameters
-    ----------
-    func : callable
-    count : int
-        Number of mapped arrays; the element's number follows their slices.
-    streams : RandomStreams, optional
-        Generators, one for each element.
-    keep : bool
-        True to hand the number on to `func`, a `LabelledFunction`.
+    The number follows the slices of `count` arrays. If `keep` is True, it is handed on to `func`, a `LabelledFunction`.
     """
 
     def __init__(self, func: Callable[..., Any], count: int, streams: RandomStreams | None, keep: bool) -> None:
@@ -150,14 +114,7 @@ class _NumberedFunction:
 
 
 class _DataFunction:
-    """A labelled function that returns the data of its results, without labels.
-
-    Parameters
-    ----------
-    func : LabelledFunction
-    dims : list of (list of hashable)
-        Dimensions of the data, for each output.
-    """
+    """A `LabelledFunction` that returns the data of its results, without labels; `dims` has one list per output."""
 
     def __init__(self, func: Callable[..., Any], dims: list[list[Hashable]]) -> None:
         self._func, self._dims = func, dims

@@ -24,28 +24,18 @@ Region: TypeAlias = tuple[slice, ...]
 class ReadAhead:
     """A reader for a variable in a file, which reads more than one task needs and keeps it for the next tasks.
 
-    Files are often stored and compressed in chunks of which one task needs
-    little: one pixel of each of many maps, say. Without the reader each task
-    would read all of these chunks again.
+    Files are often stored and compressed in chunks of which one task needs little: one pixel of each of many maps, say.
+    Without the reader each task would read all of these chunks again.
 
     Parameters
     ----------
-    variable : xarray.Variable
     dims : sequence of hashable
         Dimensions along which consecutive tasks advance, the fastest last.
     window : int, optional
-        Number of consecutive indices along the first of `dims` that each task
-        reads: the length of a rolling window, or 1.
-
-    Attributes
-    ----------
-    shape, dtype
-        As of the variable.
-    memory_strides : None
-        The function is to see contiguous elements.
+        Number of consecutive indices along the first of `dims` that each task reads: the length of a rolling window.
     """
 
-    memory_strides: tuple[int, ...] | None = None
+    memory_strides: tuple[int, ...] | None = None  # functions get contiguous elements
 
     def __init__(self, variable: xr.Variable, dims: Sequence[Hashable], window: int = 1) -> None:
         self._variable, self._window = variable, window
@@ -126,20 +116,13 @@ class RollingView:
 
     Parameters
     ----------
-    reader : ReadAhead
     axes : sequence of int
         Axes along which windows roll. The windows' own axes are the last ones.
     sizes, offsets : sequence of int
-        Along each of `axes` the length of a window, and how many labels it has
-        before its own.
+        Along each of `axes` the length of a window, and how many labels it has before its own.
     example : ndarray
-        A window that xarray made of an array of this dtype. Its first value is
-        the fill value; it is writable where xarray copies windows.
-
-    Attributes
-    ----------
-    shape, dtype, ndim
-        As of the array that `construct` makes of a variable in memory.
+        A window that xarray made of an array of this dtype. Its first value is the fill value; it is writable where
+        xarray copies windows.
     """
 
     def __init__(
@@ -164,11 +147,8 @@ class RollingView:
     def read(self, region: Region) -> np.ndarray:
         """Data of a region, with fill values beyond the ends of the variable."""
         ndim = len(self._reader.shape)
-        inner, lengths, target = (
-            list(region[:ndim]),
-            [part.stop - part.start for part in region[:ndim]],
-            [slice(None)] * ndim,
-        )
+        inner, target = list(region[:ndim]), [slice(None)] * ndim
+        lengths = [part.stop - part.start for part in inner]
         for axis, size, offset in zip(self._axes, self._sizes, self._offsets, strict=True):
             first, length = region[axis].start - offset, lengths[axis] + size - 1
             inner[axis] = slice(max(0, first), max(0, min(self._reader.shape[axis], first + length)))
@@ -196,20 +176,9 @@ class RollingView:
 
 
 class FileArray:
-    """A transposed view of an array in a file, read region by region.
+    """A transposed view of an array in a file, read region by region; `order` lists the axes of the source.
 
-    Parameters
-    ----------
-    source : ReadAhead or RollingView
-    order : sequence of int
-        Axes of the source, in the order in which the view has them.
-
-    Attributes
-    ----------
-    shape, dtype
-    memory_strides : tuple of int or None
-        Strides in bytes that the array would have in memory, and elements with
-        it. None for contiguous elements.
+    `memory_strides` are the strides in bytes that the array would have in memory; None for contiguous elements.
     """
 
     def __init__(self, source: ReadAhead | RollingView, order: Sequence[int]) -> None:
@@ -253,22 +222,7 @@ def is_file(array: xr.DataArray) -> bool:
 def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Hashable]) -> Any:
     """The data of a DataArray with its axes in some order: a view, of which nothing is copied or read.
 
-    Parameters
-    ----------
-    array : DataArray
-    order : sequence of int
-        Axes of the array, in the order in which the result has them.
-    dims : sequence of hashable
-        The mapped dimensions.
-
-    Returns
-    -------
-    ndarray, dask.array.Array or FileArray
-
-    Raises
-    ------
-    TypeError
-        For another duck array.
+    The result is an ndarray, a Dask array or a `FileArray`. Raise a TypeError for another duck array.
     """
     if isinstance(array.variable._data, RollingView):
         return FileArray(array.variable._data, order)

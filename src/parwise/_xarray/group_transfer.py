@@ -42,16 +42,7 @@ class _IndexerSource:
 class GroupedData:
     """A DataArray or Dataset and its groups, to which a function may write.
 
-    Parameters
-    ----------
-    obj : DataArray or Dataset
-    indexers : sequence of dict
-        Where the groups lie: at least one group, all along the same dimension.
-
-    Attributes
-    ----------
-    dim : hashable
-        That dimension.
+    There is at least one group. All groups lie along the same dimension, `dim`.
     """
 
     def __init__(self, obj: Any, indexers: Sequence[Indexers]) -> None:
@@ -82,10 +73,7 @@ class GroupedData:
         return group
 
     def transfer_seconds(self) -> float:
-        """Estimated seconds to send a group to a worker and return its result.
-
-        The estimate grows with the seconds that a group takes to make here.
-        """
+        """Estimated seconds to send a group and return its result; they grow with the seconds to make a group here."""
         nbytes = sum(one.nbytes for one in self._selected.values())
         once = TRANSFER_SECONDS_PER_BYTE * nbytes + (0.0 if CommonData.was_sent else IMPORT_SECONDS)
         mean = self._seconds / max(1, self._made)
@@ -107,14 +95,7 @@ class GroupedData:
 
 
 class Group:
-    """A reference to one group, which is made in the process that uses it.
-
-    Parameters
-    ----------
-    grouped : GroupedData
-    number : int
-        Number of the group.
-    """
+    """A reference to one group, which is made in the process that uses it."""
 
     __slots__ = ("_grouped", "_number")
 
@@ -132,17 +113,7 @@ class Group:
 
 
 class SentGroup:
-    """A group in a worker, without the data that all groups have in common.
-
-    Parameters
-    ----------
-    indexers : dict
-        Where the group lies.
-    data : bytes
-        Data of the group, as serialized by `dump`.
-    table : list of (int, int, bool)
-        Where arrays lie in `data`.
-    """
+    """A group in a worker, without the data that all groups have in common; `data` and `table` are from `dump`."""
 
     __slots__ = ("_data", "_indexers", "_table")
 
@@ -166,16 +137,9 @@ class CommonData:
         The other variables, without data. For a DataArray one, named None.
     names : list of hashable or None
         Names of all data variables, in order. None for a DataArray.
-    name : hashable
-        Name of the DataArray.
-
-    Attributes
-    ----------
-    was_sent : bool
-        True once this process has sent common data to a worker.
     """
 
-    was_sent = False
+    was_sent = False  # True once this process has sent common data to a worker
 
     def __init__(
         self, common: xr.Dataset, selected: list[tuple[Any, ...]], names: list[Hashable] | None, name: Hashable

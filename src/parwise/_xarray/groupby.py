@@ -20,19 +20,7 @@ from .slices import Boxed
 def map_groups(obj: Any, group: Any, request: Request) -> Any:
     """Map over the groups of a DataArray or Dataset.
 
-    xarray makes the groups and combines the results. Only the loop that calls
-    the function is replaced.
-
-    Parameters
-    ----------
-    obj : DataArray or Dataset
-    group : str, DataArray, dict or groupby
-        As in `parwise.xarray.DataArrayMaps.map_groups`.
-    request : Request
-
-    Returns
-    -------
-    DataArray or Dataset
+    xarray makes the groups and combines the results. Only the loop that calls the function is replaced.
     """
     _check_request(request)
     groupby = group if isinstance(group, GroupBy) else _make_groupby(obj, group)
@@ -89,14 +77,7 @@ def _compute_results(grouped: GroupedData, count: int, labels: Callable[[], Labe
 
 
 class _GroupFunction:
-    """A function of a DataArray or Dataset, called with a `Group` or `SentGroup`.
-
-    Parameters
-    ----------
-    func : callable
-    grouped : GroupedData
-        The data of all groups. In a worker it is `CommonData`.
-    """
+    """A function of a DataArray or Dataset, called with a `Group`, or in a worker with `SentGroup` and `CommonData`."""
 
     def __init__(self, func: Callable[..., Any], grouped: Any) -> None:
         self.__wrapped__ = func  # has the signature
@@ -142,16 +123,7 @@ def _fill_gaps(results: list[Any], grouped: GroupedData) -> list[Any]:
 
 
 def _gap(like: Any, grouped: GroupedData, like_number: int, number: int) -> Any:
-    """A result of NaN for a group, with the coordinates of the group.
-
-    Parameters
-    ----------
-    like : DataArray or Dataset
-        Result of another group, which tells the shape.
-    grouped : GroupedData
-    like_number, number : int
-        Numbers of that other group, and of the group without a result.
-    """
+    """A result of NaN with the coordinates of group `number`, and the shape of the result `like` of another group."""
     dim = grouped.dim
     if dim not in like.dims:
         return like.where(False)

@@ -34,9 +34,6 @@ class Labels:
 
     Attributes
     ----------
-    dims : tuple of hashable
-    lengths : tuple of int
-        The mapped dimensions, and their lengths here.
     values : tuple of ndarray or None
         The coordinate of each dimension's name; None where there is none.
     starts : tuple of int
@@ -79,13 +76,7 @@ def _text(label: Any) -> str:
 
 
 class LabelNaming(Naming):
-    """Names elements in errors by their labels.
-
-    Parameters
-    ----------
-    labels : callable
-        Returns the `Labels` of the call. Called only for an error.
-    """
+    """Names elements in errors by their labels; `labels` returns them, and is called only for an error."""
 
     def __init__(self, labels: Callable[[], Labels]) -> None:
         self._labels = labels
@@ -100,19 +91,9 @@ class LabelNaming(Naming):
 
 
 class MappedArrays:
-    """DataArrays that are mapped together: their dimensions and coordinates.
+    """The arrays that are mapped together; raise an error if one lacks a mapped dimension or coordinates differ.
 
-    Parameters
-    ----------
-    arrays : sequence of DataArray
-        Results take dimensions, coordinates and attributes from the first one.
-    dims : tuple of hashable
-        The mapped dimensions.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an array lacks a mapped dimension, or coordinates along one differ.
+    Results take dimensions, coordinates and attributes from the first array.
     """
 
     def __init__(self, arrays: Sequence[xr.DataArray], dims: tuple[Hashable, ...]) -> None:
@@ -152,15 +133,7 @@ class MappedArrays:
         return known + [dim for dim in dims if dim not in known]
 
     def wrap(self, data: Any, dims: Sequence[Hashable], keep_attrs: Any) -> xr.DataArray:
-        """Make a DataArray of a result, with the coordinates that still fit.
-
-        Parameters
-        ----------
-        data : ndarray or dask.array.Array
-        dims : sequence of hashable
-            Names of the axes of `data`.
-        keep_attrs : bool, str or callable
-        """
+        """Make a DataArray of a result, with the coordinates that still fit; `dims` are the axes of `data`."""
         first = self.arrays[0]
         order = self.ordered(dims)
         if order != list(dims):

@@ -13,15 +13,7 @@ from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
-from .request import (
-    Request,
-    common_axes,
-    core_dims_per_output,
-    core_shape,
-    dtypes_per_output,
-    run,
-    transposed_arrays,
-)
+from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, run, transposed_arrays
 from .slices import LabelledFunction, SliceTemplate, element_numbers
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]

@@ -18,19 +18,9 @@ from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
 @dataclass(frozen=True)
 class Request:
-    """The checked arguments of one map, without the arrays.
+    """The checked arguments of one map, without the arrays: those of `parallel_apply` and `How`.
 
-    Attributes
-    ----------
-    func : callable
-    dims : tuple of hashable
-        The mapped dimensions.
-    args, kwargs, vectorized, chunk, depth, boundary, rng
-        As in `parallel_apply`.
-    output_core_dims, output_dtypes, output_sizes, keep_attrs, as_xarray
-        As in `parwise.xarray.How`.
-    options : dict
-        Options by name, as in `parwise.Options`.
+    The mapped dimensions are `dims`; `options` are by name, as in `parwise.Options`.
     """
 
     func: Callable[..., Any]
@@ -58,22 +48,10 @@ class How(Options, total=False):
     args, kwargs, vectorized, chunk, depth, boundary, rng : optional
         As in `parwise.parallel_apply`. If `rng` is an int, all variables of a
         Dataset get the same generators.
-    output_core_dims : list of hashable, or list of lists, optional
-        Dimensions of one result of the function, in order. None, the default:
-        results are scalars, or have the slice's dimensions. If the function
-        returns a tuple, a list for each of its items. For groups of a Dataset,
-        a dict by variable.
-    output_dtypes : dtype or list of dtype, optional
-        Dtype of each result, to which it is cast by "same_kind". Required for
-        Dask arrays. For groups of a Dataset, a dict by variable.
-    output_sizes : dict, optional
-        Lengths of new dimensions. Required for Dask arrays.
-    keep_attrs : bool or str, optional
-        As in `xarray.apply_ufunc`: "override" (or True, the default), "drop"
-        (or False), "identical", "no_conflicts" or "drop_conflicts".
-    as_xarray : bool, optional
-        True if the function takes and returns DataArrays. By default it takes
-        and returns NumPy arrays.
+    output_core_dims, output_dtypes : optional
+        As in `parwise.xarray.DataArrayMaps.map`. For groups of a Dataset, a dict by variable.
+    output_sizes, keep_attrs, as_xarray : optional
+        As in `parwise.xarray.DataArrayMaps.map`.
     """
 
     args: tuple[Any, ...]
@@ -123,14 +101,8 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
 def common_axes(mapped: MappedArrays, vectorized: bool) -> tuple[int, ...]:
     """Axes that can hold the mapped dimensions in all arrays.
 
-    These are the axes of the first array, unless another array has too few
-    dimensions: then they are the first axes.
-
-    Raises
-    ------
-    ValueError
-        For a block function (`vectorized`), if the mapped dimension is another
-        axis in another array.
+    These are the axes of the first array, unless another array has too few dimensions: then they are the first axes.
+    A block function (`vectorized`) needs the same axis in all arrays; raise a ValueError if one differs.
     """
     first, *others = (tuple(one.get_axis_num(dim) for dim in mapped.dims) for one in mapped.arrays)
     if vectorized:
@@ -170,21 +142,13 @@ def run(
 
     Parameters
     ----------
-    request : Request
-    arrays : list of array
-    axes : tuple of int
-        Mapped axes.
     labels : callable
         Returns the `Labels` of the elements. Called only for an error.
-    out : array or tuple of array, optional
-        Where to store the result.
     func : callable, optional
         Function to call in place of the request's.
     transfer_seconds : callable, optional
-        Returns the estimated seconds to send one element to a worker and its
-        result back, if that takes more than copying arrays.
-    form : Form, optional
-        Form of the result, as in `Call`: "arrays", "raw" or "list".
+        Returns the estimated seconds to send one element to a worker and its result back, if that takes more than
+        copying arrays.
     """
     call = make_call(
         func or request.func,

@@ -26,19 +26,7 @@ def map_windows(
     fill_value: Any,
     more: Mapping[str, Any],
 ) -> Any:
-    """Map over the rolling windows of a DataArray or Dataset.
-
-    Parameters
-    ----------
-    obj : DataArray or Dataset
-    func : callable
-    windows : mapping of hashable to int, optional
-        Length of the window along each dimension.
-    dim, min_periods, center, fill_value
-        As in `parwise.xarray.DataArrayMaps.map_windows`.
-    more : mapping
-        Windows and the arguments in `How`, by name.
-    """
+    """Map over the rolling windows of a DataArray or Dataset; `more` holds windows and arguments of `How` by name."""
     sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
     if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
         raise ValueError(f"min_periods must be an int from 1 on, or None, got {min_periods!r}")
@@ -89,14 +77,10 @@ def _construct(
     example = xr.DataArray(np.zeros(1, obj.dtype), dims="x").rolling(x=2).construct("window", **how)
     reader = ReadAhead(obj.variable, mapped_dims, windows.get(mapped_dims[0], 1))
     axes = [obj.get_axis_num(dim) for dim in rolling.dim]
-    offsets = [_offset(size, centered) for size, centered in zip(rolling.window, rolling.center, strict=True)]
+    # Number of labels that a window has before its own.
+    offsets = [n // 2 if centered else n - 1 for n, centered in zip(rolling.window, rolling.center, strict=True)]
     data: Any = RollingView(reader, axes, rolling.window, offsets, example.to_numpy())
     return xr.DataArray(data, obj.coords, (*obj.dims, *window_dims.values()), obj.name, obj.attrs)
-
-
-def _offset(size: int, center: bool) -> int:
-    """Number of labels that a window has before its own."""
-    return size // 2 if center else size - 1
 
 
 def _apply_min_periods(

@@ -14,12 +14,7 @@ from .._core.results import Results, same_results, tuple_of
 
 
 class Boxed:
-    """A result of any type, which NumPy stores as one object.
-
-    Parameters
-    ----------
-    value : object
-    """
+    """A result of any type, which NumPy stores as one object."""
 
     __slots__ = ("value",)
 
@@ -44,16 +39,7 @@ def _bits(value: Any) -> dict[Hashable, Any]:
 
 
 class BareResult(NamedTuple):
-    """A labelled result without its coordinates, all of which are its slice's and need not be sent.
-
-    Attributes
-    ----------
-    data : ndarray
-    dims, name, attrs, encoding
-        As of the DataArray.
-    coord_names : tuple of hashable
-        Names of the coordinates of the result.
-    """
+    """A labelled result without its coordinates, all of which are its slice's and need not be sent."""
 
     data: np.ndarray
     dims: tuple[Hashable, ...]
@@ -78,12 +64,7 @@ class BareResult(NamedTuple):
 def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
     """Box a labelled result, or each of a tuple of them.
 
-    Parameters
-    ----------
-    result : DataArray or tuple of DataArray
-    like : DataArray, optional
-        The slice that the function got. If given, a result whose coordinates
-        are all from it is boxed as a `BareResult`.
+    The slice that the function got is `like`; a result whose coordinates are all from it is boxed as a `BareResult`.
     """
     if isinstance(result, tuple):
         return tuple_of(type(result), [boxed(one, like) for one in result])
@@ -110,12 +91,7 @@ def _identical(one: xr.Variable, other: xr.Variable) -> bool:
 
 
 class SliceTemplate:
-    """Labels of all slices of one DataArray, without its data.
-
-    Parameters
-    ----------
-    array : DataArray
-    """
+    """Labels of all slices of one DataArray, without its data."""
 
     def __init__(self, array: xr.DataArray) -> None:
         # The data is sent separately. Coordinates are computed, since they may be in files.
@@ -147,18 +123,7 @@ class SliceTemplate:
 
 
 class LabelledFunction:
-    """A function of labelled slices, called with unlabelled slices and the number of the element.
-
-    Parameters
-    ----------
-    func : callable
-    templates : sequence of SliceTemplate
-        One for each mapped array.
-    dims : tuple of hashable
-        The mapped dimensions.
-    grid : tuple of int
-        Their lengths.
-    """
+    """A function of labelled slices, called with unlabelled slices and the number of the element."""
 
     def __init__(
         self,
@@ -168,25 +133,12 @@ class LabelledFunction:
         grid: tuple[int, ...],
     ) -> None:
         self.__wrapped__ = func  # has the signature
-        self._templates = templates
-        self._dims = dims
-        self._grid = grid
+        self._templates, self._dims, self._grid = templates, dims, grid
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function.
+        """Call the function with a slice of each array; the number of the element follows the slices.
 
-        Parameters
-        ----------
-        *args
-            A slice of each array; the number of the element, or an array of the
-            numbers of a block; further positional arguments.
-        **kwargs
-            Keyword arguments.
-
-        Returns
-        -------
-        Boxed or tuple of Boxed
-            In object arrays of one element for a block.
+        A block has an array of numbers, and its results are boxed in object arrays of one element.
         """
         count = len(self._templates)
         number = args[count]
@@ -194,8 +146,7 @@ class LabelledFunction:
             lo, hi = int(number.min()), int(number.max()) + 1
             indexers: dict[Hashable, Any] = {self._dims[0]: slice(lo, hi)}
         else:
-            index = np.unravel_index(int(number), self._grid)
-            indexers = dict(zip(self._dims, map(int, index), strict=True))
+            indexers = element_indexers(int(number), self._grid, self._dims)
         slices = [one.slice(data, indexers) for one, data in zip(self._templates, args[:count], strict=True)]
         result = self.__wrapped__(*slices, *args[count + 1 :], **kwargs)
         if not isinstance(number, np.ndarray):
@@ -210,6 +161,11 @@ def _as_block(box: Boxed, ndim: int) -> np.ndarray:
     block = np.empty((1,) * ndim, object)
     block.flat[0] = box
     return block
+
+
+def element_indexers(number: int, grid: tuple[int, ...], dims: tuple[Hashable, ...]) -> dict[Hashable, int]:
+    """Index of an element along each mapped dimension."""
+    return dict(zip(dims, map(int, np.unravel_index(number, grid)), strict=True))
 
 
 def element_numbers(grid: tuple[int, ...], axes: Sequence[int]) -> np.ndarray:
