@@ -16,7 +16,6 @@ from .._executors.runner import Runner
 from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
-from .._verify.audit import audit
 
 
 def compute(call: Call) -> Any:
@@ -64,6 +63,8 @@ def stream(call: Call) -> Generator[Any, None, None]:
                 # No other result is wanted; workers may finish the tasks that they hold.
                 return
         if job.disputed is not None:
+            from .._verify.audit import audit
+
             audit(job)
         observer.finish()
 

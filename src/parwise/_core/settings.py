@@ -5,8 +5,6 @@ Users pass `Options`; all other code reads `Settings`.
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -236,6 +234,9 @@ ProgressFunction: TypeAlias = Callable[[int, int | None], object]
 
 def checked_progress(value: Any) -> Literal[True] | ProgressFunction | None:
     """Check the option `progress`; return None for no progress, True for a bar, or a function."""
+    import importlib.util  # not needed for most calls
+    import inspect
+
     if value is None or value is False:
         return None
     if value is True:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from .._core.call import Call
 from .._core.kernel import is_nested
-from .._core.settings import is_dask_client, is_pool
+from .._core.settings import is_dask_client, is_pool, is_thread_pool
 from .._workers.default_pool import put_back, take_pool
 from . import processes
 from .job import Job
@@ -74,6 +73,8 @@ def open_runner(job: Job) -> Iterator[Runner]:
 def _open_executor(job: Job, whole: bool) -> Iterator[ExecutorRunner | SerialRunner]:
     """The runner of a job in threads or in an executor that the user gave."""
     # Imported by the calls that need them: they take 0.3 ms.
+    from concurrent.futures import ThreadPoolExecutor
+
     from .futures import RemoteRunner
     from .threads import ThreadRunner
 
@@ -89,7 +90,7 @@ def _open_executor(job: Job, whole: bool) -> Iterator[ExecutorRunner | SerialRun
             own = ThreadPoolExecutor(threads, thread_name_prefix="parwise")
             in_threads = runner = ThreadRunner(job, own, threads, whole)
             stack.callback(lambda: own.shutdown(wait=not in_threads.within))
-        elif isinstance(executor, ThreadPoolExecutor):
+        elif is_thread_pool(executor):
             runner = ThreadRunner(job, executor, executor._max_workers, whole)
         elif is_dask_client(executor):
             # The same element twice must be two computations: pure=False.
