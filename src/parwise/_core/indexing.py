@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,15 +19,27 @@ BLOCKS = 64
 BLOCK_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
 class Task:
     """A run of elements, or one block, computed in one place."""
 
-    lo: int
-    hi: int
+    # A dataclass takes 0.5 ms to define, in the caller and in the fork server.
+    __slots__ = ("hi", "lo")
+
+    def __init__(self, lo: int, hi: int) -> None:
+        self.lo = lo
+        self.hi = hi
 
     def __len__(self) -> int:
         return self.hi - self.lo
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and (self.lo, self.hi) == (other.lo, other.hi)
+
+    def __hash__(self) -> int:
+        return hash((self.lo, self.hi))
+
+    def __repr__(self) -> str:
+        return f"Task({self.lo}, {self.hi})"
 
 
 def block_length(count: int, row_bytes: int, depth: int = 0) -> int:

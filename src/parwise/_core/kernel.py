@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, repeat
 from operator import length_hint
@@ -38,7 +37,6 @@ def new_memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.n
     return np.empty((count, *shape), dtype)
 
 
-@dataclass(slots=True, eq=False)
 class Outcome:
     """The outcome of one task: results, an error, or both.
 
@@ -59,13 +57,20 @@ class Outcome:
         When the function was first called, by `time.perf_counter` of that machine.
     """
 
-    results: Results | None
-    seconds: float
-    threaded: bool = False
-    index: int = -1
-    error: BaseException | None = None
-    gaps: np.ndarray | None = None
-    begun: float = 0.0
+    __slots__ = ("begun", "error", "gaps", "index", "results", "seconds", "threaded")
+
+    def __init__(
+        self,
+        results: Results | None,
+        seconds: float,
+        threaded: bool = False,
+        index: int = -1,
+        error: BaseException | None = None,
+        gaps: np.ndarray | None = None,
+        begun: float = 0.0,
+    ) -> None:
+        self.results, self.seconds, self.threaded = results, seconds, threaded
+        self.index, self.error, self.gaps, self.begun = index, error, gaps, begun
 
     def results_or_interrupt(self) -> Results | None:
         """The results, or None if the function raised; KeyboardInterrupt and the like are raised again."""
@@ -74,7 +79,6 @@ class Outcome:
         return self.results if self.error is None or self.gaps is not None else None
 
 
-@dataclass(frozen=True)
 class Kernel:
     """The function with the arguments of every call.
 
@@ -90,16 +94,22 @@ class Kernel:
         Number of elements from one block to the next.
     """
 
-    func: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    vectorized: bool = False
-    ignore: bool = False
-    timed: bool = False
-    halo: Halo | None = None
-    streams: RandomStreams | None = None
-    stride: int = 1
-    form: Form = "arrays"
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        vectorized: bool,
+        ignore: bool = False,
+        timed: bool = False,
+        halo: Halo | None = None,
+        streams: RandomStreams | None = None,
+        stride: int = 1,
+        form: Form = "arrays",
+    ) -> None:
+        self.func, self.args, self.kwargs = func, args, kwargs
+        self.vectorized, self.ignore, self.timed = vectorized, ignore, timed
+        self.halo, self.streams, self.stride, self.form = halo, streams, stride, form
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None = None, allocate: Allocate = new_memory

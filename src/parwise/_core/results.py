@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 
-@dataclass(slots=True, eq=False)
 class Stack:
     """Results of one type, dtype and shape, as one array.
 
@@ -23,8 +21,11 @@ class Stack:
         Stacked along its first axis; for a block, the result itself.
     """
 
-    kind: Any
-    array: np.ndarray
+    __slots__ = ("array", "kind")
+
+    def __init__(self, kind: Any, array: np.ndarray) -> None:
+        self.kind = kind
+        self.array = array
 
     def unstack(self) -> list[Any]:
         """The single results, as the function returned them."""
@@ -43,12 +44,14 @@ Form: TypeAlias = Literal["arrays", "raw", "list"]
 Column: TypeAlias = Stack | list[Any]
 
 
-@dataclass(slots=True, eq=False)
 class Results:
     """Results for the elements of one task: one column, or one for each item of tuples of type `wrap`."""
 
-    columns: list[Column]
-    wrap: type[tuple[Any, ...]] | None = None
+    __slots__ = ("columns", "wrap")
+
+    def __init__(self, columns: list[Column], wrap: type[tuple[Any, ...]] | None = None) -> None:
+        self.columns = columns
+        self.wrap = wrap
 
 
 def owned(results: Results) -> Results:

@@ -10,7 +10,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from .._core.indexing import Task
 from .protocol import Channel, ChunkReceiver
@@ -20,13 +19,13 @@ from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 STACK_SECONDS = 0.5
 
 
-@dataclass(slots=True)
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
-    task: Task
-    handshake: bool = False
-    since: float = field(default_factory=time.monotonic)
+    def __init__(self, task: Task, handshake: bool) -> None:
+        self.task = task
+        self.handshake = handshake
+        self.since = time.monotonic()
 
 
 class WorkerHandle:
