@@ -24,7 +24,8 @@ class ThreadRunner(ExecutorRunner):
     workers : int
         Threads of the executor.
     computes : bool
-        True if the calling thread computes tasks too, instead of only those that no thread begins.
+        True if the calling thread computes tasks too, instead of only those that no thread begins. Each thread then
+        takes tasks itself as long as there are any: none waits while the calling thread is at a long one.
     """
 
     task_seconds = TASK_SECONDS
@@ -32,6 +33,8 @@ class ThreadRunner(ExecutorRunner):
     def __init__(self, job: Job, executor: Executor, workers: int, computes: bool) -> None:
         super().__init__(job, executor, workers)
         self._computes = computes
+        if computes:
+            self._max_submitted = self.workers
         # A new thread starts with the defaults; it must have the settings of the calling one.
         self._floats, self._counts = read_floats(), local_threads() or {}
         self._computing: set[int] = set()
@@ -46,7 +49,7 @@ class ThreadRunner(ExecutorRunner):
 
         An executor that the user gave may have all its threads at other work, or be the one that this runs in.
         """
-        self.assign_tasks()
+        self.poll()
         task = self._own_task()
         if task is None:
             super().step()
@@ -56,7 +59,7 @@ class ThreadRunner(ExecutorRunner):
 
     def _own_task(self) -> Task | None:
         """A task for the calling thread: the next one, or one that waits in the executor."""
-        if self._computes and (task := self._job.queue.next_task(self.task_seconds, self.workers + 1)) is not None:
+        if self._computes and (task := self._next_task()) is not None:
             return task
         if self._computes or not any(future.running() or future.done() for future in self._submitted):
             for future in self._submitted:
@@ -64,9 +67,14 @@ class ThreadRunner(ExecutorRunner):
                     return self._submitted.pop(future)
         return None
 
+    def _next_task(self) -> Task | None:
+        return self._job.queue.next_task(self.task_seconds, self.workers + 1)
+
     def cancel(self) -> None:
         """Cancel tasks that have not begun, and wait for those that have: they use this process's memory."""
         if os.getpid() == self._owner:
+            if self._submitted:
+                self._job.queue.cut(0)
             begun = [future for future in self._submitted if not future.cancel()]
             if not self.within:
                 wait(begun)
@@ -74,12 +82,15 @@ class ThreadRunner(ExecutorRunner):
     def _submit(self, task: Task) -> None:
         self._submitted[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
 
-    def _compute(self, task: Task) -> None:
+    def _compute(self, task: Task | None) -> None:
         thread = threading.get_ident()
         self._computing.add(thread)
         try:
             with floats(self._floats), with_local_threads(self._counts):
-                self._job.compute_and_accept(task)
+                while task is not None:
+                    self._job.compute_and_accept(task)
+                    self._job.show()
+                    task = self._next_task() if self._computes else None
         finally:
             self._computing.discard(thread)
 
