@@ -73,6 +73,7 @@ def fill_pools():
 @pytest.fixture(autouse=True)
 def _nothing_left():
     """Compare children, descriptors, threads, environment, handlers and shared memory before and after each test."""
+    fill_pools()  # doctests have no guard, and some of them end workers
     before, others = process_state(), len(made)
     yield
     fill_pools()
