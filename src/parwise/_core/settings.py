@@ -234,11 +234,11 @@ ProgressFunction: TypeAlias = Callable[[int, int | None], object]
 
 def checked_progress(value: Any) -> Literal[True] | ProgressFunction | None:
     """Check the option `progress`; return None for no progress, True for a bar, or a function."""
+    if value is None or value is False:
+        return None
     import importlib.util  # not needed for most calls
     import inspect
 
-    if value is None or value is False:
-        return None
     if value is True:
         if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
             raise ImportError('progress=True needs tqdm; pip install "parwise[progress]", or pass a function')
