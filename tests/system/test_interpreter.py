@@ -17,13 +17,13 @@ A = np.arange(6.0)
 
 def test_switch_interval_is_put_back_by_the_last():
     before = sys.getswitchinterval()
-    short_switch_interval.begin()
-    other = threading.Thread(target=short_switch_interval.begin)
+    short_switch_interval.acquire()
+    other = threading.Thread(target=short_switch_interval.acquire)
     other.start()
     other.join()
-    short_switch_interval.end()
+    short_switch_interval.release()
     assert sys.getswitchinterval() < before
-    short_switch_interval.end()
+    short_switch_interval.release()
     assert sys.getswitchinterval() == before
 
 

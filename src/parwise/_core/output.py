@@ -126,7 +126,7 @@ class ArrayOutput(Output):
         """Write the results of `task` to the arrays."""
         with self._lock:
             if not self._begun:
-                self._begin(task, results)
+                self._make_columns(task, results)
             if len(results.columns) != len(self._columns) or (results.wrap is None) != (self._wrap is None):
                 raise ValueError(
                     f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
@@ -135,7 +135,7 @@ class ArrayOutput(Output):
             for own, column in zip(self._columns, results.columns, strict=True):
                 own.add(task, column, indices)
 
-    def _begin(self, task: Task, results: Results) -> None:
+    def _make_columns(self, task: Task, results: Results) -> None:
         out = self._call.out
         if out is not None and len(out) != len(results.columns):
             raise ValueError(

@@ -239,7 +239,7 @@ class BackgroundDispatcher:
         """Restore the switch interval; in the caller, since the helper thread may get there only after the call."""
         short, self._switch_shortened = self._switch_shortened, False
         if short:
-            short_switch_interval.end()
+            short_switch_interval.release()
 
     def _run(self) -> None:
         """The helper thread: wait, take over when it is time, and dispatch until the caller leaves."""
@@ -247,7 +247,7 @@ class BackgroundDispatcher:
             if self._state == "left":
                 return
             # Already while it waits: it gets here after 5 ms of a slow element, and in no shorter call.
-            short_switch_interval.begin()
+            short_switch_interval.acquire()
             self._switch_shortened = True
         while not self._leaving.acquire(True, self._wait_seconds()):
             if self._start_workers_if_due() and self._pack_function():

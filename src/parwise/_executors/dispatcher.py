@@ -331,7 +331,7 @@ class Dispatcher:
 
     def _send_handshake(self, worker: WorkerHandle) -> None:
         """Send a worker the first task, to compare its results with the caller's."""
-        self._handshake.begin()
+        self._handshake.mark_sent()
         self._send_task(worker, self._job.first_task, handshake=True)
 
     def _send_task(self, worker: WorkerHandle, task: Task, handshake: bool = False) -> None:

@@ -130,7 +130,7 @@ class RemoteRunner(ExecutorRunner):
         try:
             future = self._executor.submit(compute, self._token, payload, self._table, self._staged[task])
         except BrokenExecutor as error:
-            raise self._broken(task, error) from error
+            raise self._process_died(task, error) from error
         self._submitted[future] = task
 
     def _stage(self, task: Task) -> TaskArguments:
@@ -147,7 +147,7 @@ class RemoteRunner(ExecutorRunner):
         try:
             reply = future.result()
         except BrokenExecutor as error:
-            raise self._broken(task, error) from error
+            raise self._process_died(task, error) from error
         except WorkerDiedError as error:  # parwise's own pool starts another one
             del self._staged[task]
             self._lose(task, error)
@@ -176,7 +176,7 @@ class RemoteRunner(ExecutorRunner):
         else:
             job.fail(task.lo, error)
 
-    def _broken(self, task: Task, cause: BaseException) -> WorkerDiedError:
+    def _process_died(self, task: Task, cause: BaseException) -> WorkerDiedError:
         lowest = min([task, *self._submitted.values()], key=lambda one: one.lo)
         error = WorkerDiedError(
             f"a process of {type(self._executor).__name__} died; the lowest unfinished work was "

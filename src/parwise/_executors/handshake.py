@@ -65,7 +65,7 @@ class Handshake:
             return True
         return job.first_seconds <= seconds + self._grace(time.monotonic())
 
-    def begin(self) -> None:
+    def mark_sent(self) -> None:
         """Note that a worker has been sent the task."""
         self.pending = False
 

@@ -61,7 +61,7 @@ class ShortSwitchInterval:
         self._before = 0.0
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
+    def acquire(self) -> None:
         """Count one more thread; the first one shortens the interval."""
         with self._lock:
             if not self._users:
@@ -69,7 +69,7 @@ class ShortSwitchInterval:
                 sys.setswitchinterval(SWITCH_SECONDS)
             self._users += 1
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Count one thread less; the last one restores the interval."""
         with self._lock:
             self._users -= 1
@@ -77,5 +77,5 @@ class ShortSwitchInterval:
                 sys.setswitchinterval(self._before)
 
 
-#: Of this process.
+#: The one of this process.
 short_switch_interval = ShortSwitchInterval()

@@ -138,7 +138,7 @@ class ForkServer:
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._alive:
-                    self._reap(fd)
+                    self._collect_exit(fd)
                 elif fd == self._watch:
                     for pid in self._alive.values():
                         _end_group(pid)
@@ -156,7 +156,7 @@ class ForkServer:
         except (EOFError, OSError):
             os._exit(0)
 
-    def _reap(self, pidfd: int) -> None:
+    def _collect_exit(self, pidfd: int) -> None:
         pid = self._alive.pop(pidfd)
         # End also the processes that it started. Before waitpid no other process
         # can have its number, which is that of its group too.
@@ -169,7 +169,7 @@ class ForkServer:
         """Report how a worker ended that the caller has found dead."""
         for pidfd, one in list(self._alive.items()):
             if one == pid:
-                self._reap(pidfd)
+                self._collect_exit(pidfd)
         self._control.send("exited", pid, self._ended.pop(pid, None))
 
     def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
