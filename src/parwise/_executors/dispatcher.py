@@ -265,7 +265,7 @@ class Dispatcher:
     def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, buffers: list[Any]) -> None:
         """Accept the outcome of a task, whose arrays are in `buffers` for now."""
         assignment = worker.assignments.pop(number)
-        worker.proven = True
+        worker.has_computed = True
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         try:

@@ -115,7 +115,7 @@ class FaultPolicy:
         index = _element(worker, assignments) if overdue is None else overdue
         place = -1 if index is None else index
         self._deaths[place] += 1
-        nothing_lost = not assignments and worker.proven and self._deaths[place] <= IDLE_DEATHS
+        nothing_lost = not assignments and worker.has_computed and self._deaths[place] <= IDLE_DEATHS
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
         if nothing_lost or in_time or self._deaths[place] <= settings.retries:
             self._give_back(tasks)

@@ -93,8 +93,8 @@ class RemoteRunner(ExecutorRunner):
         super().__init__(job, executor, workers)
         self._staged: dict[Task, TaskArguments] = {}
         settings = job.call.settings
-        proved = settings.verify is not False and not settings.isolate
-        first = self._stage(job.first_task) if proved and not job.queue.empty else None
+        verified = settings.verify is not False and not settings.isolate
+        first = self._stage(job.first_task) if verified and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack(
             job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first

@@ -48,7 +48,7 @@ class Job:
         Time that the first task took here.
     compared : bool
         True if the results of workers are compared with them.
-    proved : bool
+    handshake_done : bool
         True once a worker's results have been compared.
     disputed : Results or None
         A worker's results of the first task, if they differ.
@@ -91,7 +91,7 @@ class Job:
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.workers != 1
         self.disputed: Results | None = None
-        self.proved = False
+        self.handshake_done = False
         self.limit: float = float("inf")
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -214,7 +214,7 @@ class Job:
 
     def compare(self, theirs: Results) -> None:
         """Compare a worker's results of the first task with the caller's."""
-        self.proved = True
+        self.handshake_done = True
         if self.first is None or same_results(self.first, theirs):
             return
         self.disputed = theirs

@@ -155,7 +155,7 @@ def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
 def _check_worker(job: Job) -> None:
     """Compute the first task in a worker and here, and compare, unless that was done: small calls use no worker."""
     task = job.first_task
-    if job.proved:
+    if job.handshake_done:
         return
     ours, theirs = compute_here(job, task), in_worker(job, task)
     if ours is not None and theirs is not None and not same_values(ours, theirs):

@@ -37,7 +37,7 @@ class WorkerHandle:
         0 and -1 until the fork server has reported them.
     ready : bool
         True once the worker has answered.
-    proven : bool
+    has_computed : bool
         True once the worker has computed a task.
     free : deque of int
         Input slots without a task.
@@ -62,7 +62,7 @@ class WorkerHandle:
         self.pid = 0
         self.pidfd = -1
         self.ready = False
-        self.proven = False
+        self.has_computed = False
         self.reset()
 
     def reset(self) -> None:
