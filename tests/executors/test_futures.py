@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from parwise import parallel_apply
+from parwise import parallel_apply, parallel_map
 from parwise._workers import remote
 
 from ..support.oracle import assert_same
@@ -70,3 +70,39 @@ def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
             remote.compute(token, payload, table, arguments)
     assert remote.compute(token, None, table, arguments) == remote.MISSING
     assert remote.compute(token, payload, table, arguments)[1] is not None
+
+
+def test_a_call_within_its_own_thread_pool_keeps_the_order_of_the_loop():
+    """No thread of the pool is free: the caller computes all elements, and ends at the first that raises."""
+    called = []
+
+    def f(k):
+        called.append(k)
+        if k == 3:
+            raise ValueError("three")
+        return k
+
+    with ThreadPoolExecutor(1) as executor:
+        inner = executor.submit(parallel_map, f, range(10), executor=executor)
+        with pytest.raises(ValueError, match="three"):
+            inner.result(60)
+    assert called == [0, 1, 2, 3]
+
+
+def test_a_thread_pool_that_is_shut_down_during_a_call_loses_no_element():
+    executor, busy, begun = ThreadPoolExecutor(2), threading.Event(), threading.Event()
+    for _ in range(2):
+        executor.submit(busy.wait)
+
+    def f(k):
+        if k == 5:
+            executor.shutdown(wait=False, cancel_futures=True)
+            begun.set()
+        return k
+
+    try:
+        assert parallel_map(f, range(20), executor=executor) == list(range(20))
+        assert begun.is_set()
+    finally:
+        busy.set()
+        executor.shutdown()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from .._core.call import Call
 from .._core.kernel import is_nested
@@ -13,13 +12,7 @@ from .._workers.default_pool import put_back, take_pool
 from . import processes
 from .job import Job
 from .runner import Runner, drive
-from .serial import SerialRunner
-
-if TYPE_CHECKING:
-    from .futures import ExecutorRunner
-
-# Tasks of items in a plain loop whose results are taken one after another: a caller that waits gets its result soon.
-ITEM_SECONDS = 0.001
+from .serial import ITEM_SECONDS, SerialRunner
 
 
 def is_serial(call: Call) -> bool:
@@ -70,28 +63,30 @@ def open_runner(job: Job) -> Iterator[Runner]:
 
 
 @contextlib.contextmanager
-def _open_executor(job: Job, whole: bool) -> Iterator[ExecutorRunner | SerialRunner]:
-    """The runner of a job in threads or in an executor that the user gave."""
+def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
+    """The runner of a job in threads or in a given executor; `whole` if the call returns all results at once."""
     # Imported by the calls that need them: they take 0.3 ms.
     from concurrent.futures import ThreadPoolExecutor
 
     from .futures import RemoteRunner
-    from .threads import ThreadRunner
+    from .threads import SharedThreadRunner, ThreadRunner
 
     executor = job.call.settings.executor
     with contextlib.ExitStack() as stack:
-        runner: ExecutorRunner
-        if executor == "threads":
-            threads = job.workers - whole
-            if not threads:
-                job.open()
-                yield SerialRunner(job)
-                return
-            own = ThreadPoolExecutor(threads, thread_name_prefix="parwise")
-            in_threads = runner = ThreadRunner(job, own, threads, whole)
+        runner: SharedThreadRunner | ThreadRunner | RemoteRunner
+        if executor == "threads" and whole and job.workers == 1:
+            job.open()
+            yield SerialRunner(job)
+            return
+        if executor == "threads" and whole:
+            own = stack.enter_context(ThreadPoolExecutor(job.workers - 1, thread_name_prefix="parwise"))
+            runner = SharedThreadRunner(job, own, job.workers - 1)
+        elif executor == "threads":
+            own = ThreadPoolExecutor(job.workers, thread_name_prefix="parwise")
+            in_threads = runner = ThreadRunner(job, own, job.workers)
             stack.callback(lambda: own.shutdown(wait=not in_threads.within))
         elif is_thread_pool(executor):
-            runner = ThreadRunner(job, executor, executor._max_workers, whole)
+            runner = (SharedThreadRunner if whole else ThreadRunner)(job, executor, executor._max_workers)
         elif is_dask_client(executor):
             # The same element twice must be two computations: pure=False.
             submitter = stack.enter_context(executor.get_executor(pure=False))

@@ -14,7 +14,7 @@ from .dispatcher import Dispatcher
 from .inline import InlineTasks, run_inline
 from .job import Job
 from .runner import Runner, drive
-from .serial import SerialRunner
+from .serial import ITEM_SECONDS, SerialRunner
 from .task_queue import TASK_SECONDS
 
 # An isolated call waits so long for another thread's call to release the workers.
@@ -53,7 +53,7 @@ def open_runner(job: Job, pool: WorkerPool) -> Iterator[Runner]:
     else:
         with BackgroundDispatcher(job, pool) as background:
             joined = background.join(lambda: 0)
-            yield ProcessRunner(job, background.dispatcher, background) if joined else SerialRunner(job)
+            yield ProcessRunner(job, background.dispatcher, background) if joined else SerialRunner(job, ITEM_SECONDS)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,9 @@ from __future__ import annotations
 from .job import Job
 from .task_queue import TASK_SECONDS
 
+# Tasks of items whose results are taken one after another: a caller that waits gets its result soon.
+ITEM_SECONDS = 0.001
+
 
 class SerialRunner:
     """Computes the tasks of an open job in the calling thread, in order.

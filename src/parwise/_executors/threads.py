@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from concurrent.futures import Executor, Future, wait
+import time
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
 from .._core.indexing import Task
@@ -16,27 +17,89 @@ from .job import Job
 from .task_queue import TASK_SECONDS
 
 
-class ThreadRunner(ExecutorRunner):
-    """Computes tasks in threads of this process.
+class _ThreadState:
+    """Runs functions in other threads with the settings of this one: a new thread starts with the defaults."""
+
+    def __init__(self) -> None:
+        self._floats, self._counts = read_floats(), local_threads() or {}
+
+    def submit(self, executor: Executor, function: Any, *args: Any) -> Future[Any]:
+        """Submit a call of a function."""
+        return executor.submit(contextvars.copy_context().run, self._run, function, *args)
+
+    def _run(self, function: Any, *args: Any) -> None:
+        with floats(self._floats), with_local_threads(self._counts):
+            function(*args)
+
+
+class SharedThreadRunner:
+    """Computes tasks in the calling thread and in threads that take tasks themselves as long as there are any.
+
+    All is computed even if the executor has all its threads at other work, or is
+    the one that this call runs in.
 
     Parameters
     ----------
     workers : int
         Threads of the executor.
-    computes : bool
-        True if the calling thread computes tasks too, instead of only those that no thread begins. Each thread then
-        takes tasks itself as long as there are any: none waits while the calling thread is at a long one.
     """
 
     task_seconds = TASK_SECONDS
 
-    def __init__(self, job: Job, executor: Executor, workers: int, computes: bool) -> None:
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        job.open()
+        self._job = job
+        self.workers = 1 + workers
+        self.finished = False
+        state = _ThreadState()
+        self._others = [state.submit(executor, self._compute_all) for _ in range(workers)]
+
+    def step(self) -> None:
+        """Compute a task here, or wait for a thread that computes one of the last."""
+        if self._compute_next():
+            return
+        self._others = [future for future in self._others if not future.cancel()]
+        if not self._others:
+            self.finished = True
+            return
+        since = time.perf_counter()
+        done, _ = wait(self._others, return_when=FIRST_COMPLETED)
+        self._job.observer.waited(since)
+        self._others = [future for future in self._others if future not in done]
+        for future in done:
+            future.result()
+        self._job.show()
+
+    def poll(self) -> None:
+        """Do nothing: threads accept outcomes and take tasks themselves."""
+
+    def cancel(self) -> None:
+        """Have threads end after their tasks, and wait for them: they use this process's memory."""
+        if not self.finished:
+            self._job.queue.cut(0)
+            wait([future for future in self._others if not future.cancel()])
+
+    def _compute_all(self) -> None:
+        while self._compute_next():
+            pass
+
+    def _compute_next(self) -> bool:
+        task = self._job.queue.next_task(workers=self.workers)
+        if task is None:
+            return False
+        self._job.compute_and_accept(task)
+        self._job.show()
+        return True
+
+
+class ThreadRunner(ExecutorRunner):
+    """Computes tasks in threads of this process, for a call whose results are taken one after another."""
+
+    task_seconds = TASK_SECONDS
+
+    def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         super().__init__(job, executor, workers)
-        self._computes = computes
-        if computes:
-            self._max_submitted = self.workers
-        # A new thread starts with the defaults; it must have the settings of the calling one.
-        self._floats, self._counts = read_floats(), local_threads() or {}
+        self._state = _ThreadState()
         self._computing: set[int] = set()
 
     @property
@@ -45,52 +108,32 @@ class ThreadRunner(ExecutorRunner):
         return threading.get_ident() in self._computing
 
     def step(self) -> None:
-        """Compute a task here if the calling thread computes, or if no thread has begun one; else wait for one.
+        """Wait for a finished task; or compute one here, if the executor has begun none.
 
-        An executor that the user gave may have all its threads at other work, or be the one that this runs in.
+        It may have all its threads at other work, or be the one that this runs in.
         """
-        self.poll()
-        task = self._own_task()
-        if task is None:
-            super().step()
+        self.assign_tasks()
+        first = next(iter(self._submitted), None)
+        if first is not None and not any(f.running() or f.done() for f in self._submitted) and first.cancel():
+            self._job.compute_and_accept(self._submitted.pop(first))
         else:
-            self._job.compute_and_accept(task)
-            self._job.show()
-
-    def _own_task(self) -> Task | None:
-        """A task for the calling thread: the next one, or one that waits in the executor."""
-        if self._computes and (task := self._next_task()) is not None:
-            return task
-        if self._computes or not any(future.running() or future.done() for future in self._submitted):
-            for future in self._submitted:
-                if future.cancel():
-                    return self._submitted.pop(future)
-        return None
-
-    def _next_task(self) -> Task | None:
-        return self._job.queue.next_task(self.task_seconds, self.workers + 1)
+            super().step()
 
     def cancel(self) -> None:
         """Cancel tasks that have not begun, and wait for those that have: they use this process's memory."""
         if os.getpid() == self._owner:
-            if self._submitted:
-                self._job.queue.cut(0)
             begun = [future for future in self._submitted if not future.cancel()]
             if not self.within:
                 wait(begun)
 
     def _submit(self, task: Task) -> None:
-        self._submitted[self._executor.submit(contextvars.copy_context().run, self._compute, task)] = task
+        self._submitted[self._state.submit(self._executor, self._compute, task)] = task
 
-    def _compute(self, task: Task | None) -> None:
+    def _compute(self, task: Task) -> None:
         thread = threading.get_ident()
         self._computing.add(thread)
         try:
-            with floats(self._floats), with_local_threads(self._counts):
-                while task is not None:
-                    self._job.compute_and_accept(task)
-                    self._job.show()
-                    task = self._next_task() if self._computes else None
+            self._job.compute_and_accept(task)
         finally:
             self._computing.discard(thread)
 
