@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from parwise import parallel_apply
 from parwise._core.results import Results, Stack, pack_column, same_results
 
 
@@ -49,3 +50,18 @@ def test_same_results_is_about_bits():
     one, other = np.zeros(3, padded), np.frombuffer(b"\xff" * 48, padded).copy()
     other["a"], other["b"] = 0, 0
     assert same_results(results(one), results(other))
+
+
+class Line(tuple):
+    """A tuple that knows more than its items."""
+
+    def __new__(cls, items):
+        made = super().__new__(cls, items)
+        made.slope = made[0]
+        return made
+
+
+def test_a_type_of_tuple_makes_the_result_itself():
+    got = parallel_apply(lambda row: Line((row.sum(), row.max())), np.ones((3, 2)))
+    assert type(got) is Line
+    assert got.slope is got[0]

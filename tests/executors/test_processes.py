@@ -13,6 +13,7 @@ import parwise
 from parwise import ReproducibilityWarning, parallel_apply
 from parwise._executors import processes
 from parwise._system.blas import ThreadWatch
+from parwise._workers.default_pool import default_pool
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.oracle import assert_same, loop
@@ -201,3 +202,11 @@ def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blo
     assert_same(parallel_apply(f, a, workers=2, **options), np.sort(a, axis=-1))
     assert after
     assert_same(parallel_apply(f, a, workers=2, isolate=True, **options), np.sort(a, axis=-1))
+
+
+def test_small_call_counts_no_cpus(monkeypatch):
+    """To count them reads four files, which takes longer than the call."""
+    default_pool().stop()
+    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: pytest.fail("CPUs were counted"))
+    assert_same(parallel_apply(float, np.arange(5.0), errors="ignore"), np.arange(5.0))
+    assert_same(parallel_apply(np.negative, np.arange(5.0), out=np.empty(5)), -np.arange(5.0))

@@ -19,7 +19,7 @@ import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply
+from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply, vectorize
 from parwise._core.results import Results, Stack
 from parwise._system.blas import ThreadLimit, read_threads
 from parwise._system.floating_point import floats, read_floats, set_floats
@@ -412,3 +412,18 @@ def test_function_that_cannot_be_sent_is_not_passed_over(count):
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be sent to a worker process"):
         parallel_apply(lambda x: (lock, x)[1], np.arange(float(count)), workers=2, verify=True)
+
+
+@pytest.mark.parametrize("kind", [float, str])
+def test_gaps_of_raw_results_are_not_compared(kind):
+    """A gap has no value: memory that was never written made a false alarm in 26 of 40 calls."""
+
+    def f(x):
+        if 30 < x < 40:
+            raise ValueError
+        return kind(x)
+
+    for _ in range(5):
+        with pytest.warns(RuntimeWarning, match="no result for 9 of 100"):
+            got = vectorize(f, otypes="O", errors="ignore", verify="full", workers=2)(np.arange(100.0))
+        assert got[29] == kind(29.0)

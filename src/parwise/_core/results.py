@@ -82,11 +82,12 @@ def detached(result: Any) -> Any:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
-    return tuple_of(type(result), list(map(detached, result))) if np.ndarray in map(type, result) else result
+    # Without a call of the type, which may want different arguments.
+    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
 
 
 def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
-    """Make a tuple of type `kind`, without a call of the type, which may want different arguments.
+    """Make a tuple of type `kind`, as the type does it if it takes the items as they are.
 
     Examples
     --------
@@ -94,10 +95,11 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
     >>> tuple_of(namedtuple("Fit", "slope offset"), [2.0, 1.0])
     Fit(slope=2.0, offset=1.0)
     """
+    make: Any = getattr(kind, "_make", kind)  # named tuples take items one by one
     try:
+        return make(items)  # type: ignore[no-any-return]
+    except TypeError:
         return tuple.__new__(kind, items)
-    except TypeError:  # types made in C, such as time.struct_time
-        return kind(items)
 
 
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:

@@ -96,13 +96,17 @@ class ProcessRunner:
     def __init__(
         self, job: Job, dispatcher: Dispatcher, background: BackgroundDispatcher | None = None, whole: bool = False
     ) -> None:
-        self.workers = job.workers
         self._job = job
         self._dispatcher = dispatcher
         self._background = background
         self._whole = whole
         self._inline = None if background is None else InlineTasks(job, background)
         self._slow: SlowWorkers | None = None
+
+    @property
+    def workers(self) -> int:
+        """Workers of the job; looked up when asked for, since a small call does not count CPUs."""
+        return self._job.workers
 
     @property
     def finished(self) -> bool:

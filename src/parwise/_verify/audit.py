@@ -15,6 +15,7 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.input_array import InputArray
 from .._core.kernel import Outcome
+from .._core.output import RawResults
 from .._core.output_column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.choice import run
@@ -217,13 +218,22 @@ def _check_all(job: Job, result: Any) -> None:
             raise Diagnosis(job, task, in_worker(job, task)).find().error(job.call.public_index)
         return
     if job.call.form == "raw":
-        result, loop = result.array, loop.array
+        result, loop = _filled(result), _filled(loop)
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
     for array, expected in pairs:
         if not same_array(array, expected):
             task = _task_at(job, array, expected)
             theirs = in_worker(job, task) or compute_here(job, task)
             raise Diagnosis(job, task, theirs, array_difference(array, expected)).find().error(job.call.public_index)
+
+
+def _filled(results: RawResults) -> np.ndarray:
+    """The array of raw results, with zeros in the gaps, which have no value."""
+    if not len(results.gaps):
+        return results.array
+    array = results.array.copy()
+    array.reshape(-1, *array.shape[results.mapped :])[results.gaps] = np.zeros((), array.dtype)
+    return array
 
 
 def _task_at(job: Job, array: np.ndarray, expected: np.ndarray) -> Task:
