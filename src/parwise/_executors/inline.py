@@ -101,7 +101,8 @@ class InlineRun:
         if whole is None:
             return False
         job.end_with(whole)
-        job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
+        if job.observer.active:
+            job.observer.took(Task(0, len(self.raw)), Outcome(None, self.seconds, begun=self._begun))
         return True
 
     def hand_over(self, job: Job) -> None:
