@@ -1,4 +1,4 @@
-"""The one place where the mapped function is called."""
+"""Calls the mapped function for the elements of one task, in the caller, a thread or a worker."""
 
 from __future__ import annotations
 
