@@ -22,10 +22,10 @@ import pytest
 
 import parwise
 from parwise._executors import background, inline, task_queue
-from parwise._workers.default_pool import default_pool
 
 from .support.adversarial import WAYS
 from .support.gate import Gate
+from .support.internals import default_pool
 
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]

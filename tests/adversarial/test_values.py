@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise._workers.default_pool import default_pool
-
 from ..support.adversarial import WAYS, blockwise, case, check, here, in_thread, reused
+from ..support.internals import default_pool
 from ..support.strategies import LAYOUTS, make_array
 
 pytestmark = pytest.mark.usefixtures("small_tasks")

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from parwise import WorkerDiedError, parallel_imap, parallel_map, report
 from parwise._core import input_items
 from parwise._executors import inline
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import FUNCTIONS, slowly
+from ..support.internals import default_pool
 from ..support.oracle import assert_same_items
 
 HOW = {

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, WorkerDiedError, options, parallel, parallel_apply, parallel_map
-from parwise._executors.job import Job
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import FUNCTIONS, slowly
+from ..support.internals import Job, default_pool
 from ..support.oracle import assert_same_items
 
 

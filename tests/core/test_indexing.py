@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parwise._core.call import result_axes
 from parwise._core.indexing import block_bounds, block_length, boxes
 from parwise._core.layout import Layout, element_layout, offsets_for
+
+from ..support.internals import result_axes
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())

@@ -13,14 +13,11 @@ import pytest
 import threadpoolctl
 
 from parwise import parallel_apply
-from parwise._core.arguments import make_call
-from parwise._core.options import resolve
 from parwise._executors import background, inline
 from parwise._executors.inline import InlineRun
-from parwise._executors.job import Job
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import slowly
+from ..support.internals import Job, default_pool, make_call, resolve
 from ..support.oracle import assert_same, loop
 
 A = np.arange(6.0)

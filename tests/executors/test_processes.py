@@ -13,9 +13,9 @@ import parwise
 from parwise import ReproducibilityWarning, parallel_apply
 from parwise._executors import processes
 from parwise._system.blas import ThreadWatch
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import ISOLATED, worker_pids
+from ..support.internals import default_pool
 from ..support.oracle import assert_same, loop
 from ..support.scripts import run_script
 

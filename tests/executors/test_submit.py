@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from parwise import Pool, WorkerDiedError, parallel_map
-from parwise._workers.default_pool import default_pool
 
 from ..support.gate import Gate
+from ..support.internals import default_pool
 from ..support.oracle import assert_same
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parwise._core.arguments import make_call
-from parwise._core.indexing import Task
-from parwise._core.options import resolve
-from parwise._executors.task_queue import TaskQueue
+from ..support.internals import Task, TaskQueue, make_call, resolve
 
 
 def queue_for(count, **kwargs):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise._core.options import resolve
 from parwise._numpy import inline
 
 from ..support.drop_ins import check
+from ..support.internals import resolve
 
 
 def fresh(func, count):

@@ -20,8 +20,8 @@ from parwise._core.call import Call
 from parwise._executors import inline, processes
 from parwise._report import observer
 from parwise._report.record import GAP_SHARE, Timeline, name_of
-from parwise._workers.default_pool import default_pool
 
+from ..support.internals import default_pool
 from ..support.oracle import assert_same, loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:distributed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parwise._core.call import result_axes
+from .internals import result_axes
 
 
 def elements(arrays, axis):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from parwise._workers.worker_pool import WorkerPool
+from ..support.internals import WorkerPool
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import numpy as np
 
 from parwise import parallel_apply, parallel_imap, parallel_map
 from parwise._workers import default_pool as shared
-from parwise._workers.default_pool import default_pool
+
+from ..support.internals import default_pool
 
 
 def test_other_calls_in_the_loop():

@@ -14,18 +14,14 @@ import numpy as np
 import pytest
 
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
-from parwise._core.arguments import make_call
-from parwise._core.options import resolve
 from parwise._executors import processes
 from parwise._executors.faults import FaultPolicy
-from parwise._executors.job import Job
 from parwise._workers import fork_server
-from parwise._workers.default_pool import default_pool
 from parwise._workers.handle import WorkerHandle
-from parwise._workers.worker_pool import WorkerPool
 
 from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw
 from ..support.functions import ISOLATED, worker_pids
+from ..support.internals import Job, WorkerPool, default_pool, make_call, resolve
 from ..support.oracle import assert_same, loop
 
 

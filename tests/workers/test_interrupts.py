@@ -16,9 +16,9 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._system.interpreter import DeferredInterrupt
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import ISOLATED
+from ..support.internals import default_pool
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
 

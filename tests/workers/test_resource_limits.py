@@ -16,10 +16,10 @@ from parwise import parallel_apply
 from parwise._executors import faults
 from parwise._system.limits import own_bytes
 from parwise._workers import shared_memory, worker_pool
-from parwise._workers.default_pool import default_pool
 from parwise._workers.shared_memory import fitting_slot_bytes
 
 from ..support.functions import ISOLATED
+from ..support.internals import default_pool
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
 

@@ -15,9 +15,9 @@ import pytest
 from parwise import ParwiseError, parallel_apply
 from parwise._executors import processes
 from parwise._workers import fork_server
-from parwise._workers.default_pool import default_pool
 
 from ..support.functions import ISOLATED, worker_pids
+from ..support.internals import default_pool
 from ..support.scripts import run_script
 
 

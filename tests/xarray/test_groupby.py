@@ -11,14 +11,11 @@ import pytest
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
-from parwise._core.arguments import make_call
-from parwise._core.indexing import Task
-from parwise._core.options import resolve
 from parwise._executors import background, inline
-from parwise._executors.task_queue import TaskQueue
 from parwise._xarray import group_transfer
 from parwise._xarray.group_transfer import GroupedData, group_indexers
 
+from ..support.internals import Task, TaskQueue, make_call, resolve
 from ..support.labelled import TIMES, Counted, assert_alike, make_cube
 from ..support.oracle import assert_same
 

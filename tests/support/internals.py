@@ -1,0 +1,14 @@
+"""Private objects that several tests look at: a module that moves changes this file and no test."""
+
+from __future__ import annotations
+
+from parwise._core.arguments import make_call
+from parwise._core.call import result_axes
+from parwise._core.indexing import Task
+from parwise._core.options import resolve
+from parwise._executors.job import Job
+from parwise._executors.task_queue import TaskQueue
+from parwise._workers.default_pool import default_pool
+from parwise._workers.worker_pool import WorkerPool
+
+__all__ = ["Job", "Task", "TaskQueue", "WorkerPool", "default_pool", "make_call", "resolve", "result_axes"]
