@@ -212,6 +212,15 @@ def test_a_function_that_cannot_be_loaded_is_not_tried_for_ever():
         parallel_apply(AtLoad(HOW["exit 3"][0]), np.arange(N), **ISOLATED)
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_worker_that_dies_while_loading_costs_the_call_that_it_loads(workers):
+    """Other workers may still be loading the function when the call has ended; the next call replaces them."""
+    for _ in range(15):
+        with pytest.raises(WorkerDiedError):
+            parallel_apply(AtLoad(HOW["exit 3"][0]), np.arange(N), isolate=True, workers=workers)
+        assert_same(parallel_apply(abs, np.arange(8), isolate=True, workers=workers), np.arange(8))
+
+
 def test_handshake_that_kills_its_worker(eager):
     """An element of the handshake that kills its worker is reported like any other."""
     caller = os.getpid()

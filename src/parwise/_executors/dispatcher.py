@@ -131,6 +131,8 @@ class Dispatcher:
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
         assert self._payload is not None
+        for worker in workers:
+            worker.loading, worker.loading_earlier = True, worker.loading
         self._payload.send((worker.channel for worker in workers), "load", self._call)
 
     def start(self) -> None:
@@ -190,6 +192,8 @@ class Dispatcher:
         try:
             while True:
                 (kind, *content), _ = worker.channel.receive()
+                if kind != "ready":  # which comes before a session is loaded
+                    worker.loading = worker.loading_earlier = False
                 getattr(self, f"_on_{kind}")(worker, *content)
         except BlockingIOError:
             if overdue is None:

@@ -113,9 +113,12 @@ class FaultPolicy:
         assignments = list(worker.assignments.values())
         tasks = [one.task for one in assignments if not one.handshake]
         index = _element(worker, assignments) if overdue is None else overdue
-        place = -1 if index is None else index
+        # The function of an earlier call, which went on without this worker, may have killed it as it was loaded.
+        of_earlier_call = worker.loading_earlier and worker.at is None
+        place = -1 if index is None or of_earlier_call else index
         self._deaths[place] += 1
-        nothing_lost = not assignments and worker.has_computed and self._deaths[place] <= IDLE_DEATHS
+        idle = of_earlier_call or (not assignments and worker.has_computed)
+        nothing_lost = idle and self._deaths[place] <= IDLE_DEATHS
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
         if nothing_lost or in_time or self._deaths[place] <= settings.retries:
             self._give_back(tasks)

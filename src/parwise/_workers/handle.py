@@ -39,6 +39,8 @@ class WorkerHandle:
         True once the worker has answered.
     has_computed : bool
         True once the worker has computed a task.
+    loading, loading_earlier : bool
+        True if the worker has not answered since the last session was sent to it; since an earlier one.
     free : deque of int
         Input slots without a task.
     assignments : dict
@@ -63,6 +65,7 @@ class WorkerHandle:
         self.pidfd = -1
         self.ready = False
         self.has_computed = False
+        self.loading = self.loading_earlier = False
         self.reset()
 
     def reset(self) -> None:
