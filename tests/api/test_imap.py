@@ -181,12 +181,11 @@ def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how)
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):
     """Items can be large, so that few of them should wait in memory."""
     monkeypatch.setattr(input_items, "READ_SECONDS", -1.0)
-    feed = input_items.ItemFeed((iter(range(100)),), any_thread=False, keep=False)
-    assert 9 <= feed.fill(100, 1) <= 20
-    assert feed.fill(100, 40) >= 40
-    assert feed.fill(100) == 100
-    assert feed.fill(200, 101) == 100
-    assert feed.count == 100
+    stream = input_items.ItemStream((iter(range(100)),), any_thread=False, keep=False)
+    for stop, least, first, last in ((100, 1, 9, 20), (100, 40, 40, 60), (100, None, 100, 100), (200, 101, 100, 100)):
+        stream.read(stop, least)
+        assert first <= stream.read_to <= last
+    assert stream.count == 100
 
 
 def test_thread_that_asks_takes_the_items(how):

@@ -174,7 +174,12 @@ def parallel_imap(
         )
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: Iterator[T] = stream(call)
-    return (one for one in results if one is not None) if drop_none else results
+    # Unlike a generator, `filter` keeps no result that it has handed over.
+    return filter(_is_result, results) if drop_none else results
+
+
+def _is_result(one: Any) -> bool:
+    return one is not None
 
 
 def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: Any) -> Call:

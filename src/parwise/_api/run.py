@@ -56,6 +56,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
     """
     with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
+        job.stepwise = True
         with open_runner(job) as runner:
             try:
                 yield from _results(job, runner)
@@ -80,7 +81,7 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
         # The thread that takes the results, since the plain loop would read its items there.
         feed.adopt_thread()
         size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
-        feed.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
+        queue.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
         runner.poll()
         while index not in output:
             if index >= job.limit or runner.finished:
@@ -89,8 +90,8 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
             runner.step()
         job.repeat()
         seen = clock()
-        for result in output.pop_results(index):
-            yield result
+        while index in output:
+            yield output.pop(index)
             index += 1
             if clock() - seen > PAUSE_SECONDS:
                 _check_owner(owner)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
-from .checks import check_int, is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
-from .input_items import ItemColumn, ItemFeed
+from .input_items import ItemColumn, make_feed
 from .results import Form, is_masked
-from .settings import Settings, is_thread_pool
+from .settings import Settings, check_int, is_int, is_thread_pool
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -80,7 +79,7 @@ def make_list_call(
     if not iterables:
         raise TypeError("nothing to map over: parallel_map(func, items)")
     for number, one in enumerate(iterables):
-        if not isinstance(one, Iterable):
+        if not (isinstance(one, Iterable) or hasattr(type(one), "__getitem__")) or getattr(one, "shape", None) == ():
             raise TypeError(
                 f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; what every call is "
                 "to get goes in args"
@@ -88,7 +87,7 @@ def make_list_call(
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
-    feed = ItemFeed(iterables, any_thread, keep=bool(settings.verify))
+    feed = make_feed(iterables, any_thread, keep=bool(settings.verify))
     columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
     grid = (feed.count,)
     return Call(

@@ -11,7 +11,7 @@ import numpy as np
 
 from .indexing import Halo
 from .input_array import InputArray
-from .input_items import ItemFeed
+from .input_items import ENDLESS, ItemSequence, ItemStream
 from .results import Form
 from .settings import Settings
 
@@ -84,7 +84,7 @@ class Call:
         The blocks of a block function; None for an element function.
     streams : RandomStreams, optional
         The generators of random numbers that the function gets.
-    feed : ItemFeed, optional
+    feed : ItemSequence or ItemStream, optional
         The source of items, if elements are items.
     form : {"arrays", "raw", "list"}
         The form in which results are returned.
@@ -105,7 +105,7 @@ class Call:
     streams: RandomStreams | None
     out: tuple[Any, ...] | None
     settings: Settings
-    feed: ItemFeed | None = None
+    feed: ItemSequence | ItemStream | None = None
     form: Form = "arrays"
     naming: Naming = BY_INDEX
     transfer_seconds: Callable[[], float] = float
@@ -114,6 +114,16 @@ class Call:
     def count(self) -> int:
         """Number of elements along the mapped axes; of items, `ENDLESS` until it is known."""
         return math.prod(self.grid) if self.feed is None else self.feed.count
+
+    @property
+    def expected(self) -> int:
+        """The number of elements to plan for: that of items may be a guess, `ENDLESS` without one."""
+        return self.count if self.feed is None or self.feed.count < ENDLESS else self.feed.expected
+
+    @property
+    def stream(self) -> ItemStream | None:
+        """The source of items, if these must be read one after another."""
+        return self.feed if isinstance(self.feed, ItemStream) else None
 
     @property
     def tasks(self) -> int:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
+import pickle
 import threading
 import time
-from collections.abc import Iterable, Sized
-from operator import itemgetter
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from enum import Enum
+from operator import itemgetter, length_hint
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 
 from .layout import Layout
+from .results import SCALARS
 
 #: Length of an iterator that has not ended yet.
 ENDLESS = 2**62
@@ -22,17 +29,124 @@ LOOK_AHEAD = 8
 SLOW_SECONDS = 0.050
 # Seconds, about, spent on reading items for one task. If the function is faster
 # than the iterator, the items for 40 ms of its work could be all of them, or more
-# than memory holds.
+# than memory holds. Items that must be pickled are read ahead for a shorter time:
+# the caller does not need these copies.
 READ_SECONDS = 0.004
+PACK_SECONDS = 0.001
 
 _OBJECT = np.dtype(object)
 
+# Containers that return any item at any time, in any thread, and change none as they do. A subclass may do otherwise.
+_INDEXED = frozenset({list, tuple, range, str, bytes, bytearray, array.array, np.ndarray, np.memmap})
+_COLLECTIONS = frozenset({dict, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items())})
 
-class ItemFeed:
-    """Items of some iterables in step, read only as they are needed.
+# Types whose values nobody changes, so that they need no copy while they wait.
+_CONSTANT = SCALARS | {NoneType, type, range, FunctionType, BuiltinFunctionType, ModuleType}
+_CONSTANT_NAMES = frozenset(
+    {
+        *(("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *(("pathlib", name) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
+        *(("pathlib._local", name) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
+        ("decimal", "Decimal"),
+        ("fractions", "Fraction"),
+        ("uuid", "UUID"),
+    }
+)
 
-    Only the thread that made the feed reads items, unless any thread may: a
-    generator may hold objects of its thread.
+
+def is_constant(item: Any) -> bool:
+    """True if nobody can change an item."""
+    kind = type(item)
+    if kind in _CONSTANT:
+        return True
+    if kind is tuple or kind is frozenset:
+        return all(map(is_constant, item))
+    return (kind.__module__, kind.__qualname__) in _CONSTANT_NAMES or issubclass(kind, Enum)
+
+
+def make_feed(iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> ItemSequence | ItemStream:
+    """Make the source of items for one call.
+
+    Parameters
+    ----------
+    any_thread : bool
+        True if any thread may read items, one thread at a time.
+    keep : bool
+        True to keep items that have a result, as they were before the function got them.
+    """
+    containers = [one for one in iterables if type(one) in _INDEXED or type(one) in _COLLECTIONS]
+    if len({len(one) for one in containers}) > 1:  # type: ignore[arg-type]
+        raise ValueError(
+            f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; what every call is to "
+            "get goes in args"
+        )
+    if keep or len(containers) < len(iterables):
+        return ItemStream(iterables, any_thread, keep)
+    return ItemSequence(tuple(one if type(one) in _INDEXED else list(one) for one in iterables))  # type: ignore[misc]
+
+
+def _length(iterable: Any) -> str:
+    return f"{len(iterable)}" if isinstance(iterable, Sized) else f"unknown ({type(iterable).__name__})"
+
+
+class ItemSequence:
+    """Items of lists and other containers: any thread gets any of them at any time.
+
+    Attributes
+    ----------
+    count, expected : int
+        Number of items.
+    """
+
+    error: BaseException | None = None
+    is_stream = False
+
+    def __init__(self, sources: tuple[Sequence[Any], ...]) -> None:
+        self._sources = sources
+        self.count = self.expected = len(sources[0])
+
+    def items(self, k: int, lo: int, hi: int) -> Sequence[Any]:
+        """The items ``lo:hi`` of one container: the user's own objects, as in the plain loop."""
+        return self._sources[k][lo:hi]
+
+    packed = items
+
+    def sample(self, count: int) -> list[Any]:
+        """At most so many items, to find out how long it takes to send one."""
+        return list(self._sources[0][:count])
+
+    def adopt_thread(self) -> None:
+        """Do nothing: any thread may read."""
+
+    def release(self, lo: int, hi: int) -> None:
+        """Do nothing: the containers are the user's."""
+
+
+class Packed:
+    """An item as it was when it was read: pickled, since its iterator or the function may change the object."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self.data,)
+
+
+def _unpacked(item: Any) -> Any:
+    return pickle.loads(item.data) if type(item) is Packed else item
+
+
+class ItemStream:
+    """Items of iterators in step, read only as they are needed.
+
+    Only the thread that made the stream reads, unless any thread may: a generator
+    may hold objects of its thread. An item is *waiting* from the time it is read;
+    then it is *taken* for one task, until that has its result. A waiting item is
+    pickled, unless it is constant: iterators that yield one object again and again,
+    with other content, are common. The items of a task that the reading thread
+    computes are not read before: each comes when it is due, as in the plain loop.
 
     Parameters
     ----------
@@ -45,87 +159,138 @@ class ItemFeed:
     ----------
     count : int
         Number of items: `ENDLESS` until it is known.
-    limit : int
-        Index up to which items may be read for now.
+    expected : int
+        Number of items to plan for: a length is a hint, the iterator's end decides.
+    read_to : int
+        Index up to which items have been read.
     error : BaseException or None
         The exception that an iterator raised.
+    pack : callable
+        Pickles an item.
     """
 
+    is_stream = True
+
     def __init__(self, iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> None:
-        lengths = {len(one) for one in iterables if isinstance(one, Sized)}
-        if len(lengths) > 1:
-            raise ValueError(
-                f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; what every call is to "
-                "get goes in args"
-            )
-        self._iterator = zip(*iterables, strict=True)
-        self._items: dict[int, tuple[Any, ...]] = {}
-        self._taken = 0
+        self._single = len(iterables) == 1
+        self._iterator: Iterator[Any] = iter(iterables[0]) if self._single else zip(*iterables, strict=True)
+        self._waiting: dict[int, Any] = {}
+        self._taken: dict[int, Any] = {}
         self._thread = None if any_thread else threading.get_ident()
+        self._reading: Any = threading.Lock() if any_thread else contextlib.nullcontext()
         self._keep = keep
-        # True if the last items took more than SLOW_SECONDS each.
-        self._slow = False
-        self.limit = ENDLESS
-        self.count = (
-            lengths.pop() if len(lengths) == 1 and all(isinstance(one, Sized) for one in iterables) else ENDLESS
-        )
+        # True if the last item took more than SLOW_SECONDS; True once an item had to be pickled.
+        self._slow = self._changing = False
+        # Index of an item that cannot be pickled: the one behind it is read once it has been taken.
+        self._fixed = -1
+        self.read_to = 0
+        self.count = ENDLESS
+        self.expected = min(filter(None, map(_hint, iterables)), default=ENDLESS)
         self.error: BaseException | None = None
+        self.pack: Callable[[Any], bytes] = pickle.dumps
 
-    def fill(self, stop: int, least: int | None = None) -> int:
-        """Read the items before `stop`; return the index up to which they have been read.
+    @property
+    def lazy(self) -> bool:
+        """True if the thread that computes a task may read its items one by one."""
+        return not self._keep
 
-        That is less than `stop` at the end, and in a thread that may not read.
-        Items from `least` on are left for later if they are slow.
+    def read(self, stop: int, least: int | None = None) -> None:
+        """Read the items before `stop`, if this thread may; items from `least` on are left for later if they are slow.
+
+        An item that has been read is waiting.
         """
         if self._thread in (None, threading.get_ident()):
-            self._fill(min(stop, self.count, self.limit), stop if least is None else least)
-        return min(stop, self._taken)
+            with self._reading:
+                self._read(stop, stop if least is None else least)
 
-    def _fill(self, stop: int, least: int) -> None:
-        size, begun, clock = 1, time.perf_counter(), time.perf_counter
-        now = begun
-        while self._taken < min(stop, self.count):
-            ahead = self._taken - least
-            if ahead >= 0 and (self._slow or (ahead >= LOOK_AHEAD and now - begun > READ_SECONDS)):
+    def _read(self, stop: int, least: int) -> None:
+        clock = time.perf_counter
+        begun = now = clock()
+        while self.read_to < min(stop, self.count) and self._fixed not in self._waiting:
+            ahead = self.read_to - least
+            if ahead >= 0 and (self._slow or self._long_enough(ahead, now - begun)):
                 return
-            self._read(min(stop, self._taken + size))
+            try:
+                item = next(self._iterator)
+            except StopIteration:
+                self.count = self.read_to
+                return
+            except Exception as error:
+                self.end(self.read_to, error)
+                return
+            self._waiting[self.read_to] = self._still(item) if self._single else tuple(map(self._still, item))
+            self.read_to += 1
             before, now = now, clock()
-            self._slow = now - before > SLOW_SECONDS * size
-            size *= 2
+            self._slow = now - before > SLOW_SECONDS
 
-    def _read(self, stop: int) -> None:
-        items, taken = self._items, self._taken
+    def _long_enough(self, ahead: int, seconds: float) -> bool:
+        return (
+            seconds > PACK_SECONDS
+            if self._changing and ahead < LOOK_AHEAD
+            else (ahead >= LOOK_AHEAD and seconds > READ_SECONDS)
+        )
+
+    def _still(self, item: Any) -> Any:
+        """The item in a form that does not change while it waits."""
+        if is_constant(item):
+            return item
+        self._changing = True
         try:
-            items.update(zip(range(taken, stop), self._iterator, strict=False))
-        except Exception as error:
-            self.error = error
-        finally:
-            # Items before the error have been read.
-            while taken < stop and taken in items:
-                taken += 1
-            self._taken = taken
-            if taken < stop:
-                self.count = taken
+            return Packed(self.pack(item))
+        except Exception:  # it can only be computed in this process
+            self._fixed = self.read_to
+            return item
+
+    def take(self, lo: int, hi: int) -> None:
+        """Take waiting items for a task; items that are kept stay taken."""
+        for index in range(lo, hi):
+            if index in self._waiting:
+                self._taken[index] = self._waiting.pop(index)
+
+    def items(self, k: int, lo: int, hi: int) -> list[Any]:
+        """The taken items ``lo:hi`` of one iterator, for a call of the function in this process."""
+        return list(map(_unpacked, self.packed(k, lo, hi)))
+
+    def packed(self, k: int, lo: int, hi: int) -> list[Any]:
+        """The same for another process: as they waited."""
+        rows = map(self._taken.__getitem__, range(lo, hi))
+        return list(rows if self._single else map(itemgetter(k), rows))
+
+    def sample(self, count: int) -> list[Any]:
+        """At most so many items, to find out how long it takes to send one: there is but the first."""
+        return self.packed(0, 0, 1) * count if 0 in self._taken else []
+
+    @property
+    def unread(self) -> tuple[Iterator[Any], bool]:
+        """An iterator over the items that have not been read, and True if it yields a tuple for each element."""
+        return self._iterator, not self._single
+
+    def end(self, count: int, error: BaseException | None = None) -> None:
+        """Note the end of the iterators, and the exception that ended them."""
+        self.count, self.error = count, error
 
     def adopt_thread(self) -> None:
         """Read items in this thread from now on."""
         if self._thread is not None:
             self._thread = threading.get_ident()
 
-    def column(self, k: int, lo: int, hi: int) -> np.ndarray:
-        """The items ``lo:hi`` of one iterable."""
-        self.fill(hi)
-        # At C speed, 60 ns for each; `fromiter` keeps lists and arrays as objects.
-        return np.fromiter(map(itemgetter(k), map(self._items.__getitem__, range(lo, hi))), object, hi - lo)
+    def release(self, lo: int, hi: int) -> None:
+        """Release taken items that have a result; the first is kept for the handshake."""
+        if self._keep:
+            return
+        # Most items were never taken, if this process computes them as it reads.
+        indices = range(lo, hi) if hi - lo <= len(self._taken) else [one for one in self._taken if lo <= one < hi]
+        for index in indices:
+            if index:
+                self._taken.pop(index, None)
 
-    def drop(self, lo: int, hi: int) -> None:
-        """Release items that have a result; the first is kept for the handshake."""
-        for index in range(max(1, lo), 0 if self._keep else hi):
-            self._items.pop(index, None)
 
-
-def _length(iterable: Any) -> str:
-    return f"{len(iterable)}" if isinstance(iterable, Sized) else f"unknown ({type(iterable).__name__})"
+def _hint(iterable: Any) -> int:
+    """The length that an iterable claims, or 0."""
+    try:
+        return length_hint(iterable, 0)
+    except Exception:  # sparse matrices raise a TypeError
+        return 0
 
 
 class ItemColumn:
@@ -136,14 +301,14 @@ class ItemColumn:
     run_end: int | None = None
     row_bytes = 8
 
-    def __init__(self, feed: ItemFeed, k: int) -> None:
+    def __init__(self, feed: ItemSequence | ItemStream, k: int) -> None:
         self._feed = feed
         self._k = k
 
     @property
     def loaded(self) -> bool:
-        """True if the number of items is known."""
-        return self._feed.count < ENDLESS
+        """True if any item is there at any time."""
+        return not self._feed.is_stream
 
     def layout(self, count: int) -> Layout:
         """Layout of a run of items."""
@@ -154,9 +319,10 @@ class ItemColumn:
         return 0
 
     def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
-        """The items ``lo:hi``."""
-        return self._feed.column(self._k, lo, hi)
+        """The items ``lo:hi``, for another process."""
+        # At C speed; `fromiter` keeps lists and arrays as objects.
+        return np.fromiter(self._feed.packed(self._k, lo, hi), object, hi - lo)
 
-    def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
-        """The items ``lo:hi``: the user's own objects, as in the plain loop."""
-        return self._feed.column(self._k, lo, hi)
+    def private(self, lo: int, hi: int, layout: Layout | None = None) -> Sequence[Any]:
+        """The items ``lo:hi``, for a call in this process."""
+        return self._feed.items(self._k, lo, hi)

@@ -17,6 +17,8 @@ from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
 # Number of indices that the warning names.
 MOST_NAMED = 20
+# Number of results that have been popped before their places are freed.
+MOST_POPPED = 1000
 
 
 class Gaps:
@@ -237,34 +239,64 @@ class ListOutput(Output):
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self._results: dict[int, Any] = {}
+        # Results of all elements from `_begin` on; and later ones, by the first element of each list.
+        self._front: list[Any] = []
+        self._begin = 0
+        self._later: dict[int, list[Any]] = {}
 
     def __contains__(self, index: int) -> bool:
-        return index in self._results
+        return self._begin <= index < self._begin + len(self._front)
 
-    def pop_results(self, index: int) -> list[Any]:
-        """Remove and return the results from `index` on, up to the first that is missing."""
-        found = self._results
+    def pop(self, index: int) -> Any:
+        """Remove and return a result; nothing keeps it afterwards."""
         with self._lock:
-            stop = index
-            while stop in found:
-                stop += 1
-            return [found.pop(k) for k in range(index, stop)]
+            at = index - self._begin
+            result, self._front[at] = self._front[at], None
+            if at + 1 == len(self._front) or at > MOST_POPPED:
+                del self._front[: at + 1]
+                self._begin = index + 1
+            return result
+
+    def take_front(self, count: int) -> list[Any] | None:
+        """Remove and return the results of the first `count` elements; None if these are not all results."""
+        if self._later or self._begin or len(self._front) != count:
+            return None
+        front, self._front = self._front, []
+        return front
+
+    def adopt(self, results: list[Any]) -> None:
+        """Take a list of the first results as it is."""
+        with self._lock:
+            self._front = results
+            self._append(len(results), [])
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Keep the results of `task`."""
         (column,) = results.columns
         values = unstacked(column)
         with self._lock:
-            found = range(task.lo, task.hi) if indices is None else indices.tolist()
-            self._results.update(zip(found, values, strict=True))
+            if indices is None:
+                self._append(task.lo, values)
+            else:
+                for index, value in zip(indices.tolist(), values, strict=True):
+                    self._append(index, [value])
 
     def skip(self, gaps: np.ndarray) -> None:
         """Put None where there is no result."""
         with self._lock:
-            self._results.update(dict.fromkeys(gaps.tolist()))
+            for index in gaps.tolist():
+                self._append(index, [None])
+
+    def _append(self, index: int, values: list[Any]) -> None:
+        front = self._front
+        if index != self._begin + len(front):
+            self._later[index] = values
+            return
+        # The caller's own results come in order: as fast as in one list.
+        front += values
+        while self._later and (more := self._later.pop(self._begin + len(front), None)) is not None:
+            front += more
 
     def finish(self, gaps: np.ndarray) -> list[Any]:
         """Return all results in order."""
-        found = self._results
-        return [found[k] for k in range(len(found))]
+        return self._front

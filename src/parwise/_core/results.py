@@ -105,8 +105,7 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
     """Make results of some elements: stacked if they are of one kind."""
     if form == "list":
-        # Numbers of one type travel faster as an array, and lose nothing.
-        return Results([pack_column(raw) if len(kinds := set(map(type, raw))) == 1 and kinds <= SCALARS else raw])
+        return Results([raw])
     if form == "raw":
         return Results([pack_column(raw, refuse=False)])
     if raw and isinstance(raw[0], tuple):

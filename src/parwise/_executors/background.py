@@ -203,12 +203,12 @@ class BackgroundDispatcher:
         """Seconds that the caller's first element may take before the helper thread starts workers."""
         least = WARM_SECONDS if self.warm else COLD_SECONDS
         return self.help_after_at_least(
-            min(HELP_AFTER_SECONDS, max(LEAST_HELP_SECONDS, least / max(1, self._job.call.count - 1)))
+            min(HELP_AFTER_SECONDS, max(LEAST_HELP_SECONDS, least / max(1, self._job.call.expected - 1)))
         )
 
     def help_after_at_least(self, help_after: float = HELP_AFTER_SECONDS) -> float:
         """`help_after` seconds, or more where the transfer of an element takes long."""
-        transfer_seconds = self._job.call.transfer_seconds()
+        transfer_seconds = self._job.call.transfer_seconds()  # not of items: they are not measured yet
         return max(help_after, TRANSFER_HELP_SECONDS, TRANSFERS * transfer_seconds) if transfer_seconds else help_after
 
     def leave(self) -> None:

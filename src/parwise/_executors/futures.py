@@ -94,7 +94,8 @@ class RemoteRunner(ExecutorRunner):
         self._staged: dict[Task, TaskArguments] = {}
         settings = job.call.settings
         verified = settings.verify is not False and not settings.isolate
-        first = self._stage(job.first_task) if verified and not job.queue.empty else None
+        self._own = None if settings.isolate else job.queue.next_task()
+        first = self._stage(job.first_task) if verified and self._own is not None else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack(
             job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
@@ -103,7 +104,6 @@ class RemoteRunner(ExecutorRunner):
         self._table = payload.table
         self._payload = payload.to_bytes()
         self._handshake = Handshake(job)
-        self._own = None if settings.isolate else job.queue.next_task()
 
     @property
     def finished(self) -> bool:

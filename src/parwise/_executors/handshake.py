@@ -42,13 +42,13 @@ class Handshake:
     def start(self, workers: int) -> None:
         """Begin the part of the call that workers compute."""
         call = self._job.call
-        self._few = len(call.bounds or range(call.count)) <= FEW_TASKS * workers
+        self._few = (call.expected if call.bounds is None else len(call.bounds)) <= FEW_TASKS * workers
         self._started = time.monotonic()
 
     @property
     def due(self) -> bool:
         """True if the next free worker computes the task before any other."""
-        return self.pending and not self._few
+        return self.pending and not self._few and self._job.compared
 
     def fits(self, seconds: float) -> bool:
         """Tell whether a worker without a task may compute it.
@@ -59,7 +59,7 @@ class Handshake:
             Time for which the other workers will be busy.
         """
         job = self._job
-        if not (self.pending and self._few):
+        if not (self.pending and self._few and self._job.compared):
             return False
         if job.first is None or job.call.settings.verify:
             return True
@@ -71,9 +71,8 @@ class Handshake:
 
     def receive(self, outcome: Outcome) -> None:
         """Take the outcome of the first task in one worker."""
-        if outcome.error is not None and outcome.gaps is None:
-            self._job.fail(outcome.index, outcome.error, self._job.first_task)
-        elif outcome.results is not None:
+        # An exception is not the call's: this process has the result. If others have it too, their tasks raise it.
+        if outcome.results is not None and (outcome.error is None or outcome.gaps is not None):
             self._theirs.append(owned(outcome.results))
         self.check()
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
+from .._core.input_items import LOOK_AHEAD
 from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
-from .._core.results import Results, Stack, owned
+from .._core.results import Results, Stack
 from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
 from .dispatcher import Dispatcher
 from .job import Job
+from .serial import compute_list, next_own
 
 # Bytes that are copied before the time of an element is known: they take 5 us.
 TRIAL_BYTES = 2**16
@@ -109,7 +112,7 @@ class InlineRun:
         """Give an open job the outcome of these elements."""
         task, outcome = self._outcome()
         if job.compared and self.raw:
-            job.first, job.first_seconds = owned(self._kernel.pack(self.raw[:1], range(1))), self.first_seconds
+            job.keep_first(self._kernel.pack(self.raw[:1], range(1)), self.first_seconds)
         job.accept(task, outcome)
 
     def _whole(self) -> np.ndarray | list[Any] | RawResults | None:
@@ -165,9 +168,13 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     """
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
+    job.pack_first()
     inline = InlineRun(job.call, job.kernel)
     alone = background.expect(background.help_after(), inline.claim)
-    inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, WORTH * WARM_SECONDS if background.warm else float("inf"))
+    enough = WORTH * WARM_SECONDS if background.warm else float("inf")
+    if job.call.feed is not None:  # tasks of the queue take less time for each item
+        enough = TRIAL_SECONDS
+    inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, enough)
     if inline.end(job):
         if job.observer.active:
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
@@ -206,25 +213,45 @@ class InlineTasks:
             self._after_first(self._worth(job.queue.seconds_left))
 
     def step(self) -> bool:
-        """Compute one task; return False if workers have taken over or no task is left."""
+        """Compute one task, or many of a list; return False if workers have taken over or no task is left."""
+        if compute_list(self._job, self._tasks()):
+            return True
+        if self._relieved or (compute := next_own(self._job, self._seconds, LOOK_AHEAD)) is None:
+            return False
+        start = self._begin()
+        if self._background.cpus.watch.suspicious:
+            with self._background.cpus.watch:
+                start = time.perf_counter()
+                task = compute()
+        else:
+            task = compute()
+        self._end(start, len(task))
+        return True
+
+    def _tasks(self) -> Iterator[Task]:
+        """Tasks of a list, until workers take over or none is left."""
+        while not self._relieved and (task := self._job.queue.next_task(self._seconds)) is not None:
+            start = self._begin()
+            yield task
+            self._end(start, len(task))
+
+    @property
+    def _relieved(self) -> bool:
+        """True if workers have taken over."""
+        return self._background.dispatcher.serving or self._background.error is not None
+
+    def _begin(self) -> float:
+        """Expect a task, which begins at the time that is returned."""
+        background = self._background
+        background.expect(None if self._job.queue.seems_empty else background.help_after_at_least())
+        return time.perf_counter()
+
+    def _end(self, start: float, count: int) -> None:
+        """After a task of `count` elements, which began at `start`, start workers if they pay."""
         job, background = self._job, self._background
         queue, cpus = job.queue, background.cpus
-        if (
-            background.dispatcher.serving
-            or background.error is not None
-            or (task := queue.next_task(self._seconds)) is None
-        ):
-            return False
-        background.expect(None if queue.empty else background.help_after_at_least())
-        start = time.perf_counter()
-        if cpus.watch.suspicious:
-            with cpus.watch:
-                start = time.perf_counter()
-                job.compute_and_accept(task)
-        else:
-            job.compute_and_accept(task)
         job.repeat()
-        background.pace = (time.perf_counter() - start) / len(task)
+        background.pace = (time.perf_counter() - start) / max(1, count)
         left = queue.seconds_left
         self._most = max(self._most, left)
         worth = self._worth(left)
@@ -236,7 +263,6 @@ class InlineTasks:
         else:
             self._after_first(worth)
         self._begun = True
-        return True
 
     def leave(self) -> Dispatcher:
         """Leave the other tasks to the workers, if these have been started."""

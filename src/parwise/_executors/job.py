@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -11,10 +14,11 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
+from .._core.input_items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
-from .._core.output import Gaps, Output, RawResults, output_of
-from .._core.results import Results, owned, same_results
+from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
+from .._core.results import Results, owned, same_results, same_values
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._workers.serialization import dumps
@@ -24,6 +28,15 @@ from .task_queue import TaskQueue
 
 #: Offsets of the arguments in a task's memory, and their bytes if they are pickled, otherwise 0.
 Offsets = list[tuple[int, int]]
+
+
+# With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
+FEW_ITEMS = 32
+LARGE_ITEM_BYTES = 2**26
+# Number of items by which the transfer of one is measured, unless one takes so many seconds; and seconds of a result.
+SAMPLE_ITEMS = 64
+SAMPLE_SECONDS = 100e-6
+RESULT_SECONDS = 1.5e-7
 
 
 class Job:
@@ -44,6 +57,8 @@ class Job:
     ----------
     first : Results or None
         The caller's results of the first task, to compare those of workers with.
+    first_packed : dict
+        Objects of the first task, pickled before the function could change them, by number of the input.
     first_seconds : float
         Time that the first task took here.
     compared : bool
@@ -54,6 +69,8 @@ class Job:
         A worker's results of the first task, if they differ.
     limit : float
         The lowest index that raised; results from there on are dropped.
+    stepwise : bool
+        True if results are taken one after another.
     """
 
     queue: TaskQueue
@@ -87,12 +104,17 @@ class Job:
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
+        self.first_packed: dict[int, bytes] = {}
         self.first_seconds = 0.0
+        self._item_seconds: float | None = None
+        if call.stream is not None:
+            call.stream.pack = dumps
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.workers != 1
         self.disputed: Results | None = None
         self.handshake_done = False
         self.limit: float = float("inf")
+        self.stepwise = False
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._whole: np.ndarray | list[Any] | RawResults | None = None
@@ -102,13 +124,16 @@ class Job:
     def open(self, start: int = 0) -> None:
         """Make the queue and the output, for tasks from element `start` on."""
         call = self.call
-        self._capacity = 1 if call.vectorized else _capacity(call, self._slot_bytes)
-        self.queue = TaskQueue(call, self._capacity, start)
+        self.queue = TaskQueue(call, self._capacity, start, self.transfer_seconds)
         if self._only is not None:
             self.queue.restrict(self._only)
         self.output = output_of(call)
         self._gaps = Gaps(call)
         self.output_replay = OutputReplay(call.func)
+
+    @cached_property
+    def _capacity(self) -> int:
+        return 1 if self.call.vectorized else _capacity(self.call, self._slot_bytes)
 
     def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
         """Take the whole result of a job that was never opened."""
@@ -147,7 +172,7 @@ class Job:
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
-        pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
+        pickled = self._pickled(task, layouts)
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
@@ -167,6 +192,56 @@ class Job:
         self.observer.staged(nbytes)
         return offsets, None if self._shared else layouts
 
+    def _pickled(self, task: Task, layouts: list[Layout]) -> dict[int, bytes]:
+        """Pickled arguments of `task` that are objects, by number of the input."""
+        if task == self.first_task and self.first_packed:
+            return self.first_packed
+        inputs = self.call.inputs
+        return {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
+
+    def pack_first(self) -> None:
+        """Pickle the objects of the first task, which a worker computes again, before the function can change them."""
+        task, inputs = self.first_task, self.call.inputs
+        if not (self.compared and self.call.stream is None and any(one.as_object for one in inputs)):
+            return
+        layouts = self.layouts(task)
+        objects = [
+            o for k, one in enumerate(inputs) if one.as_object for o in one.objects(task.lo, task.hi, layouts[k]).flat
+        ]
+        if self.call.count < FEW_ITEMS and any(getattr(one, "nbytes", 0) > LARGE_ITEM_BYTES for one in objects):
+            self.compared = False
+        elif not all(map(is_constant, objects)):
+            with contextlib.suppress(Exception):  # told by whoever sends it
+                self.first_packed = self._pickled(task, layouts)
+
+    def keep_first(self, results: Results, seconds: float) -> None:
+        """Keep the caller's results of the first task as they are, for the comparison."""
+        self.first_seconds = seconds
+        if not self.compared:
+            return
+        self.first = owned(results)
+        if self.call.form == "list" and not all(map(is_constant, results.columns[0])):  # type: ignore[arg-type]
+            # The user gets these objects, and may change them; nor may they be kept alive.
+            self.first = None
+            with contextlib.suppress(Exception):  # results that cannot be pickled are not compared
+                self.first = Results([pickle.loads(dumps(results.columns[0]))])
+
+    def again(self, task: Task) -> list[Any]:
+        """The arguments of `task` as in `runs`, as they were before the function could change them."""
+        runs: list[Any] = self.runs(task)
+        for k, data in self.first_packed.items() if task == self.first_task else ():
+            runs[k] = pickle.loads(data)
+        return runs
+
+    def transfer_seconds(self) -> float:
+        """Estimated seconds to send an element to a worker and its result back; 0 where that is not known."""
+        feed = self.call.feed
+        if feed is None:
+            return self.call.transfer_seconds()
+        if self._item_seconds is None:
+            self._item_seconds = _item_seconds(feed) + RESULT_SECONDS
+        return self._item_seconds
+
     def runs(self, task: Task) -> list[np.ndarray]:
         """Private copies of the arguments of `task`, for a call in this process."""
         if all(one.scalars for one in self.call.inputs):
@@ -182,18 +257,27 @@ class Job:
 
         return self.kernel.run(self.runs(task), task.lo, task.hi, allocate=memory)
 
-    def compute_and_accept(self, task: Task) -> None:
-        """Compute `task` here and accept its outcome."""
+    def compute_and_accept(self, task: Task) -> Task:
+        """Compute `task` here and accept its outcome; return the task."""
+        if task == self.first_task:
+            self.pack_first()
         outcome = self.compute(task)
         if task == self.first_task and outcome.results is not None:
             # The function may reuse the memory of its result.
-            self.first, self.first_seconds = (owned(outcome.results) if self.compared else None), outcome.seconds
+            self.keep_first(outcome.results, outcome.seconds)
         self.accept(task, outcome)
+        return task
+
+    @property
+    def as_list(self) -> ListOutput | None:
+        """The output, if tasks that this process computes in order can be one list comprehension."""
+        whole = not (self.stepwise or self._observe or self.kernel.ignore or self.queue.limit < ENDLESS)
+        simple = isinstance(self.call.feed, ItemSequence) and len(self.call.inputs) == 1 and self.kernel.bare
+        return self.output if whole and simple and isinstance(self.output, ListOutput) else None
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Accept the outcome of a task, which worker `who` has computed, or this thread if None."""
-        self.queue.measure(task, outcome.seconds)
-        self.observer.took(task, outcome, who)
+        self.measure(task, outcome, who)
         if self._observe is not None:
             self._observe(task, outcome)
         if outcome.error is not None and outcome.gaps is None:
@@ -207,15 +291,22 @@ class Job:
                 self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)
 
+    def measure(self, task: Task, outcome: Outcome, who: object = None) -> None:
+        """Note how long a task took."""
+        self.queue.measure(task, outcome.seconds)
+        self.observer.took(task, outcome, who)
+
     def _close(self, task: Task) -> None:
         self.output_replay.close(task.lo, task.hi)
         if self.call.feed is not None:
-            self.call.feed.drop(task.lo, task.hi)
+            self.call.feed.release(task.lo, task.hi)
 
     def compare(self, theirs: Results) -> None:
         """Compare a worker's results of the first task with the caller's."""
         self.handshake_done = True
-        if self.first is None or same_results(self.first, theirs):
+        # Results in a list are stacked only if they come from a worker.
+        same = same_values if self.call.form == "list" else same_results
+        if self.first is None or same(self.first, theirs):
             return
         self.disputed = theirs
         if self.call.settings.verify:  # nothing else needs to be computed
@@ -281,3 +372,20 @@ def _capacity(call: Call, slot_bytes: int) -> int:
             break
         capacity = max(1, min(capacity - 1, capacity * room // taken))
     return capacity
+
+
+def _item_seconds(feed: ItemSequence | ItemStream) -> float:
+    """Seconds that it takes to pickle an item and to unpickle it, found with a few of them."""
+
+    def seconds(count: int) -> float:
+        begun = time.perf_counter()
+        dumps(feed.sample(count))
+        return time.perf_counter() - begun
+
+    try:
+        seconds(1)  # the first time takes longer
+        one = seconds(1)
+        more = 0.0 if one > SAMPLE_SECONDS else seconds(SAMPLE_ITEMS)
+    except Exception:  # told by the dispatcher
+        return 0.0
+    return 2 * one if one > SAMPLE_SECONDS else 2 * max(0.0, more - one) / SAMPLE_ITEMS

@@ -141,7 +141,7 @@ class ProcessRunner:
         self._job.repeat()
         if self._whole and self._dispatcher.started and self._background is not None:
             self._dispatcher.assign_tasks()
-            self._slow = SlowWorkers(self._dispatcher, self._background.pace, self._job.call.transfer_seconds())
+            self._slow = SlowWorkers(self._dispatcher, self._background.pace, self._job.transfer_seconds())
 
     def _take_back(self) -> None:
         """Compute here what workers are too slow for: copying can cost more than the function."""

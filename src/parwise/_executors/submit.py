@@ -10,8 +10,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .._core.call import Call, Naming
 from .._core.indexing import Task
 from .._core.input_items import ENDLESS, ItemColumn
@@ -42,7 +40,8 @@ class WorkQueue(Naming):
     waits at one worker while another is free.
     """
 
-    count = ENDLESS
+    count = expected = ENDLESS
+    is_stream = True
     error: BaseException | None = None
     queue_ahead = False
     pace: float | None = None
@@ -128,11 +127,11 @@ class WorkQueue(Naming):
         item = self._taken.get(index)
         return f"in a call of {item.name}" if item is not None else "in a call"
 
-    def column(self, k: int, lo: int, hi: int) -> np.ndarray:
+    def packed(self, k: int, lo: int, hi: int) -> list[bytes]:
         """Pickled calls ``lo:hi``, the items that a worker receives."""
-        return np.fromiter((self._taken[index].packed for index in range(lo, hi)), object, hi - lo)
+        return [self._taken[index].packed for index in range(lo, hi)]
 
-    def drop(self, lo: int, hi: int) -> None:
+    def release(self, lo: int, hi: int) -> None:
         """Do nothing: calls are removed by `close`."""
 
     def measure(self, task: Task, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .._core.call import Call
 from .._core.indexing import Task
@@ -37,22 +37,27 @@ class TaskQueue:
     it is given back.
     """
 
-    def __init__(self, call: Call, capacity: int, start: int = 0) -> None:
+    def __init__(
+        self, call: Call, capacity: int, start: int = 0, transfer_seconds: Callable[[], float] = float
+    ) -> None:
         self._capacity = capacity
         self._run_end = min((one.run_end for one in call.inputs if one.run_end), default=None)
-        self._feed = call.feed
+        self._stream = call.stream
+        self._call = call
+        #: Index up to which elements may be handed out for now.
+        self.limit = ENDLESS
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
         self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
-        self._transfer_seconds = call.transfer_seconds
+        self._transfer_seconds = transfer_seconds
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
 
-    def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1) -> Task | None:
-        """The next task, or None.
+    def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1, look_ahead: int = LOOK_AHEAD) -> Task | None:
+        """The next task, or None. Its items are taken from their stream.
 
         Parameters
         ----------
@@ -60,6 +65,8 @@ class TaskQueue:
             Length of the task, if the time of an element is known. The length of blocks is fixed.
         workers : int
             Workers that share the rest.
+        look_ahead : int
+            Number of items of a stream that are read for other workers.
         """
         with self._lock:
             if self._returned:
@@ -67,22 +74,53 @@ class TaskQueue:
             if self._blocks is not None:
                 return self._blocks.popleft() if self._blocks else None
             lo = self._next
-            hi = self._fill(min(lo + self._size(lo, seconds, workers), self._stop), lo + 1)
+            hi = lo + self._size(lo, seconds, workers)
+        if self._stream is not None:
+            # Not under the lock: another thread takes what waits, and an iterator may be slow.
+            self._stream.read(min(hi + look_ahead, self._end), lo + 1)
+        with self._lock:
+            lo = self._next
+            hi = min(hi, self._end) if self._stream is None else min(hi, self._end, self._stream.read_to)
             if lo >= hi:
                 return None
+            if self._stream is not None:
+                self._stream.take(lo, hi)
             self._next = hi
             return Task(lo, hi)
 
-    def _fill(self, hi: int, least: int) -> int:
-        """Read the items before `hi`, and a few more for other workers; return the end of those that are there.
+    def next_unread(self, seconds: float) -> Task | None:
+        """The next task, if all its items are unread and may be read one by one, as they are computed.
 
-        Items before `least` are waited for.
+        Only for the thread that reads. The task may end sooner, which `advance` must tell.
         """
-        if self._feed is None:
-            return hi
-        found = self._feed.fill(hi + LOOK_AHEAD, least)
-        self._stop = min(self._stop, self._feed.count)
-        return min(hi, self._stop, found)
+        stream = self._stream
+        if stream is None or not stream.lazy:
+            return None
+        with self._lock:
+            lo = self._next
+            if self._returned or stream.read_to > lo or lo >= self._end:
+                return None
+            return Task(lo, min(lo + self._size(lo, seconds, 1), self._end))
+
+    @property
+    def next(self) -> int:
+        """The lowest element that has not been handed out, but for tasks that were given back."""
+        return self._next
+
+    def advance(self, index: int) -> None:
+        """Go on behind the items of a stream before `index`, which have been read and computed."""
+        assert self._stream is not None
+        with self._lock:
+            self._next = self._stream.read_to = index
+
+    @property
+    def _end(self) -> int:
+        """Index up to which elements may be handed out, as far as is known."""
+        return min(self.limit, self._known_stop)
+
+    @property
+    def _known_stop(self) -> int:
+        return self._stop if self._stream is None else min(self._stop, self._stream.count)
 
     def _size(self, lo: int, seconds: float, workers: int) -> int:
         """Elements of the next task."""
@@ -91,8 +129,8 @@ class TaskQueue:
         size = self._capacity
         if self._pace > 0:
             size = min(size, int(seconds / self._pace))
-            if workers > 1:
-                fair = (self._stop - lo) // (SHARES * workers)
+            if workers > 1 and self._call.expected > lo:
+                fair = (self._call.expected - lo) // (SHARES * workers)
                 size = min(size, max(fair, int(LEAST_SECONDS / self._pace)))
         if self._run_end:
             size = min(size, self._run_end - lo % self._run_end)
@@ -143,9 +181,9 @@ class TaskQueue:
             if self._blocks is not None:
                 left = self._stop - self._blocks[0].lo if self._blocks else 0
             else:
+                stop = min(self._known_stop, max(self._call.expected, self._next + 1))
                 # An iterator of unknown length is assumed to be half done.
-                stop = self._stop if self._stop < ENDLESS else 2 * self._next
-                left = max(0, stop - self._next)
+                left = max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
             pace = self._pace or 0.0
             transfer_seconds = self._transfer_seconds()
             if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
@@ -162,9 +200,20 @@ class TaskQueue:
             return self._pace * length < QUEUE_SECONDS
 
     @property
+    def slow(self) -> bool:
+        """True unless elements are known to take less time than it takes to hand one over."""
+        return self._pace is None or self._pace > LEAST_SECONDS
+
+    @property
     def empty(self) -> bool:
-        """True if all elements have been handed out."""
+        """True if all elements have been handed out; may read an item to find out."""
+        if self._stream is not None:
+            self._stream.read(min(self._next + 1, self._end))
+        return self.seems_empty
+
+    @property
+    def seems_empty(self) -> bool:
+        """True if all elements have been handed out, as far as is known."""
         with self._lock:
-            self._fill(self._next, self._next + 1)
-            left = bool(self._blocks) if self._blocks is not None else self._next < self._stop
+            left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop
             return not left and not self._returned

@@ -201,8 +201,8 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def known_count(call: Call) -> int | None:
-    """Number of elements of a call; None while the end of an iterator has not been reached."""
-    return call.count if call.count < ENDLESS else None
+    """Number of elements of a call; of an iterator the length that it claims, or None."""
+    return call.expected if call.expected < ENDLESS else None
 
 
 def _default_reason(settings: Settings) -> str:

@@ -24,7 +24,7 @@ HASH_SEEDS = ("1", "1", "2", "3")
 
 def compute_here(job: Job, task: Task) -> Results | None:
     """Results of a task, computed in this process; None if it raises."""
-    results = job.kernel.run(job.runs(task), task.lo, task.hi).results_or_interrupt()
+    results = job.kernel.run(job.again(task), task.lo, task.hi).results_or_interrupt()
     return None if results is None else owned(results)
 
 
@@ -44,6 +44,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
 
     settings = call.settings._replace(isolate=True, verify=False, ignore=False, retries=0)
     repeated = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
+    repeated.first_packed = job.first_packed
     try:
         if pool is not None:
             processes.run(repeated, pool)

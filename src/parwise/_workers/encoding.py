@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.kernel import Outcome
-from .._core.results import SCALARS, Column, Results, Stack
+from .._core.results import SCALARS, Column, Results, Stack, pack_column
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .serialization import dumps
@@ -74,10 +74,18 @@ def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, l
 
 
 def _pack_results(header: OutcomeHeader, results: Results) -> tuple[bytes, list[Any]]:
+    results = Results(list(map(_packed, results.columns)), results.wrap)
     many = len(results.columns) > MANY_COLUMNS
     columns = () if many else tuple(map(_kind, results.columns))
     buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
     return _dump_header(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
+
+
+def _packed(column: Column) -> Column:
+    """Numbers of one type as an array, which travels faster and loses nothing."""
+    if isinstance(column, Stack) or len(kinds := set(map(type, column))) != 1 or not kinds <= SCALARS:
+        return column
+    return pack_column(column)
 
 
 def _dump_header(header: OutcomeHeader) -> bytes:
