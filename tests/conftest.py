@@ -30,6 +30,8 @@ from .support.internals import default_pool
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
+# For a change of the machinery: pytest --hypothesis-profile=long tests/executors/test_item_machine.py
+hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("parwise"), max_examples=2100)
 hypothesis.settings.load_profile("parwise")
 
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from enum import Enum
-from operator import itemgetter, length_hint
+from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
@@ -185,7 +185,7 @@ class ItemStream:
         self._fixed = -1
         self.read_to = 0
         self.count = ENDLESS
-        self.expected = min(filter(None, map(_hint, iterables)), default=ENDLESS)
+        self.expected = min(filter(None, map(_claimed_length, iterables)), default=ENDLESS)
         self.error: BaseException | None = None
         self.pack: Callable[[Any], bytes] = pickle.dumps
 
@@ -285,11 +285,11 @@ class ItemStream:
                 self._taken.pop(index, None)
 
 
-def _hint(iterable: Any) -> int:
-    """The length that an iterable claims, or 0."""
+def _claimed_length(iterable: Any) -> int:
+    """The length that an iterable claims to have, or 0."""
     try:
-        return length_hint(iterable, 0)
-    except Exception:  # sparse matrices raise a TypeError
+        return len(iterable)
+    except Exception:  # iterators have none, and sparse matrices raise
         return 0
 
 

@@ -102,7 +102,7 @@ class FaultPolicy:
         Returns
         -------
         bool
-            True if the tasks of the worker are computed again.
+            True if the tasks of the worker are computed again, its handshake included.
 
         Raises
         ------
@@ -113,6 +113,9 @@ class FaultPolicy:
         assignments = list(worker.assignments.values())
         tasks = [one.task for one in assignments if not one.handshake]
         index = _element(worker, assignments) if overdue is None else overdue
+        if overdue is None and any(one.handshake and one.task.lo == index for one in assignments):
+            self._give_back(tasks)  # the caller has the result of the element that it was at
+            return False
         # The function of an earlier call, which went on without this worker, may have killed it as it was loaded.
         of_earlier_call = worker.loading_earlier and worker.at is None
         place = -1 if index is None or of_earlier_call else index
