@@ -31,7 +31,7 @@ def test_asv_case_runs_once(small, method, params):
     case = small()
     case.setup(*params)
     getattr(case, method)(*params)
-    assert case.parwise().tobytes() == case.loop().tobytes()
+    assert np.asarray(case.parwise()).tobytes() == np.asarray(case.loop()).tobytes()
     case.teardown(*params)
 
 
@@ -40,7 +40,7 @@ def test_asv_has_every_case_beside_the_loop():
     for run in small_runs():
         small, method, _ = run.values
         methods.setdefault(small.__name__, set()).add(method)
-    names = "Compute Data Dispatch Handshake Labelled Memory Random Tiny Uneven Watched"
+    names = "Compute Data Dispatch Handshake Items Labelled Memory Random Tiny Uneven Watched"
     assert set(methods) == set(names.split())
     for name, found in methods.items():
         kind = "track" if name == "Memory" else "time"

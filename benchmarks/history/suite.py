@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.observer_cost import WATCHES, watched
 from benchmarks.peers.memory import PeakMemory
 from benchmarks.peers.work import NOMINAL, WORKERS, Element, burn_unevenly, rows, smooth, vector
-from parwise import parallel_apply
+from parwise import parallel_apply, parallel_map
 
 from .base import Case, TimedCase
 
@@ -130,6 +130,34 @@ class Random(TimedCase):
 
 def _draw(x: float, rng: np.random.Generator) -> float:
     return x + rng.random()
+
+
+class Items(TimedCase):
+    """A function that takes less time than the transfer of its item: the call stays in this process."""
+
+    params = (("range", "list", "generator", "records"), (2_000_000,))
+    param_names = ("source", "items")
+    small_params = (("range", "list", "generator", "records"), (20,))
+
+    def work(self, source: str, items: int) -> tuple[Element, np.ndarray]:
+        self.source = source
+        return (lambda x: x + 1) if source != "records" else len, np.arange(items)
+
+    def items(self) -> Any:
+        """The items of one call."""
+        numbers: Any = range(len(self.array))
+        if self.source == "list":
+            return self.array.tolist()
+        if self.source == "generator":
+            return (k for k in numbers)
+        return numbers if self.source == "range" else ([k] for k in numbers)
+
+    def loop(self) -> Any:
+        func = self.func
+        return [func(item) for item in self.items()]
+
+    def parwise(self) -> Any:
+        return parallel_map(self.func, self.items(), workers=WORKERS)
 
 
 class Labelled(TimedCase):
