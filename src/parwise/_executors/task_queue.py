@@ -30,6 +30,8 @@ class TaskQueue:
         Elements that fit one task.
     start : int, optional
         The first element, if those before it are computed already.
+    transfer_seconds : callable, optional
+        Better knowledge than the call's of the seconds to send an element.
 
     Notes
     -----
@@ -38,7 +40,7 @@ class TaskQueue:
     """
 
     def __init__(
-        self, call: Call, capacity: int, start: int = 0, transfer_seconds: Callable[[], float] = float
+        self, call: Call, capacity: int, start: int = 0, transfer_seconds: Callable[[], float] | None = None
     ) -> None:
         self._capacity = capacity
         self._run_end = min((one.run_end for one in call.inputs if one.run_end), default=None)
@@ -50,7 +52,7 @@ class TaskQueue:
         self._next = start
         self._stop = call.count
         self._returned: list[Task] = []
-        self._transfer_seconds = transfer_seconds
+        self._transfer_seconds = transfer_seconds or call.transfer_seconds
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
