@@ -16,8 +16,9 @@ from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
 from .._report.null_observer import UNOBSERVED, NullObserver
+from .._system.definitions import Definitions
 from .._system.limits import cpu_count
-from .._workers.serialization import dumps
+from .._workers.picklers import dumps_items
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
@@ -119,6 +120,15 @@ class Job:
         """Processes or threads that may compute. To count CPUs takes 0.3 ms, as it reads cgroup files."""
         return self.call.settings.workers or cpu_count()
 
+    @cached_property
+    def definitions(self) -> Definitions:
+        """Classes and functions that the call sends to workers."""
+        return Definitions(self.call.settings.shares_globals)
+
+    def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
+        """The parts of definitions that a task needs which has just been staged."""
+        return self.definitions, self.definitions.take_needed()
+
     def explain(self, why: str) -> None:
         """Report why workers compute nothing of the call."""
         self.observer.explain(why)
@@ -147,7 +157,8 @@ class Job:
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
-        pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
+        objects = {k: one.objects(task.lo, task.hi, layouts[k]) for k, one in enumerate(inputs) if one.as_object}
+        pickled = {k: dumps_items(items, self.definitions) for k, items in objects.items()}
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))

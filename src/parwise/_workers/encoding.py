@@ -13,7 +13,7 @@ from .._core.kernel import Outcome
 from .._core.results import SCALARS, Column, Results, Stack
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
-from .serialization import dumps
+from .picklers import dumps
 
 # Tuples of more results than this are sent as one pickle.
 MANY_COLUMNS = 64

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import cloudpickle
+from .picklers import dumps
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
@@ -96,7 +96,7 @@ def pack_events(events: list[OutputEvent]) -> bytes:
 
 def _pickled(event: OutputEvent) -> bytes | None:
     try:
-        packed: bytes = cloudpickle.dumps(event)
+        packed = dumps(event)
         pickle.loads(packed)
     except Exception:
         return None

@@ -1,4 +1,4 @@
-"""Pickles functions, arguments and results; arrays keep their memory layout, also inside objects.
+"""Arrays and pickles on their way to another process; arrays keep their memory layout, also inside objects.
 
 NumPy's own pickle makes arrays contiguous, and then of native byte order too:
 ``x @ w`` with a strided matrix ``w`` had the loop's bits in none of 20 cases.
@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import marshal
 import os
 import pickle
-import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 import numpy.rec
 
@@ -24,43 +21,16 @@ from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
 from .protocol import INLINE_BYTES, Channel
-from .shared_globals import SharedGlobals, restore
+from .shared_globals import restore
 from .shared_memory import create_fd
 
 #: Types that `Layout.as_given` makes; other subclasses are pickled in their own way.
-_KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
+ARRAYS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles functions of notebooks and scripts, and arrays with their memory layout.
-
-    With `share` functions share their globals with others in the same worker.
-    """
-
-    def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
-        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
-        self._share = share
-
-    def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
-        # cloudpickle's own method: the constructor's arguments, the globals second.
-        code, names, *others = super()._function_getnewargs(func)
-        return code, SharedGlobals(names) if self._share else names, *others
-
-    def reducer_override(self, obj: Any) -> Any:
-        """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
-        if type(obj) is types.CodeType:
-            # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
-            return marshal.loads, (marshal.dumps(obj),)
-        if type(obj) in _KINDS:
-            return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
-        return super().reducer_override(obj)
-
-
-def dumps(obj: Any, share: bool = False) -> bytes:
-    """Pickle `obj` with its arrays to one bytes object."""
-    stream = io.BytesIO()
-    Pickler(stream, share).dump(obj)
-    return stream.getvalue()
+def reduce_array(array: np.ndarray) -> Any:
+    """Reduce an array, with its memory layout."""
+    return _reduce_objects(array) if array.dtype.hasobject else _reduce_numbers(array)
 
 
 def _layout(array: np.ndarray) -> Layout:
@@ -136,7 +106,7 @@ class Payload(NamedTuple):
                 done = os.pwrite(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
-    def send(self, channels: Iterable[Channel], kind: str, call: int) -> None:
+    def send(self, channels: Iterable[Channel], kind: str, call: int | str) -> None:
         """Send it to workers: a small one in a message, a large one in one file for all of them."""
         # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
@@ -169,25 +139,8 @@ def _shared_file(nbytes: int) -> int:
     return create_fd(nbytes)
 
 
-def dump(first: Any, second: Any, share: bool = False) -> Payload:
-    """Pickle two objects, functions of notebooks and scripts included.
-
-    The first is unpickled before the second, which may need it (a module path, for example).
-
-    Raises
-    ------
-    TypeError
-        If the second cannot be pickled.
-    """
-    arrays: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
-    try:
-        Pickler(stream, share, arrays.append).dump(second)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        raise TypeError(
-            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
-            "or use executor='threads'"
-        ) from error
+def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]) -> Payload:
+    """The payload of an object and of a pickle with its arrays."""
     # getvalue shares the memory; a view of getbuffer must be released before the
     # stream, an order that the garbage collector does not keep.
     pickles = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
