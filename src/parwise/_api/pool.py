@@ -20,10 +20,10 @@ from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
-from .._system.definitions import Definitions
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
 from .._workers.picklers import dumps_call, dumps_defining
+from .._workers.serialization import Definitions
 from .._workers.session import pack_initializer
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from .._core.indexing import Task
-from .._core.kernel import Outcome
 from .._system.blas import ThreadCounts, read_threads, workers_beside
-from .._workers.encoding import unpack, unpack_error
+from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
@@ -273,11 +272,7 @@ class Dispatcher:
         worker.has_computed = True
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
-        try:
-            outcome, output = unpack(header, buffers)
-        except Exception as error:  # a result that cannot be rebuilt here; other tasks are not affected
-            error.add_note("while reading the results of these elements")
-            outcome, output = Outcome(None, 0.0, index=assignment.task.lo, error=error), []
+        outcome, output = unpack_task(header, buffers, assignment.task.lo)
         if assignment.handshake:
             self._handshake.receive(outcome)
             return

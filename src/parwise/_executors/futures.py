@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.indexing import Task
 from .._system.blas import read_threads
-from .._workers.encoding import unpack
+from .._workers.encoding import unpack_task
 from .._workers.remote import MISSING, Luggage, Packet, compute
 from .._workers.serialization import Payload
 from .._workers.session import Session, TaskArguments
@@ -181,8 +181,8 @@ class RemoteRunner(ExecutorRunner):
         del self._staged[task]
         (head, buffers), handshake, where = reply
         if handshake is not None:
-            self._handshake.receive(unpack(*handshake)[0])
-        outcome = unpack(head, buffers)[0]
+            self._handshake.receive(unpack_task(handshake[0], handshake[1], 0)[0])
+        outcome = unpack_task(head, buffers, task.lo)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each process: fewer tasks at a time, so that threads do not outnumber workers.
             self._max_submitted = max(1, self.workers // max(self._threads.values(), default=1))

@@ -16,9 +16,9 @@ from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
 from .._report.null_observer import UNOBSERVED, NullObserver
-from .._system.definitions import Definitions
 from .._system.limits import cpu_count
 from .._workers.picklers import dumps_items
+from .._workers.serialization import Definitions
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue

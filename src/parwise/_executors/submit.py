@@ -17,9 +17,9 @@ from .._core.indexing import Task
 from .._core.input_items import ENDLESS, ItemColumn
 from .._core.kernel import Outcome
 from .._core.settings import Settings
-from .._system.definitions import Definitions
 from .._system.interpreter import DeferredInterrupt
 from .._workers.encoding import unpack_error
+from .._workers.serialization import Definitions
 from .._workers.session import perform
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError

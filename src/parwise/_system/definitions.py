@@ -11,13 +11,16 @@ variable goes there once. The space of ``__main__`` is a module of that name in 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib.util
 import itertools
 import os
+import re
 import sys
+import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import EnumType
 from typing import Any, NamedTuple
 
@@ -37,8 +40,52 @@ def is_sent(obj: Any) -> bool:
 def home_of(obj: Any) -> types.ModuleType | None:
     """The module in which a class or function that travels by value is found by its name."""
     module = sys.modules.get(getattr(obj, "__module__", None) or "")
-    name = getattr(obj, "__qualname__", "")
-    return module if module is not None and vars(module).get(name) is obj else None
+    return module if module is not None and vars(module).get(name_of(obj)) is obj else None
+
+
+def name_of(obj: Any) -> str:
+    """The name of a definition within its module."""
+    name: str = getattr(obj, "__qualname__", "") or obj.__name__
+    return name
+
+
+def globals_of(obj: Any) -> dict[str, Any]:
+    """The globals of a function, or of the module of a class."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    found: dict[str, Any] = getattr(obj, "__globals__", {} if module is None else vars(module))
+    return found
+
+
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def wanted_names(obj: Any) -> set[str]:
+    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
+    names: set[str] = set()
+    outer, nested, _ = name_of(obj).partition(".")
+    if nested:
+        names.add(outer)
+    notes = vars(obj).get("__annotations__") if isinstance(obj, type) else getattr(obj, "__annotations__", None)
+    for note in (notes or {}).values():
+        if isinstance(note, str):
+            names.update(_NAME.findall(note))
+    code = getattr(obj, "__code__", None)
+    if code is not None and ("__main__" in code.co_consts or "__main__" in code.co_names):
+        names.update(code.co_names)
+    return names & globals_of(obj).keys() if names else names
+
+
+def is_light(value: Any) -> bool:
+    """True for an object that is sent though a function may not need it: no import takes time for it."""
+    if isinstance(value, types.ModuleType):
+        return _is_imported(value.__name__)
+    if isinstance(value, types.FunctionType | type) or hasattr(value, "cache_parameters"):
+        return _is_imported(value.__module__) or is_sent(value)
+    return type(value).__module__ in ("typing", "types")
+
+
+def _is_imported(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and module != "__main__"
 
 
 # Keys.
@@ -69,7 +116,7 @@ os.register_at_fork(after_in_child=_new_process)
 def key_of(obj: Any) -> str:
     """The key of a class or function, made when first asked for."""
     known = _keys.get(id(obj))
-    return known.key if known is not None else _note(obj, f"{_process}-{next(_numbers)}", False)
+    return known.key if known is not None else _note(obj, new_token(), False)
 
 
 def is_received(obj: Any) -> bool:
@@ -109,98 +156,13 @@ def original(key: str) -> Any:
     return found
 
 
-# What a call has sent.
+#: What the calls of this process have sent, by token.
+calls: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
-class Space:
-    """The globals of some functions, and the part that has sent each of their names; None stands for the session."""
-
-    def __init__(self, number: int, names: dict[str, Any], token: str) -> None:
-        self.names = names
-        self.sent: dict[str, int | None] = {}
-        module = sys.modules.get(names.get("__name__") or "")
-        self._place = token, number, None if module is None or vars(module) is not names else module.__name__
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open_space, (*self._place, base_names(self.names))
-
-
-def base_names(names: dict[str, Any]) -> dict[str, Any]:
-    """Globals that imports relative to the module need."""
-    return {name: names[name] for name in ("__package__", "__name__", "__path__", "__file__") if name in names}
-
-
-class Definitions:
-    """The definitions that one call has sent: with the session, and in *parts* that only some tasks need.
-
-    With `share` the functions of all calls share their globals, as in a pool with an initializer.
-    """
-
-    def __init__(self, share: bool = False) -> None:
-        self.token = f"{_process}-{next(_numbers)}"
-        self.share = share
-        self.objects: list[Any] = []
-        self.numbers: dict[int, int] = {}
-        self.spaces: list[Space] = []
-        self._space_of: dict[int, Space] = {}
-        self.parts: list[Any] = []
-        self._needs: list[set[int]] = []
-        self._part_of: dict[int, int] = {}
-        # Parts that objects need which were pickled since the last `take_needed`.
-        self._needed: set[int] = set()
-        _calls[self.token] = self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open_table, (self.token, self.share)
-
-    def number(self, obj: Any) -> int:
-        """The number of a class or function, a new one if it has none."""
-        number = self.numbers.setdefault(id(obj), len(self.objects))
-        if number == len(self.objects):
-            self.objects.append(obj)
-        return number
-
-    def forget(self, number: int) -> None:
-        """Forget all definitions from a number on, whose pickle failed."""
-        for obj in self.objects[number:]:
-            del self.numbers[id(obj)]
-        del self.objects[number:]
-
-    def space(self, names: dict[str, Any]) -> Space:
-        """The space of some globals."""
-        found = self._space_of.get(id(names))
-        if found is None:
-            found = self._space_of[id(names)] = Space(len(self.spaces), names, self.token)
-            self.spaces.append(found)
-        return found
-
-    def add(self, part: Any, since: int, needs: set[int]) -> None:
-        """Add a part with the definitions from number `since` on; `needs` are other parts."""
-        self._part_of.update(dict.fromkeys(range(since, len(self.objects)), len(self.parts)))
-        self.parts.append(part)
-        self._needs.append(needs)
-
-    def part_of(self, number: int) -> int | None:
-        """The part that holds a definition; None if that is the session."""
-        return self._part_of.get(number)
-
-    def need(self, part: int | None) -> None:
-        """Note that the object being pickled needs a part."""
-        if part is not None:
-            self._needed.add(part)
-
-    def take_needed(self) -> list[int]:
-        """Parts that the objects pickled since the last call of this need, in the order in which they were made."""
-        found: set[int] = set()
-        waiting, self._needed = self._needed, set()
-        while waiting:
-            part = waiting.pop()
-            found.add(part)
-            waiting |= self._needs[part] - found
-        return sorted(found)
-
-
-_calls: weakref.WeakValueDictionary[str, Definitions] = weakref.WeakValueDictionary()
+def new_token() -> str:
+    """A name that no other process uses."""
+    return f"{_process}-{next(_numbers)}"
 
 
 # What a process has been sent.
@@ -214,20 +176,23 @@ class Table:
         self.objects: dict[int, Any] = {}
         self.spaces: dict[int, dict[str, Any]] = {}
         self.waiting: list[Callable[[], Any]] = []
+        self._loading = False
         self._modules: dict[str, types.ModuleType] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_table, (self.token, self.share)
 
     def load_waiting(self) -> None:
-        """Unpickle the parts that have come."""
-        while self.waiting:
-            load = self.waiting.pop(0)
-            try:
-                load()
-            except BaseException:
-                self.waiting.insert(0, load)
-                raise
+        """Unpickle the parts that have come, one after another: each may name definitions of those before it."""
+        if self._loading:
+            return
+        self._loading = True
+        try:
+            while self.waiting:
+                self.waiting[0]()
+                del self.waiting[0]
+        finally:
+            self._loading = False
 
     def open_space(self, number: int, module: str | None, base: dict[str, Any]) -> dict[str, Any]:
         """The globals with a number, which other functions may have."""
@@ -248,14 +213,39 @@ class Table:
         names["__builtins__"] = builtins if module == "__main__" else vars(builtins)
         if self.share:
             made = shared_modules.setdefault(made.__name__, made)
-        if module is not None and _installs and _takes_place(module):
+        if module is not None and _takes_place(module):
             self._modules[module] = made
-            self.install()
+            if _installs:
+                sys.modules[module] = made
         return vars(made)
 
     def install(self) -> None:
-        """Let modules of the call take their places in `sys.modules`."""
+        """Let modules of the call take their places in `sys.modules`, with all that has come."""
+        self.load_waiting()
         sys.modules.update(self._modules)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Let ``__main__`` take its place for one task, in a process that has other work; not in the caller's own."""
+        global _guests
+        made, call = self._modules.get("__main__"), calls.get(self.token)
+        if made is None or (call is not None and call.owner == os.getpid()):
+            yield
+            return
+        with _lock:
+            alone, before = _guests == 0, sys.modules["__main__"]
+            _guests += 1
+            if alone:
+                # The process may have other names in its own.
+                vars(made).setdefault("__getattr__", before.__getattribute__)
+                sys.modules["__main__"] = made
+        try:
+            yield
+        finally:
+            with _lock:
+                _guests -= 1
+                if alone:
+                    sys.modules["__main__"] = before
 
 
 #: Modules whose globals functions of all calls share, where an initializer may have set some; by name.
@@ -280,6 +270,9 @@ _tables: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
 _spaces: dict[int, tuple[weakref.ref[Table], int]] = {}
 # True in parwise's own workers, which have no other work.
 _installs = False
+# Tasks of others at work in this process.
+_guests = 0
+_lock = threading.Lock()
 _main: types.ModuleType | None = None
 
 
@@ -322,9 +315,10 @@ def open_space(token: str, number: int, module: str | None, base: dict[str, Any]
 
 def callers_space(token: str, number: int, module: str | None) -> dict[str, Any]:
     """The caller's own globals, for a function that a worker has made."""
-    definitions = _calls.get(token)
+    definitions = calls.get(token)
     if definitions is not None:
-        return definitions.spaces[number].names
+        found: dict[str, Any] = definitions.spaces[number].names
+        return found
     table = _tables.get(token)  # a worker that looks whether its result can be unpickled
     return vars(sys.modules[module or "__main__"]) if table is None else table.spaces[number]
 
@@ -355,7 +349,7 @@ def define(token: str, number: int, key: str, home: dict[str, Any] | None, make:
     _unfilled.add(id(obj))
     table.objects[number] = obj
     if home is not None:
-        home[obj.__qualname__] = obj
+        home[name_of(obj)] = obj
     return obj
 
 
@@ -385,6 +379,12 @@ def fill_cached(cached: Any, state: dict[str, Any]) -> None:
     """Set the attributes of a function with a cache that has just been made."""
     if _is_new(cached):
         vars(cached).update(state)
+
+
+def fill_typing(obj: Any, state: dict[str, Any]) -> None:
+    """Set the attributes of an object of typing."""
+    if _is_new(obj):
+        obj.__module__ = state["__module__"]
 
 
 def _is_new(obj: Any) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _abc  # type: ignore[import-not-found]
 import abc
-import builtins
 import contextlib
 import dataclasses
 import functools
@@ -242,25 +241,26 @@ def _missing(obj: Any) -> Any:
     return NotImplemented
 
 
-def _new_type(obj: Any) -> Any:
-    return _make_new_type, (obj.__name__, obj.__supertype__), vars(obj)
+# Objects of typing, which pickle finds by their name in a module only.
 
 
-def _make_new_type(name: str, supertype: Any) -> Any:
-    return typing.NewType(name, supertype)
+def typing_arguments(obj: Any) -> tuple[Any, ...]:
+    """A function that makes such an object anew, and its arguments."""
+    if isinstance(obj, typing.NewType):
+        return typing.NewType, obj.__name__, obj.__supertype__
+    if isinstance(obj, typing.TypeVarTuple):
+        return typing.TypeVarTuple, obj.__name__
+    options = {name: getattr(obj, f"__{name}__") for name in ("bound", "covariant", "contravariant")}
+    if getattr(obj, "__infer_variance__", False):
+        options = {"bound": obj.__bound__, "infer_variance": True}
+    return _make_variable, type(obj), obj.__name__, getattr(obj, "__constraints__", ()), options
 
 
-def _param_spec(obj: Any) -> Any:
-    bound = {"bound": obj.__bound__, "covariant": obj.__covariant__, "contravariant": obj.__contravariant__}
-    return _make_param_spec, (obj.__name__, bound)
+def _make_variable(kind: Any, name: str, constraints: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return kind(name, *constraints, **options)
 
 
-def _make_param_spec(name: str, options: dict[str, Any]) -> Any:
-    return typing.ParamSpec(name, **options)
-
-
-def _type_var_tuple(obj: Any) -> Any:
-    return typing.TypeVarTuple, (obj.__name__,)
+TYPING = (typing.NewType, typing.ParamSpec, typing.TypeVarTuple, typing.TypeVar)
 
 
 def _property(obj: property) -> tuple[Any, ...]:
@@ -281,12 +281,6 @@ REDUCERS: dict[type, Callable[[Any], Any]] = {
     weakref.ref: _weak_reference,
     types.MappingProxyType: _proxy,
 }
-#: Of typing's objects that pickle finds by their name in a module only.
-TYPING_REDUCERS: dict[type, Callable[[Any], Any]] = {
-    typing.NewType: _new_type,
-    typing.ParamSpec: _param_spec,
-    typing.TypeVarTuple: _type_var_tuple,
-}
 
 
 def reducer_of(kind: type) -> Callable[[Any], Any] | None:
@@ -302,19 +296,27 @@ def reducer_of(kind: type) -> Callable[[Any], Any] | None:
 # Exceptions: rebuilt without their `__init__`, whose parameters may differ from `args`.
 
 
-def base_exception(error: BaseException) -> type[BaseException] | None:
-    """The exception of Python itself on which one is built; None if the class says how to pickle it."""
-    kind = type(error)
-    for name in ("__reduce_ex__", "__reduce__", "__setstate__"):
-        if isinstance(getattr(kind, name), types.FunctionType):
-            return None
-    base: Any = kind
+def says_how(kind: type[BaseException]) -> bool:
+    """True if a class of exceptions says itself how it is pickled."""
+    return any(isinstance(getattr(kind, name), types.FunctionType) for name in _PICKLING)
+
+
+_PICKLING = ("__reduce_ex__", "__reduce__", "__setstate__")
+
+
+def exception_parts(
+    error: BaseException, cause: Any, context: Any
+) -> tuple[Callable[..., Any], tuple[Any, ...], Any, None, None, Callable[..., None]]:
+    """Reduce an exception with its cause and context."""
+    base: Any = type(error)
     while base.__flags__ & _HEAP_TYPE:
         base = base.__base__
-    return base if base.__module__ == builtins.__name__ else None
+    reduced: Any = base.__reduce__(error)
+    state = error.args, _exception_state(error, base), cause, context, error.__suppress_context__
+    return make_exception, (type(error), base, reduced[1]), state, None, None, fill_exception
 
 
-def exception_state(error: BaseException, base: type[BaseException]) -> dict[str, Any]:
+def _exception_state(error: BaseException, base: type[BaseException]) -> dict[str, Any]:
     """Attributes of an exception: those of Python's own type, those in slots, and the others."""
     names = [name for one in base.__mro__ for name, value in vars(one).items() if _is_member(value)]
     names += [name for one in type(error).__mro__ for name, value in vars(one).items() if _is_slot(value)]

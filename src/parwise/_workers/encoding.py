@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import traceback
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from .._core.kernel import Outcome
 from .._core.results import SCALARS, Column, Results, Stack
+from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .picklers import dumps
@@ -61,7 +63,7 @@ def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, l
     if outcome.results is not None:
         try:
             packed, buffers = _pack_results(header, outcome.results)
-        except Exception as error:  # a result that cannot be pickled
+        except BaseException as error:  # a result that cannot be pickled
             error.add_note("while sending the results of these elements")
             outcome.error = error
             header = header._replace(raised=max(outcome.index, lo), gaps=None)
@@ -102,6 +104,17 @@ def _flat(column: Column) -> Any:
         return dumps(column)
     assert isinstance(column, Stack)
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""
+
+
+def unpack_task(header: bytes, buffers: list[Any], lo: int) -> tuple[Outcome, list[OutputEvent]]:
+    """Decode an outcome of the task from `lo` on; one that cannot be rebuilt here is the error of that task alone."""
+    try:
+        return unpack(header, buffers)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # Ctrl-C
+        error.add_note("while reading the results of these elements")
+        return Outcome(None, 0.0, index=lo, error=error), []
 
 
 def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent]]:
@@ -149,7 +162,7 @@ def pack_error(error: BaseException, limit: int | None = None) -> bytes:
         try:
             pickled = dumps(candidate)
             pickle.loads(pickled)
-        except Exception:
+        except BaseException:
             continue
         if limit is None or len(pickled) + len(text) <= limit:
             break
@@ -158,20 +171,13 @@ def pack_error(error: BaseException, limit: int | None = None) -> bytes:
 
 
 class _Bare:
-    """Pickles an exception to be rebuilt without its ``__init__``, whose arguments may differ from ``args``."""
+    """Pickles an exception without its cause, and past what its class says about pickling."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make_bare, (type(self._error), self._error.args, vars(self._error))
-
-
-def _make_bare(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind)
-    error.args = args
-    vars(error).update(state)
-    return error
+        return exception_parts(self._error, None, None)
 
 
 def _stand_in(error: BaseException, limit: int | None) -> RemoteError:
@@ -194,7 +200,8 @@ def unpack_error(packed: Any) -> BaseException:
     pickled, text = pickle.loads(packed)
     try:
         error: BaseException = pickle.loads(pickled)
-    except Exception as problem:
+    except BaseException as problem:
         error = RemoteError(f"an exception that cannot be rebuilt here ({problem}); its traceback is the cause")
+    error.__context__ = error.__cause__ or error.__context__
     error.__cause__ = RemoteTraceback(text)
     return error

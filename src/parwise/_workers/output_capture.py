@@ -98,7 +98,7 @@ def _pickled(event: OutputEvent) -> bytes | None:
     try:
         packed = dumps(event)
         pickle.loads(packed)
-    except Exception:
+    except BaseException:
         return None
     return packed
 
@@ -113,7 +113,7 @@ def _unpickled(whole: bytes | None, plain: OutputEvent) -> OutputEvent:
         return plain
     try:
         event: OutputEvent = pickle.loads(whole)
-    except Exception:
+    except BaseException:
         return plain
     return event
 

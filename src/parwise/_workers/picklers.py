@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import io
 import marshal
@@ -16,16 +17,16 @@ import cloudpickle
 
 from .._system import reducers
 from .._system.definitions import (
-    Definitions,
-    Space,
-    base_names,
     callers_space,
     define,
     define_once,
     fill_cached,
     fill_class,
     fill_function,
+    fill_typing,
+    globals_of,
     home_of,
+    is_light,
     is_received,
     is_sent,
     key_of,
@@ -33,8 +34,12 @@ from .._system.definitions import (
     original,
     space_received,
     update_spaces,
+    wanted_names,
 )
-from .serialization import ARRAYS, Payload, payload_of, reduce_array
+from .serialization import ARRAYS, Definitions, Payload, Space, base_names, payload_of, reduce_array
+
+# Causes of causes that travel with an exception.
+MAX_CHAIN = 20
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -45,6 +50,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         # By the id of a type: how its objects are reduced. A type may not be hashable.
         self._reducers: dict[int, Callable[[Any], Any] | None] = {}
         self._open_enums: set[int] = set()
+        # Ids of the exceptions of whose causes this pickle is one.
+        self._chain: frozenset[int] = frozenset()
 
     def reducer_override(self, obj: Any) -> Any:
         """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
@@ -74,9 +81,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             types.CodeType: _reduce_code,
             _Closed: self._close,
             functools._lru_cache_wrapper: self._reduce_cached,
+            **dict.fromkeys(reducers.TYPING, self._reduce_typing),
         }
-        typed = reducers.TYPING_REDUCERS.get(kind)
-        return methods.get(kind) if typed is None else functools.partial(_reduce_typing, typed)
+        return methods.get(kind)
 
     # Classes and functions.
 
@@ -90,6 +97,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _reduce_cached(self, cached: Any) -> Any:
         return self._reduce_definition(cached, _cached_parts) if is_sent(cached) else NotImplemented
+
+    def _reduce_typing(self, obj: Any) -> Any:
+        if not is_sent(obj):
+            return super().reducer_override(obj)
+        return self._reduce_definition(obj, _typing_parts)
 
     def _reduce_definition(self, obj: Any, parts: Callable[[Any], tuple[Any, Any, Any]]) -> tuple[Any, ...]:
         if is_received(obj):
@@ -147,18 +159,25 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Exceptions.
 
     def _reduce_exception(self, error: BaseException) -> Any:
-        base = reducers.base_exception(error)
-        if base is None:
+        if reducers.says_how(type(error)):
             return NotImplemented
-        reduced: Any = base.__reduce__(error)
-        context = error.__context__
-        chain = self._chained(error.__cause__), None if context is error.__cause__ else self._chained(context)
-        state = error.args, reducers.exception_state(error, base), *chain, error.__suppress_context__
-        return reducers.make_exception, (type(error), base, reduced[1]), state, None, None, reducers.fill_exception
+        cause = self._chained(error.__cause__)
+        context = cause if error.__context__ is error.__cause__ else self._chained(error.__context__)
+        return reducers.exception_parts(error, cause, context)
 
     def _chained(self, error: BaseException | None) -> Any:
-        """A cause or context; None for one that cannot be pickled."""
-        return error
+        """A cause or context, as an object that is pickled in its place; None if it cannot be."""
+        if error is None or id(error) in self._chain or len(self._chain) > MAX_CHAIN:
+            return None
+        stream = io.BytesIO()
+        pickler = Pickler(stream)
+        pickler._chain = self._chain | {id(error)}
+        try:
+            pickler.dump(error)
+            pickle.loads(stream.getvalue())
+        except Exception:
+            return None
+        return _Reduced(pickle.loads, stream.getvalue())
 
 
 class _Closed:
@@ -183,13 +202,13 @@ def _cached_parts(cached: Any) -> tuple[Any, Any, Any]:
     return (reducers.make_cached, *reducers.cached_arguments(cached)), vars(cached), fill_cached
 
 
+def _typing_parts(obj: Any) -> tuple[Any, Any, Any]:
+    return reducers.typing_arguments(obj), {"__module__": obj.__module__}, fill_typing
+
+
 def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
     # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
     return marshal.loads, (marshal.dumps(code),)
-
-
-def _reduce_typing(reduce: Callable[[Any], Any], obj: Any) -> Any:
-    return reduce(obj) if is_sent(obj) else NotImplemented
 
 
 class DefinitionPickler(Pickler):
@@ -203,6 +222,8 @@ class DefinitionPickler(Pickler):
         self._names: list[tuple[Space, dict[str, Any]]] = []
         #: Parts that this pickle needs.
         self.needs: set[int] = set()
+        #: Globals that are looked up by name, in pickles and annotations, and sent if that is possible.
+        self.wanted: list[tuple[Space, set[str]]] = []
 
     def define(self, obj: Any, part: int | None = None) -> None:
         """Pickle an object to the stream, for a part with this number; on failure nothing counts as sent."""
@@ -224,11 +245,16 @@ class DefinitionPickler(Pickler):
         arguments, state, fill = parts(obj)
         home = home_of(obj)
         space = None if home is None else definitions.space(vars(home))
+        if names := wanted_names(obj):
+            self.wanted.append((definitions.space(globals_of(obj)), names))
         return define, (definitions.token, number, key_of(obj), space, *arguments), state, None, None, fill
 
     def _need(self, part: int | None) -> None:
         if part is not None:
             self.needs.add(part)
+
+    def _chained(self, error: BaseException | None) -> Any:
+        return error
 
     def _globals(self, names: dict[str, Any], used: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         space = self._definitions.space(names)
@@ -258,6 +284,9 @@ class ItemPickler(Pickler):
         definitions.need(definitions.part_of(number))
         return named, (definitions.token, number)
 
+    def _chained(self, error: BaseException | None) -> Any:
+        return error
+
     def _globals(self, names: dict[str, Any], used: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         definitions = self._definitions
         space = definitions.space(names)
@@ -269,8 +298,13 @@ class ItemPickler(Pickler):
         return space, {}
 
 
-def add_part(definitions: Definitions, obj: Any, globals_: list[tuple[Space, dict[str, Any]]] | None = None) -> None:
-    """Pickle a class or function, or some globals, to a part."""
+def add_part(
+    definitions: Definitions,
+    obj: Any,
+    globals_: list[tuple[Space, dict[str, Any]]] | None = None,
+    optional: bool = False,
+) -> None:
+    """Pickle a class or function, or some globals, to a part; an `optional` one may fail in a worker."""
     since, part = len(definitions.objects), len(definitions.parts)
     names = globals_ or []
     content = definitions, obj, _Reduced(update_spaces, names)
@@ -280,7 +314,22 @@ def add_part(definitions: Definitions, obj: Any, globals_: list[tuple[Space, dic
     pickler.define(content, part)
     for space, values in names:
         space.sent.update(dict.fromkeys(values, part))
-    definitions.add(payload_of(None, stream, arrays), since, pickler.needs)
+    needs = pickler.needs
+    definitions.add(payload_of(optional, stream, arrays), since, needs)
+    needs |= add_wanted(definitions, pickler.wanted)
+
+
+def add_wanted(definitions: Definitions, wanted: list[tuple[Space, set[str]]]) -> set[int]:
+    """Pickle globals that may be missing, as far as that is possible; return the parts that hold them."""
+    parts: set[int] = set()
+    for space, names in wanted:
+        for name in sorted(names - space.sent.keys()):
+            value = space.names.get(name)
+            if is_light(value):
+                with contextlib.suppress(Exception):
+                    add_part(definitions, None, [(space, {name: value})], optional=True)
+        parts |= {part for name in names if (part := space.sent.get(name)) is not None}
+    return parts
 
 
 def dumps(obj: Any) -> bytes:
@@ -307,7 +356,9 @@ def dumps_call(call: Any, func: Any, definitions: Definitions) -> bytes:
 def dumps_defining(obj: Any, definitions: Definitions) -> bytes:
     """Pickle a function and arguments with all definitions to one bytes object."""
     stream = io.BytesIO()
-    DefinitionPickler(stream, definitions).define((definitions, obj))
+    pickler = DefinitionPickler(stream, definitions)
+    pickler.define((definitions, obj))
+    definitions.always |= add_wanted(definitions, pickler.wanted)
     return stream.getvalue()
 
 
@@ -327,7 +378,9 @@ def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Pay
         if definitions is None:
             Pickler(stream, arrays.append).dump(second)
         else:
-            DefinitionPickler(stream, definitions, arrays.append).define(second)
+            pickler = DefinitionPickler(stream, definitions, arrays.append)
+            pickler.define(second)
+            definitions.always |= add_wanted(definitions, pickler.wanted)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "

@@ -14,7 +14,7 @@ from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
 from .encoding import pack
-from .serialization import load, private_copy
+from .serialization import load_part, private_copy
 from .session import Session, TaskArguments
 
 #: Reply of a process that has not been sent the session yet.
@@ -100,7 +100,7 @@ def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:
 
 
 def _load_part(payload: bytes, table: list[tuple[int, int, bool]]) -> None:
-    load(private_copy(payload), table, lambda _: None)
+    load_part(private_copy(payload), table)
 
 
 def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Outcome:
@@ -126,5 +126,6 @@ def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
     session.numeric_state.apply_in_context()
     lo, hi, offsets, layouts, data = arguments
     memory = private_copy(data)
-    with floats(session.numeric_state.floats), _limit(session.threads):
+    table: Any = session.definitions
+    with floats(session.numeric_state.floats), _limit(session.threads), table.installed():
         return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.rec
 
 from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
+from .._system.definitions import calls, new_token, open_space, open_table
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
@@ -139,6 +141,97 @@ def _shared_file(nbytes: int) -> int:
     return create_fd(nbytes)
 
 
+class Space:
+    """The globals of some functions, and the part that has sent each of their names; None stands for the session."""
+
+    def __init__(self, number: int, names: dict[str, Any], token: str) -> None:
+        self.names = names
+        self.sent: dict[str, int | None] = {}
+        module = sys.modules.get(names.get("__name__") or "")
+        self._place = token, number, None if module is None or vars(module) is not names else module.__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_space, (*self._place, base_names(self.names))
+
+
+def base_names(names: dict[str, Any]) -> dict[str, Any]:
+    """Globals that imports relative to the module need."""
+    return {name: names[name] for name in ("__package__", "__name__", "__path__", "__file__") if name in names}
+
+
+class Definitions:
+    """The definitions that one call has sent: with the session, and in *parts* that only some tasks need.
+
+    With `share` the functions of all calls share their globals, as in a pool with an initializer.
+    """
+
+    def __init__(self, share: bool = False) -> None:
+        self.token = new_token()
+        self.share = share
+        self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.spaces: list[Space] = []
+        self._space_of: dict[int, Space] = {}
+        self.parts: list[Any] = []
+        self._needs: list[set[int]] = []
+        self._part_of: dict[int, int] = {}
+        # Parts that objects need which were pickled since the last `take_needed`.
+        self._needed: set[int] = set()
+        # Parts that every task needs.
+        self.always: set[int] = set()
+        self.owner = os.getpid()
+        calls[self.token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_table, (self.token, self.share)
+
+    def number(self, obj: Any) -> int:
+        """The number of a class or function, a new one if it has none."""
+        number = self.numbers.setdefault(id(obj), len(self.objects))
+        if number == len(self.objects):
+            self.objects.append(obj)
+        return number
+
+    def forget(self, number: int) -> None:
+        """Forget all definitions from a number on, whose pickle failed."""
+        for obj in self.objects[number:]:
+            del self.numbers[id(obj)]
+        del self.objects[number:]
+
+    def space(self, names: dict[str, Any]) -> Space:
+        """The space of some globals."""
+        found = self._space_of.get(id(names))
+        if found is None:
+            found = self._space_of[id(names)] = Space(len(self.spaces), names, self.token)
+            self.spaces.append(found)
+        return found
+
+    def add(self, part: Any, since: int, needs: set[int]) -> None:
+        """Add a part with the definitions from number `since` on; `needs` are other parts."""
+        self._part_of.update(dict.fromkeys(range(since, len(self.objects)), len(self.parts)))
+        self.parts.append(part)
+        self._needs.append(needs)
+
+    def part_of(self, number: int) -> int | None:
+        """The part that holds a definition; None if that is the session."""
+        return self._part_of.get(number)
+
+    def need(self, part: int | None) -> None:
+        """Note that the object being pickled needs a part."""
+        if part is not None:
+            self._needed.add(part)
+
+    def take_needed(self) -> list[int]:
+        """Parts that the objects pickled since the last call of this need, in the order in which they were made."""
+        found: set[int] = set()
+        waiting, self._needed = self._needed | self.always, set()
+        while waiting:
+            part = waiting.pop()
+            found.add(part)
+            waiting |= self._needs[part] - found
+        return sorted(found)
+
+
 def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]) -> Payload:
     """The payload of an object and of a pickle with its arrays."""
     # getvalue shares the memory; a view of getbuffer must be released before the
@@ -159,6 +252,16 @@ def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[
     second = pickle.loads(parts[1], buffers=parts[2:])
     restore()
     return second
+
+
+def load_part(memory: Any, table: list[tuple[int, int, bool]]) -> None:
+    """Unpickle a part of definitions; one that only may be needed fails without a word."""
+    optional: list[bool] = []
+    try:
+        load(memory, table, optional.append)
+    except Exception:
+        if not optional[0]:
+            raise
 
 
 def private_copy(data: bytes) -> memoryview:

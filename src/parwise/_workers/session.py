@@ -19,13 +19,13 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.definitions import Definitions, Table, open_table
+from .._system.definitions import Table, open_table
 from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
 from .encoding import pack_error
 from .output_capture import LogLevels, read_log_levels
 from .picklers import dump
 from .protocol import Channel
-from .serialization import Payload, load
+from .serialization import Definitions, Payload, load
 from .shared_globals import restore
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
@@ -94,6 +94,8 @@ class Session(NamedTuple):
         self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
     ) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
+        table: Any = self.definitions
+        table.load_waiting()
         # The session's own layouts have room for the longest task.
         used = None if layouts else count
         arguments = []
@@ -116,7 +118,7 @@ class Session(NamedTuple):
         """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
-        except Exception as error:
+        except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         with watch:
             outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
@@ -127,7 +129,7 @@ class Session(NamedTuple):
 def _unpickle(data: Any) -> Any:
     try:
         return pickle.loads(data)
-    except Exception as error:
+    except BaseException as error:
         error.add_note("while unpickling the elements in a worker process")
         raise
 

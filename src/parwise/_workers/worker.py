@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from collections import deque
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,7 +25,7 @@ from .._system.environment import ProcessState
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
-from .serialization import load, private_copy
+from .serialization import load, load_part, private_copy
 from .session import Session, Tables
 from .shared_globals import initialize
 from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
@@ -165,7 +166,7 @@ class Worker:
     def _on_define(self, token: str, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Keep definitions of a call until a task needs them."""
         memory, table = _read_payload(end, nbytes, inline, fd)
-        self._tables.add(token, lambda: load(memory, table, lambda _: None))
+        self._tables.add(token, partial(load_part, memory, table))
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
