@@ -304,28 +304,53 @@ def says_how(kind: type[BaseException]) -> bool:
 _PICKLING = ("__reduce_ex__", "__reduce__", "__setstate__")
 
 
+def parts_of_its_own(error: BaseException, cause: Any, context: Any) -> Any:
+    """Reduce an exception as its class says, and add what it leaves out."""
+    reduced = error.__reduce_ex__(5)
+    if not isinstance(reduced, tuple) or len(reduced) > 3:
+        return reduced
+    make, args, *state = reduced
+    notes = vars(error).get("__notes__")
+    return make, args, (tuple(state), notes, cause, context, error.__suppress_context__), None, None, _add_to_exception
+
+
+def _add_to_exception(error: Any, content: tuple[Any, ...]) -> None:
+    state, notes, cause, context, suppress = content
+    for one in state:
+        error.__setstate__(one)
+    if not isinstance(error, BaseException):
+        return
+    if notes is not None:
+        vars(error)["__notes__"] = notes
+    error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress
+
+
 def exception_parts(
     error: BaseException, cause: Any, context: Any
 ) -> tuple[Callable[..., Any], tuple[Any, ...], Any, None, None, Callable[..., None]]:
     """Reduce an exception with its cause and context."""
     base: Any = type(error)
-    while base.__flags__ & _HEAP_TYPE:
+    while base.__module__ != "builtins":
         base = base.__base__
-    reduced: Any = base.__reduce__(error)
+    if isinstance(error, BaseExceptionGroup):
+        args: Any = error.message, error.exceptions
+    else:
+        reduced: Any = base.__reduce__(error)
+        args = reduced[1]
     state = error.args, _exception_state(error, base), cause, context, error.__suppress_context__
-    return make_exception, (type(error), base, reduced[1]), state, None, None, fill_exception
+    return make_exception, (type(error), base, args), state, None, None, fill_exception
 
 
-def _exception_state(error: BaseException, base: type[BaseException]) -> dict[str, Any]:
+def _exception_state(error: BaseException, base: type[BaseException]) -> tuple[dict[str, Any], ...]:
     """Attributes of an exception: those of Python's own type, those in slots, and the others."""
-    names = [name for one in base.__mro__ for name, value in vars(one).items() if _is_member(value)]
-    names += [name for one in type(error).__mro__ for name, value in vars(one).items() if _is_slot(value)]
-    own = {name: getattr(error, name, None) for name in names if name != "obj"}
-    return {name: value for name, value in own.items() if value is not None} | vars(error)
-
-
-def _is_slot(value: Any) -> bool:
-    return type(value) is types.MemberDescriptorType and bool(value.__objclass__.__flags__ & _HEAP_TYPE)
+    own: dict[str, Any] = {}
+    slots: dict[str, Any] = {}
+    for one in type(error).__mro__:
+        for name, value in vars(one).items():
+            if _is_member(value) and name != "obj":  # of an AttributeError: any object at all
+                with contextlib.suppress(AttributeError):  # an empty slot
+                    (own if one in base.__mro__ else slots)[name] = getattr(error, name)
+    return own, slots, dict(vars(error))
 
 
 def _is_member(value: Any) -> bool:
@@ -340,11 +365,17 @@ def make_exception(kind: type[BaseException], base: type[BaseException], args: t
     return error
 
 
-def fill_exception(error: BaseException, state: tuple[tuple[Any, ...], dict[str, Any], Any, Any, bool]) -> None:
+def fill_exception(error: BaseException, state: tuple[Any, ...]) -> None:
     """Set the attributes, the cause and the context of an exception."""
-    args, attributes, cause, context, suppress = state
+    args, (own, slots, attributes), cause, context, suppress = state
     error.args = args
-    for name, value in attributes.items():
-        with contextlib.suppress(AttributeError, TypeError):  # those that can only be read
-            BaseException.__setattr__(error, name, value)
+    for name, value in own.items():
+        with contextlib.suppress(AttributeError, TypeError):  # some can only be read
+            if value is not None:
+                BaseException.__setattr__(error, name, value)
+            elif getattr(error, name) is not None:  # to set None would show in its text
+                BaseException.__delattr__(error, name)
+    for name, value in slots.items():
+        BaseException.__setattr__(error, name, value)
+    vars(error).update(attributes)
     error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress

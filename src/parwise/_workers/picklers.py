@@ -159,10 +159,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Exceptions.
 
     def _reduce_exception(self, error: BaseException) -> Any:
-        if reducers.says_how(type(error)):
-            return NotImplemented
         cause = self._chained(error.__cause__)
         context = cause if error.__context__ is error.__cause__ else self._chained(error.__context__)
+        if reducers.says_how(type(error)):
+            return reducers.parts_of_its_own(error, cause, context)
         return reducers.exception_parts(error, cause, context)
 
     def _chained(self, error: BaseException | None) -> Any:
