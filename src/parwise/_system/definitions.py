@@ -15,14 +15,13 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import re
 import sys
 import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from enum import EnumType
-from typing import Any, NamedTuple
+from typing import Any
 
 from cloudpickle import cloudpickle
 
@@ -49,58 +48,44 @@ def name_of(obj: Any) -> str:
     return name
 
 
-def globals_of(obj: Any) -> dict[str, Any]:
-    """The globals of a function, or of the module of a class."""
-    module = sys.modules.get(getattr(obj, "__module__", None) or "")
-    found: dict[str, Any] = getattr(obj, "__globals__", {} if module is None else vars(module))
-    return found
-
-
-_NAME = re.compile(r"[^\W\d]\w*")
-
-
-def wanted_names(obj: Any) -> set[str]:
-    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
-    names: set[str] = set()
-    outer, nested, _ = name_of(obj).partition(".")
-    if nested:
-        names.add(outer)
-    notes = vars(obj).get("__annotations__") if isinstance(obj, type) else getattr(obj, "__annotations__", None)
-    for note in (notes or {}).values():
-        if isinstance(note, str):
-            names.update(_NAME.findall(note))
-    code = getattr(obj, "__code__", None)
-    if code is not None and ("__main__" in code.co_consts or "__main__" in code.co_names):
-        names.update(code.co_names)
-    return names & globals_of(obj).keys() if names else names
-
-
-def is_light(value: Any) -> bool:
-    """True for an object that is sent though a function may not need it: no import takes time for it."""
-    if isinstance(value, types.ModuleType):
-        return _is_imported(value.__name__)
-    if isinstance(value, types.FunctionType | type) or hasattr(value, "cache_parameters"):
-        return _is_imported(value.__module__) or is_sent(value)
-    return type(value).__module__ in ("typing", "types")
-
-
-def _is_imported(module: str) -> bool:
-    return module.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and module != "__main__"
-
-
 # Keys.
 
 
-class _Key(NamedTuple):
-    obj: weakref.ref[Any]
-    key: str
-    received: bool
+class Registry:
+    """Objects by a key, with a note on each; it keeps none alive.
+
+    No callback removes those that are gone: Ctrl-C within one would be printed and lost.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Any, tuple[weakref.ref[Any], Any]] = {}
+        self._limit = 64
+        self._lock = threading.RLock()
+
+    def put(self, key: Any, obj: Any, note: Any = None) -> None:
+        """Add an object."""
+        with self._lock:
+            if len(self._entries) >= self._limit:
+                self._entries = {one: entry for one, entry in self._entries.items() if entry[0]() is not None}
+                self._limit = max(64, 2 * len(self._entries))
+            self._entries[key] = weakref.ref(obj), note
+
+    def get(self, key: Any) -> Any:
+        """The object of a key, or None."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]()
+
+    def note(self, key: Any, obj: Any) -> Any:
+        """The note on an object, or None."""
+        entry = self._entries.get(key)
+        return entry[1] if entry is not None and entry[0]() is obj else None
 
 
-_keys: dict[int, _Key] = {}
+# Keys of objects, and whether they came from another process, by id.
+_keys = Registry()
 # Objects by their key: those of this process, and those that came from another one.
-_own: dict[str, weakref.ref[Any]] = {}
-_received: dict[str, weakref.ref[Any]] = {}
+_own = Registry()
+_received = Registry()
 _numbers = itertools.count()
 _process = os.urandom(8).hex()
 
@@ -115,37 +100,25 @@ os.register_at_fork(after_in_child=_new_process)
 
 def key_of(obj: Any) -> str:
     """The key of a class or function, made when first asked for."""
-    known = _keys.get(id(obj))
-    return known.key if known is not None else _note(obj, new_token(), False)
+    known: tuple[str, bool] | None = _keys.note(id(obj), obj)
+    return known[0] if known is not None else _note(obj, new_token(), False)
 
 
 def is_received(obj: Any) -> bool:
     """True if another process has sent this class or function."""
-    known = _keys.get(id(obj))
-    return known is not None and known.received
+    known = _keys.note(id(obj), obj)
+    return known is not None and bool(known[1])
 
 
 def _note(obj: Any, key: str, received: bool) -> str:
-    number, places = id(obj), _received if received else _own
-
-    def forget(ref: weakref.ref[Any]) -> None:
-        _keys.pop(number, None)
-        if places.get(key) is ref:
-            del places[key]
-
-    ref = weakref.ref(obj, forget)
-    places[key] = ref
-    _keys[number] = _Key(ref, key, received)
+    (_received if received else _own).put(key, obj)
+    _keys.put(id(obj), obj, (key, received))
     return key
 
 
 def _known(key: str) -> Any:
-    for places in (_own, _received):
-        ref = places.get(key)
-        obj = None if ref is None else ref()
-        if obj is not None:
-            return obj
-    return None
+    found = _own.get(key)
+    return _received.get(key) if found is None else found
 
 
 def original(key: str) -> Any:
@@ -157,7 +130,7 @@ def original(key: str) -> Any:
 
 
 #: What the calls of this process have sent, by token.
-calls: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+calls = Registry()
 
 
 def new_token() -> str:
@@ -179,9 +152,6 @@ class Table:
         self._loading = False
         self._modules: dict[str, types.ModuleType] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open_table, (self.token, self.share)
-
     def load_waiting(self) -> None:
         """Unpickle the parts that have come, one after another: each may name definitions of those before it."""
         if self._loading:
@@ -201,9 +171,7 @@ class Table:
         if names is None:
             names = self._make_space(module, base)
             self.spaces[number] = names
-            place = weakref.ref(self), number
-            _spaces[id(names)] = place
-            weakref.finalize(self, _forget_space, id(names), place)
+            _spaces.put(id(names), self, number)
         return names
 
     def _make_space(self, module: str | None, base: dict[str, Any]) -> dict[str, Any]:
@@ -252,11 +220,6 @@ class Table:
 shared_modules: dict[str, types.ModuleType] = {}
 
 
-def _forget_space(number: int, place: Any) -> None:
-    if _spaces.get(number) is place:
-        del _spaces[number]
-
-
 def _takes_place(module: str) -> bool:
     if module in ("__main__", "__mp_main__"):
         return True
@@ -266,8 +229,9 @@ def _takes_place(module: str) -> bool:
     return "." not in module and importlib.util.find_spec(module) is None
 
 
-_tables: weakref.WeakValueDictionary[str, Table] = weakref.WeakValueDictionary()
-_spaces: dict[int, tuple[weakref.ref[Table], int]] = {}
+_tables = Registry()
+# Tables by the id of globals, with their number.
+_spaces = Registry()
 # True in parwise's own workers, which have no other work.
 _installs = False
 # Tasks of others at work in this process.
@@ -290,9 +254,10 @@ def clear_main() -> None:
 
 def open_table(token: str, share: bool = False) -> Table:
     """The table of a call in this process."""
-    table = _tables.get(token)
+    table: Table | None = _tables.get(token)
     if table is None:
-        table = _tables[token] = Table(token, share)
+        table = Table(token, share)
+        _tables.put(token, table)
     table.share |= share
     return table
 
@@ -302,15 +267,16 @@ def open_table(token: str, share: bool = False) -> Table:
 
 def named(token: str, number: int) -> Any:
     """The definition with a number."""
-    table = _tables[token]
+    table = _tables.get(token)
     if number not in table.objects:
         table.load_waiting()
     return table.objects[number]
 
 
 def open_space(token: str, number: int, module: str | None, base: dict[str, Any]) -> dict[str, Any]:
-    """The globals with a number."""
-    return _tables[token].open_space(number, module, base)
+    """The globals with a number in the table of a call."""
+    table: Table = _tables.get(token)
+    return table.open_space(number, module, base)
 
 
 def callers_space(token: str, number: int, module: str | None) -> dict[str, Any]:
@@ -319,15 +285,19 @@ def callers_space(token: str, number: int, module: str | None) -> dict[str, Any]
     if definitions is not None:
         found: dict[str, Any] = definitions.spaces[number].names
         return found
-    table = _tables.get(token)  # a worker that looks whether its result can be unpickled
-    return vars(sys.modules[module or "__main__"]) if table is None else table.spaces[number]
+    table: Table | None = _tables.get(token)  # a worker that looks whether its result can be unpickled
+    if table is not None:
+        return table.spaces[number]
+    return vars(sys.modules[module or "__main__"])
 
 
 def space_received(names: dict[str, Any]) -> tuple[str, int, str | None] | None:
     """Token, number and module of globals that the caller has sent."""
-    ref, number = _spaces.get(id(names), (None, 0))
-    table = None if ref is None else ref()
-    return None if table is None else (table.token, number, names.get("__name__"))
+    table: Table | None = _spaces.get(id(names))
+    number = _spaces.note(id(names), table)
+    if table is None or table.spaces.get(number) is not names:
+        return None
+    return table.token, number, names.get("__name__")
 
 
 # Ids of definitions that have been made and not filled.
@@ -336,13 +306,13 @@ _unfilled: set[int] = set()
 
 def define(token: str, number: int, key: str, home: dict[str, Any] | None, make: Callable[..., Any], *args: Any) -> Any:
     """Make a class or function in the table of a call, once."""
-    table = _tables[token]
+    table = _tables.get(token)
     obj = table.objects.get(number)
     if obj is not None:
         return obj
     # In a pool with an initializer, what that has set on a class stays.
-    known = _received.get(key) if table.share and not (args and issubclass(type(args[1]), EnumType)) else None
-    obj = None if known is None else known()
+    shared = table.share and not (isinstance(args[1], type) and issubclass(args[1], EnumType))
+    obj = _received.get(key) if shared else None
     if obj is None:
         obj = make(*args)
         _note(obj, key, True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,12 +18,14 @@ from .._core.results import SCALARS, Column, Results, Stack
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
-from .picklers import dumps, dumps_each, loads_each
+from .picklers import Pickler, dumps
 
 # Tuples of more results than this are sent as one pickle.
 MANY_COLUMNS = 64
 # Kinds of stacks that any process can unpickle without an import.
 _KNOWN = SCALARS | {np.ndarray, "block"}
+# Bytes of a result from which on results are pickled together.
+LARGE_RESULT = 2**14
 # Results that are pickled together. Others take 0.4 us more each, and one that cannot be sent is known by its index.
 _PLAIN = SCALARS | {str, bytes, tuple, list, dict, set, frozenset, type(None)}
 
@@ -119,7 +122,7 @@ def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
 
 def _flat(column: Column) -> Any:
     if isinstance(column, list):
-        return dumps(column) if _PLAIN.issuperset(map(type, column)) else dumps_each(column)
+        return dumps(column) if _PLAIN.issuperset(map(type, column)) else _dumps_each(column)
     if column.array.dtype.hasobject:
         return dumps(column)
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""
@@ -143,7 +146,7 @@ def _readable(header: bytes, buffers: list[Any]) -> list[Any]:
     with contextlib.suppress(BaseException):
         info = OutcomeHeader(*pickle.loads(header))
         if info.columns == (None,) and info.gaps is None:
-            for result in loads_each(buffers[0]):
+            for result in _loads_each(buffers[0]):
                 found.append(result)  # noqa: PERF402 - those before an error are kept
     return found
 
@@ -168,9 +171,30 @@ def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent
     return outcome, output
 
 
+def _dumps_each(results: list[Any]) -> bytes:
+    """Pickle a list so that `_loads_each` can read its first items if a later one cannot be rebuilt.
+
+    Large ones are pickled together, which spares a copy.
+    """
+    stream = io.BytesIO()
+    pickler = Pickler(stream)
+    for at, one in enumerate((len(results), *results)):
+        pickler.dump(one)
+        if at == 1 and stream.tell() > LARGE_RESULT:
+            return dumps(results)
+    return stream.getvalue()
+
+
+def _loads_each(packed: Any) -> Iterator[Any]:
+    """Unpickle the items of a list one by one."""
+    unpickler = pickle.Unpickler(io.BytesIO(packed))
+    for _ in range(unpickler.load()):
+        yield unpickler.load()
+
+
 def _load_column(buffer: Any) -> Column:
     column: Any = pickle.loads(buffer)
-    return column if type(column) is not int else list(loads_each(buffer))
+    return column if type(column) is not int else list(_loads_each(buffer))
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown to users by this name

@@ -9,7 +9,7 @@ import io
 import marshal
 import pickle
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import EnumType
 from typing import Any
 
@@ -24,9 +24,7 @@ from .._system.definitions import (
     fill_class,
     fill_function,
     fill_typing,
-    globals_of,
     home_of,
-    is_light,
     is_received,
     is_sent,
     key_of,
@@ -34,12 +32,20 @@ from .._system.definitions import (
     original,
     space_received,
     update_spaces,
+)
+from .serialization import (
+    ARRAYS,
+    Definitions,
+    Payload,
+    Space,
+    base_names,
+    globals_of,
+    is_light,
+    payload_of,
+    reduce_array,
     wanted_names,
 )
-from .serialization import ARRAYS, Definitions, Payload, Space, base_names, payload_of, reduce_array
 
-# Bytes of a result from which on results are pickled together.
-LARGE_RESULT = 2**14
 # Causes of causes that travel with an exception.
 MAX_CHAIN = 20
 
@@ -339,27 +345,6 @@ def dumps(obj: Any) -> bytes:
     stream = io.BytesIO()
     Pickler(stream).dump(obj)
     return stream.getvalue()
-
-
-def dumps_each(results: list[Any]) -> bytes:
-    """Pickle a list so that `loads_each` can read its first items if a later one cannot be rebuilt.
-
-    Large ones are pickled together, which spares a copy.
-    """
-    stream = io.BytesIO()
-    pickler = Pickler(stream)
-    for at, one in enumerate((len(results), *results)):
-        pickler.dump(one)
-        if at == 1 and stream.tell() > LARGE_RESULT:
-            return dumps(results)
-    return stream.getvalue()
-
-
-def loads_each(packed: Any) -> Iterator[Any]:
-    """Unpickle the items of a list one by one."""
-    unpickler = pickle.Unpickler(io.BytesIO(packed))
-    for _ in range(unpickler.load()):
-        yield unpickler.load()
 
 
 def dumps_items(items: Any, definitions: Definitions) -> bytes:

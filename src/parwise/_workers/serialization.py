@@ -10,7 +10,9 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import sys
+import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.rec
 
 from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
-from .._system.definitions import calls, new_token, open_space, open_table
+from .._system.definitions import calls, is_sent, name_of, new_token, open_space, open_table
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
@@ -180,7 +182,7 @@ class Definitions:
         # Parts that every task needs.
         self.always: set[int] = set()
         self.owner = os.getpid()
-        calls[self.token] = self
+        calls.put(self.token, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_table, (self.token, self.share)
@@ -230,6 +232,45 @@ class Definitions:
             found.add(part)
             waiting |= self._needs[part] - found
         return sorted(found)
+
+
+def globals_of(obj: Any) -> dict[str, Any]:
+    """The globals of a function, or of the module of a class."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    found: dict[str, Any] = getattr(obj, "__globals__", {} if module is None else vars(module))
+    return found
+
+
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def wanted_names(obj: Any) -> set[str]:
+    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
+    names: set[str] = set()
+    outer, nested, _ = name_of(obj).partition(".")
+    if nested:
+        names.add(outer)
+    notes = vars(obj).get("__annotations__") if isinstance(obj, type) else getattr(obj, "__annotations__", None)
+    for note in (notes or {}).values():
+        if isinstance(note, str):
+            names.update(_NAME.findall(note))
+    code = getattr(obj, "__code__", None)
+    if code is not None and ("__main__" in code.co_consts or "__main__" in code.co_names):
+        names.update(code.co_names)
+    return names & globals_of(obj).keys() if names else names
+
+
+def is_light(value: Any) -> bool:
+    """True for an object that is sent though a function may not need it: no import takes time for it."""
+    if isinstance(value, types.ModuleType):
+        return _is_imported(value.__name__)
+    if isinstance(value, types.FunctionType | type) or hasattr(value, "cache_parameters"):
+        return _is_imported(value.__module__) or is_sent(value)
+    return type(value).__module__ in ("typing", "types")
+
+
+def _is_imported(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and module != "__main__"
 
 
 def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]) -> Payload:
