@@ -62,14 +62,14 @@ def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
 
     with Told() as executor:
         parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
-    token, payload, table, arguments = given[0]
+    token, luggage, arguments = given[0]
     remote._sessions.pop(token, None)
     with monkeypatch.context() as patch:
         patch.setattr(remote.Session, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            remote.compute(token, payload, table, arguments)
-    assert remote.compute(token, None, table, arguments) == remote.MISSING
-    assert remote.compute(token, payload, table, arguments)[1] is not None
+            remote.compute(token, luggage, arguments)
+    assert remote.compute(token, luggage._replace(session=None), arguments) == remote.MISSING
+    assert remote.compute(token, luggage, arguments)[1] is not None
 
 
 def test_a_call_within_its_own_thread_pool_keeps_the_order_of_the_loop():

@@ -22,7 +22,8 @@ from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.serialization import dumps
+from .._workers.picklers import dumps_call, dumps_defining
+from .._workers.serialization import Definitions
 from .._workers.session import pack_initializer
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
@@ -139,10 +140,16 @@ class Pool(Executor):
             _complete(future, fn, args, kwargs)
             return future
         try:
-            packed = dumps((fn, args, kwargs), self.initialized)
+            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
+                definitions = fn.definitions
+                packed = dumps_call((fn, args, kwargs), fn.func, definitions)
+            else:
+                definitions = Definitions(self.initialized)
+                packed = dumps_defining((fn, args, kwargs), definitions)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
-        self._manager.submit(WorkItem(future, packed, getattr(fn, "__qualname__", repr(fn))))
+        name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
+        self._manager.submit(WorkItem(future, packed, name, definitions, parts))
         return future
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
@@ -196,7 +203,7 @@ class Pool(Executor):
         items = list(zip(*iterables, strict=False))
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
         chunks = [items[at : at + size] for at in range(0, len(items), size)]
-        return _flat(super().map(_Chunk(fn), chunks, timeout=timeout))
+        return _flat(super().map(_Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
         """Yield ``func(*items)`` in order, reading items only as they are needed.
@@ -317,14 +324,18 @@ class Pool(Executor):
 class _Chunk:
     """A function of a chunk of items."""
 
-    def __init__(self, func: Callable[..., Any]) -> None:
-        self._func = func
+    def __init__(self, func: Callable[..., Any], definitions: Definitions | None = None) -> None:
+        self.func = func
+        self.definitions = definitions
         self.__qualname__ = getattr(func, "__qualname__", repr(func))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Chunk, (self.func,)
 
     def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
         results: list[Any] = []
         try:
-            results.extend(itertools.starmap(self._func, chunk))
+            results.extend(itertools.starmap(self.func, chunk))
             if len(results) < len(chunk):
                 raise StopIteration  # raised by the function, which `starmap` takes for its own end
         except BaseException as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import array
 import contextlib
-import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from enum import Enum
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
@@ -29,7 +28,7 @@ LOOK_AHEAD = 8
 SLOW_SECONDS = 0.050
 # Seconds, about, spent on reading items for one task. If the function is faster
 # than the iterator, the items for 40 ms of its work could be all of them, or more
-# than memory holds. Items that must be pickled are read ahead for a shorter time:
+# than memory holds. Items that must be copied are read ahead for a shorter time:
 # the caller does not need these copies.
 READ_SECONDS = 0.004
 PACK_SECONDS = 0.001
@@ -109,8 +108,6 @@ class ItemSequence:
         """The items ``lo:hi`` of one container: the user's own objects, as in the plain loop."""
         return self._sources[k][lo:hi]
 
-    packed = items
-
     def sample(self, count: int) -> list[Any]:
         """At most so many items, to find out how long it takes to send one."""
         return list(self._sources[0][:count])
@@ -122,29 +119,13 @@ class ItemSequence:
         """Do nothing: the containers are the user's."""
 
 
-class Packed:
-    """An item as it was when it was read: pickled, since its iterator or the function may change the object."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self.data,)
-
-
-def _unpacked(item: Any) -> Any:
-    return pickle.loads(item.data) if type(item) is Packed else item
-
-
 class ItemStream:
     """Items of iterators in step, read only as they are needed.
 
     Only the thread that made the stream reads, unless any thread may: a generator
     may hold objects of its thread. An item is *waiting* from the time it is read;
     then it is *taken* for one task, until that has its result. A waiting item is
-    pickled, unless it is constant: iterators that yield one object again and again,
+    a snapshot, unless it is constant: iterators that yield one object again and again,
     with other content, are common. The items of a task that the reading thread
     computes are not read before: each comes when it is due, as in the plain loop.
 
@@ -165,8 +146,8 @@ class ItemStream:
         Index up to which items have been read.
     error : BaseException or None
         The exception that an iterator raised.
-    pack : callable
-        Pickles an item.
+    snapshot : type
+        Keeps an item as it is; its method ``restore`` makes a copy.
     """
 
     is_stream = True
@@ -179,15 +160,15 @@ class ItemStream:
         self._thread = None if any_thread else threading.get_ident()
         self._reading: Any = threading.Lock() if any_thread else contextlib.nullcontext()
         self._keep = keep
-        # True if the last item took more than SLOW_SECONDS; True once an item had to be pickled.
+        # True if the last item took more than SLOW_SECONDS; True once an item had to be copied.
         self._slow = self._changing = False
-        # Index of an item that cannot be pickled: the one behind it is read once it has been taken.
+        # Index of an item that cannot be copied: the one behind it is read once it has been taken.
         self._fixed = -1
         self.read_to = 0
         self.count = ENDLESS
         self.expected = min(filter(None, map(_claimed_length, iterables)), default=ENDLESS)
         self.error: BaseException | None = None
-        self.pack: Callable[[Any], bytes] = pickle.dumps
+        self.snapshot: Any = None
 
     @property
     def lazy(self) -> bool:
@@ -236,7 +217,7 @@ class ItemStream:
             return item
         self._changing = True
         try:
-            return Packed(self.pack(item))
+            return self.snapshot(item)
         except Exception:  # it can only be computed in this process
             self._fixed = self.read_to
             return item
@@ -248,17 +229,16 @@ class ItemStream:
                 self._taken[index] = self._waiting.pop(index)
 
     def items(self, k: int, lo: int, hi: int) -> list[Any]:
-        """The taken items ``lo:hi`` of one iterator, for a call of the function in this process."""
-        return list(map(_unpacked, self.packed(k, lo, hi)))
-
-    def packed(self, k: int, lo: int, hi: int) -> list[Any]:
-        """The same for another process: as they waited."""
+        """The taken items ``lo:hi`` of one iterator, copied unless they are constant."""
         rows = map(self._taken.__getitem__, range(lo, hi))
-        return list(rows if self._single else map(itemgetter(k), rows))
+        return list(map(self._restored, rows if self._single else map(itemgetter(k), rows)))
+
+    def _restored(self, item: Any) -> Any:
+        return item.restore() if type(item) is self.snapshot else item
 
     def sample(self, count: int) -> list[Any]:
         """At most so many items, to find out how long it takes to send one: there is but the first."""
-        return self.packed(0, 0, 1) * count if 0 in self._taken else []
+        return self.items(0, 0, 1) * count if 0 in self._taken else []
 
     @property
     def unread(self) -> tuple[Iterator[Any], bool]:
@@ -321,7 +301,7 @@ class ItemColumn:
     def objects(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
         """The items ``lo:hi``, for another process."""
         # At C speed; `fromiter` keeps lists and arrays as objects.
-        return np.fromiter(self._feed.packed(self._k, lo, hi), object, hi - lo)
+        return np.fromiter(self._feed.items(self._k, lo, hi), object, hi - lo)
 
     def private(self, lo: int, hi: int, layout: Layout | None = None) -> Sequence[Any]:
         """The items ``lo:hi``, for a call in this process."""

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from .._core.indexing import Task
-from .._core.kernel import Outcome
 from .._system.blas import ThreadCounts, read_threads, workers_beside
-from .._workers.encoding import unpack, unpack_error
+from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
 from .._workers.serialization import Payload
-from .._workers.session import Session, unload_large
+from .._workers.session import Session, keep, unload_large
 from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
@@ -127,12 +126,13 @@ class Dispatcher:
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
         kernel, layouts = self._job.kernel, self._job.shared_layouts
-        self._payload = Session.pack(kernel, layouts, self._threads, settings.shares_globals)
+        self._payload = Session.pack(kernel, layouts, self._threads, self._job.definitions)
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
         assert self._payload is not None
         for worker in workers:
             worker.loading, worker.loading_earlier = True, worker.loading
+            worker.parts.clear()
         self._payload.send((worker.channel for worker in workers), "load", self._call)
 
     def start(self) -> None:
@@ -272,11 +272,7 @@ class Dispatcher:
         worker.has_computed = True
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
-        try:
-            outcome, output = unpack(header, buffers)
-        except Exception as error:  # a result that cannot be rebuilt here; other tasks are not affected
-            error.add_note("while reading the results of these elements")
-            outcome, output = Outcome(None, 0.0, index=assignment.task.lo, error=error), []
+        outcome, output = unpack_task(header, buffers, assignment.task.lo)
         if assignment.handshake:
             self._handshake.receive(outcome)
             return
@@ -352,6 +348,7 @@ class Dispatcher:
             return worker.slots.inputs[slot]
 
         offsets, layouts = self._job.stage(task, memory)
+        self._send_definitions(worker, task)
         number = next(_numbers)
         message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
         worker.assignments[number] = Assignment(task, handshake)
@@ -361,6 +358,16 @@ class Dispatcher:
         else:
             worker.sender = self._argument_chunks(worker, memoryview(large), message)
             self._send_chunks(worker)
+
+    def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
+        """Send a worker the parts of definitions that a task needs, each once."""
+        definitions, parts = self._job.needed_parts(task)
+        if not parts:
+            return
+        known = keep(worker.parts, definitions.token, set())
+        for part in [part for part in parts if part not in known]:
+            known.add(part)
+            definitions.parts[part].send([worker.channel], "define", definitions.token)
 
     def _argument_chunks(self, worker: WorkerHandle, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-import uuid
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import Any
 
 from .._core.indexing import Task
 from .._system.blas import read_threads
-from .._workers.encoding import unpack
-from .._workers.remote import MISSING, compute
+from .._workers.encoding import unpack_task
+from .._workers.remote import MISSING, Luggage, Packet, compute
+from .._workers.serialization import Payload
 from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
 from .handshake import Handshake
@@ -21,6 +22,10 @@ from .job import Job
 TASK_SECONDS = 0.1
 # A function of more bytes than this is sent once per process, in place of with each task.
 LIGHT_BYTES = 2**16
+
+
+def _packet(payload: Payload) -> Packet:
+    return payload.to_bytes(), payload.table
 
 
 class ExecutorRunner:
@@ -91,18 +96,19 @@ class RemoteRunner(ExecutorRunner):
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         super().__init__(job, executor, workers)
-        self._staged: dict[Task, TaskArguments] = {}
+        # Arguments of tasks, and the parts of definitions that they need.
+        self._staged: dict[Task, tuple[TaskArguments, list[int]]] = {}
+        # Those of the first task, which each process computes for the handshake.
+        self._first: tuple[TaskArguments, list[int]] | None = None
         settings = job.call.settings
         verified = settings.verify is not False and not settings.isolate
         self._own = None if settings.isolate else job.queue.next_task()
-        first = self._stage(job.first_task) if verified and self._own is not None else None
+        if verified and self._own is not None:
+            self._first = self._stage(job.first_task)
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack(
-            job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
-        )
-        self._token = uuid.uuid4().hex
-        self._table = payload.table
-        self._payload = payload.to_bytes()
+        payload = Session.pack(job.kernel, job.shared_layouts, self._threads, job.definitions, own_process=False)
+        self._session = _packet(payload)
+        self._parts: dict[int, Packet] = {}
         self._handshake = Handshake(job)
 
     @property
@@ -123,17 +129,32 @@ class RemoteRunner(ExecutorRunner):
 
     def _submit(self, task: Task) -> None:
         self._staged[task] = self._stage(task)
-        self._send(task, attach=len(self._payload) <= LIGHT_BYTES)
+        self._send(task, LIGHT_BYTES)
 
-    def _send(self, task: Task, attach: bool) -> None:
-        payload = self._payload if attach else None
+    def _send(self, task: Task, limit: float) -> None:
+        """Submit a task, and with it what the process may not have yet and has at most `limit` bytes."""
+        arguments, needed = self._staged[task]
+        session = self._session if len(self._session[0]) <= limit else None
+        first, parts = None, dict.fromkeys(needed)
+        if session is not None and self._first is not None:
+            first = self._first[0]
+            parts |= dict.fromkeys(self._first[1])
+        packets = {part: self._packet(part) for part in parts}
+        sent = {part: packet if len(packet[0]) <= limit else None for part, packet in packets.items()}
         try:
-            future = self._executor.submit(compute, self._token, payload, self._table, self._staged[task])
+            luggage = Luggage(session, first, sent)
+            future = self._executor.submit(compute, self._job.definitions.token, luggage, arguments)
         except BrokenExecutor as error:
             raise self._process_died(task, error) from error
         self._submitted[future] = task
 
-    def _stage(self, task: Task) -> TaskArguments:
+    def _packet(self, part: int) -> Packet:
+        found = self._parts.get(part)
+        if found is None:
+            found = self._parts[part] = _packet(self._job.definitions.parts[part])
+        return found
+
+    def _stage(self, task: Task) -> tuple[TaskArguments, list[int]]:
         memory = bytearray()
 
         def grow(nbytes: int) -> bytearray:
@@ -141,7 +162,8 @@ class RemoteRunner(ExecutorRunner):
             return memory
 
         offsets, layouts = self._job.stage(task, grow)
-        return TaskArguments(task.lo, task.hi, offsets, layouts, bytes(memory))
+        _, parts = self._job.needed_parts(task)
+        return TaskArguments(task.lo, task.hi, offsets, layouts, bytes(memory)), parts
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         try:
@@ -154,13 +176,13 @@ class RemoteRunner(ExecutorRunner):
             return
         if reply == MISSING:
             # A process that does not know this call is sent the function, once.
-            self._send(task, attach=True)
+            self._send(task, math.inf)
             return
         del self._staged[task]
         (head, buffers), handshake, where = reply
         if handshake is not None:
-            self._handshake.receive(unpack(*handshake)[0])
-        outcome = unpack(head, buffers)[0]
+            self._handshake.receive(unpack_task(handshake[0], handshake[1], 0)[0])
+        outcome = unpack_task(head, buffers, task.lo)[0]
         if outcome.threaded and not isinstance(self._threads, int):
             # BLAS uses threads in each process: fewer tasks at a time, so that threads do not outnumber workers.
             self._max_submitted = max(1, self.workers // max(self._threads.values(), default=1))

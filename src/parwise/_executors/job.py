@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -14,15 +12,17 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, ItemSequence, ItemStream, is_constant
+from .._core.input_items import ENDLESS, ItemSequence, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results, same_values
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
-from .._workers.serialization import dumps
+from .._workers.picklers import dumps_items
+from .._workers.serialization import Definitions
 from .._workers.shared_memory import SLOT_BYTES
+from .._workers.snapshot import Snapshot, transfer_seconds
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
 
@@ -33,9 +33,7 @@ Offsets = list[tuple[int, int]]
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
 LARGE_ITEM_BYTES = 2**26
-# Number of items by which the transfer of one is measured, unless one takes so many seconds; and seconds of a result.
-SAMPLE_ITEMS = 64
-SAMPLE_SECONDS = 100e-6
+# Seconds that the result of an item takes to come back.
 RESULT_SECONDS = 1.5e-7
 
 
@@ -57,8 +55,8 @@ class Job:
     ----------
     first : Results or None
         The caller's results of the first task, to compare those of workers with.
-    first_packed : dict
-        Objects of the first task, pickled before the function could change them, by number of the input.
+    first_objects : dict
+        Objects of the first task as they were before the function could change them, by number of the input.
     first_seconds : float
         Time that the first task took here.
     compared : bool
@@ -104,11 +102,11 @@ class Job:
         )
         self._slot_bytes = slot_bytes
         self.first: Results | None = None
-        self.first_packed: dict[int, bytes] = {}
+        self.first_objects: dict[int, Snapshot] = {}
         self.first_seconds = 0.0
         self._item_seconds: float | None = None
         if call.stream is not None:
-            call.stream.pack = dumps
+            call.stream.snapshot = Snapshot
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.workers != 1
         self.disputed: Results | None = None
@@ -143,6 +141,15 @@ class Job:
     def workers(self) -> int:
         """Processes or threads that may compute. To count CPUs takes 0.3 ms, as it reads cgroup files."""
         return self.call.settings.workers or cpu_count()
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """Classes and functions that the call sends to workers."""
+        return Definitions(self.call.settings.shares_globals)
+
+    def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
+        """The parts of definitions that a task needs which has just been staged."""
+        return self.definitions, self.definitions.take_needed()
 
     def explain(self, why: str) -> None:
         """Report why workers compute nothing of the call."""
@@ -194,25 +201,28 @@ class Job:
 
     def _pickled(self, task: Task, layouts: list[Layout]) -> dict[int, bytes]:
         """Pickled arguments of `task` that are objects, by number of the input."""
-        if task == self.first_task and self.first_packed:
-            return self.first_packed
+        if task == self.first_task and self.first_objects:
+            objects = {k: one.restore() for k, one in self.first_objects.items()}
+        else:
+            objects = self._objects(task, layouts)
+        return {k: dumps_items(items, self.definitions) for k, items in objects.items()}
+
+    def _objects(self, task: Task, layouts: list[Layout]) -> dict[int, np.ndarray]:
         inputs = self.call.inputs
-        return {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
+        return {k: one.objects(task.lo, task.hi, layouts[k]) for k, one in enumerate(inputs) if one.as_object}
 
     def pack_first(self) -> None:
         """Pickle the objects of the first task, which a worker computes again, before the function can change them."""
         task, inputs = self.first_task, self.call.inputs
         if not (self.compared and self.call.stream is None and any(one.as_object for one in inputs)):
             return
-        layouts = self.layouts(task)
-        objects = [
-            o for k, one in enumerate(inputs) if one.as_object for o in one.objects(task.lo, task.hi, layouts[k]).flat
-        ]
-        if self.call.count < FEW_ITEMS and any(getattr(one, "nbytes", 0) > LARGE_ITEM_BYTES for one in objects):
+        objects = self._objects(task, self.layouts(task))
+        items = [item for array in objects.values() for item in array.flat]
+        if self.call.count < FEW_ITEMS and any(getattr(one, "nbytes", 0) > LARGE_ITEM_BYTES for one in items):
             self.compared = False
-        elif not all(map(is_constant, objects)):
+        elif not all(map(is_constant, items)):
             with contextlib.suppress(Exception):  # told by whoever sends it
-                self.first_packed = self._pickled(task, layouts)
+                self.first_objects = {k: Snapshot(array) for k, array in objects.items()}
 
     def keep_first(self, results: Results, seconds: float) -> None:
         """Keep the caller's results of the first task as they are, for the comparison."""
@@ -224,13 +234,13 @@ class Job:
             # The user gets these objects, and may change them; nor may they be kept alive.
             self.first = None
             with contextlib.suppress(Exception):  # results that cannot be pickled are not compared
-                self.first = Results([pickle.loads(dumps(results.columns[0]))])
+                self.first = Results([Snapshot(results.columns[0]).restore()])
 
     def again(self, task: Task) -> list[Any]:
         """The arguments of `task` as in `runs`, as they were before the function could change them."""
         runs: list[Any] = self.runs(task)
-        for k, data in self.first_packed.items() if task == self.first_task else ():
-            runs[k] = pickle.loads(data)
+        for k, objects in self.first_objects.items() if task == self.first_task else ():
+            runs[k] = objects.restore()
         return runs
 
     def transfer_seconds(self) -> float:
@@ -239,7 +249,7 @@ class Job:
         if feed is None:
             return self.call.transfer_seconds()
         if self._item_seconds is None:
-            self._item_seconds = _item_seconds(feed) + RESULT_SECONDS
+            self._item_seconds = transfer_seconds(feed.sample) + RESULT_SECONDS
         return self._item_seconds
 
     def runs(self, task: Task) -> list[np.ndarray]:
@@ -372,20 +382,3 @@ def _capacity(call: Call, slot_bytes: int) -> int:
             break
         capacity = max(1, min(capacity - 1, capacity * room // taken))
     return capacity
-
-
-def _item_seconds(feed: ItemSequence | ItemStream) -> float:
-    """Seconds that it takes to pickle an item and to unpickle it, found with a few of them."""
-
-    def seconds(count: int) -> float:
-        begun = time.perf_counter()
-        dumps(feed.sample(count))
-        return time.perf_counter() - begun
-
-    try:
-        seconds(1)  # the first time takes longer
-        one = seconds(1)
-        more = 0.0 if one > SAMPLE_SECONDS else seconds(SAMPLE_ITEMS)
-    except Exception:  # told by the dispatcher
-        return 0.0
-    return 2 * one if one > SAMPLE_SECONDS else 2 * max(0.0, more - one) / SAMPLE_ITEMS

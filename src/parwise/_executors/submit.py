@@ -17,6 +17,7 @@ from .._core.kernel import Outcome
 from .._core.settings import Settings
 from .._system.interpreter import DeferredInterrupt
 from .._workers.encoding import unpack_error
+from .._workers.serialization import Definitions
 from .._workers.session import perform
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError
@@ -26,11 +27,16 @@ from .job import Job
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """One submitted call: its future, the pickled function and arguments, and the name of the function."""
+    """One submitted call: its future, the pickled function and arguments, and the name of the function.
+
+    `parts` are those of its `definitions` that a worker needs first.
+    """
 
     future: Future[Any]
     packed: bytes
     name: str
+    definitions: Definitions
+    parts: list[int]
 
 
 class WorkQueue(Naming):
@@ -95,6 +101,10 @@ class WorkQueue(Naming):
         with self._lock:
             self._returned.extend(tasks)
 
+    def item(self, index: int) -> WorkItem:
+        """A call that has begun."""
+        return self._taken[index]
+
     def close(self, index: int) -> WorkItem | None:
         """Remove a call that has its result, and return it; None if it was removed before."""
         with self._lock:
@@ -127,7 +137,7 @@ class WorkQueue(Naming):
         item = self._taken.get(index)
         return f"in a call of {item.name}" if item is not None else "in a call"
 
-    def packed(self, k: int, lo: int, hi: int) -> list[bytes]:
+    def items(self, k: int, lo: int, hi: int) -> list[bytes]:
         """Pickled calls ``lo:hi``, the items that a worker receives."""
         return [self._taken[index].packed for index in range(lo, hi)]
 
@@ -154,6 +164,11 @@ class SubmitJob(Job):
         self._items = items
         self.open()
         self.queue = feed
+
+    def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
+        """The parts of definitions that a call needs."""
+        item = self._items.item(task.lo)
+        return item.definitions, item.parts
 
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Hand the result of a call to its future."""

@@ -44,7 +44,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
 
     settings = call.settings._replace(isolate=True, verify=False, ignore=False, retries=0)
     repeated = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
-    repeated.first_packed = job.first_packed
+    repeated.first_objects = job.first_objects
     try:
         if pool is not None:
             processes.run(repeated, pool)

@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from .._core.indexing import Task
@@ -41,6 +41,8 @@ class WorkerHandle:
         True once the worker has computed a task.
     loading, loading_earlier : bool
         True if the worker has not answered since the last session was sent to it; since an earlier one.
+    parts : dict
+        Parts of definitions that the worker has been sent, by the token of their call, the latest calls last.
     free : deque of int
         Input slots without a task.
     assignments : dict
@@ -66,6 +68,7 @@ class WorkerHandle:
         self.ready = False
         self.has_computed = False
         self.loading = self.loading_earlier = False
+        self.parts: OrderedDict[str, set[int]] = OrderedDict()
         self.reset()
 
     def reset(self) -> None:

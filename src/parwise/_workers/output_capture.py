@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import cloudpickle
+from .picklers import dumps
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
@@ -96,9 +96,9 @@ def pack_events(events: list[OutputEvent]) -> bytes:
 
 def _pickled(event: OutputEvent) -> bytes | None:
     try:
-        packed: bytes = cloudpickle.dumps(event)
+        packed = dumps(event)
         pickle.loads(packed)
-    except Exception:
+    except BaseException:
         return None
     return packed
 
@@ -113,7 +113,7 @@ def _unpickled(whole: bytes | None, plain: OutputEvent) -> OutputEvent:
         return plain
     try:
         event: OutputEvent = pickle.loads(whole)
-    except Exception:
+    except BaseException:
         return plain
     return event
 

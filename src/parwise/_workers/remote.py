@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.kernel import Outcome
 from .._system.blas import SharedThreadLimit, ThreadWatch
+from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
 from .encoding import pack
-from .serialization import private_copy
+from .serialization import load_part, private_copy
 from .session import Session, TaskArguments
 
 #: Reply of a process that has not been sent the session yet.
@@ -20,9 +22,26 @@ MISSING = "missing"
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
+#: A pickle with its arrays, as one bytes object, and where they lie in it.
+Packet = tuple[bytes, list[tuple[int, int, bool]]]
+
+
+class Luggage(NamedTuple):
+    """What comes with a task to a process that may not have it yet.
+
+    `session` is None and `parts` of definitions are None if the process should have them.
+    """
+
+    session: Packet | None
+    first: TaskArguments | None
+    parts: dict[int, Packet | None]
+
+
 # Sessions that a process keeps: those of the latest calls.
 _KEPT = 4
 _sessions: OrderedDict[str, Session] = OrderedDict()
+# Tables of definitions and the parts in them, by token.
+_tables: dict[str, tuple[Table, set[int]]] = {}
 _lock = threading.Lock()
 _limit = SharedThreadLimit()
 
@@ -37,10 +56,8 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def compute(
-    token: str, payload: bytes | None, table: list[tuple[int, int, bool]], arguments: TaskArguments
-) -> str | tuple[Packed, Packed | None, str]:
-    """Compute a task of the call `token`; `payload` is its session, if that comes with the task.
+def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tuple[Packed, Packed | None, str]:
+    """Compute a task of the call `token`.
 
     Returns
     -------
@@ -51,24 +68,45 @@ def compute(
     with _lock:
         session = _sessions.get(token)
         new = session is None
+        if not _take_parts(token, luggage.parts):
+            return MISSING
         if session is None:
-            if payload is None:
+            if luggage.session is None:
                 return MISSING
+            payload, table = luggage.session
             session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
             while len(_sessions) > _KEPT:
-                _sessions.popitem(last=False)
+                _tables.pop(_sessions.popitem(last=False)[0], None)
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
-    handshake = _compute_handshake(token, session) if new else None
+    handshake = _compute_handshake(token, session, luggage.first) if new and luggage.first is not None else None
     packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
     process = f"{os.uname().nodename} {os.getpid()}"
     return packed, None if handshake is None else _to_bytes(pack(handshake, [], arguments.lo)), process
 
 
-def _compute_handshake(token: str, session: Session) -> Outcome | None:
+def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:
+    """Keep parts of definitions that are new to this process; return False if some are missing."""
+    if not parts:
+        return True
+    table, known = _tables.setdefault(token, (open_table(token), set()))
+    if any(packet is None and part not in known for part, packet in parts.items()):
+        return False
+    for part, packet in sorted(parts.items()):
+        if packet is not None and part not in known:
+            known.add(part)
+            table.waiting.append(functools.partial(_load_part, *packet))
+    return True
+
+
+def _load_part(payload: bytes, table: list[tuple[int, int, bool]]) -> None:
+    load_part(private_copy(payload), table)
+
+
+def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Outcome:
     """Compute the call's first task; if that fails, forget the session, which will then be sent again."""
     try:
-        return None if session.first is None else _run(session, session.first)
+        return _run(session, first)
     except BaseException:
         with _lock:
             _sessions.pop(token, None)
@@ -88,5 +126,6 @@ def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
     session.numeric_state.apply_in_context()
     lo, hi, offsets, layouts, data = arguments
     memory = private_copy(data)
-    with floats(session.numeric_state.floats), _limit(session.threads):
+    table: Any = session.definitions
+    with floats(session.numeric_state.floats), _limit(session.threads), table.installed():
         return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

@@ -1,4 +1,4 @@
-"""Pickles functions, arguments and results; arrays keep their memory layout, also inside objects.
+"""Arrays and pickles on their way to another process; arrays keep their memory layout, also inside objects.
 
 NumPy's own pickle makes arrays contiguous, and then of native byte order too:
 ``x @ w`` with a strided matrix ``w`` had the loop's bits in none of 20 cases.
@@ -8,59 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import io
-import marshal
 import os
 import pickle
+import re
+import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 import numpy.rec
 
 from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
+from .._system.definitions import calls, is_sent, name_of, new_token, open_space, open_table
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
 from .protocol import INLINE_BYTES, Channel
-from .shared_globals import SharedGlobals, restore
+from .shared_globals import restore
 from .shared_memory import create_fd
 
 #: Types that `Layout.as_given` makes; other subclasses are pickled in their own way.
-_KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
+ARRAYS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles functions of notebooks and scripts, and arrays with their memory layout.
-
-    With `share` functions share their globals with others in the same worker.
-    """
-
-    def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
-        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
-        self._share = share
-
-    def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
-        # cloudpickle's own method: the constructor's arguments, the globals second.
-        code, names, *others = super()._function_getnewargs(func)
-        return code, SharedGlobals(names) if self._share else names, *others
-
-    def reducer_override(self, obj: Any) -> Any:
-        """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
-        if type(obj) is types.CodeType:
-            # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
-            return marshal.loads, (marshal.dumps(obj),)
-        if type(obj) in _KINDS:
-            return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
-        return super().reducer_override(obj)
-
-
-def dumps(obj: Any, share: bool = False) -> bytes:
-    """Pickle `obj` with its arrays to one bytes object."""
-    stream = io.BytesIO()
-    Pickler(stream, share).dump(obj)
-    return stream.getvalue()
+def reduce_array(array: np.ndarray) -> Any:
+    """Reduce an array, with its memory layout."""
+    return _reduce_objects(array) if array.dtype.hasobject else _reduce_numbers(array)
 
 
 def _layout(array: np.ndarray) -> Layout:
@@ -136,7 +110,7 @@ class Payload(NamedTuple):
                 done = os.pwrite(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
-    def send(self, channels: Iterable[Channel], kind: str, call: int) -> None:
+    def send(self, channels: Iterable[Channel], kind: str, call: int | str) -> None:
         """Send it to workers: a small one in a message, a large one in one file for all of them."""
         # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
@@ -169,25 +143,138 @@ def _shared_file(nbytes: int) -> int:
     return create_fd(nbytes)
 
 
-def dump(first: Any, second: Any, share: bool = False) -> Payload:
-    """Pickle two objects, functions of notebooks and scripts included.
+class Space:
+    """The globals of some functions, and the part that has sent each of their names; None stands for the session."""
 
-    The first is unpickled before the second, which may need it (a module path, for example).
+    def __init__(self, number: int, names: dict[str, Any], token: str) -> None:
+        self.names = names
+        self.sent: dict[str, int | None] = {}
+        module = sys.modules.get(names.get("__name__") or "")
+        self._place = token, number, None if module is None or vars(module) is not names else module.__name__
 
-    Raises
-    ------
-    TypeError
-        If the second cannot be pickled.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_space, (*self._place, base_names(self.names))
+
+
+def base_names(names: dict[str, Any]) -> dict[str, Any]:
+    """Globals that imports relative to the module need."""
+    return {name: names[name] for name in ("__package__", "__name__", "__path__", "__file__") if name in names}
+
+
+class Definitions:
+    """The definitions that one call has sent: with the session, and in *parts* that only some tasks need.
+
+    With `share` the functions of all calls share their globals, as in a pool with an initializer.
     """
-    arrays: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
-    try:
-        Pickler(stream, share, arrays.append).dump(second)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        raise TypeError(
-            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
-            "or use executor='threads'"
-        ) from error
+
+    def __init__(self, share: bool = False) -> None:
+        self.token = new_token()
+        self.share = share
+        self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.spaces: list[Space] = []
+        self._space_of: dict[int, Space] = {}
+        self.parts: list[Any] = []
+        self._needs: list[set[int]] = []
+        self._part_of: dict[int, int] = {}
+        # Parts that objects need which were pickled since the last `take_needed`.
+        self._needed: set[int] = set()
+        # Parts that every task needs.
+        self.always: set[int] = set()
+        self.owner = os.getpid()
+        calls.put(self.token, self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_table, (self.token, self.share)
+
+    def number(self, obj: Any) -> int:
+        """The number of a class or function, a new one if it has none."""
+        number = self.numbers.setdefault(id(obj), len(self.objects))
+        if number == len(self.objects):
+            self.objects.append(obj)
+        return number
+
+    def forget(self, number: int) -> None:
+        """Forget all definitions from a number on, whose pickle failed."""
+        for obj in self.objects[number:]:
+            del self.numbers[id(obj)]
+        del self.objects[number:]
+
+    def space(self, names: dict[str, Any]) -> Space:
+        """The space of some globals."""
+        found = self._space_of.get(id(names))
+        if found is None:
+            found = self._space_of[id(names)] = Space(len(self.spaces), names, self.token)
+            self.spaces.append(found)
+        return found
+
+    def add(self, part: Any, since: int, needs: set[int]) -> None:
+        """Add a part with the definitions from number `since` on; `needs` are other parts."""
+        self._part_of.update(dict.fromkeys(range(since, len(self.objects)), len(self.parts)))
+        self.parts.append(part)
+        self._needs.append(needs)
+
+    def part_of(self, number: int) -> int | None:
+        """The part that holds a definition; None if that is the session."""
+        return self._part_of.get(number)
+
+    def need(self, part: int | None) -> None:
+        """Note that the object being pickled needs a part."""
+        if part is not None:
+            self._needed.add(part)
+
+    def take_needed(self) -> list[int]:
+        """Parts that the objects pickled since the last call of this need, in the order in which they were made."""
+        found: set[int] = set()
+        waiting, self._needed = self._needed | self.always, set()
+        while waiting:
+            part = waiting.pop()
+            found.add(part)
+            waiting |= self._needs[part] - found
+        return sorted(found)
+
+
+def globals_of(obj: Any) -> dict[str, Any]:
+    """The globals of a function, or of the module of a class."""
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+    found: dict[str, Any] = getattr(obj, "__globals__", {} if module is None else vars(module))
+    return found
+
+
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def wanted_names(obj: Any) -> set[str]:
+    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
+    names: set[str] = set()
+    outer, nested, _ = name_of(obj).partition(".")
+    if nested:
+        names.add(outer)
+    notes = vars(obj).get("__annotations__") if isinstance(obj, type) else getattr(obj, "__annotations__", None)
+    for note in (notes or {}).values():
+        if isinstance(note, str):
+            names.update(_NAME.findall(note))
+    code = getattr(obj, "__code__", None)
+    if code is not None and ("__main__" in code.co_consts or "__main__" in code.co_names):
+        names.update(code.co_names)
+    return names & globals_of(obj).keys() if names else names
+
+
+def is_light(value: Any) -> bool:
+    """True for an object that is sent though a function may not need it: no import takes time for it."""
+    if isinstance(value, types.ModuleType):
+        return _is_imported(value.__name__)
+    if isinstance(value, types.FunctionType | type) or hasattr(value, "cache_parameters"):
+        return _is_imported(value.__module__) or is_sent(value)
+    return type(value).__module__ in ("typing", "types")
+
+
+def _is_imported(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and module != "__main__"
+
+
+def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]) -> Payload:
+    """The payload of an object and of a pickle with its arrays."""
     # getvalue shares the memory; a view of getbuffer must be released before the
     # stream, an order that the garbage collector does not keep.
     pickles = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
@@ -206,6 +293,16 @@ def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[
     second = pickle.loads(parts[1], buffers=parts[2:])
     restore()
     return second
+
+
+def load_part(memory: Any, table: list[tuple[int, int, bool]]) -> None:
+    """Unpickle a part of definitions; one that only may be needed fails without a word."""
+    optional: list[bool] = []
+    try:
+        load(memory, table, optional.append)
+    except Exception:
+        if not optional[0]:
+            raise
 
 
 def private_copy(data: bytes) -> memoryview:

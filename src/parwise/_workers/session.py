@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,15 +19,19 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
+from .._system.definitions import Table, open_table
 from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
 from .encoding import pack_error
 from .output_capture import LogLevels, read_log_levels
+from .picklers import dump
 from .protocol import Channel
-from .serialization import Payload, dump, load
+from .serialization import Definitions, Payload, load
 from .shared_globals import restore
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
+# Tables of definitions that a worker keeps, those of the latest calls; the caller counts in the same way.
+KEPT_TABLES = 16
 
 
 class TaskArguments(NamedTuple):
@@ -46,16 +51,14 @@ class Session(NamedTuple):
     ----------
     layouts : list of Layout
         Layouts of the arguments; empty if they differ from task to task.
-    first : TaskArguments, optional
-        The first task, which each process of another executor computes for the handshake.
     """
 
+    definitions: Definitions  # in a worker their table; first, as it is needed to unpickle the rest
     kernel: Kernel
     layouts: list[Layout]
     threads: ThreadCounts
     numeric_state: NumericState
     log_levels: LogLevels | None
-    first: TaskArguments | None
 
     @classmethod
     def pack(
@@ -63,20 +66,19 @@ class Session(NamedTuple):
         kernel: Kernel,
         layouts: list[Layout],
         threads: ThreadCounts,
-        share: bool = False,
+        definitions: Definitions,
         *,
         own_process: bool = True,
-        first: TaskArguments | None = None,
     ) -> Payload:
         """Pickle a session, with the state of this process.
 
-        With `share` functions share the globals that an initializer has set. Parwise's `own_process` takes over all of
-        the caller's state; a process with other work takes over the module path, and for each task the numeric state.
+        Parwise's `own_process` takes over all of the caller's state; a process with other work takes over the module
+        path, and for each task the numeric state.
         """
         state = read_process_state()
         levels = read_log_levels() if own_process else None
-        session = cls(kernel, layouts, threads, read_numeric_state(), levels, first)
-        return dump(state if own_process else state.path, session, share)
+        session = cls(definitions, kernel, layouts, threads, read_numeric_state(), levels)
+        return dump(state if own_process else state.path, session, definitions)
 
     @classmethod
     def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], own_process: bool = True) -> Session:
@@ -92,6 +94,8 @@ class Session(NamedTuple):
         self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
     ) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
+        table: Any = self.definitions
+        table.load_waiting()
         # The session's own layouts have room for the longest task.
         used = None if layouts else count
         arguments = []
@@ -114,7 +118,7 @@ class Session(NamedTuple):
         """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
-        except Exception as error:
+        except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         with watch:
             outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
@@ -125,7 +129,7 @@ class Session(NamedTuple):
 def _unpickle(data: Any) -> Any:
     try:
         return pickle.loads(data)
-    except Exception as error:
+    except BaseException as error:
         error.add_note("while unpickling the elements in a worker process")
         raise
 
@@ -143,15 +147,41 @@ def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
                 channel.send("unload")
 
 
+class Tables:
+    """Holds the tables of definitions in a worker, of the latest calls."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Table] = OrderedDict()
+
+    def add(self, token: str, load: Callable[[], Any]) -> None:
+        """Add a part to a table."""
+        keep(self._kept, token, open_table(token)).waiting.append(load)
+
+    def clear(self) -> None:
+        """Release all tables."""
+        self._kept.clear()
+
+
+def keep(kept: OrderedDict[str, Any], token: str, new: Any) -> Any:
+    """Return the entry of a token, which becomes the latest, and forget the oldest ones."""
+    found = kept.setdefault(token, new)
+    kept.move_to_end(token)
+    while len(kept) > KEPT_TABLES:
+        kept.popitem(last=False)
+    return found
+
+
 def pack_initializer(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> Payload:
     """Pickle a pool's initializer, with the state of this process."""
-    return dump(read_process_state(), (initializer, initargs), share=True)
+    definitions = Definitions(share=True)
+    return dump(read_process_state(), (definitions, initializer, initargs), definitions)
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:
     """Call a submitted function in a worker; return True and its result, or False and the packed error."""
     try:
-        func, args, kwargs = pickle.loads(packed)
+        table, (func, args, kwargs) = pickle.loads(packed)
+        table.install()
         restore()
         return True, func(*args, **kwargs)
     except BaseException as error:

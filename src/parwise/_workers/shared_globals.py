@@ -12,36 +12,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_shared: dict[str, dict[str, Any]] = {}
+from .._system.definitions import shared_modules
+
 # Globals that the initializer has set, by module.
 _owned: dict[str, dict[str, Any]] = {}
-
-
-class SharedGlobals:
-    """Replaces the globals of a function in its pickle; `names` is their first content."""
-
-    def __init__(self, names: dict[str, Any]) -> None:
-        self._names = names
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _globals_of, (self._names.get("__name__", ""), self._names)
-
-
-def _globals_of(module: str, names: dict[str, Any]) -> dict[str, Any]:
-    """The globals that functions of `module` share in this process; `names` if they are the first."""
-    return _shared.setdefault(module, names)
+# Attributes that it has set, by the class.
+_owned_attributes: list[tuple[type, dict[str, Any]]] = []
 
 
 def restore() -> None:
     """Set the initializer's globals again, after functions with other values were unpickled."""
     for module, names in _owned.items():
-        _shared[module].update(names)
+        vars(shared_modules[module]).update(names)
+    for cls, attributes in _owned_attributes:
+        for name, value in attributes.items():
+            type.__setattr__(cls, name, value)
 
 
 def initialize(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> None:
-    """Call the initializer, and note which globals it sets."""
-    before = {module: dict(names) for module, names in _shared.items()}
+    """Call the initializer, and note which globals and attributes of classes it sets."""
+    before = {name: dict(vars(module)) for name, module in shared_modules.items()}
+    classes = [(cls, dict(vars(cls))) for module, names in before.items() for cls in _classes_of(module, names)]
     initializer(*initargs)
-    for module, names in _shared.items():
-        known = before.get(module, {})
-        _owned[module] = {name: value for name, value in names.items() if name not in known or known[name] is not value}
+    for name, module in shared_modules.items():
+        _owned[name] = _changes(before.get(name, {}), vars(module))
+    _owned_attributes.extend((cls, _changes(attributes, dict(vars(cls)))) for cls, attributes in classes)
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in after.items() if name not in before or before[name] is not value}
+
+
+def _classes_of(module: str, names: dict[str, Any]) -> list[type]:
+    return [one for one in names.values() if isinstance(one, type) and one.__module__ == module]

@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from collections import deque
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,12 +20,13 @@ import numpy as np
 from .._core.kernel import Outcome
 from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
+from .._system.definitions import clear_main, install_modules
 from .._system.environment import ProcessState
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
-from .serialization import load, private_copy
-from .session import Session
+from .serialization import load, load_part, private_copy
+from .session import Session, Tables
 from .shared_globals import initialize
 from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 
@@ -39,6 +41,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     channel = Channel(socket.socket(fileno=sock_fd))
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
+    install_modules()
     worker = Worker(channel, slots)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker.run()
@@ -106,6 +109,9 @@ class Worker:
         # Messages that came while it waited for a `chunk_ack`.
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
+        self._tables = Tables()
+        # The table of the initializer's definitions.
+        self._prepared: Any = None
         # Results too large for a slot leave through the two halves of the stream.
         self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
         # Arguments too large for a slot come in chunks.
@@ -122,6 +128,8 @@ class Worker:
     def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Load a session."""
         self._session = None
+        self._tables.clear()
+        clear_main()
         memory, table = _read_payload(end, nbytes, inline, fd)
         try:
             session = Session.load(memory, table)
@@ -139,7 +147,7 @@ class Worker:
         self._number = call
         error: BaseException | None = None
         try:
-            initializer, initargs = load(memory, table, ProcessState.apply)
+            self._prepared, initializer, initargs = load(memory, table, ProcessState.apply)
             initialize(initializer, initargs)
         except BaseException as caught:
             error = caught
@@ -153,6 +161,12 @@ class Worker:
     def _on_unload(self) -> None:
         """Release the session."""
         self._session = None
+        self._tables.clear()
+
+    def _on_define(self, token: str, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Keep definitions of a call until a task needs them."""
+        memory, table = _read_payload(end, nbytes, inline, fd)
+        self._tables.add(token, partial(load_part, memory, table))
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
