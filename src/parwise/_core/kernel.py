@@ -14,7 +14,7 @@ import numpy as np
 
 from .cursor import Cursor
 from .indexing import Halo
-from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack
+from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack, wrap_of
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -165,7 +165,7 @@ class Kernel:
         if self.halo is not None:
             arrays = [self.halo.trim(one, lo, hi) for one in arrays]
         stacks: list[Column] = [Stack("block", one) for one in arrays]
-        return Outcome(Results(stacks, type(result) if isinstance(result, tuple) else None), 0.0)
+        return Outcome(Results(stacks, wrap_of(type(result)) if isinstance(result, tuple) else None), 0.0)
 
     def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
         """Make results of some elements: stacked if they are of one kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
@@ -82,12 +83,25 @@ def detached(result: Any) -> Any:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
+    if np.ndarray not in map(type, result):
+        return result
     # Without a call of the type, which may want different arguments.
-    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
+    copied = tuple.__new__(type(result), map(detached, result))
+    if hasattr(result, "__dict__"):  # of a type that has more than its items
+        vars(copied).update(vars(result))
+    return copied
+
+
+def wrap_of(kind: type[tuple[Any, ...]]) -> type[tuple[Any, ...]]:
+    """The type of tuple in which results of this type are returned: `kind` if it is a named tuple, else `tuple`.
+
+    The constructor says nothing: SciPy's results are tuples whose types want arguments that no column of results tells.
+    """
+    return kind if callable(getattr(kind, "_make", None)) else tuple
 
 
 def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
-    """Make a tuple of type `kind`, as the type does it if it takes the items as they are.
+    """Make a named tuple of type `kind`, or a plain tuple if the type has no way of its own to take items as they are.
 
     Examples
     --------
@@ -95,11 +109,13 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
     >>> tuple_of(namedtuple("Fit", "slope offset"), [2.0, 1.0])
     Fit(slope=2.0, offset=1.0)
     """
-    make: Any = getattr(kind, "_make", kind)  # named tuples take items one by one
+    plain = tuple(items)
     try:
-        return make(items)  # type: ignore[no-any-return]
-    except TypeError:
-        return tuple.__new__(kind, items)
+        made = plain if wrap_of(kind) is tuple else kind._make(items)  # type: ignore[attr-defined]
+    except Exception:
+        return plain
+    same = isinstance(made, tuple) and len(made) == len(plain) and all(map(operator.is_, made, plain))
+    return made if same else plain
 
 
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
@@ -181,7 +197,7 @@ def _refuse_masked(kinds: set[type]) -> None:
 
 def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
     """The columns of tuple results, and the tuple type."""
-    kind, width = type(raw[0]), len(raw[0])
+    kind, width = wrap_of(type(raw[0])), len(raw[0])
     lo = indices[0]
     for index, one in zip(indices, raw, strict=True):
         if not isinstance(one, tuple):
