@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
+from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .checks import check_int, is_int
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .input_array import InputArray
@@ -36,8 +36,9 @@ def make_call(
     form: Form = "arrays",
     naming: Naming = BY_INDEX,
     transfer_seconds: Callable[[], float] = float,
+    told: Callable[[], Told] | None = None,
 ) -> Call:
-    """Check every argument before any work; the last three go to the `Call` as they are."""
+    """Check every argument before any work; the last four go to the `Call` as they are."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -68,7 +69,7 @@ def make_call(
         _check_gaps(targets or ())
     return Call(
         func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,
-        None, form, naming, transfer_seconds,
+        None, form, naming, transfer_seconds, told,
     )  # fmt: skip
 
 
