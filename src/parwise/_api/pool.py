@@ -12,10 +12,10 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from .._core.checks import check_int, is_int
 from .._core.input_items import ENDLESS
 from .._core.kernel import is_nested
 from .._core.options import Options
+from .._core.settings import check_int, is_int
 from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job

@@ -14,7 +14,7 @@ import numpy as np
 
 from .cursor import Cursor
 from .indexing import Halo
-from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack, wrap_of
+from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -337,8 +337,7 @@ def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Alloca
 
 def _block_array(result: Any) -> np.ndarray:
     """A block function's result as an array that can be concatenated."""
-    if is_masked(type(result)):
-        raise TypeError("func returned a MaskedArray, whose mask would be lost; return filled values")
+    refuse_more([type(result)])
     array = np.asarray(result)
     if array.ndim == 0:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -142,14 +142,14 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     Parameters
     ----------
     refuse : bool
-        True to refuse masked arrays, whose masks ``np.asarray`` forgets.
+        True to refuse masked arrays and the like, whose masks ``np.asarray`` forgets.
     """
     if not raw:
         return raw
     kinds = set(map(type, raw))
     if len(kinds) > 1:
         if refuse:
-            _refuse_masked(kinds)
+            refuse_more(kinds)
         return raw
     (kind,) = kinds
     if kind in (float, bool, complex):
@@ -165,7 +165,7 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     if issubclass(kind, np.number | np.bool_):
         return Stack(kind, np.fromiter(raw, kind, len(raw)))
     if refuse:
-        _refuse_masked(kinds)
+        refuse_more(kinds)
     return raw
 
 
@@ -187,12 +187,29 @@ def is_masked(kind: type) -> bool:
     return masked is not None and issubclass(kind, masked)
 
 
-def _refuse_masked(kinds: set[type]) -> None:
-    if any(map(is_masked, kinds)):
-        raise TypeError(
-            "func returned a MaskedArray, whose mask would be lost; return result.filled(value), "
-            "or a tuple (result.data, np.ma.getmaskarray(result))"
-        )
+def has_more(kind: type) -> bool:
+    """True for an array type with rules of its own, as for units, that ``np.asarray`` forgets."""
+    own = (getattr(kind, name, None) for name in ("__array_function__", "__array_ufunc__"))
+    plain = np.ndarray.__array_function__, np.ndarray.__array_ufunc__
+    return issubclass(kind, np.ndarray) and any(one is not other for one, other in zip(own, plain, strict=True))
+
+
+def refuse_more(kinds: Iterable[type]) -> None:
+    """Raise a TypeError for results that have more than values: a mask, a unit, or zeros left out."""
+    for kind in kinds:
+        if is_masked(kind):
+            raise TypeError(
+                "func returned a MaskedArray, whose mask would be lost; return result.filled(value), "
+                "or a tuple (result.data, np.ma.getmaskarray(result))"
+            )
+        foreign = hasattr(kind, "__array_function__") or hasattr(kind, "__array_namespace__")
+        # Dask's arrays are computed.
+        other = foreign and not issubclass(kind, np.ndarray | np.generic) and not kind.__module__.startswith("dask.")
+        if other or has_more(kind):
+            raise TypeError(
+                f"func returned a {kind.__module__}.{kind.__name__}, whose unit or the like would be lost; "
+                "return an ndarray of its values"
+            )
 
 
 def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:

@@ -101,7 +101,8 @@ def _map_blocks(task: SerialMap, mapped: MappedArrays, request: Request, axis: i
     """Map a block function: one Dask task for each block that `parallel_apply` would make, whatever Dask's chunks."""
     arrays = [da.asarray(one) for one in transposed_arrays(mapped, (axis,))]
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
-    blocks = plan(*arrays, **how)
+    # Of arrays that take no memory: those of Dask would be computed.
+    blocks = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
     chunks = {axis: arrays[0].chunks[axis]}
     pad = request.depth if request.boundary is not None else 0
     if pad:

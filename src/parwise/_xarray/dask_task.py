@@ -11,6 +11,7 @@ import numpy as np
 
 from .._core.call import Block, Told
 from .._core.random import RandomStreams, make_random_streams
+from .._core.source import plain_array
 from .labels import MappedArrays, listed
 from .request import Request, common_axes, run
 from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
@@ -58,7 +59,7 @@ class SerialMap:
     def __call__(self, *args: Any) -> Any:
         """Call an element function for one chunk; `args` are data of arrays, then indices along mapped dimensions."""
         depth = len(self._labels.dims)
-        arrays, indices = [np.asarray(one) for one in args[:-depth]], args[-depth:]
+        arrays, indices = [plain_array(one, "a block of Dask's", one.dtype) for one in args[:-depth]], args[-depth:]
         grid = tuple(max(one.shape[k] for one in arrays) for k in range(depth))
         starts = tuple(int(one.flat[0]) if one.size else 0 for one in indices)
         labels = self._labels.subset(starts, grid)
@@ -75,7 +76,7 @@ class SerialMap:
         func = self._func
         if self._streams is not None:
             func = functools.partial(func, rng=self._streams.one(number))
-        arrays = [np.asarray(one) for one in args]
+        arrays = [plain_array(one, "a block of Dask's", one.dtype) for one in args]
         lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
         labels = self._labels.subset((lo,), (hi - lo,))
         request = replace(self._request, chunk=max(1, block.last - block.first))

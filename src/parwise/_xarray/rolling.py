@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.checks import check_int, is_int
 from .._core.results import tuple_of
-from .file_arrays import ReadAhead, RollingView, is_dask, is_file, rows_per_read
+from .._core.settings import check_int, is_int
+from .file_arrays import RollingView, VariableReader, is_dask, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
 from .request import HOW, make_request
@@ -100,8 +100,8 @@ def _construct(
         return rolling.construct(window_dims, **how).chunk({d: obj.chunksizes[d] for d in obj.dims if d not in windows})
     if not is_file(obj):
         return rolling.construct(window_dims, **how)
-    example = xr.DataArray(np.zeros(1, obj.dtype), dims="x").rolling(x=2).construct("window", **how)
-    reader = ReadAhead(obj.variable, mapped_dims, windows.get(mapped_dims[0], 1))
+    reader = VariableReader(obj.variable, mapped_dims, obj.name, windows.get(mapped_dims[0], 1))
+    example = xr.DataArray(np.zeros(1, reader.dtype), dims="x").rolling(x=2).construct("window", **how)
     axes = [obj.get_axis_num(dim) for dim in rolling.dim]
     # Number of labels that a window has before its own.
     offsets = [n // 2 if centered else n - 1 for n, centered in zip(rolling.window, rolling.center, strict=True)]
