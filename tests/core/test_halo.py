@@ -252,3 +252,13 @@ def test_verify_knows_the_halo(case):
     with pytest.raises(NotReproducibleError) as caught:
         parallel_apply(case.f, image, depth=case.depth - 1, **options)
     assert (caught.value.kind, caught.value.depth) == ("halo", case.depth)
+
+
+def test_none_is_a_constant_of_objects():
+    seen = []
+    words = np.array(["a", "b"], object)
+    how = {"vectorized": True, "chunk": 1, "depth": 1, "workers": 1}
+    parallel_apply(lambda b: (seen.append(b.tolist()), b)[1], words, boundary=("constant", None), **how)
+    assert seen == [[None, "a", "b"], ["a", "b", None]]
+    with pytest.raises(TypeError, match="constant None beyond the array cannot be stored in array 0 of dtype float64"):
+        parallel_apply(np.negative, np.zeros(3), boundary=("constant", None), **how)

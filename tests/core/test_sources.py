@@ -304,3 +304,22 @@ def test_numpy_itself_takes_sources_of_its_drop_ins():
         assert_same(np.ma.getmaskarray(got), rows < 0)
         summed = apply_along_axis(np.ma.sum, 1, masked(rows))
     assert np.ma.getmaskarray(summed).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["h5py", "memmap"])
+def test_out_may_be_the_source_itself(name, tmp_path, runner, monkeypatch):
+    monkeypatch.setattr(source, "READ_BYTES", 1)
+    how = {"vectorized": True, "chunk": 4, "depth": 2, **runner}
+    values = np.arange(40.0)
+    want = parallel_apply(lambda b: b + np.roll(b, 1), values, **how)
+    with contextlib.ExitStack() as stack:
+        if name == "h5py":
+            file = stack.enter_context(pytest.importorskip("h5py").File(tmp_path / "a", "w"))
+            file["x"] = values
+            stored, out = file["x"], file["x"]
+        else:
+            stored = np.memmap(tmp_path / "a", "f8", "w+", shape=(40,))
+            stored[:] = values
+            out = np.memmap(tmp_path / "a", "f8", "r+", shape=(40,))
+        parallel_apply(lambda b: b + np.roll(b, 1), stored, out=out, **how)
+        assert_same(np.array(out[:]), want)

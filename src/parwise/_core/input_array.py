@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .indexing import Halo, boxes
+from .indexing import DtypesZero, Halo, boxes
 from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
 
 
@@ -234,7 +234,7 @@ class InputArray:
         for beyond in halo.outside(lo, hi):
             part = self._along(slice(beyond.start - start, beyond.stop - start))
             if halo.boundary == "constant":
-                run[part] = np.zeros((), run.dtype) if halo.value is None else halo.value
+                run[part] = np.zeros((), run.dtype) if halo.value is DtypesZero else halo.value
                 continue
             sources = halo.sources(beyond)
             first, last = int(sources.min()), int(sources.max()) + 1

@@ -65,6 +65,7 @@ class ReadAhead:
 
     Attributes
     ----------
+    source : array_like
     masked : bool
         True if a masked array was read, which raises an error.
     """
@@ -74,7 +75,7 @@ class ReadAhead:
     reads_are_new = False
 
     def __init__(self, source: Any, axes: Sequence[int], name: str, nbytes: int | None = None) -> None:
-        self._source, self._axes, self._name = source, list(axes), name
+        self.source, self._axes, self._name = source, list(axes), name
         self._nbytes = READ_BYTES if nbytes is None else nbytes
         self.shape = tuple(int(n) for n in source.shape)
         self._chunk_ends = {axis: chunk_ends(source, axis) for axis in axes}
@@ -94,7 +95,7 @@ class ReadAhead:
         """The dtype of what is read, for which the first elements are read; of an empty array, the declared one."""
         if self._dtype is None:
             if 0 in self.shape:
-                declared: np.dtype[Any] = self._source.dtype
+                declared: np.dtype[Any] = self.source.dtype
                 return declared
             with self._lock:
                 lengths = (1 if axis in self._axes else n for axis, n in enumerate(self.shape))
@@ -115,7 +116,7 @@ class ReadAhead:
         if any(part.start == part.stop for part in region):
             return np.empty([part.stop - part.start for part in region], self.dtype)
         with self._lock:
-            if self._first_region is None:
+            if self._first_region is None and not any(region[axis].start for axis in self._axes):
                 self._first_region = region
             kept = self._kept(region)
             if kept is not None:
@@ -193,7 +194,7 @@ class ReadAhead:
     def _row_bytes(self, region: Region, axis: int) -> int:
         """Bytes of one index along an axis of a region."""
         lengths = [part.stop - part.start for part in region]
-        itemsize = np.dtype(self._dtype or self._source.dtype).itemsize
+        itemsize = np.dtype(self._dtype or self.source.dtype).itemsize
         return int(itemsize * math.prod(lengths[:axis] + lengths[axis + 1 :]))
 
     def _extend(self, region: Region) -> Region:
@@ -230,9 +231,9 @@ class ReadAhead:
 
     def _load(self, region: Region) -> np.ndarray:
         """Read a region; raise an error if it is not of the shape asked for, and of the dtype of those before."""
-        part = self._source[region]
+        part = self.source[region]
         self.masked = self.masked or is_masked(type(part))
-        data = plain_array(part, self._name, self._source.dtype)
+        data = plain_array(part, self._name, self.source.dtype)
         shape = tuple(part.stop - part.start for part in region)
         if data.shape != shape:
             raise ValueError(

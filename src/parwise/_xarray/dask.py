@@ -120,7 +120,7 @@ def _map_blocks(task: SerialMap, mapped: MappedArrays, request: Request, axis: i
 
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
     """`dask.array.pad` by the halo along one axis."""
-    mode, value = boundary if isinstance(boundary, tuple) else (boundary, 0)
+    mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
     kwargs = {"constant_values": value} if mode == "constant" else {}
     return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)

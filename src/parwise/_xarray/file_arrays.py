@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.results import is_masked
 from .._core.source import MAX_READ_BYTES, READ_BYTES, ReadAhead, Region, is_duck
 
 #: Rolling windows of single pixels need the same maps for each pixel. A reader then keeps the maps of so many windows,
@@ -183,7 +182,7 @@ def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Ha
         return FileArray(VariableReader(array.variable, dims, array.name), order)
     data = array.data
     held = data._meta if is_dask(array) else data
-    if is_duck(held) or is_masked(type(held)):
+    if is_duck(held) or (is_dask(array) and type(held) is not np.ndarray):
         kind = type(held)
         raise TypeError(
             f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what makes it one; "
