@@ -197,7 +197,9 @@ class Quantity(np.ndarray):
 def test_blocks_of_dask_that_are_more_than_arrays_are_refused(cube):
     lazy = cube.chunk(lat=1)
     with pytest.raises(TypeError, match="Quantity, which would lose what makes it one"):
-        lazy.copy(data=lazy.data.map_blocks(lambda x: x.view(Quantity))).par.map(counting, "lat", output_dtypes=float)
+        lazy.copy(data=lazy.data.map_blocks(lambda x: x.view(Quantity))).par.map(
+            counting, "lat", vectorized=True, output_dtypes=float
+        )
     masks = lazy.data.map_blocks(lambda x: np.ma.masked_less(x, 0), dtype=float, meta=np.empty((0, 0, 0)))
     lying = lazy.copy(data=masks)
     for dim, how in (("lat", "lon"), {"output_core_dims": []}), ("lat", {"vectorized": True}):
