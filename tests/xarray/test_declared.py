@@ -179,3 +179,52 @@ def test_gaps_that_the_dtype_cannot_hold_are_refused_before_any_work(dtype):
     for array in table().compute(), table():
         with pytest.raises(ValueError, match="has no value for a gap"):
             array.par.map(counting, "x", errors="ignore", output_dtypes=dtype, output_core_dims=[])
+
+
+@pytest.mark.parametrize("kind", ["array", "dataset"])
+def test_what_was_told_of_groups_holds_without_any_result(kind, runner):
+    array = table().compute().rename("a")
+    obj = array if kind == "array" else array.to_dataset()
+    how = {"errors": "ignore", "output_core_dims": ["q"], "output_sizes": {"q": 2}, **runner}
+    with pytest.warns(RuntimeWarning, match="3 of 3"):
+        got = obj.par.map_groups(fails, "k", **how)
+    assert got.sizes == {"k": 3, "q": 2}
+    assert got.k.to_numpy().tolist() == [0, 1, 2]
+    assert (got if kind == "array" else got.a).isnull().all()
+    with pytest.warns(RuntimeWarning, match="3 of 3"):
+        got = obj.par.map_groups(fails, "k", **{**how, "output_core_dims": ["x", "y"], "output_sizes": None})
+    assert got.sizes == {"x": 6, "y": 2}
+    with pytest.raises(ValueError, match="pass output_core_dims"), pytest.warns(RuntimeWarning, match="3 of 3"):
+        obj.par.map_groups(fails, "k", errors="ignore")
+
+
+def test_a_variable_without_any_result_has_as_many_as_others():
+    dataset = xr.Dataset({"a": (("x", "y"), np.ones((3, 2))), "b": (("x", "y"), np.zeros((3, 2)))})
+
+    def ends(x):
+        if not x.any():
+            raise KeyError("there")
+        return x.min(), x.max()
+
+    with pytest.warns(RuntimeWarning, match="3 of 3"):
+        low, high = dataset.par.map(ends, "x", errors="ignore")
+    for one in low, high:
+        assert one.a.to_numpy().tolist() == [1, 1, 1]
+        assert one.b.isnull().all()
+
+
+def test_gaps_of_labelled_results_have_the_indexes_of_their_elements():
+    array = xr.DataArray(np.arange(12.0).reshape(3, 4), {"x": [1, 2, 3], "y": [1, 2, 3, 4]}, ("x", "y"))
+
+    def func(row):
+        if row.x == 2:
+            raise KeyError("there")
+        return row * 2
+
+    for drop in [], ["y"], ["x", "y"]:
+        obj = array.drop_indexes(drop)
+        with pytest.warns(RuntimeWarning, match="1 of 3"):
+            got = obj.par.map(func, "x", as_xarray=True, errors="ignore")
+        whole = obj.par.map(lambda row: row * 2, "x", as_xarray=True)
+        assert_alike(got, whole.where(whole.x != 2))
+        assert set(got.xindexes) == set(whole.xindexes)

@@ -139,6 +139,8 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
                 f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
                 f"shape {tuple(array.shape)}"
             )
+    if len(axes) == 1 and isinstance(array, np.ndarray):  # saves a small call 1 us
+        return InputArray(array, (axes[0] % ndim,), vectorized)
     normal = tuple(axis % ndim for axis in axes)
     if len(set(normal)) < len(normal):
         raise ValueError(f"axis names one axis twice: {axes!r}")

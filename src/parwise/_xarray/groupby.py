@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
+from .group_results import gap_result
 from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
 from .request import Request, run
@@ -36,7 +37,7 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
         return groupby.map(request.func)
     grouped = GroupedData(groupby._obj, indexers)
     results, gaps = _compute_results(grouped, len(indexers), labels, request)
-    return _combine(groupby, _fill_gaps(results, gaps, grouped), grouped)
+    return _combine(groupby, _fill_gaps(results, gaps, grouped, request), grouped)
 
 
 def _check_request(request: Request) -> None:
@@ -111,17 +112,20 @@ def _combine(groupby: Any, results: list[Any], grouped: GroupedData | None = Non
     return combiner.map(lambda group: results.pop())
 
 
-def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData) -> list[Any]:
+def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData, request: Request) -> list[Any]:
     """The results, with NaN in the shape of another result in place of gaps."""
     if not gaps:
         return results
     missing = set(gaps)
     first = next((number for number in range(len(results)) if number not in missing), None)
+    if first is None and request.output_core_dims is not None:
+        return [gap_result(grouped.group(number), request) for number in gaps]
     like = None if first is None else results[first]
     if first is None or not _is_labelled(like):
         raise ValueError(
             "errors='ignore' needs a labelled result of at least one group, as gaps take their shape from it; "
-            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}"
+            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}; "
+            "pass output_core_dims (and output_sizes)"
         )
     return [_gap(like, grouped, first, number) if number in missing else one for number, one in enumerate(results)]
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
+from .._core.options import resolve
 from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask
@@ -20,6 +21,7 @@ from .request import (
     common_axes,
     core_dims_per_output,
     dtypes_per_output,
+    outputs_told,
     run,
     told_results,
     transposed_arrays,
@@ -130,7 +132,8 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
             results[name] = _map_variable(name, one, others, request)
         elif on_missing_dim == "copy":
             results[name] = one
-    outputs = [results[name] for name in results if name not in without]
+    outputs = _as_many([results[name] for name in results if name not in without], request)
+    results.update(zip((name for name in results if name not in without), outputs, strict=True))
     counts = {len(one) if isinstance(one, tuple) else None for one in outputs}
     if len(counts) > 1:
         raise ValueError(f"func returns different numbers of results for different variables: {counts}")
@@ -151,6 +154,17 @@ def _check_new_dims(dataset: xr.Dataset, dropped: Sequence[Hashable], request: R
                 f"output_core_dims names a new dimension {name!r}, but the dataset has a variable of that name; "
                 "choose another name, or rename the variable"
             )
+
+
+def _as_many(outputs: list[Any], request: Request) -> list[Any]:
+    """Results by variable, with as many for one without any result as for the others, where it was not told."""
+    like = next((one for one in outputs if isinstance(one, tuple)), None)
+    if like is None or not resolve(request.options).ignore or outputs_told(request)[1]:
+        return outputs
+    alone = [not isinstance(one, tuple) and not is_dask(one) and bool(one.isnull().all()) for one in outputs]
+    return [
+        tuple_of(type(like), [one] * len(like)) if is_gap else one for one, is_gap in zip(outputs, alone, strict=True)
+    ]
 
 
 def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
