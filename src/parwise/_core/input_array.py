@@ -10,6 +10,7 @@ import numpy as np
 
 from .indexing import DtypesZero, Halo, boxes
 from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .source import READS
 
 
 class InputArray:
@@ -303,8 +304,10 @@ class MaskedInput:
         """The elements ``lo:hi`` in an array of objects, or that block."""
         if self.vectorized:
             start, stop = self._halo.extent(lo, hi) if self._halo else (lo, hi)
-            return self.source[(slice(None),) * self.axes[0] + (slice(start, stop),)]
-        return np.fromiter(map(self._element, range(lo, hi)), object, hi - lo)
+            with READS:
+                return self.source[(slice(None),) * self.axes[0] + (slice(start, stop),)]
+        with READS:
+            return np.fromiter(map(self._element, range(lo, hi)), object, hi - lo)
 
     def private(self, lo: int, hi: int, layout: Layout | None = None) -> Any:
         """The elements ``lo:hi``, or that block: each read is an array of its own."""

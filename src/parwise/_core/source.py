@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from .results import is_masked
 READ_BYTES = 2**25
 #: A larger read, if chunks of the file would otherwise be read again and again.
 MAX_READ_BYTES = 2**28
+
+#: Held while an array is read that is not Dask's: the libraries below netCDF4 are not made for several threads.
+READS = threading.RLock()
 
 #: A region of an array: along each axis a slice with non-negative bounds and without a step.
 Region: TypeAlias = tuple[slice, ...]
@@ -116,18 +120,22 @@ class ReadAhead:
         if any(part.start == part.stop for part in region):
             return np.empty([part.stop - part.start for part in region], self.dtype)
         with self._lock:
+            again = region == self._first_region
             if self._first_region is None and not any(region[axis].start for axis in self._axes):
                 self._first_region = region
-            kept = self._kept(region)
+            kept = self._kept(region, again)
             if kept is not None:
                 return kept
             return self._find(region)
 
-    def _kept(self, region: Region) -> np.ndarray | None:
-        """Data of a region that was read before; None if some of it was not, or is not kept any more."""
+    def _kept(self, region: Region, again: bool) -> np.ndarray | None:
+        """Data of a region that was read before; None if some of it was not, or is not kept any more.
+
+        If a task asks `again`, that is no sign that other items of a piece were asked for.
+        """
         for piece in (*self._pieces, *([] if self._first is None else [self._first])):
             if piece.holds(region):
-                return piece.ask(region)
+                return piece.part(region) if again else piece.ask(region)
         if len(self._pieces) < 2:
             return None
         axis, parts, at = self._along, list[np.ndarray](), region[self._along].start
@@ -231,7 +239,8 @@ class ReadAhead:
 
     def _load(self, region: Region) -> np.ndarray:
         """Read a region; raise an error if it is not of the shape asked for, and of the dtype of those before."""
-        part = self.source[region]
+        with contextlib.nullcontext() if is_lazy(self.source) else READS:
+            part = self.source[region]
         self.masked = self.masked or is_masked(type(part))
         data = plain_array(part, self._name, self.source.dtype)
         shape = tuple(part.stop - part.start for part in region)
