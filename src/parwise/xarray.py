@@ -91,6 +91,7 @@ class _GroupAndWindowMaps:
     def map_windows(
         self,
         func: Callable[..., Any],
+        /,
         windows: Mapping[Any, int] | None = None,
         *,
         dim: Hashable | tuple[Hashable, ...] | None = None,
@@ -110,7 +111,8 @@ class _GroupAndWindowMaps:
             dimension last.
         windows : dict, optional
             Length of the window along each dimension, in labels. Also by
-            keyword: ``time=30``.
+            keyword: ``time=30``. A dimension with the name of an argument needs
+            the dict: ``{"depth": 3}``.
         dim : hashable or tuple of hashable, optional
             Further mapped dimensions: with ``dim=("lat", "lon")`` a window is
             that of a single pixel.
@@ -226,11 +228,10 @@ class DataArrayMaps(_GroupAndWindowMaps):
         -------
         DataArray or tuple of DataArray
             Dimensions of the array are in its order, and new ones follow. The
-            name, the attributes and all coordinates that still fit are kept.
-            The encoding is kept if dtype and shape are those of the array; if
-            not, only its keys that depend on neither. Results of Dask arrays
-            are lazy. Files that were opened without Dask are read block by
-            block.
+            name, the attributes and all coordinates that still fit are kept;
+            of the encoding only the compression, which any values may have.
+            Results of Dask arrays are lazy. Files that were opened without
+            Dask are read block by block.
 
         Raises
         ------

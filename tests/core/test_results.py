@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections import namedtuple
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
-from parwise import parallel_apply
+from parwise import options, parallel_apply, vectorize
 from parwise._core.results import Results, Stack, pack_column, same_results
+
+from ..support.oracle import assert_same
 
 
 @pytest.mark.parametrize(
@@ -53,15 +59,102 @@ def test_same_results_is_about_bits():
 
 
 class Line(tuple):
-    """A tuple that knows more than its items."""
+    """A tuple that knows more than its items, which its constructor takes in a way of its own."""
 
-    def __new__(cls, items):
-        made = super().__new__(cls, items)
-        made.slope = made[0]
+    def __new__(cls, slope, *, offset):
+        made = super().__new__(cls, (slope, offset.max()))
+        made.offset = offset
         return made
 
+    def __getnewargs_ex__(self):
+        return (self[0],), {"offset": self.offset}
 
-def test_a_type_of_tuple_makes_the_result_itself():
-    got = parallel_apply(lambda row: Line((row.sum(), row.max())), np.ones((3, 2)))
-    assert type(got) is Line
-    assert got.slope is got[0]
+
+class Checked(namedtuple("Checked", "low high")):
+    """A named tuple whose constructor wants numbers."""
+
+    def __new__(cls, low, high):
+        return super().__new__(cls, float(low), float(high))
+
+
+class Refusing(namedtuple("Refusing", "low high")):
+    @classmethod
+    def _make(cls, items):
+        raise TypeError("not from items")
+
+
+class Changing(namedtuple("Changing", "low high")):
+    @classmethod
+    def _make(cls, items):
+        return tuple.__new__(cls, map(np.negative, items))
+
+
+class Typed(NamedTuple):
+    low: float
+    high: float = 2.0
+
+
+KINDS = {
+    "line": (lambda row: Line(row.sum(), offset=row), tuple),
+    "checked": (lambda row: Checked(row.min(), row.max()), Checked),
+    "refusing": (lambda row: Refusing(row.min(), row.max()), tuple),
+    "changing": (lambda row: Changing(row.min(), row.max()), tuple),
+    "typed": (lambda row: Typed(row.min()), Typed),
+    "structseq": (lambda row: time.gmtime(row[0]), tuple),
+    "linalg": (lambda row: np.linalg.slogdet(np.diag(row)), type(np.linalg.slogdet(np.eye(2)))),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_type_of_tuple_is_made_of_arrays_only_where_it_tells_how(name, runner):
+    func, kind = KINDS[name]
+    rows = np.arange(12.0).reshape(4, 3) + 1
+    got = parallel_apply(func, rows, **runner)
+    assert isinstance(got, tuple)
+    assert type(got).__name__ == kind.__name__
+    assert_same(tuple(got), tuple(np.asarray(list(column)) for column in zip(*map(func, rows), strict=True)))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_return_types_of_tuple(name):
+    func, kind = KINDS[name]
+    if name in ("linalg", "structseq"):
+        pytest.skip("made of numbers")
+
+    def block(rows):
+        made = func(np.ones(3))
+        return tuple.__new__(type(made), (rows, rows * 2))
+
+    got = parallel_apply(block, np.ones((4, 3)), vectorized=True, chunk=2)
+    assert type(got) is kind
+
+
+def test_results_of_scipy(runner):
+    stats = pytest.importorskip("scipy.stats")
+    times, rows = np.arange(9.0), np.random.default_rng(0).normal(size=(5, 9))
+    funcs = [
+        lambda y: stats.linregress(times, y),
+        lambda y: stats.pearsonr(times, y),
+        lambda y: stats.ttest_1samp(y, 0),
+        lambda y: stats.ttest_ind(y, times),
+        lambda y: stats.ks_2samp(y, times),
+        lambda y: stats.describe(y),
+        lambda y: stats.mode(y),
+        lambda y: stats.theilslopes(y, times),
+        lambda y: stats.relfreq(y, numbins=3),
+    ]
+    for func in funcs:
+        got = parallel_apply(func, rows, **runner)
+        assert_same(tuple(got), tuple(np.asarray(list(column)) for column in zip(*map(func, rows), strict=True)))
+        repr(got)
+
+
+def test_raw_results_keep_all_that_a_type_of_tuple_knows(runner):
+    def func(k):
+        return Line(np.ones(2) * k, offset=np.arange(3) + k)
+
+    with options(**runner):
+        got = vectorize(func, otypes=[object])(np.arange(4))
+    for k, one in enumerate(got):
+        assert type(one).__name__ == "Line"
+        assert one.offset.tolist() == [k, k + 1, k + 2]

@@ -438,3 +438,19 @@ def test_verify(verify):
         assert_as_numpy(parwise.apply_along_axis(sorted, 1, MATRICES), np.apply_along_axis(sorted, 1, MATRICES))
         with pytest.raises(parwise.NotReproducibleError):
             parwise.vectorize(lambda x: os.getpid(), otypes="O")([1, 2, 3])
+
+
+@pytest.mark.filterwarnings("ignore:no result:RuntimeWarning")
+def test_gaps_alone_are_what_otypes_and_signature_tell():
+    def fails(*_):
+        raise KeyError("there")
+
+    with parwise.options(errors="ignore", workers=2, isolate=True):
+        for otype, dtype in {"f4": "f4", "M8[s]": "M8[s]", "i4": "f8", object: object}.items():
+            got = parwise.vectorize(fails, otypes=[otype])(np.arange(4))
+            assert (got.dtype, got.shape) == (np.dtype(dtype), (4,))
+        low, high = parwise.vectorize(fails, otypes=["f4", "c8"])(np.ones((2, 2)))
+        assert (low.dtype, high.dtype, high.shape) == ("f4", "c8", (2, 2))
+        low, high = parwise.vectorize(fails, signature="(n),(m)->(n,m),()")(np.ones((4, 3)), np.ones(2))
+        assert (low.shape, high.shape) == ((4, 3, 2), (4,))
+        assert np.isnan(low).all()

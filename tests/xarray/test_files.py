@@ -7,10 +7,11 @@ import pickle
 import numpy as np
 import pytest
 import xarray as xr
+from xarray.core import indexing
 
 from parwise._xarray import file_arrays
 
-from ..support.labelled import assert_alike, boom, in_file, loop, make_cube
+from ..support.labelled import Counted, assert_alike, boom, in_file, loop, make_cube
 
 
 @pytest.mark.parametrize("dims", ["time", ("lat", "lon"), ("lon", "time")])
@@ -41,11 +42,12 @@ def test_files_are_read_as_asked_where_that_is_much(monkeypatch):
 def test_what_is_read_once_more_leaves_what_is_kept(monkeypatch):
     monkeypatch.setattr(file_arrays, "READ_BYTES", 10 * 8)
     lazy, counted = in_file(xr.DataArray(np.arange(100.0), dims="x"))
-    ahead = file_arrays.ReadAhead(lazy.variable, ["x"])
+    ahead = file_arrays.VariableReader(lazy.variable, ["x"])
     for lo in (0, 20, 22, 0, 28):
         assert ahead.read((slice(lo, lo + 3),)).tolist() == [lo, lo + 1, lo + 2]
-    assert counted.read == [10, 10, 3, 8]  # of 28:38 two were kept
-    again = pickle.loads(pickle.dumps(file_arrays.ReadAhead(lazy.variable.copy(data=np.arange(100.0)), ["x"])))
+    # What lies between 10 and 20 may be wanted by another thread; of 22:32 one was known; the first is kept.
+    assert counted.read == [10, 13, 9]
+    again = pickle.loads(pickle.dumps(file_arrays.VariableReader(lazy.variable.copy(data=np.arange(100.0)), ["x"])))
     assert again.read((slice(4, 6),)).tolist() == [4.0, 5.0]
 
 
@@ -174,3 +176,44 @@ def test_open_dataset(tmp_path, cube, engine, runner):
         how = {"time": 3, "min_periods": 2, "center": True, **runner}
         assert_alike(lazy.par.map_windows(np.nanmax, **how), loaded.par.map_windows(np.nanmax, **how))
         assert not lazy.variable._in_memory
+
+
+class Unpacked(Counted):
+    """Declares integers and reads floats."""
+
+    def _get(self, key):
+        return super()._get(key) * 0.5 + 0.25
+
+
+@pytest.mark.parametrize("how", [{}, {"vectorized": True}])
+def test_what_is_read_of_a_file_decides_about_the_dtype(how, runner):
+    raw = make_cube((20, 6, 7)).astype("i2")
+    variable = xr.Variable(raw.dims, indexing.LazilyIndexedArray(Unpacked(raw.data)), raw.attrs)
+    lazy = xr.DataArray(variable, raw.coords, name=raw.name)
+    loaded = raw.copy(data=raw.data * 0.5 + 0.25)
+    assert_alike(lazy.par.map(np.sort, "time", **how, **runner), loaded.par.map(np.sort, "time", **how, workers=1))
+    if not how:
+        got = lazy.par.map_windows(np.sum, time=3, dim=("lat", "lon"), **runner)
+        assert_alike(got, loaded.par.map_windows(np.sum, time=3, dim=("lat", "lon"), workers=1))
+
+
+@pytest.mark.parametrize("dims", ["time", "lat", ("lat", "lon")])
+def test_chunks_of_files_are_read_once(dims, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_arrays, "READ_BYTES", 5 * 6 * 7 * 8)
+    cube = make_cube((20, 6, 7)).drop_attrs(deep=False)
+    cube.encoding = {"chunksizes": (8, 6, 7)}
+    cube.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    regions, load = [], file_arrays.VariableReader._load
+
+    def counting_load(self, region):
+        regions.append((region[0].start, region[0].stop))
+        return load(self, region)
+
+    monkeypatch.setattr(file_arrays.VariableReader, "_load", counting_load)
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as dataset:
+        got = dataset.t2m.par.map(np.max, dims, workers=2, isolate=True)
+    assert_alike(got.drop_attrs(), cube.par.map(np.max, dims, workers=1).drop_attrs())
+    if dims == "time":
+        starts, stops = zip(*regions, strict=True)
+        assert (starts[0], starts[1:], stops[-1]) == (0, stops[:-1], 20)
+        assert set(starts) <= {0, 8, 16}

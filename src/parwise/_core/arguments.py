@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .call import BY_INDEX, BY_ITEM, Call, Naming, result_axes
+from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
-from .input_array import InputArray
+from .input_array import InputArray, MaskedInput
 from .input_items import ItemColumn, make_feed
-from .results import Form, is_masked
+from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
+from .source import ReadAhead, is_duck
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -35,8 +36,9 @@ def make_call(
     form: Form = "arrays",
     naming: Naming = BY_INDEX,
     transfer_seconds: Callable[[], float] = float,
+    told: Callable[[], Told] | None = None,
 ) -> Call:
-    """Check every argument before any work; the last three go to the `Call` as they are."""
+    """Check every argument before any work; the last four go to the `Call` as they are."""
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -67,7 +69,7 @@ def make_call(
         _check_gaps(targets or ())
     return Call(
         func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,
-        None, form, naming, transfer_seconds,
+        None, form, naming, transfer_seconds, told,
     )  # fmt: skip
 
 
@@ -137,12 +139,29 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
                 f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
                 f"shape {tuple(array.shape)}"
             )
-    if len(axes) == 1:
+    if len(axes) == 1 and isinstance(array, np.ndarray):  # saves a small call 1 us
         return InputArray(array, (axes[0] % ndim,), vectorized)
     normal = tuple(axis % ndim for axis in axes)
     if len(set(normal)) < len(normal):
         raise ValueError(f"axis names one axis twice: {axes!r}")
-    return InputArray(array, normal, vectorized)
+    if isinstance(array, np.ndarray) or hasattr(array, "memory_strides"):  # the latter reads ahead itself
+        return InputArray(array, normal, vectorized)
+    return _open(array, number, normal, vectorized)
+
+
+def _open(source: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> InputArray:
+    """Make the input of an array that is not in memory, by what its first elements read as."""
+    # A variable of netCDF4 may be told to give masked arrays only where values are masked.
+    masked = getattr(source, "mask", False) is True and getattr(source, "always_mask", True) is False
+    if not masked:
+        reader = ReadAhead(source, axes, f"array {number}")
+        try:
+            return InputArray(reader, axes, vectorized)
+        except TypeError:
+            if not reader.masked:
+                raise
+    read_as_loop: Any = MaskedInput(source, axes, vectorized)
+    return read_as_loop  # type: ignore[no-any-return]
 
 
 def _checked_array(array: Any, number: int) -> Any:
@@ -162,7 +181,7 @@ def _checked_array(array: Any, number: int) -> Any:
         return array
     if isinstance(array, np.generic) or np.isscalar(array):
         raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
-    if hasattr(array, "loc"):  # indexed by label: pandas, xarray
+    if hasattr(array, "loc") or hasattr(array, "to_numpy"):  # indexed by label: pandas, xarray
         raise TypeError(f"array {number} is a labelled {kind}; pass its values, as in x.to_numpy()")
     if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
         raise TypeError(
@@ -171,6 +190,11 @@ def _checked_array(array: Any, number: int) -> Any:
         )
     if not hasattr(array, "__getitem__"):
         raise TypeError(f"array {number} is a {kind} that cannot be indexed; pass np.asarray(x)")
+    if is_duck(array):
+        raise TypeError(
+            f"array {number} is a {type(array).__module__}.{kind}, which would lose what makes it one (its unit, or "
+            "the zeros it leaves out); pass an ndarray of its values"
+        )
     return array
 
 
@@ -235,6 +259,11 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
             raise ValueError("out is read-only; pass an array that can be written to")
         if is_masked(type(target)):
             raise TypeError("out is a MaskedArray, whose mask would not be set; pass out.data")
+        if is_duck(target) or has_more(type(target)):
+            raise TypeError(
+                f"out is a {type(target).__module__}.{type(target).__name__}, whose unit or the like results do not "
+                "have; pass an ndarray"
+            )
         shape = tuple(target.shape)
         if len(shape) < len(grid):
             raise ValueError(f"out has shape {shape}, too few dimensions for {len(grid)} mapped axes of lengths {grid}")

@@ -70,6 +70,24 @@ class ItemNaming(Naming):
 BY_INDEX, BY_ITEM = Naming(), ItemNaming()
 
 
+class Told(NamedTuple):
+    """What is known of results before the function is called. It holds if no element has a result.
+
+    Attributes
+    ----------
+    shapes : list of tuple of int
+        Shape of one result, for each output.
+    dtypes : list of dtype or None
+        Dtype of each output; None is float64.
+    in_tuple : bool
+        True if the function returns a tuple.
+    """
+
+    shapes: list[tuple[int, ...]]
+    dtypes: list[Any]
+    in_tuple: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The checked description of one call.
@@ -91,6 +109,8 @@ class Call:
     transfer_seconds : callable
         Returns the estimated seconds to send one element to a worker and its
         result back; 0 where only arrays are copied.
+    told : callable, optional
+        Returns what is `Told` of results; called if no element has one.
     """
 
     func: Callable[..., Any]
@@ -109,6 +129,7 @@ class Call:
     form: Form = "arrays"
     naming: Naming = BY_INDEX
     transfer_seconds: Callable[[], float] = float
+    told: Callable[[], Told] | None = None
 
     @property
     def count(self) -> int:

@@ -116,6 +116,10 @@ def boxes(lo: int, hi: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slic
 BOUNDARIES = ("reflect", "symmetric", "nearest", "wrap", "constant")
 
 
+class DtypesZero:
+    """Stands for the constant beyond an array that was not given: None is a value of arrays of objects."""
+
+
 class Halo(NamedTuple):
     """Depth to which blocks see into their neighbours, and the values beyond the array.
 
@@ -126,7 +130,7 @@ class Halo(NamedTuple):
     boundary : str or None
         One of `BOUNDARIES`; None if the halo ends with the array.
     value : object
-        The constant of "constant"; None is the dtype's zero.
+        The constant of "constant", or `DtypesZero`.
     length : int
         Length of the mapped axis.
     axis : int
@@ -195,7 +199,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
             )
         if boundary is not None:
             raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")
-    value: Any = None
+    value: Any = DtypesZero
     if isinstance(boundary, tuple) and len(boundary) == 2 and boundary[0] == "constant":
         boundary, value = boundary
         if np.ndim(value):
@@ -210,7 +214,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
 
 def fits(value: Any, dtype: np.dtype[Any]) -> bool:
     """True if an array of `dtype` can hold `value`."""
-    if value is None:
+    if value is DtypesZero:
         return True
     if not np.can_cast(np.min_scalar_type(value), dtype, "same_kind"):
         return False

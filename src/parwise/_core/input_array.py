@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .indexing import Halo, boxes
+from .indexing import DtypesZero, Halo, boxes
 from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .source import READS
 
 
 class InputArray:
@@ -18,7 +19,7 @@ class InputArray:
     Parameters
     ----------
     source : ndarray or array-like
-        The user's array. Anything but an ndarray is read block by block, as files are.
+        The user's array, or a `ReadAhead` of one that is not in memory.
     axes : tuple of int
         The mapped axes, non-negative.
     vectorized : bool
@@ -234,7 +235,7 @@ class InputArray:
         for beyond in halo.outside(lo, hi):
             part = self._along(slice(beyond.start - start, beyond.stop - start))
             if halo.boundary == "constant":
-                run[part] = np.zeros((), run.dtype) if halo.value is None else halo.value
+                run[part] = np.zeros((), run.dtype) if halo.value is DtypesZero else halo.value
                 continue
             sources = halo.sources(beyond)
             first, last = int(sources.min()), int(sources.max()) + 1
@@ -252,6 +253,73 @@ class InputArray:
             block = np.moveaxis(np.asarray(self.source[tuple(full)]), self.axes, range(len(self.axes)))
             parts.append(block.reshape(count, *self.element_shape))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class MaskedInput:
+    """An array that reads as masked arrays, as an input of a call: it has the methods of `InputArray`.
+
+    Each element, or block, is what the user's own indexing gives, as in the plain loop: the mask of an element
+    without masked values may be one for all, for which numpy.ma has other loops. It is sent as an object.
+    """
+
+    as_object = True
+    scalars = loaded = False
+    run_end: int | None = None
+
+    def __init__(self, source: Any, axes: tuple[int, ...], vectorized: bool) -> None:
+        self.source, self.axes, self.vectorized = source, axes, vectorized
+        shape = tuple(int(n) for n in source.shape)
+        self.lengths = tuple(shape[axis] for axis in axes)
+        self.element_shape = tuple(n for d, n in enumerate(shape) if d not in axes)
+        self.like = Layout("ndarray", np.dtype(object), True, self.element_shape, (8,) * len(self.element_shape))
+        self._halo: Halo | None = None
+
+    def set_halo(self, halo: Halo) -> None:
+        """Extend blocks by a halo, which ends with the array."""
+        if halo.boundary is not None:
+            raise TypeError(
+                f"boundary={halo.boundary!r} has no masks for values beyond an array that reads as masked arrays; "
+                "leave boundary out, or pass filled values"
+            )
+        self._halo = halo
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one element's items and of their mask."""
+        return 9 * math.prod(self.element_shape)
+
+    def layout(self, count: int) -> Layout:
+        """Layout of a run of elements."""
+        return Layout("ndarray", np.dtype(object), True, (count,), (8,))
+
+    def block_layout(self, lo: int, hi: int) -> Layout:
+        """Layout of a block, which is an object of its own."""
+        return self.layout(1)
+
+    def address(self, lo: int) -> int:
+        """No address matters to objects."""
+        return 0
+
+    def objects(self, lo: int, hi: int, layout: Layout) -> Any:
+        """The elements ``lo:hi`` in an array of objects, or that block."""
+        if self.vectorized:
+            start, stop = self._halo.extent(lo, hi) if self._halo else (lo, hi)
+            with READS:
+                return self.source[(slice(None),) * self.axes[0] + (slice(start, stop),)]
+        with READS:
+            return np.fromiter(map(self._element, range(lo, hi)), object, hi - lo)
+
+    def private(self, lo: int, hi: int, layout: Layout | None = None) -> Any:
+        """The elements ``lo:hi``, or that block: each read is an array of its own."""
+        return self.objects(lo, hi, layout or self.layout(hi - lo))
+
+    def _element(self, number: int) -> Any:
+        if self.axes == (0,):
+            return self.source[number]
+        index: list[Any] = [slice(None)] * len(self.source.shape)
+        for axis, at in zip(self.axes, np.unravel_index(number, self.lengths), strict=True):
+            index[axis] = int(at)
+        return self.source[tuple(index)]
 
 
 def _contiguous(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .cursor import Cursor
 from .indexing import Halo
-from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, is_masked, pack
+from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -189,7 +189,7 @@ class Kernel:
         if self.halo is not None:
             arrays = [self.halo.trim(one, lo, hi) for one in arrays]
         stacks: list[Column] = [Stack("block", one) for one in arrays]
-        return Outcome(Results(stacks, type(result) if isinstance(result, tuple) else None), 0.0)
+        return Outcome(Results(stacks, wrap_of(type(result)) if isinstance(result, tuple) else None), 0.0)
 
     def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
         """Make results of some elements: stacked if they are of one kind."""
@@ -383,8 +383,7 @@ def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Alloca
 
 def _block_array(result: Any) -> np.ndarray:
     """A block function's result as an array that can be concatenated."""
-    if is_masked(type(result)):
-        raise TypeError("func returned a MaskedArray, whose mask would be lost; return filled values")
+    refuse_more([type(result)])
     array = np.asarray(result)
     if array.ndim == 0:
         raise ValueError(

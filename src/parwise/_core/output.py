@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import user_level
-from .call import Call, result_axes
+from .call import Call, Told, result_axes
 from .indexing import Task
 from .output_column import OutputColumn, gap_value
 from .results import Column, Form, Results, Stack, tuple_of, unstacked
@@ -153,6 +153,8 @@ class ArrayOutput(Output):
 
     def finish(self, gaps: np.ndarray) -> Any:
         """Return the array or arrays."""
+        if not self._begun and self._call.told is not None:
+            return self._as_told(self._call.told(), len(gaps) > 0)
         if not self._begun and len(gaps):
             return self._all_gaps()
         if not self._begun:  # no element, no call: np.asarray([])
@@ -167,6 +169,16 @@ class ArrayOutput(Output):
             axes = result_axes(self._call.axis, len(grid))
             return np.moveaxis(np.asarray([]).reshape(grid), range(len(grid)), axes)
         return out[0] if len(out) == 1 else out
+
+    def _as_told(self, told: Told, missing: bool) -> Any:
+        """Arrays of the shapes and dtypes that were told, which no result has shown; `missing` if all are gaps."""
+        arrays = []
+        for shape, dtype in zip(told.shapes, told.dtypes, strict=True):
+            own, value = gap_value(np.dtype(dtype)) if missing else (np.dtype(dtype), np.zeros((), dtype))
+            array = np.full((*self._call.grid, *shape), value, own)
+            axes = self._call.result_axes(array.ndim)
+            arrays.append(np.moveaxis(array, range(len(axes)), axes))
+        return tuple(arrays) if told.in_tuple else arrays[0]
 
     def _all_gaps(self) -> Any:
         """NaN for every element: no result tells the dtype or shape."""

@@ -99,12 +99,12 @@ class OutputColumn:
 
     def _overlaps(self) -> bool:
         """True if writing to `out` could change the arguments of later calls of the function."""
-        if not isinstance(self._out, np.ndarray):
-            return False
         call = self._call
-        sources = [one.source for one in call.inputs if one.loaded]
-        others = _arrays_within([*sources, *call.args, *call.kwargs.values(), *_closure(call.func)])
-        return any(np.may_share_memory(self._out, other) for other in others)
+        sources = [getattr(one.source, "source", one.source) for one in call.inputs]
+        given = [*sources, *call.args, *call.kwargs.values(), *_closure(call.func)]
+        if not isinstance(self._out, np.ndarray):
+            return any(_is_same(self._out, one) for one in given)
+        return any(_may_share(self._out, other) for other in _arrays_within(given))
 
     def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """Rows of the final array, if it holds results of `dtype` and `shape` unchanged."""
@@ -310,6 +310,22 @@ def _closure(func: Any) -> Iterator[Any]:
     for cell in getattr(func, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # not assigned yet
             yield cell.cell_contents
+
+
+def _is_same(out: Any, other: Any) -> bool:
+    """True if both are the same array in a file: h5py makes a new object each time that one is opened."""
+    if type(out) is not type(other):
+        return False
+    try:
+        return out is other or (out == other) is True
+    except Exception:
+        return False
+
+
+def _may_share(out: np.ndarray, other: np.ndarray) -> bool:
+    """True if both may lie in the same memory, or map the same file."""
+    names = [getattr(one, "filename", None) for one in (out, other)]
+    return np.may_share_memory(out, other) or (names[0] is not None and names[0] == names[1])
 
 
 def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -82,12 +83,25 @@ def detached(result: Any) -> Any:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
+    if np.ndarray not in map(type, result):
+        return result
     # Without a call of the type, which may want different arguments.
-    return tuple.__new__(type(result), map(detached, result)) if np.ndarray in map(type, result) else result
+    copied = tuple.__new__(type(result), map(detached, result))
+    if hasattr(result, "__dict__"):  # of a type that has more than its items
+        vars(copied).update(vars(result))
+    return copied
+
+
+def wrap_of(kind: type[tuple[Any, ...]]) -> type[tuple[Any, ...]]:
+    """The type of tuple in which results of this type are returned: `kind` if it is a named tuple, else `tuple`.
+
+    The constructor says nothing: SciPy's results are tuples whose types want arguments that no column of results tells.
+    """
+    return kind if callable(getattr(kind, "_make", None)) else tuple
 
 
 def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
-    """Make a tuple of type `kind`, as the type does it if it takes the items as they are.
+    """Make a named tuple of type `kind`, or a plain tuple if the type has no way of its own to take items as they are.
 
     Examples
     --------
@@ -95,11 +109,13 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
     >>> tuple_of(namedtuple("Fit", "slope offset"), [2.0, 1.0])
     Fit(slope=2.0, offset=1.0)
     """
-    make: Any = getattr(kind, "_make", kind)  # named tuples take items one by one
+    plain = tuple(items)
     try:
-        return make(items)  # type: ignore[no-any-return]
-    except TypeError:
-        return tuple.__new__(kind, items)
+        made = plain if wrap_of(kind) is tuple else kind._make(items)  # type: ignore[attr-defined]
+    except Exception:
+        return plain
+    same = isinstance(made, tuple) and len(made) == len(plain) and all(map(operator.is_, made, plain))
+    return made if same else plain
 
 
 def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
@@ -125,14 +141,14 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     Parameters
     ----------
     refuse : bool
-        True to refuse masked arrays, whose masks ``np.asarray`` forgets.
+        True to refuse masked arrays and the like, whose masks ``np.asarray`` forgets.
     """
     if not raw:
         return raw
     kinds = set(map(type, raw))
     if len(kinds) > 1:
         if refuse:
-            _refuse_masked(kinds)
+            refuse_more(kinds)
         return raw
     (kind,) = kinds
     if kind in (float, bool, complex):
@@ -148,7 +164,7 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     if issubclass(kind, np.number | np.bool_):
         return Stack(kind, np.fromiter(raw, kind, len(raw)))
     if refuse:
-        _refuse_masked(kinds)
+        refuse_more(kinds)
     return raw
 
 
@@ -170,17 +186,34 @@ def is_masked(kind: type) -> bool:
     return masked is not None and issubclass(kind, masked)
 
 
-def _refuse_masked(kinds: set[type]) -> None:
-    if any(map(is_masked, kinds)):
-        raise TypeError(
-            "func returned a MaskedArray, whose mask would be lost; return result.filled(value), "
-            "or a tuple (result.data, np.ma.getmaskarray(result))"
-        )
+def has_more(kind: type) -> bool:
+    """True for an array type with rules of its own, as for units, that ``np.asarray`` forgets."""
+    own = (getattr(kind, name, None) for name in ("__array_function__", "__array_ufunc__"))
+    plain = np.ndarray.__array_function__, np.ndarray.__array_ufunc__
+    return issubclass(kind, np.ndarray) and any(one is not other for one, other in zip(own, plain, strict=True))
+
+
+def refuse_more(kinds: Iterable[type]) -> None:
+    """Raise a TypeError for results that have more than values: a mask, a unit, or zeros left out."""
+    for kind in kinds:
+        if is_masked(kind):
+            raise TypeError(
+                "func returned a MaskedArray, whose mask would be lost; return result.filled(value), "
+                "or a tuple (result.data, np.ma.getmaskarray(result))"
+            )
+        foreign = hasattr(kind, "__array_function__") or hasattr(kind, "__array_namespace__")
+        # Dask's arrays are computed.
+        other = foreign and not issubclass(kind, np.ndarray | np.generic) and not kind.__module__.startswith("dask.")
+        if other or has_more(kind):
+            raise TypeError(
+                f"func returned a {kind.__module__}.{kind.__name__}, whose unit or the like would be lost; "
+                "return an ndarray of its values"
+            )
 
 
 def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[Any]], type[tuple[Any, ...]]]:
     """The columns of tuple results, and the tuple type."""
-    kind, width = type(raw[0]), len(raw[0])
+    kind, width = wrap_of(type(raw[0])), len(raw[0])
     lo = indices[0]
     for index, one in zip(indices, raw, strict=True):
         if not isinstance(one, tuple):

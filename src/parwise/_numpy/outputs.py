@@ -196,9 +196,10 @@ class Outputs:
         np.moveaxis(array, axes, range(len(axes)))[np.unravel_index(gaps, self._shape)] = value
         return array
 
-    def all_gaps(self) -> np.ndarray:
-        """An array of NaN, for a call in which every result is a gap."""
-        return np.full(self._shape, np.nan)
+    def all_gaps(self, otype: Any = np.float64, core_shape: tuple[int, ...] = ()) -> np.ndarray:
+        """An array of gaps, for a call in which every result is one; `otype` is what was told of results."""
+        dtype, value = gap_value(np.dtype(otype))
+        return np.full((*self._shape, *core_shape), value, dtype)
 
 
 def object_array(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -112,8 +112,8 @@ def _make_outputs(results: RawResults, order: IterationOrder, first: tuple[Any] 
     shape = order.lengths
     outputs = Outputs(results, shape)
     if outputs.empty:
-        gaps = order.restore_axes(outputs.all_gaps())
-        return gaps if otypes is None or len(otypes) == 1 else (gaps,) * len(otypes)
+        gaps = tuple(order.restore_axes(outputs.all_gaps(one)) for one in otypes or (np.float64,))
+        return gaps[0] if len(gaps) == 1 else gaps
     if otypes is None:
         example = outputs.values()[0] if first is None else first[0]
         items = example if isinstance(example, tuple) else (example,)

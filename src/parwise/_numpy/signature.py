@@ -64,7 +64,10 @@ def _make_outputs(
 ) -> Any:
     """The output arrays that NumPy makes of the results."""
     if outputs.empty:
-        return outputs.all_gaps() if len(output_dims) == 1 else (outputs.all_gaps(),) * len(output_dims)
+        told = zip(otypes or [np.float64] * len(output_dims), output_dims, strict=False)
+        # A dimension that no argument has is not known.
+        gaps = tuple(outputs.all_gaps(one, tuple(sizes[d] for d in dims if d in sizes)) for one, dims in told)
+        return gaps[0] if len(gaps) == 1 else gaps
     stack = outputs.uniform()
     if stack is not None and len(output_dims) == 1 and (otypes is None or np.dtype(otypes[0]) == stack.dtype):
         core_shape = stack.shape[len(shape) :]

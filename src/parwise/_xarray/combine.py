@@ -97,9 +97,9 @@ def _concat_all(
 
 def _gap(like: xr.DataArray, array: xr.DataArray, indexers: dict[Hashable, int]) -> xr.DataArray:
     """A result of NaN for a gap, with the shape of `like` and the coordinates of its own element."""
-    coords = array.coords.to_dataset().isel(indexers, missing_dims="ignore").coords
+    own = array.coords.to_dataset().isel(indexers, missing_dims="ignore")
     gap = like.where(False)
-    return gap.assign_coords({name: coords[name] for name in gap.coords if name in coords})
+    return gap.assign_coords(coords_within(own, own.dims, set(own.coords) - set(gap.coords)))
 
 
 def _concat(values: list[Any], dim: Hashable, keep_attrs: Any) -> Any:

@@ -9,9 +9,10 @@ import numpy as np
 from dask.delayed import delayed
 
 from .._api.apply import plan
+from .dask_dtypes import declared_dtypes, strings_of_one_length
 from .dask_task import SerialMap
 from .labels import MappedArrays, listed
-from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, transposed_arrays
+from .request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
 
 _KEPT_OPTIONS = ("errors", "blas_threads")
 _PAD_MODES = {"nearest": "edge"}
@@ -19,7 +20,6 @@ _PAD_MODES = {"nearest": "edge"}
 
 def map_dask(mapped: MappedArrays, request: Request) -> Any:
     """Map over DataArrays, at least one of which holds a Dask array."""
-    _check_dtypes(request)
     check_options(request)
     core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
     shapes = [core_shape(mapped, request, one) for one in core_dims]
@@ -37,14 +37,6 @@ def map_dask(mapped: MappedArrays, request: Request) -> Any:
     return tuple(results) if in_tuple else results[0]
 
 
-def _check_dtypes(request: Request) -> None:
-    if request.output_dtypes is None:
-        raise ValueError(
-            "the data is in Dask's blocks, and results are not known before they are computed; pass "
-            "output_dtypes=[...] (and output_core_dims, output_sizes), or map over array.load()"
-        )
-
-
 def check_options(request: Request) -> None:
     """Raise a ValueError for options about where and how tasks run, which Dask decides."""
     others = [name for name in request.options if name not in _KEPT_OPTIONS and request.options[name] is not None]
@@ -57,22 +49,16 @@ def check_options(request: Request) -> None:
 
 def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any], list[Any], bool]:
     """Core dimensions and dtype of each output; and True if the function returns a tuple."""
-    dtypes, core_dims = request.output_dtypes, request.output_core_dims
-    count = len(dtypes) if isinstance(dtypes, list | tuple) else 1
-    nested = (
-        core_dims is not None
-        and not isinstance(core_dims, str)
-        and any(isinstance(one, list | tuple) for one in core_dims)
-    )
+    count, in_tuple = outputs_told(request)
     outputs = core_dims_per_output(request, count)
-    if core_dims is None:
+    if request.output_core_dims is None:
         if mapped.slice_dims and not request.vectorized:
             raise ValueError(
                 "the data is in Dask's blocks: tell the dimensions of func's results, output_core_dims=[] for scalars, "
                 f"output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
             )
         outputs = [list(mapped.slice_dims)] * count
-    return outputs, dtypes_per_output(request, count), count > 1 or nested
+    return outputs, declared_dtypes(request, count), in_tuple
 
 
 def _map_elements(task: SerialMap, mapped: MappedArrays) -> list[Any]:
@@ -107,14 +93,16 @@ def _map_elements(task: SerialMap, mapped: MappedArrays) -> list[Any]:
         output_sizes={f"o{k}_{d}": n for k, one in enumerate(task.shapes) for d, n in enumerate(one)},
         vectorize=False,
     )
-    return [results] if single else list(results)
+    columns = [results] if single else list(results)
+    return [strings_of_one_length([one], dtype)[0] for one, dtype in zip(columns, task.dtypes, strict=True)]
 
 
 def _map_blocks(task: SerialMap, mapped: MappedArrays, request: Request, axis: int) -> list[Any]:
     """Map a block function: one Dask task for each block that `parallel_apply` would make, whatever Dask's chunks."""
     arrays = [da.asarray(one) for one in transposed_arrays(mapped, (axis,))]
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
-    blocks = plan(*arrays, **how)
+    # Of arrays that take no memory: those of Dask would be computed.
+    blocks = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
     chunks = {axis: arrays[0].chunks[axis]}
     pad = request.depth if request.boundary is not None else 0
     if pad:
@@ -126,12 +114,13 @@ def _map_blocks(task: SerialMap, mapped: MappedArrays, request: Request, axis: i
         for k, (core, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True)):
             shape = (*core[:axis], block.stop - block.start, *core[axis:])
             columns[k].append(da.from_delayed(result[k] if task.in_tuple else result, shape, dtype))
-    return [da.concatenate(column, axis=axis).rechunk(chunks) for column in columns]
+    sized = (strings_of_one_length(one, dtype) for one, dtype in zip(columns, task.dtypes, strict=True))
+    return [da.concatenate(one, axis=axis).rechunk(chunks) for one in sized]
 
 
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
     """`dask.array.pad` by the halo along one axis."""
-    mode, value = boundary if isinstance(boundary, tuple) else (boundary, 0)
+    mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
     kwargs = {"constant_values": value} if mode == "constant" else {}
     return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)

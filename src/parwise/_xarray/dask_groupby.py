@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -14,20 +14,13 @@ from dask.delayed import delayed
 
 from .._core.random import make_random_streams
 from .dask import check_options
+from .dask_dtypes import check_declared, strings_of_one_length
 from .dask_task import SERIAL
-from .labels import Labels, MappedArrays, listed
-from .request import Request, core_dims_per_output, dtypes_per_output, run
+from .group_results import VariableSpec, gap_data, label_result, variable_specs
+from .group_transfer import ItsOwn
+from .labels import Labels
+from .request import Request, run
 from .slices import Boxed
-
-
-@dataclass(frozen=True)
-class _VariableSpec:
-    """Name (None for a DataArray), dimensions, shape and dtype of one variable of a result."""
-
-    name: Hashable
-    dims: list[Hashable]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[Any]:
@@ -43,69 +36,32 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
         None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
     )
     serial = replace(request, rng=None, options={**request.options, **SERIAL})
-    results = []
+    described, columns = [], dict[Hashable, list[Any]]()
     for number, group in enumerate(groups):
         func = request.func if streams is None else functools.partial(request.func, rng=streams.one(number))
-        specs = _variable_specs(group, request)
+        specs = variable_specs(group, request)
+        for one in specs:
+            check_declared(one.dtype)
         # Dask computes the data of the group before it calls the function.
         data = delayed(_compute_group)(replace(serial, func=func), labels.subset((number,), (1,)), specs, group)
-        arrays = {one.name: da.from_delayed(data[k], one.shape, one.dtype) for k, one in enumerate(specs)}
-        results.append(_label_result(group, specs, arrays))
-    return results
+        described.append(specs)
+        for k, one in enumerate(specs):
+            columns.setdefault(one.name, []).append(da.from_delayed(data[k], one.shape, one.dtype))
+    for one in described[0] if described else ():
+        columns[one.name] = strings_of_one_length(columns[one.name], one.dtype)
+    return [
+        label_result(group, specs, {name: column[k] for name, column in columns.items()})
+        for k, (group, specs) in enumerate(zip(groups, described, strict=True))
+    ]
 
 
-def _variable_specs(group: Any, request: Request) -> list[_VariableSpec]:
-    """The variables that the result of a group has, by the request."""
-    if not isinstance(group, xr.Dataset):
-        (dtype,), (core_dims,) = dtypes_per_output(request, 1), core_dims_per_output(request, 1)
-        return [_variable_spec(None, group, core_dims, dtype, request)]
-    dtypes, dims = request.output_dtypes, request.output_core_dims
-    if not isinstance(dtypes, Mapping):
-        (dtype,) = dtypes_per_output(request, 1)
-        dtypes = dict.fromkeys(group.data_vars, dtype)
-    if not isinstance(dims, Mapping):
-        (core_dims,) = core_dims_per_output(request, 1)
-        dims = {} if core_dims is None else dict.fromkeys(dtypes, core_dims)
-    if unknown := [name for name in dims if name not in dtypes]:
-        raise ValueError(f"output_core_dims names variable(s) {listed(unknown)}, which output_dtypes does not")
-    return [_variable_spec(name, group, dims.get(name), np.dtype(dtype), request) for name, dtype in dtypes.items()]
-
-
-def _variable_spec(name: Hashable, group: Any, dims: Any, dtype: Any, request: Request) -> _VariableSpec:
-    """One variable; if `dims` is None, with the dimensions that it has in the group."""
-    if dims is None:
-        if isinstance(group, xr.Dataset) and name not in group.data_vars:
-            raise ValueError(f"the dimensions of the new variable {name!r} are not known; pass output_core_dims")
-        dims = group.dims if name is None else group[name].dims
-    sizes = {**group.sizes, **(request.output_sizes or {})}
-    if missing := [dim for dim in dims if dim not in sizes]:
-        raise ValueError(f"the length of dimension(s) {listed(missing)} is not known; pass output_sizes={{...}}")
-    return _VariableSpec(name, list(dims), tuple(int(sizes[dim]) for dim in dims), dtype)
-
-
-def _label_result(group: Any, specs: list[_VariableSpec], arrays: dict[Hashable, Any]) -> Any:
-    """A result with the coordinates of its group that still fit."""
-    if not isinstance(group, xr.Dataset):
-        (spec,) = specs
-        return MappedArrays([group], ()).wrap(arrays[None], spec.dims, keep_attrs=True)
-    variables = {}
-    for one in specs:
-        like = group[one.name] if one.name in group.data_vars else xr.DataArray(0, name=one.name)
-        variables[one.name] = xr.Variable(one.dims, arrays[one.name], like.attrs)
-    sizes = dict(zip((d for one in specs for d in one.dims), (n for one in specs for n in one.shape), strict=True))
-    fitting = [name for name, one in group.coords.items() if all(sizes.get(d) == n for d, n in one.sizes.items())]
-    result = xr.Dataset(variables, group.drop_vars([name for name in group.coords if name not in fitting]).coords)
-    result.attrs = dict(group.attrs)
-    return result
-
-
-def _compute_group(request: Request, labels: Labels, specs: list[_VariableSpec], group: Any) -> list[np.ndarray]:
+def _compute_group(request: Request, labels: Labels, specs: list[VariableSpec], group: Any) -> list[np.ndarray]:
     """Call the function for one group, in a Dask task; return the data of each variable."""
     groups = np.empty(1, object)
     groups[0] = group
     (box,) = run(request, [groups], (0,), lambda: labels, func=_BoxedFunction(request.func)).tolist()
     if not isinstance(box, Boxed):
-        return [_gap_data(one) for one in specs]
+        return [gap_data(one) for one in specs]
     return [_variable_data(box.value, one) for one in specs]
 
 
@@ -119,28 +75,23 @@ class _BoxedFunction:
         return Boxed(self.__wrapped__(*args, **kwargs))
 
 
-def _variable_data(result: Any, spec: _VariableSpec) -> np.ndarray:
+def _variable_data(result: Any, spec: VariableSpec) -> np.ndarray:
     """Data of one variable of a result; raise an error if it is not as specified."""
-    expected = "a DataArray" if spec.name is None else f"a Dataset with variable {spec.name!r}"
+    expected = "a DataArray" if spec.name is ItsOwn else f"a Dataset with variable {spec.name!r}"
     array = result
-    if spec.name is not None and isinstance(result, xr.Dataset):
+    if spec.name is not ItsOwn and isinstance(result, xr.Dataset):
         array = result.data_vars.get(spec.name)
     kind = type(result).__name__
-    if not isinstance(array, xr.DataArray) or (spec.name is not None and array is result):
+    if not isinstance(array, xr.DataArray) or (spec.name is not ItsOwn and array is result):
         raise TypeError(f"func was to return {expected}, but it returned {kind}")
     if dict(array.sizes) != dict(zip(spec.dims, spec.shape, strict=True)):
         raise ValueError(
             f"func was to return {expected} of sizes {dict(zip(spec.dims, spec.shape, strict=True))}, "
             f"but it returned one of {dict(array.sizes)}"
         )
-    return array.transpose(*spec.dims).to_numpy().astype(spec.dtype, casting="same_kind", copy=False)
-
-
-def _gap_data(spec: _VariableSpec) -> np.ndarray:
-    """An array of NaN or NaT; raise a ValueError if the dtype has neither."""
-    if spec.dtype.kind not in "fcmMO":
-        raise ValueError(
-            f"dtype {spec.dtype} has no value for a gap, as errors='ignore' needs one; "
-            "pass output_dtypes of floats, or errors='raise'"
+    if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        raise TypeError(
+            f"func was to return {expected} of dtype {spec.dtype}, but it returned one of dtype {array.dtype}, "
+            "which same_kind casting does not allow"
         )
-    return np.full(spec.shape, np.datetime64("NaT") if spec.dtype.kind in "mM" else np.nan).astype(spec.dtype)
+    return array.transpose(*spec.dims).to_numpy().astype(spec.dtype, copy=False)

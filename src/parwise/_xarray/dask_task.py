@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .._core.call import Block
+from .._core.call import Block, Told
 from .._core.random import RandomStreams, make_random_streams
+from .._core.source import plain_array
 from .labels import MappedArrays, listed
 from .request import Request, common_axes, run
 from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
@@ -58,43 +59,66 @@ class SerialMap:
     def __call__(self, *args: Any) -> Any:
         """Call an element function for one chunk; `args` are data of arrays, then indices along mapped dimensions."""
         depth = len(self._labels.dims)
-        arrays, indices = [np.asarray(one) for one in args[:-depth]], args[-depth:]
+        arrays, indices = [plain_array(one, "a block of Dask's", one.dtype) for one in args[:-depth]], args[-depth:]
         grid = tuple(max(one.shape[k] for one in arrays) for k in range(depth))
         starts = tuple(int(one.flat[0]) if one.size else 0 for one in indices)
         labels = self._labels.subset(starts, grid)
         numbers = np.zeros(grid, np.int64)
         for one, length in zip(indices, self._labels.lengths, strict=True):
             numbers = numbers * length + one
-        out = tuple(np.empty((*grid, *one), dtype) for one, dtype in zip(self.shapes, self.dtypes, strict=True))
-        result = run(
-            self._request,
-            [*arrays, numbers],
-            tuple(range(depth)),
-            lambda: labels,
-            out=out if self.in_tuple else out[0],
-            func=self._func,
-        )
-        return tuple(result) if len(out) > 1 else result[0] if self.in_tuple else result
+        axes = tuple(range(depth))
+        result = run(self._request, [*arrays, numbers], axes, lambda: labels, func=self._func, told=self._told)
+        results = self._as_declared(result, [(*grid, *one) for one in self.shapes], depth)
+        return tuple(results) if len(results) > 1 else results[0]
 
     def compute_block(self, axis: int, number: int, block: Block, *args: Any) -> Any:
         """Call a block function for block `number`, whose data has a halo, and cut the halo off its result."""
         func = self._func
         if self._streams is not None:
             func = functools.partial(func, rng=self._streams.one(number))
-        arrays = [np.asarray(one) for one in args]
+        arrays = [plain_array(one, "a block of Dask's", one.dtype) for one in args]
         lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
         labels = self._labels.subset((lo,), (hi - lo,))
         request = replace(self._request, chunk=max(1, block.last - block.first))
         if self._request.as_xarray:
             arrays.append(np.arange(lo, hi).reshape((1,) * axis + (-1,)))
-        result = run(request, arrays, (axis,), lambda: labels, func=func)
+        result = run(request, arrays, (axis,), lambda: labels, func=func, told=self._told)
+        length = arrays[0].shape[axis]
+        results = self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes])
         key = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
-        columns = result if isinstance(result, tuple) else (result,)
-        results = [
-            one[key].astype(dtype, casting="same_kind", copy=False)
-            for one, dtype in zip(columns, self.dtypes, strict=True)
-        ]
+        results = [one[key] for one in results]
         return results if self.in_tuple else results[0]
+
+    def _told(self) -> Told:
+        return Told(self.shapes, self.dtypes, self.in_tuple)
+
+    def _as_declared(self, result: Any, shapes: list[tuple[int, ...]], depth: int = 0) -> list[np.ndarray]:
+        """The data of each output, cast to its dtype; raise an error if it is not what the lazy arrays say.
+
+        The first `depth` axes count elements.
+        """
+        columns = result if isinstance(result, tuple) else (result,)
+        if isinstance(result, tuple) != self.in_tuple or len(columns) != len(shapes):
+            raise ValueError(
+                f"output_dtypes and output_core_dims tell of {_counted(len(shapes), self.in_tuple)}, "
+                f"but func returned {_counted(len(columns), isinstance(result, tuple))}"
+            )
+        for one, shape, dtype in zip(columns, shapes, self.dtypes, strict=True):
+            if one.shape != shape:
+                raise ValueError(
+                    f"func gave results of shape {one.shape[depth:]}, but the array's dimensions, output_core_dims "
+                    f"and output_sizes tell of {shape[depth:]}"
+                )
+            if not np.can_cast(one.dtype, dtype, "same_kind"):
+                raise TypeError(
+                    f"output_dtypes says {dtype}, but func gave results of dtype {one.dtype}, "
+                    "which same_kind casting does not allow"
+                )
+        return [one.astype(dtype, copy=False) for one, dtype in zip(columns, self.dtypes, strict=True)]
+
+
+def _counted(count: int, in_tuple: bool) -> str:
+    return f"{count} result(s) in a tuple" if in_tuple else "one result"
 
 
 class _NumberedFunction:

@@ -3,112 +3,59 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Hashable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-#: Bytes of one read from a file: a second of reading and unpacking where that is slow.
-READ_BYTES = 2**25
+from .._core.source import MAX_READ_BYTES, READ_BYTES, ReadAhead, Region, is_duck
+
 #: Rolling windows of single pixels need the same maps for each pixel. A reader then keeps the maps of so many windows,
 #: up to `MAX_READ_BYTES`, and few maps are read twice.
 KEPT_WINDOWS = 4
-MAX_READ_BYTES = 2**28
-
-#: A region of an array: along each axis a slice with non-negative bounds and without a step.
-Region: TypeAlias = tuple[slice, ...]
 
 
-class ReadAhead:
-    """A reader for a variable in a file, which reads more than one task needs and keeps it for the next tasks.
-
-    Files are often stored and compressed in chunks of which one task needs little: one pixel of each of many maps, say.
-    Without the reader each task would read all of these chunks again.
+class VariableReader(ReadAhead):
+    """A reader for a variable in a file.
 
     Parameters
     ----------
     dims : sequence of hashable
         Dimensions along which consecutive tasks advance, the fastest last.
+    name : hashable
+        Name of the variable, for errors.
     window : int, optional
         Number of consecutive indices along the first of `dims` that each task reads: the length of a rolling window.
     """
 
-    memory_strides: tuple[int, ...] | None = None  # functions get contiguous elements
+    reads_are_new = True
 
-    def __init__(self, variable: xr.Variable, dims: Sequence[Hashable], window: int = 1) -> None:
-        self._variable, self._window = variable, window
-        self._axes = [variable.dims.index(dim) for dim in dims]
+    def __init__(self, variable: xr.Variable, dims: Sequence[Hashable], name: Hashable = None, window: int = 1) -> None:
         wanted = KEPT_WINDOWS * window * _row_bytes(variable, dims[0]) if window > 1 else 0
-        self._nbytes = max(READ_BYTES, min(wanted, MAX_READ_BYTES))
-        self.shape, self.dtype = variable.shape, np.dtype(variable.dtype)
-        self._lock = threading.Lock()
-        self._kept_region: Region = ()
-        self._kept: np.ndarray | None = None
+        nbytes = max(READ_BYTES, min(wanted, MAX_READ_BYTES))
+        axes = [variable.dims.index(dim) for dim in dims]
+        super().__init__(_FileVariable(variable), axes, f"the variable {name!r} in a file", nbytes)
+        self._given = variable, dims, name, window
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return type(self), (self._variable, [self._variable.dims[axis] for axis in self._axes], self._window)
+        return type(self), self._given
 
-    def read(self, region: Region) -> np.ndarray:
-        """Data of a region, perhaps as a view of kept memory: do not write to it."""
-        with self._lock:
-            kept = self._kept
-            if kept is None or not _contains(self._kept_region, region):
-                if kept is not None and self._precedes_kept(region):  # an element that is computed again
-                    return self._load(region)
-                del kept  # frees its memory before the next read
-                kept = self._advance(self._extend(region))
-            return kept[_relative(region, self._kept_region)]
 
-    def _advance(self, region: Region) -> np.ndarray:
-        """Keep a region, of which only the data that is not kept yet is read."""
-        kept, old = self._kept, self._kept_region
-        self._kept = None
-        changed = [axis for axis, (a, b) in enumerate(zip(old, region, strict=False)) if a != b]
-        if kept is not None and len(changed) == 1 and old[changed[0]].stop > region[changed[0]].start:
-            (axis,) = changed
-            known, rest = list(region), list(region)
-            known[axis] = slice(region[axis].start, old[axis].stop)
-            rest[axis] = slice(old[axis].stop, region[axis].stop)
-            tail = kept[_relative(tuple(known), old)]
-            data = np.concatenate([tail, self._load(tuple(rest))], axis)
-        else:
-            del kept
-            data = self._load(region)
-        self._kept, self._kept_region = data, region
-        return data
+class _FileVariable:
+    """A variable in a file as an array that is indexed by slices."""
 
-    def _precedes_kept(self, region: Region) -> bool:
-        """Return True if tasks come to a region earlier than to the kept one."""
-        return [region[axis].start for axis in self._axes] < [self._kept_region[axis].start for axis in self._axes]
+    def __init__(self, variable: xr.Variable) -> None:
+        self._variable, self.shape, self.dtype = variable, variable.shape, np.dtype(variable.dtype)
+        # Chunks of the file, not those of a part that was selected of it.
+        preferred = variable.encoding.get("preferred_chunks") or {}
+        stored = variable.encoding.get("original_shape", variable.shape)
+        chunks = variable.encoding.get("chunksizes") or [preferred.get(dim) for dim in variable.dims]
+        self.chunks = tuple(chunks) if tuple(stored) == variable.shape and len(chunks) == variable.ndim else None
 
-    def _extend(self, region: Region) -> Region:
-        """A region of the size of one read: the given one and those that follow it."""
-        lengths = [part.stop - part.start for part in region]
-        extended = list(region)
-        for axis in reversed(self._axes):
-            row_bytes = self.dtype.itemsize * math.prod(lengths[:axis] + lengths[axis + 1 :])
-            length = max(lengths[axis], self._nbytes // max(1, row_bytes))
-            if length < self.shape[axis]:
-                stop = min(self.shape[axis], region[axis].start + length)
-                extended[axis] = slice(region[axis].start, stop)
-                break
-            extended[axis], lengths[axis] = slice(0, self.shape[axis]), self.shape[axis]
-        return tuple(extended)
-
-    def _load(self, region: Region) -> np.ndarray:
+    def __getitem__(self, region: tuple[slice, ...]) -> Any:
         part: xr.Variable = self._variable[dict(zip(self._variable.dims, region, strict=True))]
-        return part.to_numpy()
-
-
-def _contains(outer: Region, inner: Region) -> bool:
-    return all(b.start <= a.start and a.stop <= b.stop for a, b in zip(inner, outer, strict=True))
-
-
-def _relative(region: Region, outer: Region) -> Region:
-    """A region of an array as a region of the data of `outer`."""
-    return tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, region, strict=True))
+        return part.compute().data
 
 
 class RollingView:
@@ -126,7 +73,12 @@ class RollingView:
     """
 
     def __init__(
-        self, reader: ReadAhead, axes: Sequence[int], sizes: Sequence[int], offsets: Sequence[int], example: np.ndarray
+        self,
+        reader: VariableReader,
+        axes: Sequence[int],
+        sizes: Sequence[int],
+        offsets: Sequence[int],
+        example: np.ndarray,
     ) -> None:
         self._reader, self._axes, self._sizes, self._offsets = reader, axes, sizes, offsets
         self._fill_value, self._copied = example.flat[0], example.flags.writeable
@@ -181,7 +133,7 @@ class FileArray:
     `memory_strides` are the strides in bytes that the array would have in memory; None for contiguous elements.
     """
 
-    def __init__(self, source: ReadAhead | RollingView, order: Sequence[int]) -> None:
+    def __init__(self, source: VariableReader | RollingView, order: Sequence[int]) -> None:
         self._source, self._order = source, list(order)
         self.shape = tuple(source.shape[k] for k in order)
         self.dtype = source.dtype
@@ -227,17 +179,16 @@ def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Ha
     if isinstance(array.variable._data, RollingView):
         return FileArray(array.variable._data, order)
     if is_file(array):
-        return FileArray(ReadAhead(array.variable, dims), order)
+        return FileArray(VariableReader(array.variable, dims, array.name), order)
     data = array.data
-    if is_dask(array):
-        return data.transpose(order)
-    if not isinstance(data, np.ndarray) and hasattr(data, "__array_function__"):
-        kind = type(data)
+    held = data._meta if is_dask(array) else data
+    if is_duck(held) or (is_dask(array) and type(held) is not np.ndarray):
+        kind = type(held)
         raise TypeError(
             f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what makes it one; "
             "pass array.as_numpy(), or another conversion to a NumPy array"
         )
-    return np.asarray(data).transpose(order)
+    return data.transpose(order) if is_dask(array) else np.asarray(data).transpose(order)
 
 
 def moveaxis_order(ndim: int, source: Sequence[int], destination: Sequence[int]) -> list[int]:

@@ -40,6 +40,10 @@ class _IndexerSource:
         return indexers
 
 
+class ItsOwn:
+    """The name of a DataArray's own variable beside its coordinates, whose names may be any value, None too."""
+
+
 class GroupedData:
     """A DataArray or Dataset and its groups, to which a function may write.
 
@@ -51,7 +55,7 @@ class GroupedData:
         # Number of groups made in this process, and seconds for all of them.
         self._made, self._seconds = 0, 0.0
         (self.dim,) = indexers[0]
-        variables = obj.data_vars if isinstance(obj, xr.Dataset) else {None: obj}
+        variables = obj.data_vars if isinstance(obj, xr.Dataset) else {ItsOwn: obj}
         # True if all data is in memory and has the dimension: selection by a list of indices then copies all of it.
         self._selection_copies = all(
             one._in_memory and (self.dim in one.dims or isinstance(one, xr.IndexVariable))
@@ -135,7 +139,7 @@ class CommonData:
     common : Dataset
         Coordinates, and variables that do not have the groups' dimension.
     selected : list of (name, dims, attrs, encoding)
-        The other variables, without data. For a DataArray one, named None.
+        The other variables, without data. For a DataArray one, named `ItsOwn`.
     names : list of hashable or None
         Names of all data variables, in order. None for a DataArray.
     """
@@ -149,14 +153,15 @@ class CommonData:
 
     def group(self, indexers: Indexers, data: list[np.ndarray]) -> Any:
         """Make the group of these indexers, with its data."""
-        common = _unshared(self._common.isel(indexers), self._common, indexers)
+        # The dimension may have no coordinate, and no other variable that is not sent.
+        common = _unshared(self._common.isel(indexers, missing_dims="ignore"), self._common, indexers)
         selected = {
             name: xr.Variable(dims, one, attrs, encoding)
             for (name, dims, attrs, encoding), one in zip(self._selected, data, strict=True)
         }
         if self._names is None:
-            array = xr.DataArray(selected[None], common.coords, name=self._name)
-            array.encoding = selected[None].encoding
+            array = xr.DataArray(selected[ItsOwn], common.coords, name=self._name)
+            array.encoding = selected[ItsOwn].encoding
             return array
         dataset = xr.Dataset(
             {name: selected[name] if name in selected else common.variables[name] for name in self._names},
@@ -167,10 +172,10 @@ class CommonData:
 
 
 def _variables(obj: Any) -> dict[Hashable, xr.Variable]:
-    """Variables by name of a Dataset; or of a DataArray, whose own variable is named None."""
+    """Variables by name of a Dataset; or of a DataArray, whose own variable is named `ItsOwn`."""
     if isinstance(obj, xr.Dataset):
         return dict(obj.variables)
-    return {**obj.coords.variables, None: obj.variable}
+    return {**obj.coords.variables, ItsOwn: obj.variable}
 
 
 def loaded(obj: Any) -> Any:
@@ -184,16 +189,19 @@ def _unshared(group: Any, obj: Any, indexers: Indexers) -> Any:
     originals = _variables(obj)
     copied = {dim for dim, indexer in indexers.items() if not isinstance(indexer, slice)}
     copies = {
-        name: one.copy(deep=False, data=_copy(one.data))
+        name: _copy(one.data)
         for name, one in _variables(group).items()
         if not (isinstance(one, xr.IndexVariable) or copied.intersection(one.dims) or not originals[name]._in_memory)
         and _may_share_memory(one.data, originals[name].data)
     }
-    if None in copies and not isinstance(group, xr.Dataset):
-        group.data = copies.pop(None).data
     if not copies:
         return group
-    return group.assign(copies) if isinstance(group, xr.Dataset) else group.assign_coords(copies)
+    # Not `assign`, which gives a dimension without an index one.
+    group = group.copy(deep=False)
+    variables = _variables(group)
+    for name, data in copies.items():
+        variables[name].data = data
+    return group
 
 
 def _may_share_memory(one: Any, other: Any) -> bool:

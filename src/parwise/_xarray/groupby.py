@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
+from .group_results import gap_result
 from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
 from .request import Request, run
@@ -35,8 +36,8 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
     if not indexers:  # xarray decides about the result, or the error
         return groupby.map(request.func)
     grouped = GroupedData(groupby._obj, indexers)
-    results = _compute_results(grouped, len(indexers), labels, request)
-    return _combine(groupby, _fill_gaps(results, grouped), grouped)
+    results, gaps = _compute_results(grouped, len(indexers), labels, request)
+    return _combine(groupby, _fill_gaps(results, gaps, grouped, request), grouped)
 
 
 def _check_request(request: Request) -> None:
@@ -67,13 +68,17 @@ def _group_labels(groupby: Any, group: Any, count: int) -> Labels:
     return Labels((name,), (count,), (keys if len(found) == count else None,), (0,), "group")
 
 
-def _compute_results(grouped: GroupedData, count: int, labels: Callable[[], Labels], request: Request) -> list[Any]:
-    """Call the function for each group; None in the list is a gap."""
+def _compute_results(
+    grouped: GroupedData, count: int, labels: Callable[[], Labels], request: Request
+) -> tuple[list[Any], list[int]]:
+    """Call the function for each group; return the results, and the numbers of groups without one."""
     groups = np.empty(count, object)
     groups[:] = [Group(grouped, number) for number in range(count)]
     func = _GroupFunction(request.func, grouped)
     results = run(request, [groups], (0,), labels, func=func, transfer_seconds=grouped.transfer_seconds, form="raw")
-    return [box.value if isinstance(box, Boxed) else None for box in results.values()]
+    gaps = results.gaps.tolist()
+    missing = set(gaps)
+    return [None if k in missing else box.value for k, box in enumerate(results.values())], gaps
 
 
 class _GroupFunction:
@@ -107,19 +112,22 @@ def _combine(groupby: Any, results: list[Any], grouped: GroupedData | None = Non
     return combiner.map(lambda group: results.pop())
 
 
-def _fill_gaps(results: list[Any], grouped: GroupedData) -> list[Any]:
+def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData, request: Request) -> list[Any]:
     """The results, with NaN in the shape of another result in place of gaps."""
-    gaps = [number for number, one in enumerate(results) if one is None]
     if not gaps:
         return results
-    first = next((number for number, one in enumerate(results) if one is not None), None)
+    missing = set(gaps)
+    first = next((number for number in range(len(results)) if number not in missing), None)
+    if first is None and request.output_core_dims is not None:
+        return [gap_result(grouped.group(number), request) for number in gaps]
     like = None if first is None else results[first]
     if first is None or not _is_labelled(like):
         raise ValueError(
             "errors='ignore' needs a labelled result of at least one group, as gaps take their shape from it; "
-            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}"
+            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}; "
+            "pass output_core_dims (and output_sizes)"
         )
-    return [_gap(like, grouped, first, number) if one is None else one for number, one in enumerate(results)]
+    return [_gap(like, grouped, first, number) if number in missing else one for number, one in enumerate(results)]
 
 
 def _gap(like: Any, grouped: GroupedData, like_number: int, number: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from .._core.call import Call, Naming
 #: The error of xarray for objects that do not align; ValueError in versions that have no class for it.
 AlignmentError: type[ValueError] = getattr(xr, "AlignmentError", ValueError)
 
-#: Keys of an encoding that are valid for any shape, dtype and values.
-_PORTABLE_ENCODING = {
+#: Keys of an encoding that are valid for numbers of any shape, dtype and value.
+_COMPRESSION = {
     "zlib",
     "complevel",
     "shuffle",
@@ -24,7 +24,6 @@ _PORTABLE_ENCODING = {
     "compression_opts",
     "compressor",
     "compressors",
-    "grid_mapping",
 }
 
 
@@ -145,6 +144,8 @@ class MappedArrays:
         else:
             # xarray merges the coordinates. It gets templates, so that it copies no data.
             templates = [_template(first, first.dims), *(_template(one, self.dims) for one in self.arrays[1:])]
+            new = set(order).difference(first.dims)
+            templates = [one.drop_vars(new.intersection(one.coords)) for one in templates]
             result = xr.apply_ufunc(
                 lambda *_: data,
                 *templates,
@@ -155,7 +156,7 @@ class MappedArrays:
                 keep_attrs=keep_attrs,
             )
         result.name = first.name  # not the name of a Dask array
-        result.encoding = _result_encoding(first, result)
+        result.encoding = _portable_encoding(first.encoding, result.dtype)
         return result
 
 
@@ -198,8 +199,12 @@ def _template(array: xr.DataArray, dims: tuple[Hashable, ...]) -> xr.DataArray:
 
 
 def coords_within(array: xr.DataArray | xr.Dataset, dims: Iterable[Hashable], exclude: Any = ()) -> xr.Coordinates:
-    """Coordinates that have no dimensions but `dims`, with their indexes, except those named in `exclude`."""
-    names = [name for name, one in array.coords.items() if set(one.dims) <= set(dims) and name not in exclude]
+    """Coordinates that have no dimensions but `dims`, with their indexes, except those named in `exclude`.
+
+    A coordinate with the name of a new dimension is left out: no file can hold both.
+    """
+    taken = {*exclude, *(dim for dim in dims if dim not in array.dims)}
+    names = [name for name, one in array.coords.items() if set(one.dims) <= set(dims) and name not in taken]
     if len(names) == len(array.coords):
         return array.coords
     indexes = {
@@ -237,8 +242,8 @@ def _check_aligned(templates: list[xr.DataArray]) -> None:
         ) from error
 
 
-def _result_encoding(first: xr.DataArray, result: xr.DataArray) -> dict[Any, Any]:
-    """The array's encoding if the result has its dtype and shape; otherwise its keys that depend on neither."""
-    if (first.dtype, first.dims, first.shape) == (result.dtype, result.dims, result.shape):
-        return dict(first.encoding)
-    return {name: value for name, value in first.encoding.items() if name in _PORTABLE_ENCODING}
+def _portable_encoding(encoding: Mapping[Any, Any], dtype: np.dtype[Any]) -> dict[Any, Any]:
+    """The part of an encoding that any values may have: scale_factor, dtype, _FillValue or units may not fit them."""
+    # Strings cannot be compressed in netCDF files: HDF5 says "not suitable for filters".
+    kept = {"grid_mapping"} | (_COMPRESSION if dtype.kind in "?biufcmM" else set())
+    return {name: value for name, value in encoding.items() if name in kept}

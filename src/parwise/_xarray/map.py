@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -9,11 +10,22 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
+from .._core.options import resolve
 from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
-from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, run, transposed_arrays
+from .request import (
+    Request,
+    check_gaps,
+    common_axes,
+    core_dims_per_output,
+    dtypes_per_output,
+    outputs_told,
+    run,
+    told_results,
+    transposed_arrays,
+)
 from .slices import LabelledFunction, SliceTemplate, element_numbers
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
@@ -22,6 +34,7 @@ OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
     """Map over one DataArray, and over others in step."""
     mapped = MappedArrays([array, *others], request.dims)
+    check_gaps(request)
     if any(map(is_dask, mapped.arrays)):
         from .dask import map_dask
 
@@ -29,7 +42,8 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     axes = common_axes(mapped, request.vectorized)
     if request.as_xarray:
         return _map_labelled(mapped, request, axes if request.vectorized else tuple(range(len(axes))))
-    results = run(request, transposed_arrays(mapped, axes), axes, mapped.labels)
+    told = functools.partial(told_results, mapped, request)
+    results = run(request, transposed_arrays(mapped, axes), axes, mapped.labels, told=told)
     if isinstance(results, tuple):
         count = len(results)
         columns = zip(results, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
@@ -46,11 +60,6 @@ def _label_result(
     shape = tuple(n for axis, n in enumerate(data.shape) if axis not in places)
     if core_dims is None:
         core_dims = _infer_core_dims(mapped, shape)
-    elif len(core_dims) != len(shape) and not data.size and len(shape) == 0:
-        # There are no elements, so func was not called: the shape of a result follows from its dimensions.
-        shape = core_shape(mapped, request, core_dims)
-        data = np.zeros((*data.shape, *shape), data.dtype)
-        places = tuple(range(len(axes)))
     if len(core_dims) != len(shape):
         raise ValueError(
             f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, "
@@ -84,12 +93,14 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
     """Map a function of DataArrays."""
     func = LabelledFunction(request.func, [SliceTemplate(one) for one in mapped.arrays], mapped.dims, mapped.lengths)
     arrays = [*transposed_arrays(mapped, axes), element_numbers(mapped.lengths, axes)]
-    results = run(request, arrays, axes, mapped.labels, func=func)
+    told = functools.partial(told_results, mapped, request)
+    results = run(request, arrays, axes, mapped.labels, func=func, told=told)
     columns = results if isinstance(results, tuple) else (results,)
     made = []
-    for column in columns:
-        if column.dtype != object:  # every result is a gap
-            made.append(mapped.wrap(column, mapped.dims, request.keep_attrs))
+    for number, column in enumerate(columns):
+        if column.dtype != object:  # no element has a result
+            core_dims = core_dims_per_output(request, len(columns))[number]
+            made.append(_label_result(mapped, request, axes, column, core_dims, None))
         else:
             boxes = column.ravel() if request.vectorized else column
             made.append(combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs))
@@ -114,13 +125,15 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
             f"variable(s) {listed(without)} lack some of the dimensions {listed(request.dims)}; "
             "on_missing_dim='copy' keeps them as they are, 'drop' leaves them out"
         )
+    _check_new_dims(dataset, without if on_missing_dim == "drop" else [], request)
     results: dict[Hashable, Any] = {}
     for name, one in dataset.data_vars.items():
         if name not in without:
             results[name] = _map_variable(name, one, others, request)
         elif on_missing_dim == "copy":
             results[name] = one
-    outputs = [results[name] for name in results if name not in without]
+    outputs = _as_many([results[name] for name in results if name not in without], request)
+    results.update(zip((name for name in results if name not in without), outputs, strict=True))
     counts = {len(one) if isinstance(one, tuple) else None for one in outputs}
     if len(counts) > 1:
         raise ValueError(f"func returns different numbers of results for different variables: {counts}")
@@ -129,6 +142,29 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
         return _merge_variables(dataset, results, request)
     parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(count)]
     return tuple_of(type(outputs[0]), [_merge_variables(dataset, part, request) for part in parts])
+
+
+def _check_new_dims(dataset: xr.Dataset, dropped: Sequence[Hashable], request: Request) -> None:
+    """Raise a ValueError for a new dimension with the name of a variable, which no dataset can hold."""
+    given = [request.output_core_dims] if isinstance(request.output_core_dims, str) else request.output_core_dims or []
+    names = [name for one in given for name in (one if isinstance(one, list | tuple) else [one])]
+    for name in names:
+        if name in dataset.data_vars and name not in dataset.dims and name not in dropped:
+            raise ValueError(
+                f"output_core_dims names a new dimension {name!r}, but the dataset has a variable of that name; "
+                "choose another name, or rename the variable"
+            )
+
+
+def _as_many(outputs: list[Any], request: Request) -> list[Any]:
+    """Results by variable, with as many for one without any result as for the others, where it was not told."""
+    like = next((one for one in outputs if isinstance(one, tuple)), None)
+    if like is None or not resolve(request.options).ignore or outputs_told(request)[1]:
+        return outputs
+    alone = [not isinstance(one, tuple) and not is_dask(one) and bool(one.isnull().all()) for one in outputs]
+    return [
+        tuple_of(type(like), [one] * len(like)) if is_gap else one for one, is_gap in zip(outputs, alone, strict=True)
+    ]
 
 
 def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
@@ -153,9 +189,11 @@ def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataAr
     result = xr.merge(parts, join="exact", compat="equals", combine_attrs="override")
     if not request.as_xarray:  # coordinates whose dimensions no single variable has
         same = {dim for dim, length in dataset.sizes.items() if result.sizes.get(dim) == length}
-        result = result.assign_coords(coords_within(dataset, same, result.coords))
+        taken = {*result.coords, *(dim for dim in result.dims if dim not in dataset.dims)}
+        result = result.assign_coords(coords_within(dataset, same, taken))
     result.attrs = {} if request.keep_attrs in (False, "drop") else dict(dataset.attrs)
-    result.encoding = dict(dataset.encoding)
+    unlimited = [dim for dim in dataset.encoding.get("unlimited_dims", ()) if dim in result.dims]
+    result.encoding = {"unlimited_dims": set(unlimited)} if unlimited else {}
     return result
 
 

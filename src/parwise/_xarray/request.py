@@ -10,6 +10,7 @@ import numpy as np
 
 from .._api.run import compute
 from .._core.arguments import make_call
+from .._core.call import Told
 from .._core.options import Options, resolve
 from .._core.results import Form
 from .file_arrays import moveaxis_order, transposed_data
@@ -133,10 +134,10 @@ def run(
     arrays: list[Any],
     axes: tuple[int, ...],
     labels: Callable[[], Labels],
-    out: Any = None,
     func: Any = None,
     transfer_seconds: Callable[[], float] = float,
     form: Form = "arrays",
+    told: Callable[[], Told] | None = None,
 ) -> Any:
     """Call `parallel_apply`; its errors then name labels.
 
@@ -149,6 +150,8 @@ def run(
     transfer_seconds : callable, optional
         Returns the estimated seconds to send one element to a worker and its result back, if that takes more than
         copying arrays.
+    told : callable, optional
+        Returns what the request tells of results.
     """
     call = make_call(
         func or request.func,
@@ -160,14 +163,48 @@ def run(
         chunk=request.chunk,
         depth=request.depth,
         boundary=request.boundary,
-        out=out,
         rng=request.rng,
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
         naming=LabelNaming(labels),
+        told=told,
     )
     return compute(call)
+
+
+def outputs_told(request: Request) -> tuple[int, bool]:
+    """The number of outputs, by the request; and True if the function returns a tuple."""
+    dtypes, core_dims = request.output_dtypes, request.output_core_dims
+    nested = (
+        core_dims is not None
+        and not isinstance(core_dims, str)
+        and any(isinstance(one, list | tuple) for one in core_dims)
+    )
+    count = len(dtypes) if isinstance(dtypes, list | tuple) else len(core_dims) if nested else 1
+    return count, count > 1 or nested
+
+
+def told_results(mapped: MappedArrays, request: Request) -> Told:
+    """What the request tells of results; raise a ValueError if that is not enough to know their shapes."""
+    count, in_tuple = outputs_told(request)
+    unknown = mapped.slice_shape if request.vectorized else ()
+    shapes = [
+        unknown if one is None else core_shape(mapped, request, one) for one in core_dims_per_output(request, count)
+    ]
+    return Told(shapes, dtypes_per_output(request, count), in_tuple)
+
+
+def check_gaps(request: Request) -> None:
+    """Raise a ValueError if results may have gaps, for which one of `output_dtypes` has no value."""
+    if request.output_dtypes is None or not resolve(request.options).ignore:
+        return
+    for dtype in dtypes_per_output(request, outputs_told(request)[0]):
+        if dtype.kind not in "fcmMO":
+            raise ValueError(
+                f"dtype {dtype} has no value for a gap, as errors='ignore' may need one; "
+                "pass output_dtypes of floats, dates or objects, or errors='raise'"
+            )
 
 
 def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hashable]) -> tuple[int, ...]:

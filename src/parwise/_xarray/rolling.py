@@ -10,7 +10,7 @@ import xarray as xr
 
 from .._core.results import tuple_of
 from .._core.settings import check_int, is_int
-from .file_arrays import ReadAhead, RollingView, is_file, rows_per_read
+from .file_arrays import RollingView, VariableReader, is_dask, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
 from .request import HOW, make_request
@@ -27,7 +27,12 @@ def map_windows(
     more: Mapping[str, Any],
 ) -> Any:
     """Map over the rolling windows of a DataArray or Dataset; `more` holds windows and arguments of `How` by name."""
+    own = {"dim": dim, "min_periods": min_periods, "center": center, "fill_value": fill_value}
+    if windows is None:
+        _check_ambiguous(obj, {**own, **{name: value for name, value in more.items() if name in HOW}})
     sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
+    if not isinstance(center, bool | np.bool_ | Mapping):
+        raise TypeError(f"center must be a bool, or a dict of bool by dimension, got {center!r}")
     if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
         raise ValueError(f"min_periods must be an int from 1 on, or None, got {min_periods!r}")
     how = {name: value for name, value in more.items() if name in HOW}
@@ -36,11 +41,25 @@ def map_windows(
     for name in sizes:
         if name not in obj.dims:
             raise KeyError(f"no dimension {name!r} to roll along; there are {listed(obj.dims)}")
+    window_dims = {name: "window" if len(sizes) == 1 else f"{name}_window" for name in sizes}
+    for name in window_dims.values():
+        if name in obj.dims or name in obj.coords or (isinstance(obj, xr.Dataset) and name in obj.data_vars):
+            raise ValueError(f"windows have the dimension {name!r}, which the array has already; rename that one first")
     if isinstance(obj, xr.DataArray):
         check_has_dims(obj, request.dims)
-    view = _construct(obj, sizes, request.dims, center, fill_value)
+    view = _construct(obj, sizes, window_dims, request.dims, center, fill_value)
     result = map_dataset(view, (), request, "copy") if isinstance(view, xr.Dataset) else map_array(view, (), request)
     return result if min_periods is None else _apply_min_periods(result, obj, request.dims, sizes, center, min_periods)
+
+
+def _check_ambiguous(obj: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise a TypeError for an argument of `map_windows` that seems to be the window along a dimension of its name."""
+    for name, value in arguments.items():
+        if name in obj.dims and is_int(value):
+            raise TypeError(
+                f"{name}={value} is an argument of map_windows, and also the name of a dimension; for windows along "
+                f"it pass a dict, map_windows(func, {{{name!r}: {value}}}), with which {name}= is the argument"
+            )
 
 
 def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
@@ -58,24 +77,31 @@ def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
 
 
 def _construct(
-    obj: Any, windows: Mapping[Any, int], mapped_dims: tuple[Hashable, ...], center: Any, fill_value: Any
+    obj: Any,
+    windows: Mapping[Any, int],
+    window_dims: Mapping[Any, Hashable],
+    mapped_dims: tuple[Hashable, ...],
+    center: Any,
+    fill_value: Any,
 ) -> Any:
     """A view of all rolling windows, with new dimensions for them: `construct` of xarray, for files too."""
     if isinstance(obj, xr.Dataset):
         variables = {
-            name: _construct(one, windows, mapped_dims, center, fill_value)
+            name: _construct(one, windows, window_dims, mapped_dims, center, fill_value)
             if set(mapped_dims) <= set(one.dims)
             else one
             for name, one in obj.data_vars.items()
         }
         return xr.Dataset(variables, obj.coords, obj.attrs)
     rolling = obj.rolling(windows, center=center)
-    window_dims = {dim: "window" if len(windows) == 1 else f"{dim}_window" for dim in windows}
     how = {"keep_attrs": True} if fill_value is ... else {"keep_attrs": True, "fill_value": fill_value}
+    if is_dask(obj):
+        # Dask cuts all other dimensions to keep chunks as small as they were, and slices would be in several.
+        return rolling.construct(window_dims, **how).chunk({d: obj.chunksizes[d] for d in obj.dims if d not in windows})
     if not is_file(obj):
         return rolling.construct(window_dims, **how)
-    example = xr.DataArray(np.zeros(1, obj.dtype), dims="x").rolling(x=2).construct("window", **how)
-    reader = ReadAhead(obj.variable, mapped_dims, windows.get(mapped_dims[0], 1))
+    reader = VariableReader(obj.variable, mapped_dims, obj.name, windows.get(mapped_dims[0], 1))
+    example = xr.DataArray(np.zeros(1, reader.dtype), dims="x").rolling(x=2).construct("window", **how)
     axes = [obj.get_axis_num(dim) for dim in rolling.dim]
     # Number of labels that a window has before its own.
     offsets = [n // 2 if centered else n - 1 for n, centered in zip(rolling.window, rolling.center, strict=True)]

@@ -152,7 +152,7 @@ class LabelledFunction:
         if not isinstance(number, np.ndarray):
             return boxed(result, slices[0])
         if isinstance(result, tuple):
-            return tuple(_as_block(boxed(one), number.ndim) for one in result)
+            return tuple_of(type(result), [_as_block(boxed(one), number.ndim) for one in result])
         return _as_block(boxed(result), number.ndim)
 
 

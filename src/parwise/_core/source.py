@@ -1,0 +1,333 @@
+"""An array that is not in memory: read ahead of the tasks, chunk by chunk, and believed only for what it reads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .results import is_masked
+
+#: Bytes of one read from a file: a second of reading and unpacking where that is slow.
+READ_BYTES = 2**25
+#: A larger read, if chunks of the file would otherwise be read again and again.
+MAX_READ_BYTES = 2**28
+
+#: Held while an array is read that is not Dask's: the libraries below netCDF4 are not made for several threads.
+READS = threading.RLock()
+
+#: A region of an array: along each axis a slice with non-negative bounds and without a step.
+Region: TypeAlias = tuple[slice, ...]
+
+
+class _Piece:
+    """A region that was read, its data, and how many items of it were asked for."""
+
+    __slots__ = ("asked", "data", "region")
+
+    def __init__(self, region: Region, data: np.ndarray) -> None:
+        self.region, self.data, self.asked = region, data, 0
+
+    def holds(self, region: Region) -> bool:
+        """True if a region lies within this one."""
+        return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(self.region, region, strict=True))
+
+    def part(self, region: Region) -> np.ndarray:
+        """The data of a region within this one."""
+        cut = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(self.region, region, strict=True))
+        part: np.ndarray = self.data[tuple(cut)]
+        return part
+
+    def ask(self, region: Region) -> np.ndarray:
+        """The data of a region within this one, which a task asks for."""
+        part = self.part(region)
+        self.asked += part.size
+        return part
+
+
+class ReadAhead:
+    """Reads an array that is not in memory, more than one task needs, and keeps it for the next tasks.
+
+    Files are often stored and compressed in chunks of which one task needs little: one pixel of each of many maps, say.
+    Each task would read all of these chunks again.
+
+    Parameters
+    ----------
+    source : array_like
+        It has `shape` and `dtype`, and is indexed by a tuple of slices.
+    axes : sequence of int
+        Axes along which consecutive tasks advance, the fastest last.
+    name : str
+        Words for it in errors, such as "array 0".
+    nbytes : int, optional
+        Bytes of one read.
+
+    Attributes
+    ----------
+    source : array_like
+    masked : bool
+        True if a masked array was read, which raises an error.
+    """
+
+    memory_strides: tuple[int, ...] | None = None  # functions get contiguous elements
+    #: False if a source may fill the same memory again for its next read.
+    reads_are_new = False
+
+    def __init__(self, source: Any, axes: Sequence[int], name: str, nbytes: int | None = None) -> None:
+        self.source, self._axes, self._name = source, list(axes), name
+        self._nbytes = READ_BYTES if nbytes is None else nbytes
+        self.shape = tuple(int(n) for n in source.shape)
+        self._chunk_ends = {axis: chunk_ends(source, axis) for axis in axes}
+        self._dtype: np.dtype[Any] | None = None
+        self.masked = False
+        self._lock = threading.Lock()
+        # What was read last, and what nobody has asked for yet: threads do not read in the order of their tasks. Each
+        # piece continues the one before it along an axis.
+        self._pieces: list[_Piece] = []
+        self._along = 0
+        # The region of the first task, which is computed again for the handshake.
+        self._first_region: Region | None = None
+        self._first: _Piece | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of what is read, for which the first elements are read; of an empty array, the declared one."""
+        if self._dtype is None:
+            if 0 in self.shape:
+                declared: np.dtype[Any] = self.source.dtype
+                return declared
+            with self._lock:
+                lengths = (1 if axis in self._axes else n for axis, n in enumerate(self.shape))
+                self._keep(self._extend(tuple(slice(0, n) for n in lengths)))
+            assert self._dtype is not None
+        return self._dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """Read a region, given by slices; some at the end may be left out."""
+        region = [slice(0, n) for n in self.shape]
+        for axis, part in enumerate(key):
+            start, stop, _ = part.indices(self.shape[axis])
+            region[axis] = slice(start, max(start, stop))
+        return self.read(tuple(region))
+
+    def read(self, region: Region) -> np.ndarray:
+        """Data of a region, perhaps as a view of kept memory: do not write to it."""
+        if any(part.start == part.stop for part in region):
+            return np.empty([part.stop - part.start for part in region], self.dtype)
+        with self._lock:
+            again = region == self._first_region
+            if self._first_region is None and not any(region[axis].start for axis in self._axes):
+                self._first_region = region
+            kept = self._kept(region, again)
+            if kept is not None:
+                return kept
+            return self._find(region)
+
+    def _kept(self, region: Region, again: bool) -> np.ndarray | None:
+        """Data of a region that was read before; None if some of it was not, or is not kept any more.
+
+        If a task asks `again`, that is no sign that other items of a piece were asked for.
+        """
+        for piece in (*self._pieces, *([] if self._first is None else [self._first])):
+            if piece.holds(region):
+                return piece.part(region) if again else piece.ask(region)
+        if len(self._pieces) < 2:
+            return None
+        axis, parts, at = self._along, list[np.ndarray](), region[self._along].start
+        for piece in self._pieces:
+            part = _replaced(region, axis, start=at, stop=min(piece.region[axis].stop, region[axis].stop))
+            if part[axis].start < part[axis].stop and piece.holds(part):
+                parts.append(piece.ask(part))
+                at = part[axis].stop
+        return np.concatenate(parts, axis) if at == region[axis].stop else None
+
+    def _find(self, region: Region) -> np.ndarray:
+        """Read a region, and what follows it if it is the next one."""
+        last = self._pieces[-1].region if self._pieces else None
+        axis = None if last is None else _only_difference(last, self._extend(region))
+        if last is None or axis is None:
+            ahead = [] if last is None else [last[k].start for k in self._axes]
+            if [region[k].start for k in self._axes] < ahead:  # an element that is computed again
+                return self._load(region)
+            self._forget(self._pieces)
+            return self._keep(self._extend(region)).ask(region)
+        gap = region[axis].start - last[axis].stop
+        if region[axis].start < last[axis].start or gap * self._row_bytes(region, axis) > MAX_READ_BYTES:
+            return self._load(region)  # wanted once, as by a halo at the other end
+        # What lies between will be asked for by another thread.
+        start = min(last[axis].stop, region[axis].start)
+        return self._continue(_replaced(region, axis, start=start), axis).ask(region)
+
+    def _continue(self, region: Region, axis: int) -> _Piece:
+        """Read a region behind the last piece, and what follows it; what overlaps is not read again."""
+        last, target = self._pieces[-1], self._extend(region)
+        known = last.region[axis].stop
+        tail = last.part(_replaced(target, axis, stop=known)) if target[axis].start < known else None
+        self._along = axis
+        self._forget(self._surplus())
+        del last
+        return self._keep(target, axis, tail)
+
+    def _keep(self, region: Region, axis: int = 0, tail: np.ndarray | None = None) -> _Piece:
+        """Read a region, whose beginning may be known, and keep it."""
+        if tail is None:
+            data = self._load(region)
+        else:
+            start = region[axis].start + tail.shape[axis]
+            data = np.concatenate([tail, self._load(_replaced(region, axis, start=start))], axis)
+        self._pieces.append(_Piece(region, data))
+        return self._pieces[-1]
+
+    def _surplus(self) -> list[_Piece]:
+        """Old pieces that are not worth their memory; halos ask for some items twice, so that others may be left."""
+        surplus, nbytes = list[_Piece](), 0
+        for piece in reversed(self._pieces):
+            nbytes += piece.data.nbytes
+            if nbytes > (3 * self._nbytes if piece.asked >= piece.data.size else MAX_READ_BYTES):
+                surplus.append(piece)
+        return surplus
+
+    def _forget(self, pieces: Sequence[_Piece]) -> None:
+        """Release pieces; what the first task needs is copied."""
+        for piece in pieces:
+            if self._first is None and self._first_region is not None and piece.holds(self._first_region):
+                self._first = _Piece(self._first_region, piece.part(self._first_region).copy())
+        self._pieces = [piece for piece in self._pieces if piece not in pieces]
+
+    def _row_bytes(self, region: Region, axis: int) -> int:
+        """Bytes of one index along an axis of a region."""
+        lengths = [part.stop - part.start for part in region]
+        itemsize = np.dtype(self._dtype or self.source.dtype).itemsize
+        return int(itemsize * math.prod(lengths[:axis] + lengths[axis + 1 :]))
+
+    def _extend(self, region: Region) -> Region:
+        """A region of the size of one read: the given one and those that follow it, up to the end of a chunk.
+
+        It is cut along the slowest axis for which all that follows along faster axes fits one read.
+        """
+        for number, axis in enumerate(self._axes):
+            extended = region
+            for faster in self._axes[number + 1 :]:
+                extended = _replaced(extended, faster, start=0, stop=self.shape[faster])
+            row_bytes = max(1, self._row_bytes(extended, axis))
+            start, stop = region[axis].start, region[axis].stop
+            ends = self._chunk_ends[axis]
+            chunk_end = next((end for end in ends or () if end >= stop), stop)
+            # To the end of a chunk a read may be larger: the next one would read all of the chunk again.
+            limit = self._nbytes if ends is None or len(ends) == self.shape[axis] else MAX_READ_BYTES
+            if (chunk_end - start) * row_bytes <= limit or number == len(self._axes) - 1:
+                break
+        return _replaced(extended, axis, stop=self._end(axis, start, stop, row_bytes))
+
+    def _end(self, axis: int, start: int, stop: int, row_bytes: int) -> int:
+        """Where a read ends that begins at `start` and must reach `stop`."""
+        whole = self.shape[axis]
+        most = min(whole, max(stop, start + self._nbytes // row_bytes))
+        ends = self._chunk_ends[axis]
+        if ends is None:
+            return most
+        inside = [end for end in ends if stop <= end <= most]
+        if inside:
+            return inside[-1]
+        limit = max(stop, start + MAX_READ_BYTES // row_bytes)
+        return next((end for end in ends if stop <= end <= limit), min(whole, limit))
+
+    def _load(self, region: Region) -> np.ndarray:
+        """Read a region; raise an error if it is not of the shape asked for, and of the dtype of those before."""
+        with contextlib.nullcontext() if is_lazy(self.source) else READS:
+            part = self.source[region]
+        self.masked = self.masked or is_masked(type(part))
+        data = plain_array(part, self._name, self.source.dtype)
+        shape = tuple(part.stop - part.start for part in region)
+        if data.shape != shape:
+            raise ValueError(
+                f"{self._name} of shape {self.shape} gives an array of shape {data.shape} for {_text(region)}, "
+                f"not {shape}; pass np.asarray(x), or a source that can be indexed by slices"
+            )
+        if self._dtype is None:
+            self._dtype = data.dtype
+        elif data.dtype != self._dtype:
+            raise TypeError(
+                f"{self._name} gives {data.dtype} for {_text(region)}, but {self._dtype} before; "
+                "pass x.astype(...), or another source of one dtype"
+            )
+        return data if self.reads_are_new else data.copy()
+
+
+def _text(region: Region) -> str:
+    return f"[{', '.join(f'{part.start}:{part.stop}' for part in region)}]"
+
+
+def _replaced(region: Region, axis: int, start: int | None = None, stop: int | None = None) -> Region:
+    """A region with another start or stop along one axis."""
+    part = region[axis]
+    new = slice(part.start if start is None else start, part.stop if stop is None else stop)
+    return (*region[:axis], new, *region[axis + 1 :])
+
+
+def _only_difference(one: Region, other: Region) -> int | None:
+    """The only axis along which two regions differ; None if there is none, or several."""
+    axes = [axis for axis, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    return axes[0] if len(axes) == 1 else None
+
+
+def chunk_ends(source: Any, axis: int) -> list[int] | None:
+    """Where chunks of an array in a file, or Dask's, end along an axis; None if it has no chunks or does not tell.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> chunk_ends(SimpleNamespace(shape=(7, 5), chunks=(3, 5)), 0)
+    [3, 6, 7]
+    """
+    chunks = getattr(source, "chunks", None)
+    if chunks is None and callable(chunking := getattr(source, "chunking", None)):  # netCDF4
+        chunks = chunking()
+    if not isinstance(chunks, list | tuple) or len(chunks) != len(source.shape):
+        return None
+    length, whole = chunks[axis], int(source.shape[axis])
+    if isinstance(length, tuple):  # Dask
+        return list(accumulate(length))
+    if not isinstance(length, int | np.integer) or length < 1:
+        return None
+    return [*range(int(length), whole, int(length)), whole]
+
+
+def is_duck(array: Any) -> bool:
+    """True for an array of another library, which NumPy would make one of its own of: its unit or zeros would be lost.
+
+    Dask's arrays are computed first.
+    """
+    if isinstance(array, np.ndarray | np.generic) or is_lazy(array):
+        return False
+    return hasattr(array, "__array_function__") or hasattr(array, "__array_namespace__")
+
+
+def is_lazy(array: Any) -> bool:
+    """True for an array of Dask."""
+    return hasattr(type(array), "__dask_graph__") and array.__dask_graph__() is not None
+
+
+def plain_array(part: Any, name: str, declared: Any) -> np.ndarray:
+    """What was read as an ndarray; raise a TypeError if it has more than values: a mask, a unit, or zeros left out."""
+    if type(part) is np.ndarray:
+        return part
+    part = part.compute() if is_lazy(part) else part
+    kind = f"{type(part).__module__}.{type(part).__name__}"
+    if is_masked(type(part)):
+        raise TypeError(
+            f"{name} reads as masked arrays, whose masks would be lost; pass filled values, x[...].filled(value), "
+            "or map the data and np.ma.getmaskarray(x[...]) together"
+        )
+    plain = isinstance(part, np.ndarray) and type(part) in (np.ndarray, np.memmap, np.recarray)
+    if is_duck(part) or (isinstance(part, np.ndarray) and not plain):
+        raise TypeError(f"{name} reads as {kind}, which would lose what makes it one; pass np.asarray(x) of its values")
+    array = np.asarray(part)
+    if array.dtype.kind == "O" and np.dtype(declared).kind != "O":  # NumPy knows nothing of it
+        raise TypeError(f"{name} reads as {kind}, of which NumPy makes no array of numbers; pass it as a NumPy array")
+    return array
