@@ -101,7 +101,7 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
-        self._initializer = None if initializer is None else pack_initializer(initializer, initargs)
+        self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
@@ -252,10 +252,10 @@ class Pool(Executor):
         settings = job.call.settings
         # The iterator may wait for this pool itself, as in a chain of maps.
         lazy = job.call.feed is not None and job.call.count == ENDLESS
-        if settings.needs_killable_workers and lazy:
+        if settings.needs_own_workers and lazy:
             with self._spare() as spare:
                 processes.run(job, spare)
-        elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
+        elif (self._manager.busy or lazy) and not settings.needs_own_workers:
             # The workers compute submitted calls, or may have to.
             run_in_executor(job)
         elif settings.isolate:

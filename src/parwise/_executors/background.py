@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt, short_switch_interval
+from .._system.library_settings import read_local_settings
 from .._workers.default_pool import default_pool, known_pool
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError
@@ -109,6 +110,7 @@ class BackgroundDispatcher:
         # Seconds per element of the caller's last task.
         self.pace = 0.0
         self._local_threads = local_threads(look=False)
+        self._local_settings = read_local_settings()
 
     def __enter__(self) -> BackgroundDispatcher:
         return self
@@ -274,7 +276,7 @@ class BackgroundDispatcher:
             try:
                 if not self.dispatcher.started:
                     self.dispatcher.start_workers()
-            except (ParwiseError, OSError):
+            except (ParwiseError, OSError, TypeError):  # a TypeError of what cannot be pickled
                 self._deadline = None  # the caller tries, and is told, between two tasks
                 return False
             self._state = "preparing"
@@ -286,6 +288,7 @@ class BackgroundDispatcher:
         prepared = self._local_threads is not None or not local_threads()
         if prepared:  # no number of threads is known to the caller's own thread alone
             self.dispatcher.local_threads = self._local_threads
+            self.dispatcher.local_settings = self._local_settings
             try:
                 if not self.dispatcher.started:
                     self.dispatcher.pack_function()

@@ -13,12 +13,14 @@ import numpy as np
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._system.blas import ThreadCounts, read_threads, workers_beside
+from .._system.library_settings import LocalSettings
+from .._system.multiprocessing_state import tracker_fd
 from .._workers.encoding import unpack, unpack_error
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
 from .._workers.serialization import Payload
-from .._workers.session import Session, unload_large
+from .._workers.session import Session, SetUp, unload_large
 from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
@@ -60,8 +62,11 @@ class Dispatcher:
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
         self._payload: Payload | None = None
+        self._set_up: SetUp | None = None
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
+        # Settings of libraries that belong to the caller's thread, likewise.
+        self.local_settings: LocalSettings | None = None
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -117,7 +122,9 @@ class Dispatcher:
         """Start workers, without waiting for them."""
         self._width = self._job.workers
         self._job.observer.workers_called()
-        self._workers = list(self._pool.start(self._width))
+        setup = self._job.call.settings.setup
+        self._set_up = None if setup is None else SetUp.of(setup)
+        self._workers = list(self._pool.start(self._width, self._set_up and self._set_up.mark))
 
     def pack_function(self) -> None:
         """Pickle the function; workers come up meanwhile."""
@@ -127,12 +134,17 @@ class Dispatcher:
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
         kernel, layouts = self._job.kernel, self._job.shared_layouts
-        self._payload = Session.pack(kernel, layouts, self._threads, settings.shares_globals)
+        self._payload = Session.pack(kernel, layouts, self._threads, settings, self.local_settings)
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
         assert self._payload is not None
+        fd = tracker_fd()
         for worker in workers:
             worker.loading, worker.loading_earlier = True, worker.loading
+            worker.share_tracker(fd)
+            if self._set_up is not None and worker.mark is None:
+                worker.mark = self._set_up.mark
+                self._set_up.payload.send([worker.channel], "set_up", 0)
         self._payload.send((worker.channel for worker in workers), "load", self._call)
 
     def start(self) -> None:
@@ -262,6 +274,11 @@ class Dispatcher:
     def _on_initialize_failed(self, worker: WorkerHandle, packed: bytes) -> None:
         error = unpack_error(packed)
         error.add_note("in the initializer of a worker process")
+        raise error
+
+    def _on_set_up_failed(self, worker: WorkerHandle, packed: bytes) -> None:
+        error = unpack_error(packed)
+        error.add_note("in the function given as setup, in a worker process")
         raise error
 
     # Outcomes of tasks.

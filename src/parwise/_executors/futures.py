@@ -96,9 +96,7 @@ class RemoteRunner(ExecutorRunner):
         verified = settings.verify is not False and not settings.isolate
         first = self._stage(job.first_task) if verified and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack(
-            job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
-        )
+        payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings, first)
         self._token = uuid.uuid4().hex
         self._table = payload.table
         self._payload = payload.to_bytes()

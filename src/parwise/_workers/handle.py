@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from .._core.indexing import Task
+from .._system.module_watch import watch
 from .protocol import Channel, ChunkReceiver
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
@@ -49,6 +50,10 @@ class WorkerHandle:
         Arguments that are being sent in chunks; results that are coming in chunks.
     least_bytes : int, optional
         The least memory seen in this call.
+    reloads : int
+        How often modules had been reloaded when the worker was started, see `ModuleWatch`.
+    mark : bytes, optional
+        Mark of the function given as `setup` that the worker has been sent.
     retiring : bool
         True if it gets no more tasks, since it will be replaced.
     """
@@ -66,6 +71,9 @@ class WorkerHandle:
         self.ready = False
         self.has_computed = False
         self.loading = self.loading_earlier = False
+        self.reloads = watch.reloads
+        self.mark: bytes | None = None
+        self._tracker: int | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -86,6 +94,13 @@ class WorkerHandle:
             for fd in self._worker_fds:
                 os.close(fd)
             self._worker_fds = None
+
+    def share_tracker(self, fd: int | None) -> None:
+        """Have the worker use the resource tracker of this process, whose descriptor is `fd`."""
+        if fd != self._tracker and fd is not None:
+            with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
+                self.channel.send("track", fds=[fd])
+            self._tracker = fd
 
     @property
     def at(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from .._core.kernel import Outcome
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.floating_point import floats
+from .._system.surroundings import Follower
 from .encoding import pack
 from .serialization import private_copy
 from .session import Session, TaskArguments
+from .shared_globals import forget, initialize
 
 #: Reply of a process that has not been sent the session yet.
 MISSING = "missing"
@@ -25,6 +28,9 @@ _KEPT = 4
 _sessions: OrderedDict[str, Session] = OrderedDict()
 _lock = threading.Lock()
 _limit = SharedThreadLimit()
+# Mark of the latest function given as `setup`, and what it has set.
+_mark: bytes | None = None
+_follower = Follower()
 
 
 class _Thread(threading.local):
@@ -54,7 +60,7 @@ def compute(
         if session is None:
             if payload is None:
                 return MISSING
-            session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
+            session = _sessions[token] = _load(private_copy(payload), table)
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)
@@ -63,6 +69,36 @@ def compute(
     packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
     process = f"{os.uname().nodename} {os.getpid()}"
     return packed, None if handshake is None else _to_bytes(pack(handshake, [], arguments.lo)), process
+
+
+def _load(memory: memoryview, table: list[tuple[int, int, bool]]) -> Session:
+    """Unpickle a session, and call its `setup` unless that was the last one that this process has called."""
+    global _mark, _follower
+    marks: list[bytes | None] = []
+
+    def enter(first: tuple[list[str], bytes | None]) -> None:
+        path, mark = first
+        sys.path.extend(folder for folder in path if folder not in sys.path)
+        marks.append(mark)
+        if mark not in (None, _mark):
+            forget()
+
+    session = Session.load(memory, table, enter)
+    if session.setup is not None and marks[0] != _mark:
+        _mark, _follower = None, Follower()
+        contextvars.copy_context().run(_set_up, session)
+        _mark = marks[0]
+    return session
+
+
+def _set_up(session: Session) -> None:
+    assert session.setup is not None
+    _follower.follow_in_context(session.surroundings)
+    try:
+        _follower.run(initialize, session.setup)
+    except BaseException as error:
+        error.add_note("in the function given as setup, in a worker process")
+        raise
 
 
 def _compute_handshake(token: str, session: Session) -> Outcome | None:
@@ -85,8 +121,8 @@ def _run(session: Session, arguments: TaskArguments) -> Outcome:
 
 
 def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
-    session.numeric_state.apply_in_context()
+    numeric = _follower.follow_in_context(session.surroundings)
     lo, hi, offsets, layouts, data = arguments
     memory = private_copy(data)
-    with floats(session.numeric_state.floats), _limit(session.threads):
+    with floats(numeric.floats), _limit(session.threads):
         return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

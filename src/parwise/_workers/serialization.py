@@ -13,6 +13,7 @@ import os
 import pickle
 import types
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -20,11 +21,12 @@ import numpy as np
 import numpy.rec
 
 from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
+from .._system.context_variables import reduce_variable
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
 from .protocol import INLINE_BYTES, Channel
-from .shared_globals import SharedGlobals, restore
+from .shared_globals import SharedGlobals, restore, set_by
 from .shared_memory import create_fd
 
 #: Types that `Layout.as_given` makes; other subclasses are pickled in their own way.
@@ -34,23 +36,34 @@ _KINDS = (np.ndarray, np.memmap, np.recarray, np.matrix)
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles functions of notebooks and scripts, and arrays with their memory layout.
 
-    With `share` functions share their globals with others in the same worker.
+    With `share` functions share their globals with others in the same worker, and leave out those that `setup` sets.
     """
 
-    def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
+    def __init__(
+        self, stream: Any, share: bool = False, buffer_callback: Any = None, setup: Callable[[], object] | None = None
+    ) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
         self._share = share
+        self._left_out = set_by(setup)
 
     def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
         # cloudpickle's own method: the constructor's arguments, the globals second.
         code, names, *others = super()._function_getnewargs(func)
         return code, SharedGlobals(names) if self._share else names, *others
 
+    def _dynamic_function_reduce(self, func: Any) -> tuple[Any, ...]:
+        reduced: tuple[Any, ...] = super()._dynamic_function_reduce(func)
+        for name in self._left_out.get(func.__module__, ()):
+            reduced[2][1]["__globals__"].pop(name, None)
+        return reduced
+
     def reducer_override(self, obj: Any) -> Any:
         """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
         if type(obj) is types.CodeType:
             # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
             return marshal.loads, (marshal.dumps(obj),)
+        if type(obj) is ContextVar:
+            return reduce_variable(obj)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
         return super().reducer_override(obj)
@@ -169,7 +182,7 @@ def _shared_file(nbytes: int) -> int:
     return create_fd(nbytes)
 
 
-def dump(first: Any, second: Any, share: bool = False) -> Payload:
+def dump(first: Any, second: Any, share: bool = False, setup: Callable[[], object] | None = None) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
 
     The first is unpickled before the second, which may need it (a module path, for example).
@@ -182,7 +195,7 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     try:
-        Pickler(stream, share, arrays.append).dump(second)
+        Pickler(stream, share, arrays.append, setup).dump(second)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(
             f"the function cannot be sent to a worker process: {error}; make that object inside the function, "

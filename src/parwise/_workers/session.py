@@ -7,8 +7,12 @@ and by processes of other executors (`remote`), which compute its tasks.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import os
 import pickle
 import sys
+import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,12 +21,15 @@ import numpy as np
 from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
+from .._core.settings import Settings
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
+from .._system.context_variables import Place, set_variables
+from .._system.environment import read_process_state
+from .._system.library_settings import LocalSettings
+from .._system.surroundings import Surroundings, read_surroundings
 from .encoding import pack_error
-from .output_capture import LogLevels, read_log_levels
 from .protocol import Channel
-from .serialization import Payload, dump, load
+from .serialization import Payload, Pickler, dump, dumps, load
 from .shared_globals import restore
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
@@ -48,14 +55,16 @@ class Session(NamedTuple):
         Layouts of the arguments; empty if they differ from task to task.
     first : TaskArguments, optional
         The first task, which each process of another executor computes for the handshake.
+    setup : callable, optional
+        What each process of another executor calls first.
     """
 
     kernel: Kernel
     layouts: list[Layout]
     threads: ThreadCounts
-    numeric_state: NumericState
-    log_levels: LogLevels | None
-    first: TaskArguments | None
+    surroundings: Surroundings
+    first: TaskArguments | None = None
+    setup: Callable[[], object] | None = None
 
     @classmethod
     def pack(
@@ -63,29 +72,35 @@ class Session(NamedTuple):
         kernel: Kernel,
         layouts: list[Layout],
         threads: ThreadCounts,
-        share: bool = False,
-        *,
-        own_process: bool = True,
-        first: TaskArguments | None = None,
+        settings: Settings,
+        local: LocalSettings | None = None,
     ) -> Payload:
-        """Pickle a session, with the state of this process.
+        """Pickle a session for parwise's own workers, with the state of this process.
 
-        With `share` functions share the globals that an initializer has set. Parwise's `own_process` takes over all of
-        the caller's state; a process with other work takes over the module path, and for each task the numeric state.
+        `local` are settings of libraries in the thread that made the call, if that is another one.
         """
-        state = read_process_state()
-        levels = read_log_levels() if own_process else None
-        session = cls(kernel, layouts, threads, read_numeric_state(), levels, first)
-        return dump(state if own_process else state.path, session, share)
+        session = cls(kernel, layouts, threads, read_surroundings(_Variables(), local))
+        return dump(read_process_state(), session, settings.shares_globals, settings.setup)
 
     @classmethod
-    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], own_process: bool = True) -> Session:
-        """Unpickle a session in the computing process, its arrays in `memory`, and take over the caller's state."""
-        session: Session = load(memory, table, ProcessState.apply if own_process else _extend_path)
-        if own_process:
-            session.numeric_state.apply()
-        if session.log_levels is not None:
-            session.log_levels.apply()
+    def pack_for_guest(
+        cls,
+        kernel: Kernel,
+        layouts: list[Layout],
+        threads: ThreadCounts,
+        settings: Settings,
+        first: TaskArguments | None,
+    ) -> Payload:
+        """Pickle a session for processes of another executor, which take over the path, and the state of a task."""
+        setup = settings.setup
+        session = cls(kernel, layouts, threads, read_surroundings(_Variables()), first, setup)
+        mark = None if setup is None else mark_of(setup)
+        return dump((list(sys.path), mark), session, settings.shares_globals, setup)
+
+    @classmethod
+    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], enter: Callable[[Any], None]) -> Session:
+        """Unpickle a session in the computing process, its arrays in `memory`, after `enter` got what comes first."""
+        session: Session = load(memory, table, enter)
         return session
 
     def arguments(
@@ -130,11 +145,6 @@ def _unpickle(data: Any) -> Any:
         raise
 
 
-def _extend_path(path: list[str]) -> None:
-    """Append the caller's module path to that of this process."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)
-
-
 def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
     """Tell workers to release a session if it is large: the next call may come late."""
     if payload.nbytes > LARGE_BYTES:
@@ -143,9 +153,53 @@ def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
                 channel.send("unload")
 
 
-def pack_initializer(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> Payload:
-    """Pickle a pool's initializer, with the state of this process."""
-    return dump(read_process_state(), (initializer, initargs), share=True)
+class _Variables:
+    """The context variables that are set; read when they are pickled, behind the function that may hold some."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed: dict[Place, bytes] = {}
+        for place, value in set_variables():
+            with contextlib.suppress(Exception):  # a connection, for example: not all of them are meant for workers
+                packed[place] = dumps(value)
+        return dict, (packed,)
+
+
+def pack_initializer(
+    initializer: Callable[..., Any], *initargs: Any, setup: Callable[[], object] | None = None
+) -> Payload:
+    """Pickle a function that prepares a worker, with the state of this process; `setup` is given if it is that."""
+    content = initializer, initargs, read_surroundings(_Variables())
+    return dump(read_process_state(), content, True, setup)
+
+
+class SetUp(NamedTuple):
+    """The function given as `setup`, packed for workers, and a mark by which it is known again."""
+
+    mark: bytes
+    payload: Payload
+
+    @classmethod
+    def of(cls, setup: Callable[[], object]) -> SetUp:
+        """Pack a function."""
+        return cls(mark_of(setup), pack_initializer(setup, setup=setup))
+
+
+def mark_of(setup: Callable[[], object]) -> bytes:
+    """A digest of a function and all that it holds; another one each time if that cannot be read."""
+    stream = io.BytesIO()
+    try:
+        _MarkPickler(stream, setup=setup).dump(setup)
+    except Exception:
+        return os.urandom(16)
+    return hashlib.blake2b(stream.getbuffer(), digest_size=16).digest()
+
+
+class _MarkPickler(Pickler):
+    """Pickles code by its identity: `marshal` gives other bytes for the same code from time to time."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """As in `Pickler`."""
+        return (int, (id(obj),)) if type(obj) is types.CodeType else super().reducer_override(obj)
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:

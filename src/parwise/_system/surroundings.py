@@ -1,0 +1,122 @@
+"""What surrounds a function in the caller, and how a worker follows it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import ReproducibilityWarning
+from .context_variables import VariableFollower
+from .environment import (
+    NumericState,
+    ProcessState,
+    read_numeric_state,
+    read_process_state,
+    with_changes,
+)
+from .library_settings import LibraryFollower, LocalSettings, read_library_settings
+from .log_levels import LogLevels, read_handlers, read_log_levels
+from .module_watch import StampCheck, watch
+
+
+class Surroundings(NamedTuple):
+    """State of the caller that a worker takes over as soon as the function's modules are imported.
+
+    Attributes
+    ----------
+    libraries : dict of bytes
+        Pickled settings of libraries, see `read_library_settings`.
+    stamps : bytes
+        Pickled stamps of the files of modules, see `ModuleWatch`.
+    variables : dict of bytes
+        Pickled values of context variables.
+    """
+
+    numeric: NumericState
+    levels: LogLevels
+    libraries: dict[str, bytes]
+    stamps: bytes
+    variables: Any
+
+
+def read_surroundings(variables: Any, local: LocalSettings | None = None) -> Surroundings:
+    """Surroundings in this process and thread; `local` are settings of another thread that made the call."""
+    libraries = read_library_settings(local)
+    return Surroundings(read_numeric_state(), read_log_levels(), libraries, watch.stamps, variables)
+
+
+class _Changes(NamedTuple):
+    """A state of the caller, and that of this process before and after an initializer."""
+
+    base: Any
+    before: Any
+    after: Any
+
+
+class Follower:
+    """Sets the caller's state in this process, for each call anew.
+
+    What an initializer has set stays, as long as the caller sets nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._process: ProcessState | None = None
+        self._surroundings: Surroundings | None = None
+        self._changes: list[tuple[_Changes, ...]] = []
+        self._handlers: dict[str, Any] = {}
+        self._libraries = LibraryFollower()
+        self._variables = VariableFollower()
+        self._modules = StampCheck()
+
+    def enter(self, process: ProcessState) -> None:
+        """Set the state that a process needs before it imports the function's modules."""
+        self._process = process
+        self._own(0, process).apply()
+
+    def follow(self, surroundings: Surroundings) -> None:
+        """Set the rest, once these modules are imported."""
+        self._surroundings = surroundings
+        self._own(1, surroundings.numeric).apply()
+        self._own(2, surroundings.levels).apply(self._handlers)
+        self._libraries.follow(surroundings.libraries)
+        self._variables.follow(surroundings.variables)
+
+    def follow_in_context(self, surroundings: Surroundings) -> NumericState:
+        """Set what belongs to the current context, in a process with other work; return the numeric state."""
+        self._surroundings = surroundings
+        numeric: NumericState = self._own(1, surroundings.numeric)
+        numeric.apply_in_context()
+        self._variables.follow(surroundings.variables)
+        return numeric
+
+    def warn_of_edits(self) -> None:
+        """Warn of modules that this process has imported from other files than the caller."""
+        assert self._surroundings is not None
+        for name in self._modules.edited(self._surroundings.stamps):
+            warnings.warn(
+                f"module {name!r} was edited after this program had imported it: the program computes with the old "
+                f"text, worker processes with the new one; importlib.reload({name}) takes the new one over",
+                ReproducibilityWarning,
+                stacklevel=2,
+            )
+
+    def run(self, function: Callable[..., object], *args: Any) -> None:
+        """Call an initializer, after `enter` and `follow`, and note what it sets."""
+        before, handlers = _read(), read_handlers()
+        try:
+            self._variables.run(function, *args)
+        finally:
+            after, added = _read(), read_handlers()
+            base = self._process, *(self._surroundings or ())[:2]
+            self._changes.append(tuple(map(_Changes, base, before, after)))
+            self._handlers |= {name: one for name, one in added.items() if one != handlers.get(name)}
+
+    def _own(self, kind: int, state: Any) -> Any:
+        for changes in self._changes:
+            state = with_changes(state, *changes[kind])
+        return state
+
+
+def _read() -> tuple[ProcessState, NumericState, LogLevels]:
+    return read_process_state(), read_numeric_state(), read_log_levels()
