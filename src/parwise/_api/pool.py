@@ -142,7 +142,8 @@ class Pool(Executor):
             packed = dumps((fn, args, kwargs), self.initialized)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
-        self._manager.submit(WorkItem(future, packed, getattr(fn, "__qualname__", repr(fn))))
+        name = getattr(fn, "__qualname__", repr(fn))
+        self._manager.submit(WorkItem(future, packed, name, self._manager.state()))
         return future
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:

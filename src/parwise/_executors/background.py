@@ -151,6 +151,7 @@ class BackgroundDispatcher:
             try:
                 self._job.open(self._start())
                 self.dispatcher = Dispatcher(self._job, self.pool)
+                self.dispatcher.local_settings = self._local_settings
                 self.cpus = CpuAvailability(self._job)
                 self._joined = True
             finally:
@@ -288,7 +289,6 @@ class BackgroundDispatcher:
         prepared = self._local_threads is not None or not local_threads()
         if prepared:  # no number of threads is known to the caller's own thread alone
             self.dispatcher.local_threads = self._local_threads
-            self.dispatcher.local_settings = self._local_settings
             try:
                 if not self.dispatcher.started:
                     self.dispatcher.pack_function()

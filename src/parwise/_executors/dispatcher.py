@@ -14,13 +14,12 @@ from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.library_settings import LocalSettings
-from .._system.multiprocessing_state import tracker_fd
+from .._system.surroundings import CallerState
 from .._workers.encoding import unpack, unpack_error
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
-from .._workers.serialization import Payload
-from .._workers.session import Session, SetUp, unload_large
+from .._workers.session import PackedSession, SetUp
 from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
@@ -61,8 +60,8 @@ class Dispatcher:
         self._width = 0
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
-        self._payload: Payload | None = None
         self._set_up: SetUp | None = None
+        self._session: PackedSession | None = None
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
         # Settings of libraries that belong to the caller's thread, likewise.
@@ -76,8 +75,8 @@ class Dispatcher:
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
-        if self.started and error is None and self._payload is not None:
-            unload_large((worker.channel for worker in self._workers), self._payload)
+        if self.started and error is None and self._session is not None:
+            self._session.unload(self._workers)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
         self._pool.dirty = False
 
@@ -123,7 +122,7 @@ class Dispatcher:
         self._width = self._job.workers
         self._job.observer.workers_called()
         setup = self._job.call.settings.setup
-        self._set_up = None if setup is None else SetUp.of(setup)
+        self._set_up = None if setup is None else SetUp.of(setup, self.local_settings)
         self._workers = list(self._pool.start(self._width, self._set_up and self._set_up.mark))
 
     def pack_function(self) -> None:
@@ -133,26 +132,24 @@ class Dispatcher:
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        kernel, layouts = self._job.kernel, self._job.shared_layouts
-        self._payload = Session.pack(kernel, layouts, self._threads, settings, self.local_settings)
+        self._pack(self._job.state)
+
+    def _pack(self, state: CallerState | None) -> None:
+        job = self._job
+        self._session = PackedSession.of(
+            self._call, job.kernel, job.shared_layouts, self._threads, job.call.settings, state, self.local_settings
+        )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
-        assert self._payload is not None
-        fd = tracker_fd()
-        for worker in workers:
-            worker.loading, worker.loading_earlier = True, worker.loading
-            worker.share_tracker(fd)
-            if self._set_up is not None and worker.mark is None:
-                worker.mark = self._set_up.mark
-                self._set_up.payload.send([worker.channel], "set_up", 0)
-        self._payload.send((worker.channel for worker in workers), "load", self._call)
+        assert self._session is not None
+        self._session.send(workers, self._set_up)
 
     def start(self) -> None:
         """Start workers and send them the session, unless that has been done."""
         if not self._workers:
             self.start_workers()
         try:
-            if self._payload is None:
+            if self._session is None:
                 self.pack_function()
         except BaseException:
             self._workers, self._pool.dirty = [], False  # they know nothing of this call
@@ -357,6 +354,9 @@ class Dispatcher:
 
     def _send_task(self, worker: WorkerHandle, task: Task, handshake: bool = False) -> None:
         """Copy the arguments of a task to a slot and send the worker a message."""
+        if (state := self._job.state_for(task)) is not worker.state:
+            self._pack(state)
+            self._send_session([worker])
         slot = -1
         large: Any = None
 

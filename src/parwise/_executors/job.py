@@ -17,6 +17,7 @@ from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
+from .._system.surroundings import CallerState
 from .._workers.serialization import dumps
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
@@ -56,6 +57,8 @@ class Job:
         The lowest index that raised; results from there on are dropped.
     """
 
+    #: What surrounds the first task; None for the state of the thread that packs the function.
+    state: CallerState | None = None
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay
@@ -118,6 +121,10 @@ class Job:
     def workers(self) -> int:
         """Processes or threads that may compute. To count CPUs takes 0.3 ms, as it reads cgroup files."""
         return self.call.settings.workers or cpu_count()
+
+    def state_for(self, task: Task) -> CallerState | None:
+        """What surrounds `task`, if that is not the same for all tasks."""
+        return self.state
 
     def explain(self, why: str) -> None:
         """Report why workers compute nothing of the call."""

@@ -38,14 +38,36 @@ _rebuilt: dict[Place, Variable] = {}
 _numbers = itertools.count()
 
 
-def set_variables() -> list[tuple[Place, Any]]:
-    """Places and values of the variables that are set in the current context, as far as other processes find them."""
-    found = []
-    for variable, value in copy_context().items():
-        place = _place(variable)
-        if place is not None and place.module.partition(".")[0] not in _SKIPPED:
-            found.append((place, value))
-    return found
+class SetVariables:
+    """The variables that are set in the current context, compared by the identity of their values.
+
+    Parameters
+    ----------
+    pack : callable
+        Pickles a value.
+    """
+
+    def __init__(self, pack: Callable[[Any], bytes]) -> None:
+        self._pack = pack
+        self._context = copy_context()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SetVariables):
+            return NotImplemented
+        mine, theirs = self._context, other._context
+        return len(mine) == len(theirs) and all(theirs.get(one, self) is value for one, value in mine.items())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Looked up now: a function that was pickled before may hold variables of its own.
+        packed: dict[Place, bytes] = {}
+        for variable, value in self._context.items():
+            place = _place(variable)
+            if place is not None and place.module.partition(".")[0] not in _SKIPPED:
+                with contextlib.suppress(Exception):  # a connection, for example: not all are meant for workers
+                    packed[place] = self._pack(value)
+        return dict, (packed,)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def reduce_variable(variable: Variable) -> tuple[Callable[..., Variable], tuple[Any, ...]]:

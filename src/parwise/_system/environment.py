@@ -83,14 +83,23 @@ class NumericState(NamedTuple):
         decimal.setcontext(decimal.Context(**self.decimal_context))
 
 
-def read_process_state() -> ProcessState:
-    """State of this process."""
+def read_process_state(known: ProcessState | None = None) -> ProcessState:
+    """State of this process; the umask is that of `known`, if given, since to read it takes as long as all the rest."""
     try:
         folder = os.getcwd()
     except FileNotFoundError:  # it was removed, so a worker cannot enter it
         folder = None
     argv = tuple(getattr(sys, "argv", ()))
-    return ProcessState(_variables(), folder, list(sys.path), argv, _umask(), read_zone(), read_authkey())
+    variables = _variables()
+    return ProcessState(
+        variables,
+        folder,
+        list(sys.path),
+        argv,
+        _umask() if known is None else known.umask,
+        read_zone(variables.get(b"TZ")),
+        read_authkey(),
+    )
 
 
 def read_numeric_state() -> NumericState:
@@ -100,12 +109,21 @@ def read_numeric_state() -> NumericState:
         errcall=np.geterrcall(),
         bufsize=np.getbufsize(),
         print_options=dict(np.get_printoptions()),
-        decimal_context=dict(zip(_DECIMAL, decimal.getcontext().__reduce__()[1], strict=True)),
+        decimal_context=_decimal_context(),
         filters=list(warnings.filters),
         floats=read_floats(),
         locale=_locale.setlocale(_locale.LC_ALL, None),
         limits=(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
     )
+
+
+def seems_unchanged(state: NumericState) -> bool:
+    """True if decimal context and warning filters are those of `state`: most of the rest is in context variables."""
+    return state.filters == warnings.filters and state.decimal_context == _decimal_context()
+
+
+def _decimal_context() -> dict[str, Any]:
+    return dict(zip(_DECIMAL, decimal.getcontext().__reduce__()[1], strict=True))
 
 
 # Arguments of `decimal.Context`, in the order in which its `__reduce__` returns them.

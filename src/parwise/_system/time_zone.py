@@ -35,9 +35,18 @@ class TimeZone(NamedTuple):
 _set_by: bytes | None = posix.environ.get(b"TZ")
 
 
-def read_zone() -> TimeZone:
-    """The zone of this process."""
-    return TimeZone(_offsets(), (os.environb.get(b"TZ"), posix.environ.get(b"TZ")))
+# The zone that was last read, its variable, and the object that `tzset` makes anew.
+_known: tuple[TimeZone, bytes | None, tuple[str, str]] | None = None
+
+
+def read_zone(variable: bytes | None) -> TimeZone:
+    """The zone of this process, whose environment has `variable`."""
+    global _known
+    known = _known
+    if known is None or known[1] != variable or known[2] is not time.tzname:
+        zone = TimeZone(_offsets(), (variable, posix.environ.get(b"TZ")))
+        _known = known = zone, variable, time.tzname
+    return known[0]
 
 
 def _offsets() -> tuple[tuple[int, str], ...]:

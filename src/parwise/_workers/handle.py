@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from .._core.indexing import Task
 from .._system.module_watch import watch
+from .._system.surroundings import CallerState
 from .protocol import Channel, ChunkReceiver
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
@@ -52,6 +53,8 @@ class WorkerHandle:
         The least memory seen in this call.
     reloads : int
         How often modules had been reloaded when the worker was started, see `ModuleWatch`.
+    state : CallerState, optional
+        What surrounds the session that the worker was sent, if the job knows that.
     mark : bytes, optional
         Mark of the function given as `setup` that the worker has been sent.
     retiring : bool
@@ -72,6 +75,7 @@ class WorkerHandle:
         self.has_computed = False
         self.loading = self.loading_earlier = False
         self.reloads = watch.reloads
+        self.state: CallerState | None = None
         self.mark: bytes | None = None
         self._tracker: int | None = None
         self.reset()

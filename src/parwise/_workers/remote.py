@@ -12,7 +12,7 @@ from typing import Any
 from .._core.kernel import Outcome
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.floating_point import floats
-from .._system.surroundings import Follower
+from .._system.surroundings import follower
 from .encoding import pack
 from .serialization import private_copy
 from .session import Session, TaskArguments
@@ -28,9 +28,8 @@ _KEPT = 4
 _sessions: OrderedDict[str, Session] = OrderedDict()
 _lock = threading.Lock()
 _limit = SharedThreadLimit()
-# Mark of the latest function given as `setup`, and what it has set.
+# Mark of the latest function given as `setup`.
 _mark: bytes | None = None
-_follower = Follower()
 
 
 class _Thread(threading.local):
@@ -73,7 +72,7 @@ def compute(
 
 def _load(memory: memoryview, table: list[tuple[int, int, bool]]) -> Session:
     """Unpickle a session, and call its `setup` unless that was the last one that this process has called."""
-    global _mark, _follower
+    global _mark
     marks: list[bytes | None] = []
 
     def enter(first: tuple[list[str], bytes | None]) -> None:
@@ -85,7 +84,8 @@ def _load(memory: memoryview, table: list[tuple[int, int, bool]]) -> Session:
 
     session = Session.load(memory, table, enter)
     if session.setup is not None and marks[0] != _mark:
-        _mark, _follower = None, Follower()
+        _mark = None
+        follower.forget()
         contextvars.copy_context().run(_set_up, session)
         _mark = marks[0]
     return session
@@ -93,9 +93,9 @@ def _load(memory: memoryview, table: list[tuple[int, int, bool]]) -> Session:
 
 def _set_up(session: Session) -> None:
     assert session.setup is not None
-    _follower.follow_in_context(session.surroundings)
+    follower.follow_in_context(session.surroundings)
     try:
-        _follower.run(initialize, session.setup)
+        follower.run(initialize, session.setup)
     except BaseException as error:
         error.add_note("in the function given as setup, in a worker process")
         raise
@@ -121,7 +121,7 @@ def _run(session: Session, arguments: TaskArguments) -> Outcome:
 
 
 def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
-    numeric = _follower.follow_in_context(session.surroundings)
+    numeric = follower.follow_in_context(session.surroundings)
     lo, hi, offsets, layouts, data = arguments
     memory = private_copy(data)
     with floats(numeric.floats), _limit(session.threads):

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import pickle
-import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -23,12 +22,11 @@ from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._core.settings import Settings
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.context_variables import Place, set_variables
-from .._system.environment import read_process_state
 from .._system.library_settings import LocalSettings
-from .._system.surroundings import Surroundings, read_surroundings
+from .._system.multiprocessing_state import tracker_fd
+from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
-from .protocol import Channel
+from .handle import WorkerHandle
 from .serialization import Payload, Pickler, dump, dumps, load
 from .shared_globals import restore
 
@@ -68,19 +66,11 @@ class Session(NamedTuple):
 
     @classmethod
     def pack(
-        cls,
-        kernel: Kernel,
-        layouts: list[Layout],
-        threads: ThreadCounts,
-        settings: Settings,
-        local: LocalSettings | None = None,
+        cls, kernel: Kernel, layouts: list[Layout], threads: ThreadCounts, settings: Settings, state: CallerState
     ) -> Payload:
-        """Pickle a session for parwise's own workers, with the state of this process.
-
-        `local` are settings of libraries in the thread that made the call, if that is another one.
-        """
-        session = cls(kernel, layouts, threads, read_surroundings(_Variables(), local))
-        return dump(read_process_state(), session, settings.shares_globals, settings.setup)
+        """Pickle a session for parwise's own workers."""
+        session = cls(kernel, layouts, threads, state.surroundings)
+        return dump(state.process, session, settings.shares_globals, settings.setup)
 
     @classmethod
     def pack_for_guest(
@@ -92,10 +82,10 @@ class Session(NamedTuple):
         first: TaskArguments | None,
     ) -> Payload:
         """Pickle a session for processes of another executor, which take over the path, and the state of a task."""
-        setup = settings.setup
-        session = cls(kernel, layouts, threads, read_surroundings(_Variables()), first, setup)
+        state, setup = read_state(), settings.setup
+        session = cls(kernel, layouts, threads, state.surroundings, first, setup)
         mark = None if setup is None else mark_of(setup)
-        return dump((list(sys.path), mark), session, settings.shares_globals, setup)
+        return dump((state.process.path, mark), session, settings.shares_globals, setup)
 
     @classmethod
     def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], enter: Callable[[Any], None]) -> Session:
@@ -145,31 +135,25 @@ def _unpickle(data: Any) -> Any:
         raise
 
 
-def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
-    """Tell workers to release a session if it is large: the next call may come late."""
-    if payload.nbytes > LARGE_BYTES:
-        for channel in channels:
-            with contextlib.suppress(OSError):
-                channel.send("unload")
+def read_state(local: LocalSettings | None = None) -> CallerState:
+    """The state of this process and thread, as `CallerState.read` does."""
+    return CallerState.read(dumps, local)
 
 
-class _Variables:
-    """The context variables that are set; read when they are pickled, behind the function that may hold some."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        packed: dict[Place, bytes] = {}
-        for place, value in set_variables():
-            with contextlib.suppress(Exception):  # a connection, for example: not all of them are meant for workers
-                packed[place] = dumps(value)
-        return dict, (packed,)
+def read_state_again(known: CallerState | None, idle: bool) -> CallerState:
+    """The state of this process and thread, or `known` if that is still true, as `CallerState.read_again` does."""
+    return (known or read_state()).read_again(dumps, idle)
 
 
 def pack_initializer(
-    initializer: Callable[..., Any], *initargs: Any, setup: Callable[[], object] | None = None
+    initializer: Callable[..., Any],
+    *initargs: Any,
+    setup: Callable[[], object] | None = None,
+    local: LocalSettings | None = None,
 ) -> Payload:
     """Pickle a function that prepares a worker, with the state of this process; `setup` is given if it is that."""
-    content = initializer, initargs, read_surroundings(_Variables())
-    return dump(read_process_state(), content, True, setup)
+    state = read_state(local)
+    return dump(state.process, (initializer, initargs, state.surroundings), True, setup)
 
 
 class SetUp(NamedTuple):
@@ -179,9 +163,51 @@ class SetUp(NamedTuple):
     payload: Payload
 
     @classmethod
-    def of(cls, setup: Callable[[], object]) -> SetUp:
-        """Pack a function."""
-        return cls(mark_of(setup), pack_initializer(setup, setup=setup))
+    def of(cls, setup: Callable[[], object], local: LocalSettings | None) -> SetUp:
+        """Pack a function; `local` is that of `CallerState.read`."""
+        return cls(mark_of(setup), pack_initializer(setup, setup=setup, local=local))
+
+
+class PackedSession(NamedTuple):
+    """A session packed for workers, with the number of its call, and its state if that is not one for all tasks."""
+
+    call: int
+    payload: Payload
+    state: CallerState | None
+
+    @classmethod
+    def of(
+        cls,
+        call: int,
+        kernel: Kernel,
+        layouts: list[Layout],
+        threads: ThreadCounts,
+        settings: Settings,
+        state: CallerState | None,
+        local: LocalSettings | None,
+    ) -> PackedSession:
+        """Pack a session; without `state`, with that of this thread and `local`."""
+        given = state or read_state(local)
+        return cls(call, Session.pack(kernel, layouts, threads, settings, given), state)
+
+    def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
+        """Send it to workers, behind what prepares them."""
+        fd = tracker_fd()
+        for worker in workers:
+            worker.loading, worker.loading_earlier = True, worker.loading
+            worker.state = self.state
+            worker.share_tracker(fd)
+            if set_up is not None and worker.mark is None:
+                worker.mark = set_up.mark
+                set_up.payload.send([worker.channel], "set_up", 0)
+        self.payload.send((worker.channel for worker in workers), "load", self.call)
+
+    def unload(self, workers: Iterable[WorkerHandle]) -> None:
+        """Have workers release it if it is large: the next call may come late."""
+        if self.payload.nbytes > LARGE_BYTES:
+            for worker in workers:
+                with contextlib.suppress(OSError):
+                    worker.channel.send("unload")
 
 
 def mark_of(setup: Callable[[], object]) -> bytes:
@@ -199,7 +225,13 @@ class _MarkPickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """As in `Pickler`."""
-        return (int, (id(obj),)) if type(obj) is types.CodeType else super().reducer_override(obj)
+        if type(obj) is not types.CodeType:
+            return super().reducer_override(obj)
+        _marked[id(obj)] = obj  # or other code might get the same identity
+        return int, (id(obj),)
+
+
+_marked: dict[int, types.CodeType] = {}
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:

@@ -21,7 +21,7 @@ from .._core.kernel import Outcome
 from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.multiprocessing_state import use_tracker
-from .._system.surroundings import Follower
+from .._system.surroundings import follower
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
@@ -108,7 +108,6 @@ class Worker:
         # Messages that came while it waited for a `chunk_ack`.
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
-        self._follower = Follower()
         # The context of a call: what the function sets in it ends with the call.
         self._context = contextvars.copy_context()
         # Results too large for a slot leave through the two halves of the stream.
@@ -135,14 +134,14 @@ class Worker:
             self._limit.set(session.threads)
             # Drop the output of imports: the caller has imported these modules too.
             self._capture.drain()
-            self._follower.warn_of_edits()
+            follower.warn_of_edits()
             self._session = session
         except BaseException as error:
             self._channel.send("load_failed", call, pack_error(error, INLINE_BYTES))
 
     def _load(self, memory: memoryview, table: Any) -> Session:
-        session = Session.load(memory, table, self._follower.enter)
-        self._follower.follow(session.surroundings)
+        session = Session.load(memory, table, follower.enter)
+        follower.follow(session.surroundings)
         return session
 
     def _on_initialize(self, *content: Any) -> None:
@@ -159,9 +158,9 @@ class Worker:
         self._number = call
         error: BaseException | None = None
         try:
-            function, arguments, surroundings = load(memory, table, self._follower.enter)
-            self._follower.follow(surroundings)
-            self._follower.run(initialize, function, *arguments)
+            function, arguments, surroundings = load(memory, table, follower.enter)
+            follower.follow(surroundings)
+            follower.run(initialize, function, *arguments)
         except BaseException as caught:
             error = caught
         if os.getpid() != self._owner:
