@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import pickle
 import sys
@@ -89,9 +90,12 @@ def _stamp_at_import(module: Any, path: str, reloaded: bool) -> Stamp | None:
     stamp = _stamp(path)
     if stamp is None or stamp[0] < _start_of_process():
         return stamp
-    # After a reload the module may still hold functions that the file no longer has.
-    same = (reloaded or _has_code_of(module, path)) and not _has_other_bytecode(module, stamp)
-    return stamp if same else None
+    with contextlib.suppress(Exception):
+        code, imported = _code(module, path), _imported_code(module)
+        # After a reload the module may still hold functions that the file no longer has.
+        same = reloaded or set(_nested(code)).issuperset(_codes(module.__dict__.values(), path))
+        return stamp if same and imported in (None, code) else None
+    return None
 
 
 def _start_of_process() -> int:
@@ -102,24 +106,23 @@ def _start_of_process() -> int:
     return time.time_ns() - age - 10**9
 
 
-def _has_other_bytecode(module: Any, stamp: Stamp) -> bool:
-    """True if the import has left bytecode of another state of the source file."""
+def _code(module: Any, path: str) -> types.CodeType:
+    """The code of a module's source file as it is now."""
+    with open(path, "rb") as file:
+        text = file.read()
+    make = getattr(_spec(module).loader, "source_to_code", None)
+    code: types.CodeType = compile(text, path, "exec", dont_inherit=True) if make is None else make(text, path)
+    return code
+
+
+def _imported_code(module: Any) -> types.CodeType | None:
+    """The code that the import of a module has left in a file of bytecode, if it has."""
     if sys.dont_write_bytecode:
-        return False
+        return None
     with contextlib.suppress(OSError, TypeError), open(module.__dict__.get("__cached__"), "rb") as file:
-        head = file.read(16)
-        flags, seconds, size = (int.from_bytes(head[at : at + 4], "little") for at in (4, 8, 12))
-        return not flags and (seconds, size) != (stamp[0] // 10**9 & 0xFFFFFFFF, stamp[1] & 0xFFFFFFFF)
-    return False
-
-
-def _has_code_of(module: Any, path: str) -> bool:
-    """True if all functions of a module are in its source file as it is now."""
-    with contextlib.suppress(Exception), open(path, "rb") as file:
-        make = getattr(_spec(module).loader, "source_to_code", compile)
-        codes = set(_nested(make(file.read(), path, *(["exec"] if make is compile else []))))
-        return all(code in codes for code in _codes(module.__dict__.values(), path))
-    return False
+        code: types.CodeType = marshal.loads(file.read()[16:])
+        return code
+    return None
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

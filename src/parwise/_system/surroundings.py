@@ -60,18 +60,18 @@ class CallerState(NamedTuple):
             Settings of the thread that made the call, if that is another one.
         """
         watch.look()
-        libraries, variables = read_library_settings(local), SetVariables(pack)
+        libraries, variables = read_library_settings(pack, local), SetVariables(pack)
         surroundings = Surroundings(read_numeric_state(), read_log_levels(), libraries, watch.stamps, variables)
         return cls(read_process_state(), surroundings, watch.reloads)
 
     def read_again(self, pack: Callable[[Any], bytes], idle: bool) -> CallerState:
         """The state now, or this one if nothing has changed.
 
-        To read all takes 60 us of the 190 us of a submitted call. So while workers are not `idle`, umask, rounding mode,
+        To read all takes 60 us of the 190 of a submitted call. So while workers are not `idle`, umask, rounding mode,
         locale and some limits count as unchanged.
         """
         watch.look()
-        libraries, variables = read_library_settings(), SetVariables(pack)
+        libraries, variables = read_library_settings(pack), SetVariables(pack)
         numeric = self.surroundings.numeric
         if idle or variables != self.surroundings.variables or not seems_unchanged(numeric):
             numeric = read_numeric_state()

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from .._core.indexing import Task
 from .._system.module_watch import watch
 from .._system.surroundings import CallerState
-from .protocol import Channel, ChunkReceiver
+from .protocol import Channel, ChunkReceiver, socket_pair
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
@@ -63,7 +62,7 @@ class WorkerHandle:
 
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
-        own_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own_end, worker_end = socket_pair()
         with worker_end:
             segment = create_fd(segment_bytes(slot_bytes))
             self.channel = Channel(own_end)

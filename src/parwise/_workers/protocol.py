@@ -77,6 +77,14 @@ _MESSAGE_BYTES = 2**16
 _FDS_SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 
 
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that keep messages apart, and block whatever `socket.setdefaulttimeout` says."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.setblocking(True)
+    other.setblocking(True)
+    return one, other
+
+
 class Channel:
     """One end of a socket between two processes; messages arrive in order.
 

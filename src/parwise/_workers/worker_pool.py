@@ -9,7 +9,6 @@ import itertools
 import os
 import select
 import signal
-import socket
 import threading
 import time
 from typing import Any
@@ -21,7 +20,7 @@ from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
 from .fork_server import start
 from .handle import WorkerHandle
-from .protocol import Channel
+from .protocol import Channel, socket_pair
 from .serialization import Payload
 from .shared_memory import fitting_slot_bytes
 
@@ -183,7 +182,7 @@ class WorkerPool:
     def _spawn(self) -> None:
         """Start the fork server."""
         with DeferredInterrupt():
-            own_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            own_end, server_end = socket_pair()
             with server_end:
                 self._fork_server = Channel(own_end)
                 own_end.setblocking(False)
