@@ -138,12 +138,13 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
+        state = self._manager.state()
         try:
             packed = dumps((fn, args, kwargs), self.initialized)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
         name = getattr(fn, "__qualname__", repr(fn))
-        self._manager.submit(WorkItem(future, packed, name, self._manager.state()))
+        self._manager.submit(WorkItem(future, packed, name, state))
         return future
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:

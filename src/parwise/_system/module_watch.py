@@ -12,6 +12,7 @@ import time
 import types
 import zlib
 from collections.abc import Iterable, Iterator
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 _LIBRARIES = ("/site-packages/", "/dist-packages/", os.path.dirname(os.__file__) + "/", "<")
@@ -62,7 +63,28 @@ class ModuleWatch:
             path = None if name == "__main__" else _own_file(module)
             if path is not None:
                 self._watched[name] = _spec(module), _stamp_at_import(module, path, name in again)
+        self._pack()
+
+    def _pack(self) -> None:
         self.stamps = pickle.dumps({name: stamp for name, (_, stamp) in self._watched.items()})
+
+    def is_edited(self, name: str | None) -> bool:
+        """True if a module's file was edited since it was imported: its functions then travel with their code."""
+        if name is None or name not in self._watched:
+            return False
+        with self._lock:
+            spec, stamp = self._watched.get(name, (None, None))
+            path = None if stamp is None else _own_file(sys.modules.get(name))
+            if stamp is None or path is None:
+                return stamp is None
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_mtime_ns == stamp[0]:
+                    return False
+            found = _stamp(path)
+            same = found is None or found[1:] == stamp[1:]
+            self._watched[name] = spec, found or stamp if same else None
+            self._pack()
+            return not same
 
 
 def _spec(module: Any) -> Any:
@@ -88,10 +110,10 @@ def _stamp(path: str) -> Stamp | None:
 def _stamp_at_import(module: Any, path: str, reloaded: bool) -> Stamp | None:
     """The stamp of a module's file; None if it seems to have been edited since the import."""
     stamp = _stamp(path)
-    if stamp is None or stamp[0] < _start_of_process():
+    if stamp is None or stamp[0] < _start_of_process() or type(_spec(module).loader) is not SourceFileLoader:
         return stamp
     with contextlib.suppress(Exception):
-        code, imported = _code(module, path), _imported_code(module)
+        code, imported = _code(path), _imported_code(module)
         # After a reload the module may still hold functions that the file no longer has.
         same = reloaded or set(_nested(code)).issuperset(_codes(module.__dict__.values(), path))
         return stamp if same and imported in (None, code) else None
@@ -106,12 +128,11 @@ def _start_of_process() -> int:
     return time.time_ns() - age - 10**9
 
 
-def _code(module: Any, path: str) -> types.CodeType:
+def _code(path: str) -> types.CodeType:
     """The code of a module's source file as it is now."""
     with open(path, "rb") as file:
         text = file.read()
-    make = getattr(_spec(module).loader, "source_to_code", None)
-    code: types.CodeType = compile(text, path, "exec", dont_inherit=True) if make is None else make(text, path)
+    code: types.CodeType = compile(text, path, "exec", dont_inherit=True)
     return code
 
 

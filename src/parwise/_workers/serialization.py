@@ -24,6 +24,7 @@ from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_
 from .._system.context_variables import reduce_variable
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
+from .._system.module_watch import watch
 from ..errors import ParwiseError
 from .protocol import INLINE_BYTES, Channel
 from .shared_globals import SharedGlobals, restore, set_by
@@ -64,6 +65,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return marshal.loads, (marshal.dumps(obj),)
         if type(obj) is ContextVar:
             return reduce_variable(obj)
+        if type(obj) is types.FunctionType and watch.is_edited(obj.__module__):
+            return self._dynamic_function_reduce(obj)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
         return super().reducer_override(obj)
