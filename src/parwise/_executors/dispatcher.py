@@ -268,14 +268,9 @@ class Dispatcher:
             error.add_note("while a worker process was loading the function and its arguments")
             raise error
 
-    def _on_initialize_failed(self, worker: WorkerHandle, packed: bytes) -> None:
+    def _on_prepare_failed(self, worker: WorkerHandle, note: str, packed: bytes) -> None:
         error = unpack_error(packed)
-        error.add_note("in the initializer of a worker process")
-        raise error
-
-    def _on_set_up_failed(self, worker: WorkerHandle, packed: bytes) -> None:
-        error = unpack_error(packed)
-        error.add_note("in the function given as setup, in a worker process")
+        error.add_note(note)
         raise error
 
     # Outcomes of tasks.

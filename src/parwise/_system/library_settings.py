@@ -10,7 +10,7 @@ import contextlib
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -118,6 +118,24 @@ _known: dict[str, tuple[Settings, bytes]] = {}
 def read_local_settings() -> LocalSettings:
     """Settings that belong to the calling thread."""
     return {name: _LIBRARIES[name].read(sys.modules[name]) for name in _LOCAL if name in sys.modules}
+
+
+@contextlib.contextmanager
+def local_settings(settings: LocalSettings) -> Iterator[None]:
+    """Set, for a ``with`` block, settings of the calling thread to those of another one."""
+    before = read_local_settings() if settings else {}
+    _write_local(before, settings)
+    try:
+        yield
+    finally:
+        _write_local(settings, before)
+
+
+def _write_local(before: LocalSettings, after: LocalSettings) -> None:
+    for name, settings in after.items():
+        for setting, value in settings.items():
+            if value != before.get(name, {}).get(setting):
+                _LIBRARIES[name].write(sys.modules[name], setting, value)
 
 
 def read_library_settings(pack: Callable[[Any], bytes], local: LocalSettings | None = None) -> dict[str, bytes]:

@@ -146,13 +146,13 @@ class Worker:
 
     def _on_initialize(self, *content: Any) -> None:
         """Run the pool's initializer, before all tasks."""
-        self._prepare("initialize_failed", *content)
+        self._prepare("in the initializer of a worker process", *content)
 
     def _on_set_up(self, *content: Any) -> None:
         """Run the function given as `setup`, before the first task of a call."""
-        self._prepare("set_up_failed", *content)
+        self._prepare("in the function given as setup, in a worker process", *content)
 
-    def _prepare(self, failed: str, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _prepare(self, note: str, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Run a function that prepares this process; what it sets stays."""
         memory, table = _read_payload(end, nbytes, inline, fd)
         self._number = call
@@ -166,7 +166,7 @@ class Worker:
         if os.getpid() != self._owner:
             _end_child(error)
         if error is not None:
-            self._channel.send(failed, pack_error(error, INLINE_BYTES))
+            self._channel.send("prepare_failed", note, pack_error(error, INLINE_BYTES))
         self._send_output()
         self._number = None
 
