@@ -35,6 +35,8 @@ _places: dict[Variable, Place] = {}
 _homeless: dict[Variable, int] = {}
 # Variables by their places, where no module of this process holds them.
 _rebuilt: dict[Place, Variable] = {}
+# What to do in a worker when a variable is rebuilt.
+_awaited: dict[Place, Callable[[], None]] = {}
 _numbers = itertools.count()
 
 
@@ -132,6 +134,8 @@ def _rebuild(place: Place, name: str, *default: Any) -> Variable:
     if variable is None:
         variable = _rebuilt[place] = ContextVar(name, default=default[0]) if default else ContextVar(name)
         _places[variable] = place
+        if place in _awaited:  # of a submitted call, which comes after the state that surrounds it
+            _awaited.pop(place)()
     return variable
 
 
@@ -148,8 +152,10 @@ class VariableFollower:
         """Set variables to pickled values; those of other modules once they are imported."""
         self._told = told
         for place, packed in told.items():
-            if not place.module or place.module in sys.modules:
+            if _look_up(place) is not None:
                 self._set(place, packed)
+            elif not place.module:
+                _awaited[place] = partial(self._set_late, place)
             elif place not in self._waiting:
                 self._waiting.add(place)
                 when_imported(place.module, partial(self._set_late, place))

@@ -56,13 +56,14 @@ class ModuleWatch:
     def _add(self, again: set[str]) -> None:
         for name in again:
             del self._watched[name]
+        self._seen -= again
         for name, module in list(sys.modules.items()):
-            if name in self._seen and name not in again:
+            if name in self._seen:
                 continue
             self._seen.add(name)
             path = None if name == "__main__" else _own_file(module)
             if path is not None:
-                self._watched[name] = _spec(module), _stamp_at_import(module, path, name in again)
+                self._watched[name] = _spec(module), _stamp_at_import(module, path)
         self._pack()
 
     def _pack(self) -> None:
@@ -107,15 +108,18 @@ def _stamp(path: str) -> Stamp | None:
     return None
 
 
-def _stamp_at_import(module: Any, path: str, reloaded: bool) -> Stamp | None:
+def _stamp_at_import(module: Any, path: str) -> Stamp | None:
     """The stamp of a module's file; None if it seems to have been edited since the import."""
     stamp = _stamp(path)
     if stamp is None or stamp[0] < _start_of_process() or type(_spec(module).loader) is not SourceFileLoader:
         return stamp
     with contextlib.suppress(Exception):
         code, imported = _code(path), _imported_code(module)
-        # After a reload the module may still hold functions that the file no longer has.
-        same = reloaded or set(_nested(code)).issuperset(_codes(module.__dict__.values(), path))
+        texts: dict[str, list[types.CodeType]] = {}
+        for one in _nested(code):
+            texts.setdefault(one.co_qualname, []).append(one)
+        # After a reload a module may also hold functions that its file no longer has.
+        same = all(one in texts.get(one.co_qualname, [one]) for one in _codes(module.__dict__.values(), path))
         return stamp if same and imported in (None, code) else None
     return None
 
@@ -188,6 +192,7 @@ class StampCheck:
     @staticmethod
     def _agrees(module: Any, stamp: Stamp | None) -> bool:
         path = _own_file(module)
-        found = None if path is None else _stamp(path)
+        # None if the file was edited after this process had imported it: it holds the same text as the caller, then.
+        found = None if path is None else _stamp_at_import(module, path)
         # The same text may have been written again.
         return found is None or (stamp is not None and found[1:] == stamp[1:])

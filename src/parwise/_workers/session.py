@@ -7,6 +7,7 @@ and by processes of other executors (`remote`), which compute its tasks.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import io
 import os
@@ -239,6 +240,6 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     try:
         func, args, kwargs = pickle.loads(packed)
         restore()
-        return True, func(*args, **kwargs)
+        return True, contextvars.copy_context().run(func, *args, **kwargs)
     except BaseException as error:
         return False, pack_error(error)
