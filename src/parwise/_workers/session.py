@@ -222,17 +222,13 @@ def mark_of(setup: Callable[[], object]) -> bytes:
 
 
 class _MarkPickler(Pickler):
-    """Pickles code by its identity: `marshal` gives other bytes for the same code from time to time."""
+    """Pickles code by its parts: `marshal` gives other bytes for the same code from time to time."""
 
     def reducer_override(self, obj: Any) -> Any:
         """As in `Pickler`."""
         if type(obj) is not types.CodeType:
             return super().reducer_override(obj)
-        _marked[id(obj)] = obj  # or other code might get the same identity
-        return int, (id(obj),)
-
-
-_marked: dict[int, types.CodeType] = {}
+        return str, (obj.co_code, obj.co_consts, obj.co_names, obj.co_varnames, obj.co_freevars, obj.co_flags)
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:
