@@ -57,9 +57,6 @@ def test_equal_functions_are_one(marked):
     """A loop may make the function anew each time."""
     pids = [parallel_map(lambda k: os.getpid(), range(20), setup=marked(), **ISOLATED) for _ in range(3)]
     assert len({pid for one in pids for pid in one}) <= 2
-    for _ in range(3):
-        parallel_map(see, range(3), setup=marked())
-    assert see() == ("mark",)
 
 
 def test_what_it_holds_matters():
@@ -100,6 +97,16 @@ def test_small_call_finds_it_here(marked):
     assert parallel_map(see, [1], setup=marked()) == [("mark",)]
     parallel_map(see, [], setup=marked("none"))
     assert see() == ("mark",)
+
+
+def test_called_here_once(marked):
+    setup = marked()
+    for _ in range(3):
+        parallel_map(see, range(3), setup=setup)
+    assert see() == ("mark",)
+    parallel_map(see, range(3), setup=marked("other"))
+    parallel_map(see, range(3), setup=setup)
+    assert see() == ("mark", "other", "mark")
 
 
 def test_workers_and_caller(eager, marked):

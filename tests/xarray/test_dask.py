@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+
 import dask
 import numpy as np
 import pytest
@@ -188,3 +190,17 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["lon"], as_xarray=True
         ).compute()
+
+
+def test_setup_runs_once_in_each_process(dask_client):
+    """Each of the blocks brings the function."""
+
+    def setup():
+        builtins.parwise_mark = getattr(builtins, "parwise_mark", 0) + 1
+
+    a = xr.DataArray(np.zeros((12, 3)), dims=("x", "y")).chunk({"x": 2})
+    found = a.par.map(
+        lambda row: float(builtins.parwise_mark), "x", setup=setup, output_dtypes=float, output_core_dims=[]
+    )
+    assert set(np.asarray(found.compute())) == {1.0}
+    dask_client.run(lambda: vars(builtins).pop("parwise_mark", None))

@@ -16,7 +16,6 @@ from .._executors.runner import Runner
 from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
-from .._workers.session import mark_of
 from .._workers.shared_globals import set_up_here
 
 
@@ -48,7 +47,7 @@ def _compute(call: Call, observer: NullObserver) -> Any:
 def _set_up(call: Call) -> None:
     setup = call.settings.setup
     if setup is not None and call.tasks and (is_serial(call) or not call.settings.isolate):
-        set_up_here(setup, mark_of)
+        set_up_here(setup)
 
 
 # Tasks by which each worker is ahead of the results taken: one being computed, one that waits, and two finished ones,

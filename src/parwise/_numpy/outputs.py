@@ -16,7 +16,6 @@ from .._core.kernel import is_nested
 from .._core.output import RawResults
 from .._core.output_column import gap_value
 from .._core.settings import Settings
-from .._workers.session import mark_of
 from .._workers.shared_globals import set_up_here
 
 
@@ -118,7 +117,7 @@ def use_own_loop(settings: Settings, what: str) -> None:
             f"{names}; leave them out, or pass np.asarray(x)"
         )
     if settings.setup is not None:
-        set_up_here(settings.setup, mark_of)
+        set_up_here(settings.setup)
 
 
 def is_plain(array: np.ndarray) -> bool:

@@ -59,24 +59,16 @@ def forget() -> None:
 
 
 _lock = threading.RLock()
-# The function that was last called as `setup` in this process, its mark, and the globals that it set, by module.
+# The function that was last called as `setup` in this process, and the globals that it set, by module.
 _latest: Callable[[], object] | None = None
-_mark = b""
 _set_here: dict[str, AbstractSet[str]] = {}
 
 
-def set_up_here(setup: Callable[[], object], mark_of: Callable[[Callable[[], object]], bytes]) -> None:
-    """Call a function given as `setup` in this process, unless it is the last one that was called so.
-
-    A function is the same one if `mark_of` returns the same mark: Dask brings another object with each block.
-    """
-    global _latest, _mark, _set_here
+def set_up_here(setup: Callable[[], object]) -> None:
+    """Call a function given as `setup` in this process, unless it is the last one that was called so."""
+    global _latest, _set_here
     with _lock:
         if _is_latest(setup):
-            return
-        mark = mark_of(setup)
-        if _latest is not None and mark == _mark:
-            _latest = setup
             return
         names: dict[str, Any] = getattr(setup, "__globals__", {})
         before, _latest = dict(names), None
@@ -86,7 +78,7 @@ def set_up_here(setup: Callable[[], object], mark_of: Callable[[Callable[[], obj
             error.add_note("in the function given as setup, in this process")
             raise
         found = {name for name, value in names.items() if name not in before or before[name] is not value}
-        _latest, _mark, _set_here = setup, mark, {names.get("__name__", ""): found}
+        _latest, _set_here = setup, {names.get("__name__", ""): found}
 
 
 def set_by(setup: Callable[[], object] | None) -> Mapping[str, AbstractSet[str]]:

@@ -14,7 +14,7 @@ from dask.delayed import delayed
 
 from .._core.random import make_random_streams
 from .dask import check_options
-from .dask_task import SERIAL
+from .dask_task import serial_options
 from .labels import Labels, MappedArrays, listed
 from .request import Request, core_dims_per_output, dtypes_per_output, run
 from .slices import Boxed
@@ -42,7 +42,7 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
     streams = (
         None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
     )
-    serial = replace(request, rng=None, options={**request.options, **SERIAL})
+    serial = replace(request, rng=None, options=serial_options(request))
     results = []
     for number, group in enumerate(groups):
         func = request.func if streams is None else functools.partial(request.func, rng=streams.one(number))
