@@ -197,23 +197,27 @@ def test_half_imported_library_is_left_alone(imported):
 
 
 def test_when_imported(tmp_path, monkeypatch):
-    (tmp_path / "late_module.py").write_text("value = 1\n")
+    (tmp_path / "imported_late.py").write_text("value = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     seen = []
-    late_imports.when_imported("late_module", lambda: seen.append(sys.modules["late_module"].value))
+    late_imports.when_imported("imported_late", lambda: seen.append(sys.modules["imported_late"].value))
     try:
-        assert importlib.util.find_spec("late_module") is not None
+        assert importlib.util.find_spec("imported_late") is not None
         assert not seen
-        import late_module
+        import imported_late
 
         assert seen == [1]
-        assert type(late_module.__loader__).__name__ == type(late_module.__spec__.loader).__name__ == "SourceFileLoader"
-        late_imports.when_imported("late_module", lambda: seen.append(2))
+        assert (
+            type(imported_late.__loader__).__name__
+            == type(imported_late.__spec__.loader).__name__
+            == "SourceFileLoader"
+        )
+        late_imports.when_imported("imported_late", lambda: seen.append(2))
         assert seen == [1, 2]
         late_imports.when_imported("no_such_module", lambda: None)
         with pytest.raises(ImportError):
             importlib.import_module("no_such_module")
     finally:
-        sys.modules.pop("late_module", None)
+        sys.modules.pop("imported_late", None)
         late_imports._actions.clear()
         sys.meta_path.remove(late_imports._finder)

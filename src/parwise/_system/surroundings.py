@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import pickle
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import ReproducibilityWarning
-from .context_variables import SetVariables, VariableFollower
+from .context_variables import Place, SetVariables, VariableFollower
 from .environment import (
     NumericState,
     ProcessState,
@@ -39,6 +43,52 @@ class Surroundings(NamedTuple):
     libraries: dict[str, bytes]
     stamps: bytes
     variables: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = _packed(*self[:4])
+        return (type(self), tuple(self)) if packed is None else (_unpacked, (packed, self.variables))
+
+
+# What was last packed, and its pickle: made once and not for each call, which would take it 60 us.
+_latest: tuple[Any, bytes | None] = (), None
+
+
+def _packed(numeric: NumericState, *others: Any) -> bytes | None:
+    """Pickle of what hardly ever changes; None if it holds objects that the function's own pickler must send."""
+    global _latest
+    if numeric.errcall is not None or numeric.print_options.get("formatter"):
+        return None
+    state, latest = (numeric, *others), _latest
+    if latest[0] != state:
+        packed: bytes | None = None
+        # A script or another package may have defined a category of warnings.
+        with contextlib.suppress(pickle.PicklingError, pickle.UnpicklingError, AttributeError):
+            found = pickle.dumps(state)
+            _Finder(io.BytesIO(found)).load()
+            packed = found
+        _latest = latest = state, packed
+    return latest[1]
+
+
+class _Finder(pickle.Unpickler):
+    """Unpickles only what every process of this Python can import."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] not in {"parwise", "numpy", *sys.stdlib_module_names} or module == "__main__":
+            raise pickle.UnpicklingError(module)
+        return super().find_class(module, name)
+
+
+# In a worker: the pickle that came last, and what it holds.
+_received: tuple[bytes, Any] = b"", ()
+
+
+def _unpacked(packed: bytes, variables: dict[Place, bytes]) -> Surroundings:
+    global _received
+    if packed != _received[0]:
+        _received = packed, pickle.loads(packed)
+    numeric, levels, libraries, stamps = _received[1]
+    return Surroundings(numeric, levels, libraries, stamps, variables)
 
 
 class CallerState(NamedTuple):
