@@ -138,7 +138,9 @@ def descriptors(*, dask):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
             # Dask's monitor reads these all the time.
-            if not (dask and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/"))):
+            # A helper thread may still read the umask when its call is over.
+            passing = target.startswith("/proc/") and target.endswith("/status")
+            if not (passing or (dask and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/")))):
                 found[target] += 1
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+
 import dask
 import numpy as np
 import pytest
@@ -213,3 +215,17 @@ def test_blocks_of_dask_of_another_dtype_are_what_they_are(cube):
     got = lying.par.map(np.sum, ("lat", "lon"), output_dtypes=float, output_core_dims=[])
     want = loop(np.sum, cube.astype("f4"), dims=("lat", "lon")).astype(float)
     assert_same(got.compute().to_numpy(), want.to_numpy())
+
+
+def test_setup_runs_once_in_each_process(dask_client):
+    """Each of the blocks brings the function."""
+
+    def setup():
+        builtins.parwise_mark = getattr(builtins, "parwise_mark", 0) + 1
+
+    a = xr.DataArray(np.zeros((12, 3)), dims=("x", "y")).chunk({"x": 2})
+    found = a.par.map(
+        lambda row: float(builtins.parwise_mark), "x", setup=setup, output_dtypes=float, output_core_dims=[]
+    )
+    assert set(np.asarray(found.compute())) == {1.0}
+    dask_client.run(lambda: vars(builtins).pop("parwise_mark", None))

@@ -22,9 +22,8 @@ from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.picklers import dumps_call, dumps_defining
 from .._workers.serialization import Definitions
-from .._workers.session import pack_initializer
+from .._workers.session import pack_call, pack_initializer, pack_single_call
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
 
@@ -102,7 +101,7 @@ class Pool(Executor):
             raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
         self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
-        self._initializer = None if initializer is None else pack_initializer(initializer, initargs)
+        self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._closed = False
@@ -139,17 +138,18 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
+        state = self._manager.state()
         try:
             if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions = fn.definitions
-                packed = dumps_call((fn, args, kwargs), fn.func, definitions)
+                packed = pack_call((fn, args, kwargs), fn.func, definitions)
             else:
                 definitions = Definitions(self.initialized)
-                packed = dumps_defining((fn, args, kwargs), definitions)
+                packed = pack_single_call((fn, args, kwargs), definitions)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
         name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
-        self._manager.submit(WorkItem(future, packed, name, definitions, parts))
+        self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
@@ -259,10 +259,10 @@ class Pool(Executor):
         settings = job.call.settings
         # The iterator may wait for this pool itself, as in a chain of maps.
         lazy = job.call.feed is not None and job.call.count == ENDLESS
-        if settings.needs_killable_workers and lazy:
+        if settings.needs_own_workers and lazy:
             with self._spare() as spare:
                 processes.run(job, spare)
-        elif (self._manager.busy or lazy) and not settings.needs_killable_workers:
+        elif (self._manager.busy or lazy) and not settings.needs_own_workers:
             # The workers compute submitted calls, or may have to.
             run_in_executor(job)
         elif settings.isolate:

@@ -10,16 +10,18 @@ from typing import Any, cast
 from .._core.call import Call
 from .._core.input_items import LOOK_AHEAD
 from .._core.output import ListOutput
-from .._executors.choice import open_runner, run
+from .._executors.choice import is_serial, open_runner, run
 from .._executors.job import Job
 from .._executors.runner import Runner
 from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
+from .._workers.shared_globals import set_up_here
 
 
 def compute(call: Call) -> Any:
     """Return the result of a checked call."""
+    _set_up(call)
     if not is_observed(call):
         return _compute(call, UNOBSERVED)
     with Observer(call) as observer:
@@ -42,6 +44,12 @@ def _compute(call: Call, observer: NullObserver) -> Any:
     return job.finish()
 
 
+def _set_up(call: Call) -> None:
+    setup = call.settings.setup
+    if setup is not None and call.tasks and (is_serial(call) or not call.settings.isolate):
+        set_up_here(setup)
+
+
 # Tasks by which each worker is ahead of the results taken: one being computed, one that waits, and two finished ones,
 # in case their lengths are uneven.
 AHEAD = 4
@@ -54,6 +62,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
     Nothing is computed, and no item read, before the first result is taken.
     """
+    _set_up(call)
     with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
         job.stepwise = True

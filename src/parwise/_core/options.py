@@ -75,6 +75,13 @@ class Options(TypedDict, total=False):
         How often an element (or block) is computed again if its worker died or
         it took too long; 0, the default, for never. An element for which the
         function raised is not computed again.
+    setup : callable, optional
+        A function without arguments, called once in each worker before `func`,
+        and in this process, too, unless the call is isolated: for settings of
+        libraries, accessors, names in builtins, seeds. It is not called again
+        for the next call with the same function; a worker that another one has
+        prepared is replaced. What it sets in a worker stays as long as this
+        process does not change the same. An exception in it ends the call.
     checkpoint : path, optional
         Reserved.
     """
@@ -88,6 +95,7 @@ class Options(TypedDict, total=False):
     errors: Literal["raise", "ignore"]
     timeout: float | None
     retries: int
+    setup: Callable[[], object] | None
     checkpoint: str | os.PathLike[str] | None
 
 

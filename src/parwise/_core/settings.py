@@ -59,11 +59,12 @@ class Settings(NamedTuple):
     timeout: float | None = None
     retries: int = 0
     progress: Any = None
+    setup: Callable[[], object] | None = None
 
     @property
     def shares_globals(self) -> bool:
-        """True if functions find globals that an initializer has set."""
-        return is_pool(self.executor) and bool(self.executor.initialized)
+        """True if functions find globals that an initializer or `setup` has set."""
+        return self.setup is not None or (is_pool(self.executor) and bool(self.executor.initialized))
 
     @property
     def needs_killable_workers(self) -> bool:
@@ -72,8 +73,13 @@ class Settings(NamedTuple):
 
     @property
     def needs_runner(self) -> bool:
-        """True if an option asks for more than a plain loop does: isolation, gaps, a check of results, progress."""
-        return bool(self.isolate or self.ignore or self.verify or self.progress is not None)
+        """True if an option asks for more than a plain loop does: isolation, gaps, a check, progress, a setup."""
+        return bool(self.isolate or self.ignore or self.verify or self.progress is not None or self.setup is not None)
+
+    @property
+    def needs_own_workers(self) -> bool:
+        """True if a call changes workers, or may end some, and so cannot share them with calls of a pool."""
+        return self.needs_killable_workers or self.setup is not None
 
     def serial_reason(self, tasks: int, nested: bool, what: str = "element") -> str | None:
         """The reason why a call of `tasks` tasks can only be a plain loop, if settings and size tell."""
@@ -214,6 +220,16 @@ def _progress(value: Any, executor: Any) -> Any:
     return checked_progress(value)
 
 
+def _setup(value: Any, executor: Any) -> Callable[[], object] | None:
+    if value is None:
+        return None
+    if isinstance(value, type) or not callable(value):
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
+        raise TypeError(f"setup must be a function without arguments, or None, got {what}")
+    function: Callable[[], object] = value
+    return function
+
+
 def executor_name(executor: Any) -> str:
     """The executor's name, or that of its class."""
     return executor if isinstance(executor, str) else type(executor).__name__
@@ -229,6 +245,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "timeout": ("timeout", _timeout),
     "retries": ("retries", _retries),
     "progress": ("progress", _progress),
+    "setup": ("setup", _setup),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt, short_switch_interval
+from .._system.library_settings import read_local_settings
 from .._workers.default_pool import default_pool, known_pool
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError
@@ -109,6 +110,7 @@ class BackgroundDispatcher:
         # Seconds per element of the caller's last task.
         self.pace = 0.0
         self._local_threads = local_threads(look=False)
+        self._local_settings = read_local_settings()
 
     def __enter__(self) -> BackgroundDispatcher:
         return self
@@ -149,6 +151,7 @@ class BackgroundDispatcher:
             try:
                 self._job.open(self._start())
                 self.dispatcher = Dispatcher(self._job, self.pool)
+                self.dispatcher.local_settings = self._local_settings
                 self.cpus = CpuAvailability(self._job)
                 self._joined = True
             finally:
@@ -274,7 +277,7 @@ class BackgroundDispatcher:
             try:
                 if not self.dispatcher.started:
                     self.dispatcher.start_workers()
-            except (ParwiseError, OSError):
+            except (ParwiseError, OSError, TypeError):  # a TypeError of what cannot be pickled
                 self._deadline = None  # the caller tries, and is told, between two tasks
                 return False
             self._state = "preparing"

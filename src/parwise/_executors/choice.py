@@ -47,7 +47,7 @@ def open_runner(job: Job) -> Iterator[Runner]:
     if is_serial(job.call):
         job.open()
         yield SerialRunner(job, ITEM_SECONDS)
-    elif is_pool(settings.executor) and settings.needs_killable_workers:
+    elif is_pool(settings.executor) and settings.needs_own_workers:
         with settings.executor._spare() as spare, processes.open_runner(job, spare) as runner:
             yield runner
     elif settings.executor != "processes":

@@ -12,12 +12,13 @@ import numpy as np
 
 from .._core.indexing import Task
 from .._system.blas import ThreadCounts, read_threads, workers_beside
+from .._system.library_settings import LocalSettings
+from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver, ChunkSender
-from .._workers.serialization import Payload
-from .._workers.session import Session, keep, unload_large
+from .._workers.session import PackedSession, SetUp, keep
 from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
@@ -58,9 +59,12 @@ class Dispatcher:
         self._width = 0
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
-        self._payload: Payload | None = None
+        self._set_up: SetUp | None = None
+        self._session: PackedSession | None = None
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
+        # Settings of libraries that belong to the caller's thread, likewise.
+        self.local_settings: LocalSettings | None = None
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -70,8 +74,8 @@ class Dispatcher:
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
-        if self.started and error is None and self._payload is not None:
-            unload_large((worker.channel for worker in self._workers), self._payload)
+        if self.started and error is None and self._session is not None:
+            self._session.unload(self._workers)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
         self._pool.dirty = False
 
@@ -116,7 +120,9 @@ class Dispatcher:
         """Start workers, without waiting for them."""
         self._width = self._job.workers
         self._job.observer.workers_called()
-        self._workers = list(self._pool.start(self._width))
+        setup = self._job.call.settings.setup
+        self._set_up = None if setup is None else SetUp.of(setup, self.local_settings)
+        self._workers = list(self._pool.start(self._width, self._set_up and self._set_up.mark))
 
     def pack_function(self) -> None:
         """Pickle the function; workers come up meanwhile."""
@@ -125,22 +131,24 @@ class Dispatcher:
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        kernel, layouts = self._job.kernel, self._job.shared_layouts
-        self._payload = Session.pack(kernel, layouts, self._threads, self._job.definitions)
+        self._pack(self._job.state)
+
+    def _pack(self, state: CallerState | None) -> None:
+        job = self._job
+        self._session = PackedSession.of(
+            self._call, job.kernel, job.shared_layouts, self._threads, job.definitions, state, self.local_settings
+        )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
-        assert self._payload is not None
-        for worker in workers:
-            worker.loading, worker.loading_earlier = True, worker.loading
-            worker.parts.clear()
-        self._payload.send((worker.channel for worker in workers), "load", self._call)
+        assert self._session is not None
+        self._session.send(workers, self._set_up)
 
     def start(self) -> None:
         """Start workers and send them the session, unless that has been done."""
         if not self._workers:
             self.start_workers()
         try:
-            if self._payload is None:
+            if self._session is None:
                 self.pack_function()
         except BaseException:
             self._workers, self._pool.dirty = [], False  # they know nothing of this call
@@ -259,9 +267,9 @@ class Dispatcher:
             error.add_note("while a worker process was loading the function and its arguments")
             raise error
 
-    def _on_initialize_failed(self, worker: WorkerHandle, packed: bytes) -> None:
+    def _on_prepare_failed(self, worker: WorkerHandle, note: str, packed: bytes) -> None:
         error = unpack_error(packed)
-        error.add_note("in the initializer of a worker process")
+        error.add_note(note)
         raise error
 
     # Outcomes of tasks.
@@ -336,6 +344,9 @@ class Dispatcher:
 
     def _send_task(self, worker: WorkerHandle, task: Task, handshake: bool = False) -> None:
         """Copy the arguments of a task to a slot and send the worker a message."""
+        if (state := self._job.state_for(task)) is not worker.state:
+            self._pack(state)
+            self._send_session([worker])
         slot = -1
         large: Any = None
 

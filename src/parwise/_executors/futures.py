@@ -106,7 +106,7 @@ class RemoteRunner(ExecutorRunner):
         if verified and self._own is not None:
             self._first = self._stage(job.first_task)
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack(job.kernel, job.shared_layouts, self._threads, job.definitions, own_process=False)
+        payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
         self._session = _packet(payload)
         self._parts: dict[int, Packet] = {}
         self._handshake = Handshake(job)

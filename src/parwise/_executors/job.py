@@ -19,6 +19,7 @@ from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results, same_values
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
+from .._system.surroundings import CallerState
 from .._workers.picklers import dumps_items
 from .._workers.serialization import Definitions
 from .._workers.shared_memory import SLOT_BYTES
@@ -71,6 +72,8 @@ class Job:
         True if results are taken one after another.
     """
 
+    #: What surrounds the first task; None for the state of the thread that packs the function.
+    state: CallerState | None = None
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay
@@ -145,11 +148,15 @@ class Job:
     @cached_property
     def definitions(self) -> Definitions:
         """Classes and functions that the call sends to workers."""
-        return Definitions(self.call.settings.shares_globals)
+        return Definitions(self.call.settings.shares_globals, self.call.settings.setup)
 
     def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
         """The parts of definitions that a task needs which has just been staged."""
         return self.definitions, self.definitions.take_needed()
+
+    def state_for(self, task: Task) -> CallerState | None:
+        """What surrounds `task`, if that is not the same for all tasks."""
+        return self.state
 
     def explain(self, why: str) -> None:
         """Report why workers compute nothing of the call."""

@@ -16,9 +16,10 @@ from .._core.input_items import ENDLESS, ItemColumn
 from .._core.kernel import Outcome
 from .._core.settings import Settings
 from .._system.interpreter import DeferredInterrupt
+from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error
 from .._workers.serialization import Definitions
-from .._workers.session import perform
+from .._workers.session import perform, read_state_again
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError
 from .dispatcher import Dispatcher
@@ -27,7 +28,7 @@ from .job import Job
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """One submitted call: its future, the pickled function and arguments, and the name of the function.
+    """One submitted call: its future, the pickled function and arguments, the function's name, what surrounds it.
 
     `parts` are those of its `definitions` that a worker needs first.
     """
@@ -37,6 +38,7 @@ class WorkItem:
     name: str
     definitions: Definitions
     parts: list[int]
+    state: CallerState
 
 
 class WorkQueue(Naming):
@@ -62,6 +64,8 @@ class WorkQueue(Naming):
         self._lock = threading.RLock()
         # True while waiting calls may not begin.
         self.shut = False
+        # How often modules had been reloaded when the workers were started, see `ModuleWatch`.
+        self.reloads = 0
 
     def add(self, item: WorkItem) -> None:
         """Append a call."""
@@ -81,14 +85,31 @@ class WorkQueue(Naming):
     @property
     def empty(self) -> bool:
         """True if no call can begin."""
-        return not self._returned and (self.shut or not self._waiting)
+        return not self._returned and (self.shut or not self._waiting or self.outdated)
+
+    @property
+    def outdated(self) -> bool:
+        """True if a module was reloaded before the next call was submitted: it needs new workers."""
+        with self._lock:
+            return bool(self._waiting) and self._waiting[0].state.reloads != self.reloads
+
+    def state_at(self, index: int) -> CallerState:
+        """What surrounds a call that has begun."""
+        return self._taken[index].state
+
+    def update(self) -> CallerState | None:
+        """Expect workers that hold modules as the next call needs them; return what surrounds it."""
+        with self._lock:
+            state = self._waiting[0].state if self._waiting else None
+            self.reloads = self.reloads if state is None else state.reloads
+        return state
 
     def next_task(self, workers: int = 1) -> Task | None:
         """The next call, or None."""
         with self._lock:
             if self._returned:
                 return self._returned.popleft()
-            while self._waiting and not self.shut:
+            while self._waiting and not self.shut and not self.outdated:
                 item = self._waiting.popleft()
                 if item.future.set_running_or_notify_cancel():
                     self._taken[self._next] = item
@@ -162,6 +183,7 @@ class SubmitJob(Job):
         call = Call(perform, columns, (), {}, False, (0,), grid, None, None, None, None, settings, feed, "list", items)
         super().__init__(call)
         self._items = items
+        self.state = items.update()
         self.open()
         self.queue = feed
 
@@ -185,6 +207,10 @@ class SubmitJob(Job):
             else:
                 item.future.set_exception(unpack_error(value))
         self.output_replay.close(task.lo, task.hi)
+
+    def state_for(self, task: Task) -> CallerState | None:
+        """What surrounded a call when it was submitted."""
+        return self._items.state_at(task.lo)
 
     def repeat(self) -> None:
         """Replay the output of calls, which have no order."""
@@ -232,6 +258,8 @@ class ManagerThread:
         self._pool = pool
         self._workers = workers
         self._items = WorkQueue()
+        # State of the latest submitted call.
+        self._state: CallerState | None = None
         # Entered directly and not through the condition, which an interrupt could leave locked.
         self._lock = threading.RLock()
         self._change = threading.Condition(self._lock)
@@ -252,6 +280,11 @@ class ManagerThread:
     def count(self) -> tuple[int, int]:
         """Numbers of calls that have begun, and that wait."""
         return self._items.count_now()
+
+    def state(self) -> CallerState:
+        """State of the calling thread; the same object as long as nothing changes."""
+        self._state = state = read_state_again(self._state, idle=not self.busy)
+        return state
 
     def submit(self, item: WorkItem) -> None:
         """Append a call; it begins as soon as a worker is free."""
@@ -359,7 +392,7 @@ class ManagerThread:
         job = SubmitJob(items, self._workers)
         with Dispatcher(job, self._pool) as dispatcher:
             dispatcher.start()
-            while not (items.empty and not items.open and (self._wanted or self._closing)):
+            while not (items.empty and not items.open and (self._wanted or self._closing or items.outdated)):
                 if self._killing:
                     raise ParwiseError("the pool was left by an interrupt, which ended its workers")
                 dispatcher.assign_tasks()

@@ -12,6 +12,7 @@ from typing import Any
 from .._core.indexing import Task
 from .._system.blas import local_threads, with_local_threads
 from .._system.floating_point import floats, read_floats
+from .._system.library_settings import local_settings, read_local_settings
 from .futures import ExecutorRunner
 from .job import Job
 from .task_queue import TASK_SECONDS
@@ -22,13 +23,14 @@ class _ThreadState:
 
     def __init__(self) -> None:
         self._floats, self._counts = read_floats(), local_threads() or {}
+        self._settings = read_local_settings()
 
     def submit(self, executor: Executor, function: Any, *args: Any) -> Future[Any]:
         """Submit a call of a function."""
         return executor.submit(contextvars.copy_context().run, self._run, function, *args)
 
     def _run(self, function: Any, *args: Any) -> None:
-        with floats(self._floats), with_local_threads(self._counts):
+        with floats(self._floats), with_local_threads(self._counts), local_settings(self._settings):
             function(*args)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from .._core.options import resolve
-from .outputs import Outputs, collect, is_plain, loop_suffices, refuse_options
+from .outputs import Outputs, collect, is_plain, loop_suffices, use_own_loop
 
 
 def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +78,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     settings = resolve({})
     array = None if loop_suffices(settings) else _as_plain_array(arr)
     if array is None:
-        refuse_options(settings, f"arr of type {type(arr).__name__}")
+        use_own_loop(settings, f"arr of type {type(arr).__name__}")
         return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
     try:
         along = normalize_axis_index(axis, array.ndim)

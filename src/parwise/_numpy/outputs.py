@@ -16,6 +16,7 @@ from .._core.kernel import is_nested
 from .._core.output import RawResults
 from .._core.output_column import gap_value
 from .._core.settings import Settings
+from .._workers.shared_globals import set_up_here
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,19 @@ def loop_suffices(settings: Settings, count: int = 2) -> bool:
     return not settings.needs_runner and (count < 2 or settings.serial_reason(count, is_nested()) is not None)
 
 
-def refuse_options(settings: Settings, what: str) -> None:
-    """Raise a TypeError for settings that NumPy's own loop cannot follow; `what` names the argument."""
+def use_own_loop(settings: Settings, what: str) -> None:
+    """Prepare this process for NumPy's own loop; raise a TypeError for settings that it cannot follow.
+
+    `what` names the argument.
+    """
     if settings.isolate or settings.ignore:
         names = "isolate and timeout" if settings.isolate else "errors='ignore'"
         raise TypeError(
             f"{what} can only be mapped by NumPy's own loop in this process, which knows nothing of the options "
             f"{names}; leave them out, or pass np.asarray(x)"
         )
+    if settings.setup is not None:
+        set_up_here(settings.setup)
 
 
 def is_plain(array: np.ndarray) -> bool:
@@ -123,7 +129,7 @@ def are_plain(arrays: list[np.ndarray], settings: Settings) -> bool:
     """Return True if all arrays are plain; raise a TypeError if one is not and the settings need workers."""
     for one in arrays:
         if not is_plain(one):
-            refuse_options(settings, f"an argument of type {type(one).__name__}")
+            use_own_loop(settings, f"an argument of type {type(one).__name__}")
             return False
     return True
 

@@ -10,7 +10,7 @@ import numpy as np
 from .._core.options import Options, resolve
 from .._core.settings import Settings
 from .binding import Binding
-from .outputs import loop_suffices, refuse_options
+from .outputs import loop_suffices, use_own_loop
 from .scalars import map_scalars
 from .signature import map_core_arrays
 
@@ -125,7 +125,7 @@ class vectorize(np.vectorize):  # noqa: N801 - NumPy's name
     def _map(self, binding: Binding, settings: Settings) -> Any:
         """Return the result, or NotImplemented if only NumPy's own loop has it or raises the right error."""
         if not 0 < len(binding.values) <= MAX_ARGUMENTS:
-            refuse_options(settings, f"a call with {len(binding.values)} arguments to map over")
+            use_own_loop(settings, f"a call with {len(binding.values)} arguments to map over")
             return NotImplemented
         if self.signature is not None:
             return map_core_arrays(binding, settings, self.otypes, self.signature)

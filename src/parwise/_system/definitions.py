@@ -26,6 +26,7 @@ from typing import Any
 from cloudpickle import cloudpickle
 
 from . import reducers
+from .module_watch import watch
 
 
 def is_sent(obj: Any) -> bool:
@@ -33,7 +34,7 @@ def is_sent(obj: Any) -> bool:
     if isinstance(obj, type) and not obj.__flags__ & 1 << 9:  # no heap type
         return False
     found = cloudpickle._lookup_module_and_qualname(obj)
-    return found is None or cloudpickle._is_registered_pickle_by_value(found[0])
+    return found is None or cloudpickle._is_registered_pickle_by_value(found[0]) or watch.is_edited(found[0].__name__)
 
 
 def home_of(obj: Any) -> types.ModuleType | None:

@@ -34,6 +34,13 @@ def _library() -> Any:
         return None
 
 
+@functools.cache
+def _layout() -> tuple[Any, Any]:
+    """Type of ``fenv_t``, and the places of its control bits."""
+    size, fields = _LAYOUTS[os.uname().machine]
+    return ctypes.c_char * size, fields
+
+
 def read_floats() -> tuple[int, ...] | None:
     """Control bits of the calling thread; None if they cannot be read on this system."""
     if _library() is None:
@@ -66,7 +73,7 @@ def floats(control: tuple[int, ...] | None) -> Iterator[None]:
 
 def _read() -> tuple[bytearray, Any]:
     """``fenv_t`` of the calling thread, and the places of its control bits."""
-    size, fields = _LAYOUTS[os.uname().machine]
-    buffer = ctypes.create_string_buffer(size)
+    kind, fields = _layout()
+    buffer = kind()
     _library().fegetenv(buffer)
     return bytearray(buffer.raw), fields

@@ -21,6 +21,11 @@ from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 # Two interpreters with the same order of sets, and two with different ones: all four hardly agree by chance.
 HASH_SEEDS = ("1", "1", "2", "3")
 
+SETUP = (
+    "If it depends on settings of a library, on imports or on names that this program has set, a function given as "
+    "setup= sets them in each worker"
+)
+
 
 def compute_here(job: Job, task: Task) -> Results | None:
     """Results of a task, computed in this process; None if it raises."""
@@ -93,7 +98,7 @@ class Diagnosis:
                 "and take rng= in the function",
             )
         if not self._thorough:
-            return self._unexplained("verify=True looks for the reason")
+            return self._unexplained(f"verify=True looks for the reason. {SETUP}")
         return self._thread_difference() or self._environment_difference() or self._unexplained()
 
     def _cause(self, kind: str, text: str) -> Difference:
@@ -178,7 +183,7 @@ class Diagnosis:
 
     def _unexplained(
         self,
-        hint: str = "Does it look at its process, at caches, or at modules that only one of them has imported?",
+        hint: str = f"Does it look at its process, or at caches? {SETUP}",
     ) -> Difference:
         """Difference without a known cause."""
         words = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._system.blas import read_threads
 from .._system.floating_point import read_floats
+from .._system.time_zone import read_zone
 
 #: Parts of a fingerprint, and the remedy where they differ.
 REMEDIES = {
@@ -22,7 +23,8 @@ REMEDIES = {
     "threads": "set them alike: blas_threads='inherit', or threadpoolctl.threadpool_limits(1) around the call",
     "hash seed": "set PYTHONHASHSEED before Python starts, or sort sets before their order matters",
     "rounding or flushing of floats": "import in func's module the library that changes it (-ffast-math does)",
-    "locale": "set it in func, or by environment variables",
+    "locale": "set it in a function given as setup=, or by environment variables",
+    "time zone": "set TZ and call time.tzset in a function given as setup=",
 }
 
 
@@ -38,6 +40,7 @@ def read_fingerprint(*ignored: Any) -> dict[str, str]:
         "hash seed": str(hash("parwise")),
         "rounding or flushing of floats": str(read_floats()),
         "locale": _locale.setlocale(_locale.LC_ALL, None),
+        "time zone": str(read_zone(os.environb.get(b"TZ")).offsets),
     }
 
 

@@ -6,13 +6,14 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from .._core.indexing import Task
-from .protocol import Channel, ChunkReceiver
+from .._system.module_watch import watch
+from .._system.surroundings import CallerState
+from .protocol import Channel, ChunkReceiver, socket_pair
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
@@ -51,13 +52,19 @@ class WorkerHandle:
         Arguments that are being sent in chunks; results that are coming in chunks.
     least_bytes : int, optional
         The least memory seen in this call.
+    reloads : int
+        How often modules had been reloaded when the worker was started, see `ModuleWatch`.
+    state : CallerState, optional
+        What surrounds the session that the worker was sent, if the job knows that.
+    mark : bytes, optional
+        Mark of the function given as `setup` that the worker has been sent.
     retiring : bool
         True if it gets no more tasks, since it will be replaced.
     """
 
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
-        own_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own_end, worker_end = socket_pair()
         with worker_end:
             segment = create_fd(segment_bytes(slot_bytes))
             self.channel = Channel(own_end)
@@ -69,6 +76,10 @@ class WorkerHandle:
         self.has_computed = False
         self.loading = self.loading_earlier = False
         self.parts: OrderedDict[str, set[int]] = OrderedDict()
+        self.reloads = watch.reloads
+        self.state: CallerState | None = None
+        self.mark: bytes | None = None
+        self._tracker: int | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -89,6 +100,13 @@ class WorkerHandle:
             for fd in self._worker_fds:
                 os.close(fd)
             self._worker_fds = None
+
+    def share_tracker(self, fd: int | None) -> None:
+        """Have the worker use the resource tracker of this process, whose descriptor is `fd`."""
+        if fd != self._tracker and fd is not None:
+            with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
+                self.channel.send("track", fds=[fd])
+            self._tracker = fd
 
     @property
     def at(self) -> int | None:

@@ -265,38 +265,3 @@ class _LogHandler(logging.Handler):
             record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
             record.exc_info = None
         self._add(record)
-
-
-class LogLevels(NamedTuple):
-    """Levels that decide which log records a process makes; those of loggers with their `disabled`, by name."""
-
-    disable: int
-    root: int
-    loggers: dict[str, tuple[int, bool]]
-
-    def apply(self) -> None:
-        """Set these levels, in a process that does nothing else."""
-        logging.disable(self.disable)
-        for logger in logging.root.manager.loggerDict.values():
-            if isinstance(logger, logging.Logger):
-                logger.setLevel(logging.NOTSET)
-                logger.disabled = False
-                # A module may have added handlers during its import; the caller's handlers show the record.
-                logger.handlers[:] = []
-                logger.propagate = True
-        logging.root.setLevel(self.root)
-        for name, (level, disabled) in self.loggers.items():
-            logger = logging.getLogger(name)
-            logger.setLevel(level)
-            logger.disabled = disabled
-
-
-def read_log_levels() -> LogLevels:
-    """Read the levels of this process."""
-    manager = logging.root.manager
-    loggers = {
-        name: (logger.level, logger.disabled)
-        for name, logger in list(manager.loggerDict.items())
-        if isinstance(logger, logging.Logger) and (logger.level or logger.disabled)
-    }
-    return LogLevels(manager.disable, logging.root.level, loggers)

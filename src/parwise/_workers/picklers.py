@@ -10,12 +10,14 @@ import marshal
 import pickle
 import types
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import EnumType
 from typing import Any
 
 import cloudpickle
 
 from .._system import reducers
+from .._system.context_variables import reduce_variable
 from .._system.definitions import (
     callers_space,
     define,
@@ -96,6 +98,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             types.CodeType: _reduce_code,
             _Closed: self._close,
             functools._lru_cache_wrapper: self._reduce_cached,
+            ContextVar: reduce_variable,
             **dict.fromkeys(reducers.TYPING, self._reduce_typing),
         }
         return methods.get(kind)
@@ -275,7 +278,7 @@ class DefinitionPickler(Pickler):
         space = self._definitions.space(names)
         for name in used.keys() & space.sent.keys():
             self._need(space.sent[name])
-        new = {name: value for name, value in used.items() if name not in space.sent}
+        new = self._definitions.unsent(space, used)
         self._names.append((space, new))
         return space, new
 
@@ -305,10 +308,10 @@ class ItemPickler(Pickler):
     def _globals(self, names: dict[str, Any], used: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         definitions = self._definitions
         space = definitions.space(names)
-        new = {name: value for name, value in used.items() if name not in space.sent}
+        new = definitions.unsent(space, used)
         if new:
             add_part(definitions, None, [(space, new)])
-        for name in used:
+        for name in used.keys() & space.sent.keys():
             definitions.need(space.sent[name])
         return space, {}
 
@@ -358,22 +361,6 @@ def dumps_items(items: Any, definitions: Definitions) -> bytes:
     """Pickle items of a task to one bytes object; `definitions.take_needed` then tells what they need."""
     stream = io.BytesIO()
     ItemPickler(stream, definitions).dump(items)
-    return stream.getvalue()
-
-
-def dumps_call(call: Any, func: Any, definitions: Definitions) -> bytes:
-    """Pickle one of many calls of a function, which travels once for all of them."""
-    if isinstance(func, types.FunctionType) and is_sent(func) and id(func) not in definitions.numbers:
-        add_part(definitions, func)
-    return dumps_items((definitions, call), definitions)
-
-
-def dumps_defining(obj: Any, definitions: Definitions) -> bytes:
-    """Pickle a function and arguments with all definitions to one bytes object."""
-    stream = io.BytesIO()
-    pickler = DefinitionPickler(stream, definitions)
-    pickler.define((definitions, obj))
-    definitions.always |= add_wanted(definitions, pickler.wanted)
     return stream.getvalue()
 
 

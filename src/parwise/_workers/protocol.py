@@ -14,6 +14,9 @@ initialize             0, end, nbytes, payload or None       Run the pool's init
                                                              else. The table of the payload's buffers
                                                              starts at byte `end`. With None the payload is
                                                              in a file, whose descriptor comes along.
+set_up                 0, end, nbytes, payload or None       Run the function given as `setup`; as above.
+track                                                        Use the caller's resource tracker, whose
+                                                             descriptor comes along.
 load                   call, end, nbytes, payload or None    Load the session of a call; as above.
 unload                                                       Release the session.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
@@ -26,7 +29,7 @@ Worker to caller
 ----------------------------------------------------------------------------------------------------------
 ready                                                        The worker is up.
 load_failed            call, error                           The session could not be loaded.
-initialize_failed      error                                 The initializer raised.
+prepare_failed         note, error                           The initializer or the setup raised.
 output                 number, events                        Prints, warnings and log records of a task
                                                              that is still running.
 done                   number, slot, header, sizes           The outcome of a task: buffers of these sizes
@@ -75,6 +78,14 @@ _MESSAGE_BYTES = 2**16
 
 # A message brings two descriptors at most.
 _FDS_SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that keep messages apart, and block whatever `socket.setdefaulttimeout` says."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.setblocking(True)
+    other.setblocking(True)
+    return one, other
 
 
 class Channel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import os
+import sys
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from .._core.kernel import Outcome
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
+from .._system.surroundings import follower
 from .encoding import pack
 from .serialization import load_part, private_copy
 from .session import Session, TaskArguments
+from .shared_globals import forget, initialize
 
 #: Reply of a process that has not been sent the session yet.
 MISSING = "missing"
@@ -44,6 +47,8 @@ _sessions: OrderedDict[str, Session] = OrderedDict()
 _tables: dict[str, tuple[Table, set[int]]] = {}
 _lock = threading.Lock()
 _limit = SharedThreadLimit()
+# Mark of the latest function given as `setup`.
+_mark: bytes | None = None
 
 
 class _Thread(threading.local):
@@ -73,8 +78,7 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
         if session is None:
             if luggage.session is None:
                 return MISSING
-            payload, table = luggage.session
-            session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
+            session = _sessions[token] = _load(*luggage.session)
             while len(_sessions) > _KEPT:
                 _tables.pop(_sessions.popitem(last=False)[0], None)
         _sessions.move_to_end(token)
@@ -103,6 +107,37 @@ def _load_part(payload: bytes, table: list[tuple[int, int, bool]]) -> None:
     load_part(private_copy(payload), table)
 
 
+def _load(payload: bytes, table: list[tuple[int, int, bool]]) -> Session:
+    """Unpickle a session, and call its `setup` unless that was the last one that this process has called."""
+    global _mark
+    marks: list[bytes | None] = []
+
+    def enter(first: tuple[list[str], bytes | None]) -> None:
+        path, mark = first
+        sys.path.extend(folder for folder in path if folder not in sys.path)
+        marks.append(mark)
+        if mark not in (None, _mark):
+            forget()
+
+    session = Session.load(private_copy(payload), table, enter)
+    if session.setup is not None and marks[0] != _mark:
+        _mark = None
+        follower.forget()
+        contextvars.copy_context().run(_set_up, session)
+        _mark = marks[0]
+    return session
+
+
+def _set_up(session: Session) -> None:
+    assert session.setup is not None
+    follower.follow_in_context(session.surroundings)
+    try:
+        follower.run(initialize, session.setup)
+    except BaseException as error:
+        error.add_note("in the function given as setup, in a worker process")
+        raise
+
+
 def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Outcome:
     """Compute the call's first task; if that fails, forget the session, which will then be sent again."""
     try:
@@ -123,9 +158,9 @@ def _run(session: Session, arguments: TaskArguments) -> Outcome:
 
 
 def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
-    session.numeric_state.apply_in_context()
+    numeric = follower.follow_in_context(session.surroundings)
     lo, hi, offsets, layouts, data = arguments
     memory = private_copy(data)
     table: Any = session.definitions
-    with floats(session.numeric_state.floats), _limit(session.threads), table.installed():
+    with floats(numeric.floats), _limit(session.threads), table.installed():
         return session.run(memory, lo, hi, offsets, layouts, _thread.watch)

@@ -25,7 +25,7 @@ from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
 from .protocol import INLINE_BYTES, Channel
-from .shared_globals import restore
+from .shared_globals import restore, set_by
 from .shared_memory import create_fd
 
 #: Types that `Layout.as_given` makes; other subclasses are pickled in their own way.
@@ -164,11 +164,13 @@ def base_names(names: dict[str, Any]) -> dict[str, Any]:
 class Definitions:
     """The definitions that one call has sent: with the session, and in *parts* that only some tasks need.
 
-    With `share` the functions of all calls share their globals, as in a pool with an initializer.
+    With `share` the functions of all calls share their globals, as in a pool with an initializer. Globals that `setup`
+    sets are left out.
     """
 
-    def __init__(self, share: bool = False) -> None:
+    def __init__(self, share: bool = False, setup: Callable[[], object] | None = None) -> None:
         self.token = new_token()
+        self.left_out = set_by(setup)
         self.share = share
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
@@ -193,6 +195,11 @@ class Definitions:
         if number == len(self.objects):
             self.objects.append(obj)
         return number
+
+    def unsent(self, space: Space, used: dict[str, Any]) -> dict[str, Any]:
+        """Those of some globals that have not been sent, and that `setup` does not set."""
+        left_out = self.left_out.get(space.names.get("__name__", ""), ())
+        return {name: value for name, value in used.items() if name not in space.sent and name not in left_out}
 
     def forget(self, number: int) -> None:
         """Forget all definitions from a number on, whose pickle failed."""

@@ -7,8 +7,12 @@ and by processes of other executors (`remote`), which compute its tasks.
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import hashlib
+import io
+import os
 import pickle
-import sys
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -19,14 +23,15 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.definitions import Table, open_table
-from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
+from .._system.definitions import Table, is_sent, open_table
+from .._system.library_settings import LocalSettings
+from .._system.multiprocessing_state import tracker_fd
+from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
-from .output_capture import LogLevels, read_log_levels
-from .picklers import dump
-from .protocol import Channel
+from .handle import WorkerHandle
+from .picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
 from .serialization import Definitions, Payload, load
-from .shared_globals import restore
+from .shared_globals import restore, set_by
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
@@ -51,14 +56,16 @@ class Session(NamedTuple):
     ----------
     layouts : list of Layout
         Layouts of the arguments; empty if they differ from task to task.
+    setup : callable, optional
+        What each process of another executor calls first.
     """
 
     definitions: Definitions  # in a worker their table; first, as it is needed to unpickle the rest
     kernel: Kernel
     layouts: list[Layout]
     threads: ThreadCounts
-    numeric_state: NumericState
-    log_levels: LogLevels | None
+    surroundings: Surroundings
+    setup: Callable[[], object] | None = None
 
     @classmethod
     def pack(
@@ -67,27 +74,30 @@ class Session(NamedTuple):
         layouts: list[Layout],
         threads: ThreadCounts,
         definitions: Definitions,
-        *,
-        own_process: bool = True,
+        state: CallerState,
     ) -> Payload:
-        """Pickle a session, with the state of this process.
-
-        Parwise's `own_process` takes over all of the caller's state; a process with other work takes over the module
-        path, and for each task the numeric state.
-        """
-        state = read_process_state()
-        levels = read_log_levels() if own_process else None
-        session = cls(definitions, kernel, layouts, threads, read_numeric_state(), levels)
-        return dump(state if own_process else state.path, session, definitions)
+        """Pickle a session for parwise's own workers."""
+        return dump(state.process, cls(definitions, kernel, layouts, threads, state.surroundings), definitions)
 
     @classmethod
-    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], own_process: bool = True) -> Session:
-        """Unpickle a session in the computing process, its arrays in `memory`, and take over the caller's state."""
-        session: Session = load(memory, table, ProcessState.apply if own_process else _extend_path)
-        if own_process:
-            session.numeric_state.apply()
-        if session.log_levels is not None:
-            session.log_levels.apply()
+    def pack_for_guest(
+        cls,
+        kernel: Kernel,
+        layouts: list[Layout],
+        threads: ThreadCounts,
+        setup: Callable[[], object] | None,
+        definitions: Definitions,
+    ) -> Payload:
+        """Pickle a session for processes of another executor, which take over the path, and the state of a task."""
+        state = read_state()
+        session = cls(definitions, kernel, layouts, threads, state.surroundings, setup)
+        mark = None if setup is None else mark_of(setup)
+        return dump((state.process.path, mark), session, definitions)
+
+    @classmethod
+    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], enter: Callable[[Any], None]) -> Session:
+        """Unpickle a session in the computing process, its arrays in `memory`, after `enter` got what comes first."""
+        session: Session = load(memory, table, enter)
         return session
 
     def arguments(
@@ -134,17 +144,14 @@ def _unpickle(data: Any) -> Any:
         raise
 
 
-def _extend_path(path: list[str]) -> None:
-    """Append the caller's module path to that of this process."""
-    sys.path.extend(folder for folder in path if folder not in sys.path)
+def read_state(local: LocalSettings | None = None) -> CallerState:
+    """The state of this process and thread, as `CallerState.read` does."""
+    return CallerState.read(dumps, local)
 
 
-def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
-    """Tell workers to release a session if it is large: the next call may come late."""
-    if payload.nbytes > LARGE_BYTES:
-        for channel in channels:
-            with contextlib.suppress(OSError):
-                channel.send("unload")
+def read_state_again(known: CallerState | None, idle: bool) -> CallerState:
+    """The state of this process and thread, or `known` if that is still true, as `CallerState.read_again` does."""
+    return (known or read_state()).read_again(dumps, idle)
 
 
 class Tables:
@@ -171,10 +178,124 @@ def keep(kept: OrderedDict[str, Any], token: str, new: Any) -> Any:
     return found
 
 
-def pack_initializer(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> Payload:
-    """Pickle a pool's initializer, with the state of this process."""
-    definitions = Definitions(share=True)
-    return dump(read_process_state(), (definitions, initializer, initargs), definitions)
+def pack_initializer(
+    initializer: Callable[..., Any],
+    *initargs: Any,
+    setup: Callable[[], object] | None = None,
+    local: LocalSettings | None = None,
+) -> Payload:
+    """Pickle a function that prepares a worker, with the state of this process; `setup` is given if it is that."""
+    state, definitions = read_state(local), Definitions(True, setup)
+    return dump(state.process, (definitions, initializer, initargs, state.surroundings), definitions)
+
+
+class SetUp(NamedTuple):
+    """The function given as `setup`, packed for workers, and a mark by which it is known again."""
+
+    mark: bytes
+    payload: Payload
+
+    @classmethod
+    def of(cls, setup: Callable[[], object], local: LocalSettings | None) -> SetUp:
+        """Pack a function; `local` is that of `CallerState.read`."""
+        return cls(mark_of(setup), pack_initializer(setup, setup=setup, local=local))
+
+
+class PackedSession(NamedTuple):
+    """A session packed for workers, with the number of its call, and its state if that is not one for all tasks."""
+
+    call: int
+    payload: Payload
+    state: CallerState | None
+
+    @classmethod
+    def of(
+        cls,
+        call: int,
+        kernel: Kernel,
+        layouts: list[Layout],
+        threads: ThreadCounts,
+        definitions: Definitions,
+        state: CallerState | None,
+        local: LocalSettings | None,
+    ) -> PackedSession:
+        """Pack a session; without `state`, with that of this thread and `local`."""
+        given = state or read_state(local)
+        return cls(call, Session.pack(kernel, layouts, threads, definitions, given), state)
+
+    def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
+        """Send it to workers, behind what prepares them."""
+        fd = tracker_fd()
+        for worker in workers:
+            worker.loading, worker.loading_earlier = True, worker.loading
+            worker.state = self.state
+            worker.parts.clear()
+            worker.share_tracker(fd)
+            if set_up is not None and worker.mark is None:
+                worker.mark = set_up.mark
+                set_up.payload.send([worker.channel], "set_up", 0)
+        self.payload.send((worker.channel for worker in workers), "load", self.call)
+
+    def unload(self, workers: Iterable[WorkerHandle]) -> None:
+        """Have workers release it if it is large: the next call may come late."""
+        if self.payload.nbytes > LARGE_BYTES:
+            for worker in workers:
+                with contextlib.suppress(OSError):
+                    worker.channel.send("unload")
+
+
+def mark_of(setup: Callable[[], object]) -> bytes:
+    """A digest of a function and all that it holds; another one each time if that cannot be read."""
+    stream = io.BytesIO()
+    try:
+        _MarkPickler(stream, setup).dump(setup)
+    except Exception:
+        return os.urandom(16)
+    return hashlib.blake2b(stream.getbuffer(), digest_size=16).digest()
+
+
+class _MarkPickler(Pickler):
+    """Pickles the content of definitions, without a name for them, and without the globals that `setup` sets."""
+
+    def __init__(self, stream: io.BytesIO, setup: Callable[[], object]) -> None:
+        super().__init__(stream)
+        self._left_out = set_by(setup)
+        self._seen: dict[int, int] = {}
+
+    def _reduce_definition(self, obj: Any, parts: Callable[[Any], tuple[Any, Any, Any]]) -> tuple[Any, ...]:
+        if id(obj) in self._seen:
+            return int, (self._seen[id(obj)],)
+        self._seen[id(obj)] = len(self._seen)
+        arguments, state, _ = parts(obj)
+        return arguments[0], arguments[1:], state
+
+    def _own_reducer_of(self, kind: type) -> Callable[[Any], Any] | None:
+        return _code_content if kind is types.CodeType else super()._own_reducer_of(kind)
+
+    def _globals(self, names: dict[str, Any], used: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        left_out = self._left_out.get(names.get("__name__", ""), ())
+        return super()._globals(names, {name: value for name, value in used.items() if name not in left_out})
+
+
+def _code_content(code: types.CodeType) -> tuple[Any, ...]:
+    """The parts of code: `marshal` gives other bytes for the same code from time to time."""
+    return str, (code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_flags)
+
+
+def pack_call(call: Any, func: Any, definitions: Definitions) -> bytes:
+    """Pickle one of many calls of a function, which travels once for all of them."""
+    if isinstance(func, types.FunctionType) and is_sent(func) and id(func) not in definitions.numbers:
+        add_part(definitions, func)
+    return dumps_items((definitions, call), definitions)
+
+
+def pack_single_call(call: Any, definitions: Definitions) -> bytes:
+    """Pickle a call with all definitions."""
+    stream = io.BytesIO()
+    pickler = DefinitionPickler(stream, definitions)
+    pickler.define((definitions, call))
+    definitions.always |= add_wanted(definitions, pickler.wanted)
+    return stream.getvalue()
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:
@@ -183,6 +304,6 @@ def perform(packed: bytes) -> tuple[bool, Any]:
         table, (func, args, kwargs) = pickle.loads(packed)
         table.install()
         restore()
-        return True, func(*args, **kwargs)
+        return True, contextvars.copy_context().run(func, *args, **kwargs)
     except BaseException as error:
         return False, pack_error(error)

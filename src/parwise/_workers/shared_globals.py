@@ -4,12 +4,16 @@ A function of a script or notebook travels with a copy of the globals that it
 uses, and each call has its own copy. But an initializer sets globals for later
 functions (``global model; model = load()``). So in a pool with an initializer all
 functions of one module share their globals, and a value that the initializer has
-set takes precedence over the caller's.
+set takes precedence over the caller's. The same holds for a function given as
+`setup`, which the caller calls, too: what it sets there is not sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import types
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from .._system.definitions import shared_modules
@@ -29,14 +33,21 @@ def restore() -> None:
             type.__setattr__(cls, name, value)
 
 
-def initialize(initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> None:
+def initialize(initializer: Callable[..., Any], *initargs: Any) -> None:
     """Call the initializer, and note which globals and attributes of classes it sets."""
     before = {name: dict(vars(module)) for name, module in shared_modules.items()}
     classes = [(cls, dict(vars(cls))) for module, names in before.items() for cls in _classes_of(module, names)]
     initializer(*initargs)
     for name, module in shared_modules.items():
-        _owned[name] = _changes(before.get(name, {}), vars(module))
+        _owned.setdefault(name, {}).update(_changes(before.get(name, {}), vars(module)))
     _owned_attributes.extend((cls, _changes(attributes, dict(vars(cls)))) for cls, attributes in classes)
+
+
+def forget() -> None:
+    """Forget all globals that were set or shared, before another function sets them."""
+    shared_modules.clear()
+    _owned.clear()
+    _owned_attributes.clear()
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -45,3 +56,36 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 def _classes_of(module: str, names: dict[str, Any]) -> list[type]:
     return [one for one in names.values() if isinstance(one, type) and one.__module__ == module]
+
+
+_lock = threading.RLock()
+# The function that was last called as `setup` in this process, and the globals that it set, by module.
+_latest: Callable[[], object] | None = None
+_set_here: dict[str, AbstractSet[str]] = {}
+
+
+def set_up_here(setup: Callable[[], object]) -> None:
+    """Call a function given as `setup` in this process, unless it is the last one that was called so."""
+    global _latest, _set_here
+    with _lock:
+        if _is_latest(setup):
+            return
+        names: dict[str, Any] = getattr(setup, "__globals__", {})
+        before, _latest = dict(names), None
+        try:
+            setup()
+        except BaseException as error:
+            error.add_note("in the function given as setup, in this process")
+            raise
+        found = {name for name, value in names.items() if name not in before or before[name] is not value}
+        _latest, _set_here = setup, {names.get("__name__", ""): found}
+
+
+def set_by(setup: Callable[[], object] | None) -> Mapping[str, AbstractSet[str]]:
+    """Names of the globals that `setup` has set in this process, by module."""
+    return _set_here if setup is not None and _is_latest(setup) else {}
+
+
+def _is_latest(setup: Callable[[], object]) -> bool:
+    # A method is another object each time that it is looked up.
+    return setup is _latest or (isinstance(setup, types.MethodType) and setup == _latest)

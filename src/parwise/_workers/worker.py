@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import faulthandler
 import os
@@ -21,7 +22,8 @@ from .._core.kernel import Outcome
 from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.definitions import clear_main, install_modules
-from .._system.environment import ProcessState
+from .._system.multiprocessing_state import use_tracker
+from .._system.surroundings import follower
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
@@ -112,6 +114,8 @@ class Worker:
         self._tables = Tables()
         # The table of the initializer's definitions.
         self._prepared: Any = None
+        # The context of a call: what the function sets in it ends with the call.
+        self._context = contextvars.copy_context()
         # Results too large for a slot leave through the two halves of the stream.
         self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
         # Arguments too large for a slot come in chunks.
@@ -132,31 +136,51 @@ class Worker:
         clear_main()
         memory, table = _read_payload(end, nbytes, inline, fd)
         try:
-            session = Session.load(memory, table)
+            self._context = contextvars.copy_context()
+            session = self._context.run(self._load, memory, table)
             # Before the first task: to look for libraries takes 2 ms the first time.
             self._limit.set(session.threads)
             # Drop the output of imports: the caller has imported these modules too.
             self._capture.drain()
+            follower.warn_of_edits()
             self._session = session
         except BaseException as error:
             self._channel.send("load_failed", call, pack_error(error, INLINE_BYTES))
 
-    def _on_initialize(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _load(self, memory: memoryview, table: Any) -> Session:
+        session = Session.load(memory, table, follower.enter)
+        follower.follow(session.surroundings)
+        return session
+
+    def _on_initialize(self, *content: Any) -> None:
         """Run the pool's initializer, before all tasks."""
+        self._prepare("in the initializer of a worker process", *content)
+
+    def _on_set_up(self, *content: Any) -> None:
+        """Run the function given as `setup`, before the first task of a call."""
+        self._prepare("in the function given as setup, in a worker process", *content)
+
+    def _prepare(self, note: str, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+        """Run a function that prepares this process; what it sets stays."""
         memory, table = _read_payload(end, nbytes, inline, fd)
         self._number = call
         error: BaseException | None = None
         try:
-            self._prepared, initializer, initargs = load(memory, table, ProcessState.apply)
-            initialize(initializer, initargs)
+            self._prepared, function, arguments, surroundings = load(memory, table, follower.enter)
+            follower.follow(surroundings)
+            follower.run(initialize, function, *arguments)
         except BaseException as caught:
             error = caught
         if os.getpid() != self._owner:
             _end_child(error)
         if error is not None:
-            self._channel.send("initialize_failed", pack_error(error, INLINE_BYTES))
+            self._channel.send("prepare_failed", note, pack_error(error, INLINE_BYTES))
         self._send_output()
         self._number = None
+
+    def _on_track(self, fd: int) -> None:
+        """Use the caller's resource tracker."""
+        use_tracker(fd)
 
     def _on_unload(self) -> None:
         """Release the session."""
@@ -197,7 +221,7 @@ class Worker:
         memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
         self._number = number
-        outcome, kept = self._compute(session, memory, lo, hi, slot, offsets, layouts)
+        outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
             _end_child(outcome.error)
         if kept and slot >= 0:

@@ -9,17 +9,18 @@ import itertools
 import os
 import select
 import signal
-import socket
 import threading
 import time
 from typing import Any
 
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import LOOK_SECONDS, own_bytes
+from .._system.module_watch import watch
+from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
 from .fork_server import start
 from .handle import WorkerHandle
-from .protocol import Channel
+from .protocol import Channel, socket_pair
 from .serialization import Payload
 from .shared_memory import fitting_slot_bytes
 
@@ -114,15 +115,21 @@ class WorkerPool:
         """True if this process inherited the pool by a fork, and so must not use it."""
         return self._owner != os.getpid()
 
-    def start(self, workers: int) -> list[WorkerHandle]:
+    def start(self, workers: int, mark: bytes | None = None) -> list[WorkerHandle]:
         """Start workers until there are `workers`, and return without waiting.
 
-        Messages sent to a worker that is not up yet wait in its socket.
+        A worker that has called another function as `setup` than the one with `mark`, or that may hold a module which
+        was reloaded since, is replaced. Messages sent to a worker that is not up yet wait in its socket.
         """
         if self.dirty or self._fork_server_ended():
             self.stop()
         self.dirty = True
         self._receive_late_answers()
+        watch.look()
+        for worker in list(self.workers):
+            if worker.reloads != watch.reloads or worker.mark not in (None, mark):
+                worker.kill()
+                self.drop(worker)
         if self._fork_server is None:
             self._spawn()
         while len(self.workers) < workers:
@@ -175,7 +182,7 @@ class WorkerPool:
     def _spawn(self) -> None:
         """Start the fork server."""
         with DeferredInterrupt():
-            own_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            own_end, server_end = socket_pair()
             with server_end:
                 self._fork_server = Channel(own_end)
                 own_end.setblocking(False)
@@ -202,6 +209,7 @@ class WorkerPool:
                 self.drop(worker)
                 raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
             if self._initializer is not None:
+                worker.share_tracker(tracker_fd())
                 self._initializer.send([worker.channel], "initialize", 0)
             worker.channel.sock.setblocking(False)
             assert self._poll is not None

@@ -14,7 +14,7 @@ from .dask_task import SerialMap
 from .labels import MappedArrays, listed
 from .request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
 
-_KEPT_OPTIONS = ("errors", "blas_threads")
+_KEPT_OPTIONS = ("errors", "blas_threads", "setup")
 _PAD_MODES = {"nearest": "edge"}
 
 

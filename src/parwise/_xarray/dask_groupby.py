@@ -15,7 +15,7 @@ from dask.delayed import delayed
 from .._core.random import make_random_streams
 from .dask import check_options
 from .dask_dtypes import check_declared, strings_of_one_length
-from .dask_task import SERIAL
+from .dask_task import serial_options
 from .group_results import VariableSpec, gap_data, label_result, variable_specs
 from .group_transfer import ItsOwn
 from .labels import Labels
@@ -35,7 +35,7 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
     streams = (
         None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
     )
-    serial = replace(request, rng=None, options={**request.options, **SERIAL})
+    serial = replace(request, rng=None, options=serial_options(request))
     described, columns = [], dict[Hashable, list[Any]]()
     for number, group in enumerate(groups):
         func = request.func if streams is None else functools.partial(request.func, rng=streams.one(number))

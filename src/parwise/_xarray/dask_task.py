@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,36 @@ from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
 SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
+
+
+def serial_options(request: Request) -> dict[str, Any]:
+    """Options of the calls within Dask tasks."""
+    options = {**request.options, **SERIAL}
+    setup = options.get("setup")
+    return options if setup is None else {**options, "setup": _Setup(setup, uuid.uuid4().hex)}
+
+
+class _Setup:
+    """A function given as `setup`: one object in each process, which calls it once, though each task brings it."""
+
+    def __init__(self, setup: Callable[[], object], token: str) -> None:
+        self._setup = setup
+        self._token = token
+
+    def __call__(self) -> None:
+        self._setup()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _setup_of, (self._setup, self._token)
+
+
+_setups: dict[str, _Setup] = {}
+
+
+def _setup_of(setup: Callable[[], object], token: str) -> _Setup:
+    if len(_setups) > 100:  # each map brings one
+        _setups.clear()
+    return _setups.setdefault(token, _Setup(setup, token))
 
 
 class SerialMap:
@@ -53,8 +84,7 @@ class SerialMap:
             self._func = func = _DataFunction(LabelledFunction(func, templates, mapped.dims, mapped.lengths), dims)
         if not request.vectorized:
             self._func = _NumberedFunction(func, len(mapped.arrays), streams, request.as_xarray)
-        options = {**request.options, **SERIAL}
-        self._request = replace(request, rng=None, options=options, chunk=None, depth=0, boundary=None)
+        self._request = replace(request, rng=None, options=serial_options(request), chunk=None, depth=0, boundary=None)
 
     def __call__(self, *args: Any) -> Any:
         """Call an element function for one chunk; `args` are data of arrays, then indices along mapped dimensions."""
