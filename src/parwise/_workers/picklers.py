@@ -366,6 +366,7 @@ def dumps_defining(obj: Any, definitions: Definitions) -> bytes:
     stream = io.BytesIO()
     pickler = DefinitionPickler(stream, definitions)
     pickler.define((definitions, obj))
+    definitions.begun = True
     definitions.always |= add_wanted(definitions, pickler.wanted)
     return stream.getvalue()
 
@@ -388,6 +389,7 @@ def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Pay
         else:
             pickler = DefinitionPickler(stream, definitions, arrays.append)
             pickler.define(second)
+            definitions.begun = True
             definitions.always |= add_wanted(definitions, pickler.wanted)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(
