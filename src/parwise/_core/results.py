@@ -245,7 +245,7 @@ def _loose(results: Results) -> Results:
 def same(a: Any, b: Any) -> bool:
     """True if two values have the same type and bits."""
     if type(a) is not type(b):
-        return False
+        return _are_twins(type(a), type(b))
     if isinstance(a, Stack):
         return bool(a.kind == b.kind) and same_array(a.array, b.array)
     if isinstance(a, np.ndarray):
@@ -259,6 +259,14 @@ def same(a: Any, b: Any) -> bool:
     # Objects of other types differ only if their own `__eq__` says so. Many have
     # none and compare by identity, which no copy can pass.
     return "__eq__" not in _defined(type(a)) or _not_unequal(a, b)
+
+
+def _are_twins(one: type, other: type) -> bool:
+    """True if the function has made a class in either process: of their instances nothing is known."""
+    return "<locals>" in one.__qualname__ and (one.__module__, one.__qualname__) == (
+        other.__module__,
+        other.__qualname__,
+    )
 
 
 def _defined(kind: type) -> set[str]:

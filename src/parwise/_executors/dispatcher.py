@@ -378,7 +378,7 @@ class Dispatcher:
         known = keep(worker.parts, definitions.token, set())
         for part in [part for part in parts if part not in known]:
             known.add(part)
-            definitions.parts[part].send([worker.channel], "define", definitions.token)
+            definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
 
     def _argument_chunks(self, worker: WorkerHandle, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""

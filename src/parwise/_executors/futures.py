@@ -24,8 +24,8 @@ TASK_SECONDS = 0.1
 LIGHT_BYTES = 2**16
 
 
-def _packet(payload: Payload) -> Packet:
-    return payload.to_bytes(), payload.table
+def _packet(payload: Payload, late: bool = False) -> Packet:
+    return Packet(payload.to_bytes(), payload.table, late)
 
 
 class ExecutorRunner:
@@ -134,13 +134,13 @@ class RemoteRunner(ExecutorRunner):
     def _send(self, task: Task, limit: float) -> None:
         """Submit a task, and with it what the process may not have yet and has at most `limit` bytes."""
         arguments, needed = self._staged[task]
-        session = self._session if len(self._session[0]) <= limit else None
+        session = self._session if len(self._session.data) <= limit else None
         first, parts = None, dict.fromkeys(needed)
         if session is not None and self._first is not None:
             first = self._first[0]
             parts |= dict.fromkeys(self._first[1])
         packets = {part: self._packet(part) for part in parts}
-        sent = {part: packet if len(packet[0]) <= limit else None for part, packet in packets.items()}
+        sent = {part: packet if len(packet.data) <= limit else None for part, packet in packets.items()}
         try:
             luggage = Luggage(session, first, sent)
             future = self._executor.submit(compute, self._job.definitions.token, luggage, arguments)
@@ -149,9 +149,9 @@ class RemoteRunner(ExecutorRunner):
         self._submitted[future] = task
 
     def _packet(self, part: int) -> Packet:
-        found = self._parts.get(part)
+        found, definitions = self._parts.get(part), self._job.definitions
         if found is None:
-            found = self._parts[part] = _packet(self._job.definitions.parts[part])
+            found = self._parts[part] = _packet(definitions.parts[part], definitions.late[part])
         return found
 
     def _stage(self, task: Task) -> tuple[TaskArguments, list[int]]:

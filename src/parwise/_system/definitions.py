@@ -149,9 +149,19 @@ class Table:
         self.token, self.share = token, share
         self.objects: dict[int, Any] = {}
         self.spaces: dict[int, dict[str, Any]] = {}
-        self.waiting: list[Callable[[], Any]] = []
-        self._loading = False
+        # Parts that have come; the late ones name definitions of the session.
+        self._waiting: list[tuple[bool, Callable[[], Any]]] = []
+        self._loading = self.begun = False
         self._modules: dict[str, types.ModuleType] = {}
+
+    def add(self, late: bool, load: Callable[[], Any]) -> None:
+        """Add a part, to be unpickled when a task begins or names what it holds."""
+        self._waiting.append((late, load))
+
+    def begin(self) -> None:
+        """Note that the session, or a call with all its definitions, has been unpickled."""
+        self.begun = True
+        self.load_waiting()
 
     def load_waiting(self) -> None:
         """Unpickle the parts that have come, one after another: each may name definitions of those before it."""
@@ -159,9 +169,9 @@ class Table:
             return
         self._loading = True
         try:
-            while self.waiting:
-                self.waiting[0]()
-                del self.waiting[0]
+            while self._waiting and (self.begun or not self._waiting[0][0]):
+                self._waiting[0][1]()
+                del self._waiting[0]
         finally:
             self._loading = False
 
@@ -189,8 +199,7 @@ class Table:
         return vars(made)
 
     def install(self) -> None:
-        """Let modules of the call take their places in `sys.modules`, with all that has come."""
-        self.load_waiting()
+        """Let modules of the call take their places in `sys.modules`."""
         sys.modules.update(self._modules)
 
     @contextlib.contextmanager

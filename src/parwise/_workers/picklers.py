@@ -382,6 +382,7 @@ def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Pay
         else:
             pickler = DefinitionPickler(stream, definitions, arrays.append)
             pickler.define(second)
+            definitions.begun = True
             definitions.always |= add_wanted(definitions, pickler.wanted)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TypeError(

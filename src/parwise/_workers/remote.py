@@ -25,8 +25,13 @@ MISSING = "missing"
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
-#: A pickle with its arrays, as one bytes object, and where they lie in it.
-Packet = tuple[bytes, list[tuple[int, int, bool]]]
+
+class Packet(NamedTuple):
+    """A pickle with its arrays as bytes, and where they lie in it; a late part names definitions of the session."""
+
+    data: bytes
+    table: list[tuple[int, int, bool]]
+    late: bool = False
 
 
 class Luggage(NamedTuple):
@@ -78,7 +83,8 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
         if session is None:
             if luggage.session is None:
                 return MISSING
-            session = _sessions[token] = _load(*luggage.session)
+            payload, table, _ = luggage.session
+            session = _sessions[token] = _load(payload, table)
             while len(_sessions) > _KEPT:
                 _tables.pop(_sessions.popitem(last=False)[0], None)
         _sessions.move_to_end(token)
@@ -99,7 +105,7 @@ def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:
     for part, packet in sorted(parts.items()):
         if packet is not None and part not in known:
             known.add(part)
-            table.waiting.append(functools.partial(_load_part, *packet))
+            table.add(packet.late, functools.partial(_load_part, packet.data, packet.table))
     return True
 
 

@@ -110,7 +110,7 @@ class Payload(NamedTuple):
                 done = os.pwrite(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
-    def send(self, channels: Iterable[Channel], kind: str, call: int | str) -> None:
+    def send(self, channels: Iterable[Channel], kind: str, call: Any) -> None:
         """Send it to workers: a small one in a message, a large one in one file for all of them."""
         # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
@@ -178,6 +178,9 @@ class Definitions:
         self._space_of: dict[int, Space] = {}
         self.parts: list[Any] = []
         self._needs: list[set[int]] = []
+        # True once the session is packed; and for each part, whether it was when that was made.
+        self.begun = False
+        self.late: list[bool] = []
         self._part_of: dict[int, int] = {}
         # Parts that objects need which were pickled since the last `take_needed`.
         self._needed: set[int] = set()
@@ -220,6 +223,7 @@ class Definitions:
         self._part_of.update(dict.fromkeys(range(since, len(self.objects)), len(self.parts)))
         self.parts.append(part)
         self._needs.append(needs)
+        self.late.append(self.begun)
 
     def part_of(self, number: int) -> int | None:
         """The part that holds a definition; None if that is the session."""

@@ -105,7 +105,7 @@ class Session(NamedTuple):
     ) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
         table: Any = self.definitions
-        table.load_waiting()
+        table.begin()
         # The session's own layouts have room for the longest task.
         used = None if layouts else count
         arguments = []
@@ -160,9 +160,9 @@ class Tables:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Table] = OrderedDict()
 
-    def add(self, token: str, load: Callable[[], Any]) -> None:
+    def add(self, token: str, late: bool, load: Callable[[], Any]) -> None:
         """Add a part to a table."""
-        keep(self._kept, token, open_table(token)).waiting.append(load)
+        keep(self._kept, token, open_table(token)).add(late, load)
 
     def clear(self) -> None:
         """Release all tables."""
@@ -294,6 +294,7 @@ def pack_single_call(call: Any, definitions: Definitions) -> bytes:
     stream = io.BytesIO()
     pickler = DefinitionPickler(stream, definitions)
     pickler.define((definitions, call))
+    definitions.begun = True
     definitions.always |= add_wanted(definitions, pickler.wanted)
     return stream.getvalue()
 
@@ -302,6 +303,7 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     """Call a submitted function in a worker; return True and its result, or False and the packed error."""
     try:
         table, (func, args, kwargs) = pickle.loads(packed)
+        table.begin()
         table.install()
         restore()
         return True, contextvars.copy_context().run(func, *args, **kwargs)

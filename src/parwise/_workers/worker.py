@@ -187,10 +187,10 @@ class Worker:
         self._session = None
         self._tables.clear()
 
-    def _on_define(self, token: str, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _on_define(self, place: tuple[str, bool], end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Keep definitions of a call until a task needs them."""
         memory, table = _read_payload(end, nbytes, inline, fd)
-        self._tables.add(token, partial(load_part, memory, table))
+        self._tables.add(*place, partial(load_part, memory, table))
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
