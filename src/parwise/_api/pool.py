@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.serialization import dumps
+from .._workers.serialization import dumps, sendable
 from .._workers.session import pack_initializer
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
@@ -138,10 +137,8 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
-        try:
+        with sendable("the call"):
             packed = dumps((fn, args, kwargs), self.initialized)
-        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-            raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
         self._manager.submit(WorkItem(future, packed, getattr(fn, "__qualname__", repr(fn))))
         return future
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -24,12 +26,26 @@ if TYPE_CHECKING:
 Allocate: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
 
 
-_nested: ContextVar[bool] = ContextVar("parwise_nested", default=False)
+#: Argument on the command line of the fork server, and so of its workers.
+FORK_SERVER = "--parwise-fork-server"
+# True from the start in workers, whatever they run: a module that makes a call when it is imported, even in a thread of
+# its own, would otherwise start workers that import it, and so on without an end.
+_nested: ContextVar[bool] = ContextVar("parwise_nested", default=FORK_SERVER in sys.orig_argv)
 
 
 def is_nested() -> bool:
-    """True within a mapped function, where calls run serially."""
+    """True within a mapped function, and anywhere in a worker: calls run serially."""
     return _nested.get()
+
+
+@contextlib.contextmanager
+def nested() -> Iterator[None]:
+    """Have calls run serially, in a process that is unpickling a function and so imports modules."""
+    before = _nested.set(True)
+    try:
+        yield
+    finally:
+        _nested.reset(before)
 
 
 def new_memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:

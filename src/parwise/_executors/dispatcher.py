@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -128,6 +129,8 @@ class Dispatcher:
         self._call = next(self._pool.calls)
         kernel, layouts = self._job.kernel, self._job.shared_layouts
         self._payload = Session.pack(kernel, layouts, self._threads, settings.shares_globals)
+        if self._payload.attachments:  # queues, locks and connections: f acts on other processes, once for each element
+            self._handshake.pending = False
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
         assert self._payload is not None
@@ -274,9 +277,12 @@ class Dispatcher:
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         try:
             outcome, output = unpack(header, buffers)
-        except Exception as error:  # a result that cannot be rebuilt here; other tasks are not affected
+        except BaseException as error:  # a result that cannot be rebuilt here; other tasks are not affected
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C
             error.add_note("while reading the results of these elements")
             outcome, output = Outcome(None, 0.0, index=assignment.task.lo, error=error), []
+        worker.channel.close_arrived()
         if assignment.handshake:
             self._handshake.receive(outcome)
             return
@@ -351,10 +357,14 @@ class Dispatcher:
             slot = worker.free.popleft()
             return worker.slots.inputs[slot]
 
-        offsets, layouts = self._job.stage(task, memory)
+        offsets, layouts, attachments = self._job.stage(task, memory)
+        if handshake and attachments:  # a second call would take or send a message too many
+            worker.free.extendleft([slot] if slot >= 0 else [])
+            return
         number = next(_numbers)
         message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
-        worker.assignments[number] = Assignment(task, handshake)
+        worker.assignments[number] = Assignment(task, handshake, attachments)
+        worker.channel.send_attachments(attachments)
         self._job.observer.served()
         if large is None:
             worker.channel.send(*message)

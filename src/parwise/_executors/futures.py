@@ -9,9 +9,12 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from typing import Any
 
 from .._core.indexing import Task
+from .._core.settings import is_pool
 from .._system.blas import read_threads
 from .._workers.encoding import unpack
+from .._workers.multiprocessing_objects import Attachments, Packed
 from .._workers.remote import MISSING, compute
+from .._workers.serialization import Payload
 from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
 from .handshake import Handshake
@@ -96,14 +99,20 @@ class RemoteRunner(ExecutorRunner):
         verified = settings.verify is not False and not settings.isolate
         first = self._stage(job.first_task) if verified and not job.queue.empty else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack(
-            job.kernel, job.shared_layouts, self._threads, settings.shares_globals, own_process=False, first=first
-        )
+        payload = self._pack(first)
+        if payload.attachments:  # queues, locks and connections: f acts on other processes, once for each element
+            payload = self._pack(None)
+        self._check(payload.attachments)
         self._token = uuid.uuid4().hex
         self._table = payload.table
         self._payload = payload.to_bytes()
         self._handshake = Handshake(job)
         self._own = None if settings.isolate else job.queue.next_task()
+
+    def _pack(self, first: TaskArguments | None) -> Payload:
+        job = self._job
+        shares = job.call.settings.shares_globals
+        return Session.pack(job.kernel, job.shared_layouts, self._threads, shares, own_process=False, first=first)
 
     @property
     def finished(self) -> bool:
@@ -140,8 +149,22 @@ class RemoteRunner(ExecutorRunner):
             memory.extend(bytes(nbytes))
             return memory
 
-        offsets, layouts = self._job.stage(task, grow)
-        return TaskArguments(task.lo, task.hi, offsets, layouts, bytes(memory))
+        offsets, layouts, several = self._job.stage(task, grow)
+        attachments = Attachments()
+        for one in several:
+            self._check(one)
+            attachments.include(one)
+        data = Packed.with_attachments(bytes(memory), attachments)
+        return TaskArguments(task.lo, task.hi, offsets, layouts, data)
+
+    def _check(self, attachments: Attachments) -> None:
+        """Raise a TypeError for connections and locks, unless the executor has parwise's own workers."""
+        if attachments and not is_pool(self._executor):
+            raise TypeError(
+                "connections, sockets, locks and queues of multiprocessing cannot be sent to the processes of "
+                f"{type(self._executor).__name__}; use executor='processes' or a parwise.Pool, or take those of a "
+                "multiprocessing.Manager()"
+            )
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         try:

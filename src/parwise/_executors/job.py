@@ -17,7 +17,8 @@ from .._core.output import Gaps, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
-from .._workers.serialization import dumps
+from .._workers.multiprocessing_objects import Attachments, attached
+from .._workers.serialization import dumps, sendable
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
@@ -139,15 +140,22 @@ class Job:
         """Layouts of the copies of the arguments of `task`."""
         return self._shared or [one.block_layout(task.lo, task.hi) for one in self.call.inputs]
 
-    def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
+    def stage(
+        self, task: Task, get_memory: Callable[[int], Any]
+    ) -> tuple[Offsets, list[Layout] | None, list[Attachments]]:
         """Copy the arguments of `task` to memory that is shared with another process.
 
-        `get_memory` returns page-aligned memory of at least so many bytes. Returns the offsets, and the layouts if they
-        are not those of every task.
+        `get_memory` returns page-aligned memory of at least so many bytes. Returns the offsets, the layouts if they
+        are not those of every task, and what must be sent beside the memory.
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
-        pickled = {k: dumps(one.objects(task.lo, task.hi, layouts[k])) for k, one in enumerate(inputs) if one.as_object}
+        pickled = dict[int, bytes]()
+        for k, one in enumerate(inputs):
+            if one.as_object:
+                objects = one.objects(task.lo, task.hi, layouts[k])
+                with sendable(f"an object in elements {task.lo} to {task.hi - 1}"):
+                    pickled[k] = dumps(objects)
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
@@ -165,7 +173,7 @@ class Job:
             end += len(data)
             nbytes += len(data)
         self.observer.staged(nbytes)
-        return offsets, None if self._shared else layouts
+        return offsets, None if self._shared else layouts, attached(pickled.values())
 
     def runs(self, task: Task) -> list[np.ndarray]:
         """Private copies of the arguments of `task`, for a call in this process."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from .._core.indexing import Task
-from .protocol import Channel, ChunkReceiver
+from .._system.interpreter import select
+from .multiprocessing_objects import Attachments
+from .protocol import Channel, ChunkReceiver, socket_pair
 from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
 
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
@@ -22,9 +22,10 @@ STACK_SECONDS = 0.5
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
-    def __init__(self, task: Task, handshake: bool) -> None:
+    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments]) -> None:
         self.task = task
         self.handshake = handshake
+        self.attachments = attachments
         self.since = time.monotonic()
 
 
@@ -55,8 +56,8 @@ class WorkerHandle:
 
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
-        own_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with worker_end:
+        own_end, worker_end = socket_pair()
+        with contextlib.closing(worker_end):
             segment = create_fd(segment_bytes(slot_bytes))
             self.channel = Channel(own_end)
             self.slots = Slots(segment, slot_bytes)

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from .._core.kernel import Outcome
+from .._core.kernel import Outcome, nested
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.floating_point import floats
 from .encoding import pack
@@ -54,7 +54,8 @@ def compute(
         if session is None:
             if payload is None:
                 return MISSING
-            session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
+            with nested():
+                session = _sessions[token] = Session.load(private_copy(payload), table, own_process=False)
             while len(_sessions) > _KEPT:
                 _sessions.popitem(last=False)
         _sessions.move_to_end(token)

@@ -12,7 +12,7 @@ import marshal
 import os
 import pickle
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -23,6 +23,7 @@ from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
+from .multiprocessing_objects import Attachments, Packed, UnnamedLockError, reduce, spawning
 from .protocol import INLINE_BYTES, Channel
 from .shared_globals import SharedGlobals, restore
 from .shared_memory import create_fd
@@ -40,6 +41,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, stream: Any, share: bool = False, buffer_callback: Any = None) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
         self._share = share
+        self.attachments = Attachments()
+
+    def dump(self, obj: Any) -> None:
+        """Pickle an object to the stream."""
+        with spawning(self.attachments):
+            super().dump(obj)
 
     def _function_getnewargs(self, func: Any) -> tuple[Any, ...]:
         # cloudpickle's own method: the constructor's arguments, the globals second.
@@ -53,14 +60,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return marshal.loads, (marshal.dumps(obj),)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
-        return super().reducer_override(obj)
+        found = reduce(obj, self.attachments)
+        return super().reducer_override(obj) if found is None else found
 
 
 def dumps(obj: Any, share: bool = False) -> bytes:
     """Pickle `obj` with its arrays to one bytes object."""
     stream = io.BytesIO()
-    Pickler(stream, share).dump(obj)
-    return stream.getvalue()
+    pickler = Pickler(stream, share)
+    pickler.dump(obj)
+    return Packed.with_attachments(stream.getvalue(), pickler.attachments)
 
 
 def _layout(array: np.ndarray) -> Layout:
@@ -111,11 +120,22 @@ _BYTES = np.dtype(np.uint8)
 
 
 class Payload(NamedTuple):
-    """Two pickles and the memory of the arrays in the second: buffers, their byte offsets, and their size together."""
+    """Two pickles, and the memory of the arrays in the second.
+
+    Attributes
+    ----------
+    buffers, offsets : list
+        The pickles and arrays, and the byte offset of each.
+    nbytes : int
+        Their size together.
+    attachments : Attachments
+        Those of the second pickle.
+    """
 
     buffers: list[memoryview]
     offsets: list[int]
     nbytes: int
+    attachments: Attachments
 
     @property
     def table(self) -> list[tuple[int, int, bool]]:
@@ -127,7 +147,7 @@ class Payload(NamedTuple):
         whole = bytearray(self.nbytes)
         for offset, buffer in zip(self.offsets, self.buffers, strict=True):
             whole[offset : offset + buffer.nbytes] = buffer
-        return bytes(whole)
+        return Packed.with_attachments(bytes(whole), self.attachments)
 
     def write(self, fd: int) -> None:
         """Write all buffers to a file of `nbytes` bytes."""
@@ -151,6 +171,7 @@ class Payload(NamedTuple):
                 os.pwrite(fds[0], table, self.nbytes)
             for channel in channels:
                 with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
+                    channel.send_attachments([self.attachments])
                     channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
         finally:
             with DeferredInterrupt():
@@ -181,13 +202,9 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
     """
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
-    try:
-        Pickler(stream, share, arrays.append).dump(second)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        raise TypeError(
-            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
-            "or use executor='threads'"
-        ) from error
+    pickler = Pickler(stream, share, arrays.append)
+    with sendable("the function"):
+        pickler.dump(second)
     # getvalue shares the memory; a view of getbuffer must be released before the
     # stream, an order that the garbage collector does not keep.
     pickles = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
@@ -195,7 +212,19 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
     views = [np.frombuffer(buffer, np.uint8) for buffer in [*pickles, *bodies]]
     layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
     offsets, nbytes = offsets_for(layouts, [0, 0, *map(address_of, views[2:])])
-    return Payload(pickles + bodies, offsets, nbytes)
+    return Payload(pickles + bodies, offsets, nbytes, pickler.attachments)
+
+
+@contextlib.contextmanager
+def sendable(what: str, where: str = "inside the function") -> Iterator[None]:
+    """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it."""
+    try:
+        yield
+    except (MemoryError, ParwiseError):
+        raise
+    except Exception as error:
+        remedy = "" if isinstance(error, UnnamedLockError) else f"; make that object {where}, or use executor='threads'"
+        raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
 
 
 def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:

@@ -114,7 +114,7 @@ class Session(NamedTuple):
         """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
-        except Exception as error:
+        except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         with watch:
             outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
@@ -125,7 +125,7 @@ class Session(NamedTuple):
 def _unpickle(data: Any) -> Any:
     try:
         return pickle.loads(data)
-    except Exception as error:
+    except BaseException as error:
         error.add_note("while unpickling the elements in a worker process")
         raise
 
@@ -136,8 +136,8 @@ def _extend_path(path: list[str]) -> None:
 
 
 def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
-    """Tell workers to release a session if it is large: the next call may come late."""
-    if payload.nbytes > LARGE_BYTES:
+    """Tell workers to release a session if it is large, or holds connections: the next call may come late."""
+    if payload.nbytes > LARGE_BYTES or payload.attachments:
         for channel in channels:
             with contextlib.suppress(OSError):
                 channel.send("unload")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
-import socket
 import sys
 import traceback
 from collections import deque
@@ -21,8 +21,9 @@ from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.environment import ProcessState
 from .encoding import pack, pack_error
+from .multiprocessing_objects import Attachments, attached, close_copies, flush_queues
 from .output_capture import OutputCapture, OutputEvent, pack_events
-from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
+from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender, blocking_socket
 from .serialization import load, private_copy
 from .session import Session
 from .shared_globals import initialize
@@ -36,7 +37,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=sock_fd))
+    channel = Channel(blocking_socket(sock_fd))
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
     worker = Worker(channel, slots)
@@ -106,6 +107,8 @@ class Worker:
         # Messages that came while it waited for a `chunk_ack`.
         self._backlog: deque[tuple[tuple[Any, ...], list[int]]] = deque()
         self._session: Session | None = None
+        # Attachments of the results of this call: the caller may not have unpickled these yet.
+        self._sent: list[Attachments] = []
         # Results too large for a slot leave through the two halves of the stream.
         self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
         # Arguments too large for a slot come in chunks.
@@ -114,14 +117,19 @@ class Worker:
     def run(self) -> None:
         """Handle messages in order; ends by EOFError."""
         self._slots.cursor.leave()
+        close_copies()
         self._channel.send("ready")
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
+            if not self._backlog:  # the descriptors that came belonged to messages handled by now
+                self._channel.close_arrived()
+            close_copies()
 
     def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Load a session."""
         self._session = None
+        self._sent.clear()
         memory, table = _read_payload(end, nbytes, inline, fd)
         try:
             session = Session.load(memory, table)
@@ -151,8 +159,9 @@ class Worker:
         self._number = None
 
     def _on_unload(self) -> None:
-        """Release the session."""
+        """Release the session, and the connections that it holds."""
         self._session = None
+        gc.collect()
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
         self._receiver = ChunkReceiver([np.frombuffer(map_anonymous(nbytes), np.uint8)])
@@ -192,6 +201,7 @@ class Worker:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        flush_queues()
         self._number = None
         output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
         header, buffers = pack(outcome, output, lo)
@@ -241,6 +251,8 @@ class Worker:
         return allocate
 
     def _reply(self, number: int, slot: int, header: bytes, buffers: list[Any]) -> None:
+        self._channel.send_attachments(attached(buffers))
+        self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
             buffers, header = [header, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
