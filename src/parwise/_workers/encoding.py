@@ -11,6 +11,7 @@ import numpy as np
 
 from .._core.kernel import Outcome
 from .._core.results import SCALARS, Column, Results, Stack
+from .._system.modules import note_what_is_missing
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .serialization import dumps
@@ -149,7 +150,7 @@ def pack_error(error: BaseException, limit: int | None = None) -> bytes:
         try:
             pickled = dumps(candidate)
             pickle.loads(pickled)
-        except Exception:
+        except BaseException:  # whatever its class raises; a worker gets no Ctrl-C
             continue
         if limit is None or len(pickled) + len(text) <= limit:
             break
@@ -197,4 +198,5 @@ def unpack_error(packed: Any) -> BaseException:
     except Exception as problem:
         error = RemoteError(f"an exception that cannot be rebuilt here ({problem}); its traceback is the cause")
     error.__cause__ = RemoteTraceback(text)
+    note_what_is_missing(error)
     return error

@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 from .._core.kernel import FORK_SERVER
 from .._system.blas import libraries
@@ -50,6 +51,8 @@ _LETTERS = {
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+# Time after which children of dead workers, which have been killed, are looked for again.
+ADOPTED_MS = 50
 #: Descriptor of its end of the control socket, in the place of standard input.
 CONTROL_FD = 0
 
@@ -159,15 +162,16 @@ class ForkServer:
     def run(self) -> None:
         """Answer messages until the caller ends."""
         while True:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(ADOPTED_MS if self._adopted else None):
                 if fd in self._alive:
                     self._collect_exit(fd)
                 elif fd == self._watch:
                     for pid in self._alive.values():
                         _end_group(pid)
                     os._exit(0)
-                else:
+                elif fd == self._control.fileno():  # and no worker's whose exit an answer has just collected
                     self._answer()
+            self._adopted = {one for one in self._adopted if _has_children(one, os.WNOHANG)}
 
     def _answer(self) -> None:
         try:
@@ -188,7 +192,6 @@ class ForkServer:
         _end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._adopted.add(pid)
-        self._adopted = {one for one in self._adopted if _has_children(one, os.WNOHANG)}
         self._poll.unregister(pidfd)
         os.close(pidfd)
 
@@ -256,6 +259,16 @@ def _end_group(pid: int) -> None:
     """End a worker and the processes that its function started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def end_orphans(workers: Iterable[int]) -> None:
+    """End workers, and what they started, that a dead fork server left to the caller: process 1 of a container."""
+    for pid in workers:
+        with contextlib.suppress(ChildProcessError):  # they have another parent
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            _end_group(pid)
+            while _has_children(pid):
+                pass
 
 
 def _has_children(group: int, options: int = 0) -> bool:

@@ -11,6 +11,7 @@ import io
 import marshal
 import os
 import pickle
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import numpy.rec
 from .._core.layout import ALIGNMENT, Layout, address_of, block_layout, offsets_for, private_memory
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
+from .._system.modules import added_builtins, is_importable
 from ..errors import ParwiseError
 from .multiprocessing_objects import Attachments, Packed, UnnamedLockError, reduce, spawning
 from .protocol import INLINE_BYTES, Channel
@@ -53,6 +55,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         code, names, *others = super()._function_getnewargs(func)
         return code, SharedGlobals(names) if self._share else names, *others
 
+    def _dynamic_function_reduce(self, func: types.FunctionType) -> Any:
+        # cloudpickle's own method: the state holds the globals that the function uses.
+        found = super()._dynamic_function_reduce(func)
+        unknown = cloudpickle.cloudpickle._extract_code_globals(func.__code__).keys() - func.__globals__.keys()
+        for name, value in added_builtins(unknown).items():
+            with contextlib.suppress(Exception):  # as a notebook's `get_ipython`
+                dumps(value)
+                found[2][1]["__globals__"][name] = value
+        return found
+
     def reducer_override(self, obj: Any) -> Any:
         """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
         if type(obj) is types.CodeType:
@@ -60,8 +72,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return marshal.loads, (marshal.dumps(obj),)
         if type(obj) in _KINDS:
             return _reduce_objects(obj) if obj.dtype.hasobject else _reduce_numbers(obj)
+        if isinstance(obj, _OF_MODULES):
+            _send_by_value(obj.__name__ if type(obj) is types.ModuleType else obj.__module__)
         found = reduce(obj, self.attachments)
         return super().reducer_override(obj) if found is None else found
+
+
+_OF_MODULES = (types.FunctionType, type, types.ModuleType)
+
+
+def _send_by_value(module: Any) -> None:
+    """Have cloudpickle send what a module holds, and not its name, if a worker could not import it."""
+    if isinstance(module, str) and not is_importable(module):
+        cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
 def dumps(obj: Any, share: bool = False) -> bytes:

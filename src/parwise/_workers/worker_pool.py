@@ -15,7 +15,7 @@ from typing import Any
 from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
 from ..errors import ParwiseError
-from .fork_server import start
+from .fork_server import end_orphans, start
 from .handle import WorkerHandle
 from .protocol import Channel, socket_pair
 from .serialization import Payload
@@ -325,6 +325,7 @@ class WorkerPool:
         if self.owned_by_parent:
             return
         with DeferredInterrupt():
+            workers = [worker.pid for worker in self.workers if worker.pid]
             self.abandon()
             fork_server, self._fork_server = self._fork_server, None
             poll, self._poll = self._poll, None
@@ -339,6 +340,7 @@ class WorkerPool:
                 with contextlib.suppress(ProcessLookupError, ChildProcessError):
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
+            end_orphans(workers)
             if fork_server is not None:
                 fork_server.close()
             if poll is not None:
