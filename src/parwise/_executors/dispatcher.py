@@ -273,6 +273,9 @@ class Dispatcher:
         """Accept the outcome of a task, whose arrays are in `buffers` for now."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
+        if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
+            worker.channel.close_arrived()
+            return
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         try:

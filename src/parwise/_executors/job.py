@@ -154,7 +154,8 @@ class Job:
         for k, one in enumerate(inputs):
             if one.as_object:
                 objects = one.objects(task.lo, task.hi, layouts[k])
-                with sendable(f"an object in elements {task.lo} to {task.hi - 1}"):
+                several = f"one of elements {task.lo} to {task.hi - 1}"
+                with sendable(several if len(task) > 1 else f"element {task.lo}"):
                     pickled[k] = dumps(objects)
         plain = [k for k in range(len(inputs)) if k not in pickled]
         starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])

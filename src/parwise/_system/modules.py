@@ -72,8 +72,8 @@ def _same_file(one: str | None, other: str | None) -> bool:
 
 
 # Modules of functions and classes that Python itself and `site` put into `builtins`; constants have none.
-_OWN_MODULES = {"builtins", "_io", "_sitebuiltins"}
-_CONSTANTS = {"Ellipsis", "NotImplemented", "__build_class__", "__debug__", "__import__", "__name__", "__spec__"}
+_OWN_MODULES = {"builtins", "io", "_io", "_sitebuiltins"}
+_CONSTANTS = {"Ellipsis", "NotImplemented", "__doc__", "__loader__", "__name__", "__package__", "__spec__"}
 
 
 def added_builtins(names: Iterable[str]) -> dict[str, Any]:

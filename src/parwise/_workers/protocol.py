@@ -183,6 +183,11 @@ class Channel:
             while some := dict(islice(fds, _FDS)):
                 self.send("descriptors", list(some), fds=list(some.values()))
 
+    @property
+    def has_arrived(self) -> bool:
+        """True if descriptors have come since the last `close_arrived`."""
+        return bool(self._tokens)
+
     def close_arrived(self) -> None:
         """Close descriptors that no object of the messages so far has taken."""
         if self._tokens:

@@ -239,14 +239,15 @@ def dump(first: Any, second: Any, share: bool = False) -> Payload:
 
 
 @contextlib.contextmanager
-def sendable(what: str, where: str = "inside the function") -> Iterator[None]:
+def sendable(what: str) -> Iterator[None]:
     """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it."""
     try:
         yield
     except (MemoryError, ParwiseError):
         raise
     except Exception as error:
-        remedy = "" if isinstance(error, UnnamedLockError) else f"; make that object {where}, or use executor='threads'"
+        has_remedy = isinstance(error, UnnamedLockError)
+        remedy = "" if has_remedy else "; make that object inside the function, or use executor='threads'"
         raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
 
 
