@@ -46,6 +46,7 @@ Caller to fork server
 fork                   key, slot_bytes                       Fork a worker. Its socket and its segment come
                                                              along as descriptors.
 exit_code              pid                                   Report how this worker ended.
+stop                                                         End all workers, wait for them, and end.
 ---------------------  ------------------------------------  ---------------------------------------------
 Fork server to caller
 ----------------------------------------------------------------------------------------------------------
