@@ -71,7 +71,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -89,29 +89,34 @@ _FDS_SPACE = _socket.CMSG_SPACE(_FDS * array.array("i").itemsize)
 # Standard input, output and error.
 _STANDARD_FDS = 3
 
-#: The sockets of C: gevent replaces those of the module `socket`, and makes their descriptors non-blocking.
-Socket: TypeAlias = _socket.socket
+
+class Socket(_socket.socket):
+    """A socket of C: gevent replaces those of the module `socket`, and makes their descriptors non-blocking.
+
+    It is closed without a ResourceWarning where the interpreter ends before its pool does.
+    """
+
+    __slots__ = ()
+    __del__ = _socket.socket.close  # C code, in which no Ctrl-C is lost
 
 
 def socket_pair() -> tuple[Socket, Socket]:
     """Two connected sockets that keep messages apart."""
     one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    return _above_standard(one), _above_standard(other)
+    return _above_standard(one.detach()), _above_standard(other.detach())
 
 
-def _above_standard(sock: Socket) -> Socket:
-    """The same socket with a descriptor that no print goes to, where the caller has closed its standard streams."""
-    if sock.fileno() < _STANDARD_FDS:
-        fd = sock.detach()
-        sock = _socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS))
-        os.close(fd)
-    sock.setblocking(True)  # `socket.setdefaulttimeout` holds for it, too
-    return sock
+def _above_standard(fd: int) -> Socket:
+    """A socket whose descriptor no print goes to, where the caller has closed its standard streams."""
+    if fd < _STANDARD_FDS:
+        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS)
+        os.close(low)
+    return blocking_socket(fd)
 
 
 def blocking_socket(fd: int) -> Socket:
-    """The socket of an inherited descriptor, without a timeout."""
-    sock = _socket.socket(fileno=fd)
+    """The socket of a descriptor, without a timeout, which `socket.setdefaulttimeout` may set."""
+    sock = Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
     sock.setblocking(True)
     return sock
 
