@@ -155,6 +155,43 @@ def test_connection_of_a_derived_class():
         assert sorted(near.recv() for _ in range(3)) == [("me", k) for k in range(3)]
 
 
+class Handle:
+    """A descriptor, in a class of the user's own."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+
+def reduce_handle(handle):
+    return rebuild_handle, (multiprocessing.reduction.DupFd(handle.fd),)
+
+
+def rebuild_handle(descriptor):
+    return Handle(descriptor.detach())
+
+
+def test_class_that_the_user_has_registered_with_multiprocessing(monkeypatch):
+    reducers = multiprocessing.reduction.ForkingPickler._extra_reducers
+    monkeypatch.setitem(reducers, Handle, reduce_handle)
+    reader, writer = os.pipe()
+
+    def f(handle):
+        return os.write(handle.fd, b"x")
+
+    assert parallel_map(f, [Handle(writer)] * 3, **ISOLATED) == [1] * 3
+    assert os.read(reader, 9) == b"xxx"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_pool_that_other_calls_use(pool):
+    near, far = multiprocessing.Pipe()
+    with near, far:
+        assert list(parallel_imap(tell, range(6), args=(near,), executor=pool)) == list(range(6))
+        assert list(pool.imap(lambda ends: tell(*ends), [(k, near) for k in range(6)])) == list(range(6))
+        assert sorted(far.recv() for _ in range(12)) == sorted(2 * list(range(6)))
+
+
 def test_closed_connection_is_refused_before_any_work(tmp_path):
     near, far = multiprocessing.Pipe()
     near.close()
