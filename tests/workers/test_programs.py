@@ -159,6 +159,7 @@ def test_program_that_embeds_python_is_refused(name, options):
 def test_interpreter_that_is_not_there(monkeypatch):
     default_pool().stop()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.delitem(sys.modules, "multiprocessing.spawn", raising=False)  # which names one too
     with pytest.raises(ParwiseError, match=r"could not be started .*/nowhere/python"):
         parallel_map(abs, range(3), **ISOLATED)
     monkeypatch.undo()
