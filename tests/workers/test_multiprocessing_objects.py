@@ -291,6 +291,21 @@ def test_arguments_of_an_initializer():
     queue_here.close()
 
 
+class Heavy:
+    """An object that takes a while to be pickled, by the thread of a queue."""
+
+    def __reduce__(self):
+        return sum, (range(10**6 + sum(range(10**6)) * 0),)
+
+
+def test_what_was_put_into_a_queue_has_left_a_worker_that_ends():
+    queue = spawn.Queue()
+    with Pool(1) as pool:
+        pool.submit(lambda queue: queue.put(Heavy()), queue).result()
+    assert queue.get(timeout=9) == sum(range(10**6))
+    queue.close()
+
+
 def test_lock_that_nobody_else_keeps(mortal):
     assert mortal.submit(lambda lock: lock.acquire(timeout=9), spawn.Lock()).result()
     assert mortal.submit(operator.methodcaller("get_value"), spawn.Semaphore(7)).result() == 7
