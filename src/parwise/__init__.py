@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._api.apply import parallel_apply, plan
+    from ._api.frozen import freeze_support
     from ._api.map import parallel, parallel_imap, parallel_map
     from ._api.pool import Pool
     from ._core.call import Block
@@ -35,6 +36,7 @@ __all__ = [
     "ReproducibilityWarning",
     "WorkerDiedError",
     "apply_along_axis",
+    "freeze_support",
     "options",
     "parallel",
     "parallel_apply",
@@ -53,6 +55,7 @@ _MODULES = {
     "Pool": "_api.pool",
     "Report": "_report.report",
     "apply_along_axis": "_numpy.apply_along_axis",
+    "freeze_support": "_api.frozen",
     "options": "_core.options",
     "parallel": "_api.map",
     "parallel_apply": "_api.apply",

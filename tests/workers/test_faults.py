@@ -142,10 +142,10 @@ def test_no_more_processes_can_be_made(monkeypatch):
     monkeypatch.setattr(processes, "default_pool", lambda: pool)
     command = fork_server._command
 
-    def crippled():
-        *most, code = command()
+    def crippled(python):
+        *most, code, name = command(python)
         refuse = "import os\ndef refuse():\n    raise BlockingIOError(11, 'no more processes')\nos.fork = refuse\n"
-        return [*most, refuse + code]
+        return [*most, refuse + code, name]
 
     monkeypatch.setattr(fork_server, "_command", crippled)
     try:

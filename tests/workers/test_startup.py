@@ -236,6 +236,7 @@ def test_parent_killed_takes_workers_along():
 
 def test_missing_interpreter(monkeypatch, small_pool):
     monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.delitem(sys.modules, "multiprocessing.spawn", raising=False)  # which names one too
     with pytest.raises(ParwiseError, match="sys.executable"):
         processes_run_with(small_pool, monkeypatch)
 

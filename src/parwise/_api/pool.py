@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,8 +11,8 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
+from .._core.call import is_nested
 from .._core.input_items import ENDLESS
-from .._core.kernel import is_nested
 from .._core.options import Options
 from .._core.settings import check_int, is_int
 from .._executors import processes
@@ -22,7 +21,7 @@ from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
-from .._workers.serialization import Definitions
+from .._workers.serialization import Definitions, sendable
 from .._workers.session import pack_call, pack_initializer, pack_single_call
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
@@ -139,15 +138,13 @@ class Pool(Executor):
             _complete(future, fn, args, kwargs)
             return future
         state = self._manager.state()
-        try:
+        with sendable("the call"):
             if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions = fn.definitions
                 packed = pack_call((fn, args, kwargs), fn.func, definitions)
             else:
                 definitions = Definitions(self.initialized)
                 packed = pack_single_call((fn, args, kwargs), definitions)
-        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-            raise TypeError(f"the call cannot be sent to a worker process: {error}") from error
         name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future

@@ -17,9 +17,9 @@ from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.output_capture import unpack_events
-from .._workers.protocol import ChunkReceiver, ChunkSender
+from .._workers.protocol import ChunkReceiver
 from .._workers.session import PackedSession, SetUp, keep
-from .._workers.shared_memory import SLOTS, buffer_offsets, map_anonymous
+from .._workers.shared_memory import SLOTS, buffer_offsets
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy, Watchdog
 from .handshake import Handshake
@@ -132,6 +132,9 @@ class Dispatcher:
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
         self._pack(self._job.state)
+        assert self._session is not None
+        if self._session.payload.attachments:  # queues, locks: f acts on other processes, once for each element
+            self._handshake.pending = False
 
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
@@ -214,7 +217,7 @@ class Dispatcher:
     def _assign_tasks(self, worker: WorkerHandle) -> None:
         """Send a worker chunks and tasks, as far as it has free slots."""
         try:
-            self._send_chunks(worker)
+            worker.send_chunks()
             self._assign(worker)
         except ConnectionError:
             worker.ready = False  # dead; `step` sees its exit
@@ -278,9 +281,13 @@ class Dispatcher:
         """Accept the outcome of a task, whose arrays are in `buffers` for now."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
+        if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
+            worker.channel.close_arrived()
+            return
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         outcome, output = unpack_task(header, buffers, assignment.task.lo)
+        worker.channel.close_arrived()
         if assignment.handshake:
             self._handshake.receive(outcome)
             return
@@ -347,28 +354,13 @@ class Dispatcher:
         if (state := self._job.state_for(task)) is not worker.state:
             self._pack(state)
             self._send_session([worker])
-        slot = -1
-        large: Any = None
-
-        def memory(nbytes: int) -> Any:
-            nonlocal slot, large
-            if nbytes > self._pool.slot_bytes or not worker.free:
-                large = map_anonymous(nbytes)
-                return large
-            slot = worker.free.popleft()
-            return worker.slots.inputs[slot]
-
-        offsets, layouts = self._job.stage(task, memory)
+        staged = worker.stage(self._job.stage, task, self._pool.slot_bytes)
+        if handshake and staged.attachments:  # a second call would take or send a message too many
+            worker.unstage(staged)
+            return
         self._send_definitions(worker, task)
-        number = next(_numbers)
-        message = ("task", number, task.lo, task.hi, slot, offsets, layouts)
-        worker.assignments[number] = Assignment(task, handshake)
         self._job.observer.served()
-        if large is None:
-            worker.channel.send(*message)
-        else:
-            worker.sender = self._argument_chunks(worker, memoryview(large), message)
-            self._send_chunks(worker)
+        worker.send_task(next(_numbers), staged, handshake)
 
     def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
         """Send a worker the parts of definitions that a task needs, each once."""
@@ -379,17 +371,6 @@ class Dispatcher:
         for part in [part for part in parts if part not in known]:
             known.add(part)
             definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
-
-    def _argument_chunks(self, worker: WorkerHandle, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
-        """Send arguments too large for a slot through the slots; yields while none is free."""
-        worker.channel.send("arguments_in_chunks", len(memory))
-        yield from ChunkSender(worker.channel, worker.slots.inputs, worker.free).send(memory)
-        worker.channel.send(*message)
-
-    def _send_chunks(self, worker: WorkerHandle) -> None:
-        """Send as many chunks as slots are free, if any are left."""
-        if worker.sender is not None and next(worker.sender, self) is self:
-            worker.sender = None
 
     # Exits of workers.
 

@@ -9,8 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from typing import Any
 
 from .._core.indexing import Task
+from .._core.settings import is_pool
 from .._system.blas import read_threads
 from .._workers.encoding import unpack_task
+from .._workers.multiprocessing_objects import Attachments, Packed
 from .._workers.remote import MISSING, Luggage, Packet, compute
 from .._workers.serialization import Payload
 from .._workers.session import Session, TaskArguments
@@ -107,6 +109,9 @@ class RemoteRunner(ExecutorRunner):
             self._first = self._stage(job.first_task)
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
+        if payload.attachments:  # queues, locks and connections: f acts on other processes, once for each element
+            self._first = None
+        self._check(payload.attachments)
         self._session = _packet(payload)
         self._parts: dict[int, Packet] = {}
         self._handshake = Handshake(job)
@@ -161,9 +166,23 @@ class RemoteRunner(ExecutorRunner):
             memory.extend(bytes(nbytes))
             return memory
 
-        offsets, layouts = self._job.stage(task, grow)
+        offsets, layouts, several = self._job.stage(task, grow)
+        attachments = Attachments()
+        for one in several:
+            self._check(one)
+            attachments.include(one)
+        data = Packed.with_attachments(bytes(memory), attachments)
         _, parts = self._job.needed_parts(task)
-        return TaskArguments(task.lo, task.hi, offsets, layouts, bytes(memory)), parts
+        return TaskArguments(task.lo, task.hi, offsets, layouts, data), parts
+
+    def _check(self, attachments: Attachments) -> None:
+        """Raise a TypeError for connections and locks, unless the executor has parwise's own workers."""
+        if attachments and not is_pool(self._executor):
+            raise TypeError(
+                "connections, sockets, locks and queues of multiprocessing cannot be sent to the processes of "
+                f"{type(self._executor).__name__}; use executor='processes' or a parwise.Pool, or take those of a "
+                "multiprocessing.Manager()"
+            )
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         try:

@@ -20,10 +20,11 @@ from .._core.results import Results, owned, same_results, same_values
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._system.surroundings import CallerState
+from .._workers.encoding import Snapshot, transfer_seconds
+from .._workers.multiprocessing_objects import Attachments, attached
 from .._workers.picklers import dumps_items
-from .._workers.serialization import Definitions
+from .._workers.serialization import Definitions, sendable
 from .._workers.shared_memory import SLOT_BYTES
-from .._workers.snapshot import Snapshot, transfer_seconds
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
 
@@ -178,11 +179,13 @@ class Job:
         """Layouts of the copies of the arguments of `task`."""
         return self._shared or [one.block_layout(task.lo, task.hi) for one in self.call.inputs]
 
-    def stage(self, task: Task, get_memory: Callable[[int], Any]) -> tuple[Offsets, list[Layout] | None]:
+    def stage(
+        self, task: Task, get_memory: Callable[[int], Any]
+    ) -> tuple[Offsets, list[Layout] | None, list[Attachments]]:
         """Copy the arguments of `task` to memory that is shared with another process.
 
-        `get_memory` returns page-aligned memory of at least so many bytes. Returns the offsets, and the layouts if they
-        are not those of every task.
+        `get_memory` returns page-aligned memory of at least so many bytes. Returns the offsets, the layouts if they
+        are not those of every task, and what must be sent beside the memory.
         """
         layouts = self.layouts(task)
         inputs = self.call.inputs
@@ -204,7 +207,7 @@ class Job:
             end += len(data)
             nbytes += len(data)
         self.observer.staged(nbytes)
-        return offsets, None if self._shared else layouts
+        return offsets, None if self._shared else layouts, attached(pickled.values())
 
     def _pickled(self, task: Task, layouts: list[Layout]) -> dict[int, bytes]:
         """Pickled arguments of `task` that are objects, by number of the input."""
@@ -212,7 +215,8 @@ class Job:
             objects = {k: one.restore() for k, one in self.first_objects.items()}
         else:
             objects = self._objects(task, layouts)
-        return {k: dumps_items(items, self.definitions) for k, items in objects.items()}
+        with sendable(f"one of elements {task.lo} to {task.hi - 1}" if len(task) > 1 else f"element {task.lo}"):
+            return {k: dumps_items(items, self.definitions) for k, items in objects.items()}
 
     def _objects(self, task: Task, layouts: list[Layout]) -> dict[int, np.ndarray]:
         inputs = self.call.inputs

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .._core.call import Nesting, nesting
 from .._core.indexing import Task
-from .._core.kernel import GAP, Kernel, Nesting, Outcome, nesting, outcome_of_list
+from .._core.kernel import GAP, Kernel, Outcome, outcome_of_list
 from .._core.results import Results
 from .job import Job
 from .task_queue import TASK_SECONDS

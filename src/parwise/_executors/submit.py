@@ -28,10 +28,7 @@ from .job import Job
 
 @dataclass(slots=True, eq=False)
 class WorkItem:
-    """One submitted call: its future, the pickled function and arguments, the function's name, what surrounds it.
-
-    `parts` are those of its `definitions` that a worker needs first.
-    """
+    """One submitted call; `parts` are those of its `definitions` that a worker needs first."""
 
     future: Future[Any]
     packed: bytes

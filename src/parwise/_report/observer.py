@@ -6,8 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core.call import Call
-from .._core.kernel import is_nested
+from .._core.call import Call, is_nested
 from .null_observer import UNOBSERVED, NullObserver
 
 if TYPE_CHECKING:

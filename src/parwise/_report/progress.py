@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 import warnings
@@ -32,7 +33,9 @@ class Progress(NullObserver):
             label = None if name == "<lambda>" else name
             # An interrupt that left tqdm's lock held would block other threads for ever.
             with DeferredInterrupt():
-                self._bar = _bar_class()(total=total, desc=label, mininterval=0, miniters=1)
+                # A program without a console has no stream for it.
+                shown = sys.stderr is not None
+                self._bar = _bar_class()(total=total, desc=label, mininterval=0, miniters=1, disable=not shown)
         self._display: ProgressFunction = self._move if display is True else display
         self._total = total
         self._thread = threading.get_ident()

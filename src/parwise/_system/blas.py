@@ -171,7 +171,9 @@ class ThreadWatch:
         """State and numbers of context switches of each thread that is not ignored, by native id."""
         # After a fork `threading` still reports the parent's id for the main thread.
         own = {threading.get_native_id(), *self._ignored}
-        known = {str(one) for one in own.union(thread.native_id or 0 for thread in threading.enumerate())}
+        # eventlet's threads have none.
+        ids = (getattr(thread, "native_id", None) for thread in threading.enumerate())
+        known = {str(one) for one in own.union(one for one in ids if one)}
         found = {}
         for thread in os.listdir("/proc/self/task"):
             if thread not in known:

@@ -27,6 +27,7 @@ from cloudpickle import cloudpickle
 
 from . import reducers
 from .module_watch import watch
+from .modules import is_importable
 
 
 def is_sent(obj: Any) -> bool:
@@ -34,7 +35,9 @@ def is_sent(obj: Any) -> bool:
     if isinstance(obj, type) and not obj.__flags__ & 1 << 9:  # no heap type
         return False
     found = cloudpickle._lookup_module_and_qualname(obj)
-    return found is None or cloudpickle._is_registered_pickle_by_value(found[0]) or watch.is_edited(found[0].__name__)
+    if found is None or cloudpickle._is_registered_pickle_by_value(found[0]):
+        return True
+    return watch.is_edited(found[0].__name__) or not is_importable(found[0].__name__)
 
 
 def home_of(obj: Any) -> types.ModuleType | None:

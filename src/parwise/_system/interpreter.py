@@ -1,15 +1,31 @@
-"""Python interpreter: SIGINT deferred for a few lines, and the GIL switch interval shortened."""
+"""Python interpreter: how to start another one, SIGINT deferred, switch interval of the GIL, unpatched modules."""
 
 from __future__ import annotations
 
+import os
+import select as _select
 import signal
 import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..errors import ParwiseError
+
 # `signal`'s own functions turn handlers into enums and back, which takes 12 us for a block.
 _plain: Any = sys.modules.get("_signal", signal)
+
+
+def _second_instance(module: Any) -> Any:
+    """A new instance of a C module of the standard library, without the patches that the first one has got."""
+    spec = module.__spec__
+    fresh = spec.loader.create_module(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+#: `select` as Python has it: gevent and eventlet delete `epoll`, and replace `poll` by a function that runs other work.
+select: Any = _second_instance(_select)
 
 
 class DeferredInterrupt:
@@ -40,6 +56,45 @@ class DeferredInterrupt:
             _plain.signal(signal.SIGINT, self._before)
             if self._pending:
                 signal.raise_signal(signal.SIGINT)
+
+
+#: True once this program has called `parwise.freeze_support`.
+serves_frozen = False
+
+
+def _looks_like_python(path: str | None) -> bool:
+    """True if a program is a Python interpreter by its name: python3.11, pypy, mayapy, hython."""
+    names = {os.path.basename(one).lower() for one in (path, os.path.realpath(path))} if path else set()
+    return any("py" in name or "ython" in name for name in names)
+
+
+def find_python() -> str | None:
+    """Path of a Python interpreter for other processes; None if this program serves as one itself.
+
+    Raises
+    ------
+    ParwiseError
+        If there is none: to start `sys.executable` of a frozen program, or of one that embeds Python, would run the
+        whole program again.
+    """
+    spawn = sys.modules.get("multiprocessing.spawn")
+    chosen = os.fsdecode(spawn.get_executable() or "") if spawn is not None else ""
+    if chosen != sys.executable and _looks_like_python(chosen):
+        return chosen
+    frozen = getattr(sys, "frozen", False)
+    if not frozen and _looks_like_python(sys.executable):
+        return sys.executable
+    if serves_frozen and sys.executable:
+        return None
+    if frozen:
+        raise ParwiseError(
+            f"worker processes cannot be started: this program is frozen, and {sys.executable!r} would run as a whole "
+            "again; call parwise.freeze_support() first of all in its main module, or use executor='threads'"
+        )
+    raise ParwiseError(
+        f"worker processes need a Python interpreter, and sys.executable is {sys.executable!r}; name one by "
+        "multiprocessing.set_executable(path), or use executor='threads'"
+    )
 
 
 # Switch interval of the GIL while a helper thread works.

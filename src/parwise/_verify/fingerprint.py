@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .._system.blas import read_threads
+from .._system.environment import read_zone
 from .._system.floating_point import read_floats
-from .._system.time_zone import read_zone
 
 #: Parts of a fingerprint, and the remedy where they differ.
 REMEDIES = {

@@ -11,14 +11,15 @@ import contextlib
 import ctypes
 import gc
 import os
-import select
 import signal
-import socket
 import sys
+from collections.abc import Iterable
 
+from .._core.call import FORK_SERVER
 from .._system.blas import libraries
+from .._system.interpreter import find_python, select
 from ..errors import ParwiseError
-from .protocol import Channel
+from .protocol import Channel, Socket, blocking_socket
 from .worker import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
@@ -49,35 +50,54 @@ _LETTERS = {
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+# Time after which children of dead workers, which have been killed, are looked for again.
+ADOPTED_MS = 50
 #: Descriptor of its end of the control socket, in the place of standard input.
 CONTROL_FD = 0
 
 
-def start(control: socket.socket, variables: dict[str, str]) -> int:
+def start(control: Socket, variables: dict[str, str]) -> int:
     """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
-    if not sys.executable:
-        raise ParwiseError("worker processes need sys.executable, which is not set; use executor='threads'")
-    return os.posix_spawn(
-        sys.executable,
-        _command(),
-        {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
-        file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
-        setpgroup=0,
-        setsigmask=(),
-        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
-    )
+    python = find_python()
+    command = _command(python)
+    try:
+        return os.posix_spawn(
+            command[0],
+            command,
+            {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
+            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+        )
+    except OSError as error:
+        raise ParwiseError(
+            f"the process that starts workers could not be started ({error}); use executor='threads', or raise the "
+            "limits on processes and memory"
+        ) from error
 
 
-def _command() -> list[str]:
+def _command(python: str | None) -> list[str]:
     """Command line of a fork server, with this interpreter's flags and module path.
 
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not be imported in place of the standard library's.
+    not be imported in place of the standard library's. A frozen program reads
+    its command line in `parwise.freeze_support`.
     """
-    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
-    code = f"import gc, sys; gc.disable(); sys.path[:] = {paths!r}"
+    if python is None:
+        return [sys.executable, FORK_SERVER, str(os.getpid())]
+    code = f"import gc, sys; gc.disable(); sys.path[:] = {_paths()!r}"
     code = f"{code}; from parwise._workers.fork_server import main; main({os.getpid()})"
-    return [sys.executable, *_flags(), "-P", "-c", code]
+    return [python, *_flags(), "-P", "-c", code, FORK_SERVER]
+
+
+def _paths() -> list[str]:
+    """The module path, without relative folders if the working directory has been removed."""
+    try:
+        return [os.path.abspath(path) for path in sys.path]
+    except FileNotFoundError:
+        return [path for path in sys.path if os.path.isabs(path)]
 
 
 def _flags() -> list[str]:
@@ -97,12 +117,16 @@ def _flags() -> list[str]:
 def main(parent: int) -> None:
     """Run a fork server until the process `parent` ends."""
     _close_inherited()
+    _open_standard_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_PR_SET_NAME, b"parwise-fork")
+    # Children of a dead worker become its own, which waits for them. As process 1 of a container the caller would get
+    # them, and leave zombies.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:  # it ended before its pidfd was open
         os._exit(0)
-    control = Channel(socket.socket(fileno=CONTROL_FD))
+    control = Channel(blocking_socket(CONTROL_FD))
     libraries()  # or each worker would search for them
     # These objects stay for ever: freeze them, or a garbage collection in a worker
     # would write to, and so copy, their pages. It was off during the imports, which
@@ -132,25 +156,30 @@ class ForkServer:
         self._poll.register(control, select.POLLIN)
         self._alive: dict[int, int] = {}
         self._ended: dict[int, int] = {}
+        # Ended workers whose own children, which this process has adopted, may not have ended yet.
+        self._adopted: set[int] = set()
 
     def run(self) -> None:
         """Answer messages until the caller ends."""
         while True:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(ADOPTED_MS if self._adopted else None):
                 if fd in self._alive:
                     self._collect_exit(fd)
                 elif fd == self._watch:
                     for pid in self._alive.values():
                         _end_group(pid)
                     os._exit(0)
-                else:
+                elif fd == self._control.fileno():  # and no worker's whose exit an answer has just collected
                     self._answer()
+            self._adopted = {one for one in self._adopted if _has_children(one, os.WNOHANG)}
 
     def _answer(self) -> None:
         try:
             (kind, *content), fds = self._control.receive()
             if kind == "fork":
                 self._fork(fds, *content)
+            elif kind == "stop":
+                self._stop()
             else:
                 self._send_exit_code(*content)
         except (EOFError, OSError):
@@ -162,8 +191,18 @@ class ForkServer:
         # can have its number, which is that of its group too.
         _end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._adopted.add(pid)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+
+    def _stop(self) -> None:
+        """End all workers, and wait for them and their children."""
+        for pid in self._alive.values():
+            _end_group(pid)
+        for pid in [*self._alive.values(), *self._adopted]:
+            while _has_children(pid):
+                pass
+        os._exit(0)
 
     def _send_exit_code(self, pid: int) -> None:
         """Report how a worker ended that the caller has found dead."""
@@ -188,6 +227,8 @@ class ForkServer:
                 os._exit(1)
         for fd in fds:
             os.close(fd)
+        with contextlib.suppress(OSError):  # the worker does so too, and may have ended
+            os.setpgid(pid, pid)
         pidfd = os.pidfd_open(pid)
         self._alive[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
@@ -220,12 +261,44 @@ def _end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def end_orphans(workers: Iterable[int]) -> None:
+    """End workers, and what they started, that a dead fork server left to the caller: process 1 of a container."""
+    for pid in workers:
+        with contextlib.suppress(ChildProcessError):  # they have another parent
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            _end_group(pid)
+            while _has_children(pid):
+                pass
+
+
+def _has_children(group: int, options: int = 0) -> bool:
+    """Wait for ended processes of a group; return True if others are left, which this process has begun or adopted."""
+    try:
+        while os.waitpid(-group, options) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _close_inherited() -> None:
     """Close descriptors that a C library of the caller left inheritable."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             with contextlib.suppress(OSError):
                 os.close(int(name))
+
+
+def _open_standard_files() -> None:
+    """Open output and error if the caller has closed them: a socket of a worker would get their numbers, and prints."""
+    for fd in (1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
 
 
 def _prctl(option: int, value: int | bytes) -> None:

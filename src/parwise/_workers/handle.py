@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from .._core.indexing import Task
+from .._system.interpreter import select
 from .._system.module_watch import watch
 from .._system.surroundings import CallerState
-from .protocol import Channel, ChunkReceiver, socket_pair
-from .shared_memory import SLOTS, Slots, create_fd, segment_bytes
+from .multiprocessing_objects import Attachments
+from .protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
+from .shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
 
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
 STACK_SECONDS = 0.5
@@ -23,10 +25,22 @@ STACK_SECONDS = 0.5
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
-    def __init__(self, task: Task, handshake: bool) -> None:
+    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments]) -> None:
         self.task = task
         self.handshake = handshake
+        self.attachments = attachments
         self.since = time.monotonic()
+
+
+class StagedTask(NamedTuple):
+    """A task whose arguments lie in a slot, or in memory of their own if they are larger."""
+
+    task: Task
+    slot: int
+    large: Any
+    offsets: list[tuple[int, int]]
+    layouts: Any
+    attachments: list[Attachments]
 
 
 class WorkerHandle:
@@ -65,7 +79,7 @@ class WorkerHandle:
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
         own_end, worker_end = socket_pair()
-        with worker_end:
+        with contextlib.closing(worker_end):
             segment = create_fd(segment_bytes(slot_bytes))
             self.channel = Channel(own_end)
             self.slots = Slots(segment, slot_bytes)
@@ -100,6 +114,49 @@ class WorkerHandle:
             for fd in self._worker_fds:
                 os.close(fd)
             self._worker_fds = None
+
+    def stage(self, stage: Callable[..., Any], task: Task, slot_bytes: int) -> StagedTask:
+        """Have `stage` copy the arguments of a task to a free slot, or to new memory if they are too large."""
+        slot = -1
+        large: Any = None
+
+        def memory(nbytes: int) -> Any:
+            nonlocal slot, large
+            if nbytes > slot_bytes or not self.free:
+                large = map_anonymous(nbytes)
+                return large
+            slot = self.free.popleft()
+            return self.slots.inputs[slot]
+
+        offsets, layouts, attachments = stage(task, memory)
+        return StagedTask(task, slot, large, offsets, layouts, attachments)
+
+    def unstage(self, staged: StagedTask) -> None:
+        """Free the slot of a task that is not sent."""
+        self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
+
+    def send_task(self, number: int, staged: StagedTask, handshake: bool) -> None:
+        """Send a task."""
+        task, slot = staged.task, staged.slot
+        message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        self.assignments[number] = Assignment(task, handshake, staged.attachments)
+        self.channel.send_attachments(staged.attachments)
+        if staged.large is None:
+            self.channel.send(*message)
+        else:
+            self.sender = self._argument_chunks(memoryview(staged.large), message)
+            self.send_chunks()
+
+    def _argument_chunks(self, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
+        """Send arguments too large for a slot through the slots; yields while none is free."""
+        self.channel.send("arguments_in_chunks", len(memory))
+        yield from ChunkSender(self.channel, self.slots.inputs, self.free).send(memory)
+        self.channel.send(*message)
+
+    def send_chunks(self) -> None:
+        """Send as many chunks as slots are free, if any are left."""
+        if self.sender is not None and next(self.sender, self) is self:
+            self.sender = None
 
     def share_tracker(self, fd: int | None) -> None:
         """Have the worker use the resource tracker of this process, whose descriptor is `fd`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import logging
@@ -64,7 +65,9 @@ class TextEvent:
         stream = getattr(sys, self.stream)
         if stream is not None:
             stream.write(self.text)
-            stream.flush()
+            # `print` does not flush: a stream may lack the method, or refuse.
+            with contextlib.suppress(Exception):
+                stream.flush()
 
 
 class LogEvent(NamedTuple):

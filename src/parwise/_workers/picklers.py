@@ -6,8 +6,8 @@ import builtins
 import contextlib
 import functools
 import io
-import marshal
 import pickle
+import sys
 import types
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -35,16 +35,22 @@ from .._system.definitions import (
     space_received,
     update_spaces,
 )
+from .._system.modules import added_builtins, is_importable
+from .multiprocessing_objects import Attachments, Packed, needs_attachments, reduce, spawning
 from .serialization import (
     ARRAYS,
+    Closed,
     Definitions,
     Payload,
+    Reduced,
     Space,
     base_names,
     globals_of,
     is_light,
     payload_of,
     reduce_array,
+    reduce_code,
+    sendable,
     wanted_names,
 )
 
@@ -57,6 +63,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def __init__(self, stream: Any, buffer_callback: Any = None) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
+        self.attachments = Attachments()
         # By the id of a type: how its objects are reduced. A type may not be hashable.
         self._reducers: dict[int, Callable[[Any], Any] | None] = {}
         self._open_enums: set[int] = set()
@@ -66,7 +73,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def dump(self, obj: Any) -> None:
         """Pickle an object."""
         try:
-            super().dump(obj)
+            with spawning(self.attachments):
+                super().dump(obj)
         finally:  # bound methods: objects would live on in the memo of this pickler until garbage is collected
             self._reducers.clear()
 
@@ -92,18 +100,30 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_exception
         if isinstance(kind, EnumType) and is_sent(kind):
             return self._reduce_member
+        if needs_attachments(kind):
+            return self._reduce_attached
         methods: dict[type, Callable[[Any], Any]] = {
+            types.ModuleType: self._reduce_module,
             types.FunctionType: self._reduce_function,
             types.CellType: self._reduce_cell,
-            types.CodeType: _reduce_code,
-            _Closed: self._close,
+            types.CodeType: reduce_code,
+            Closed: self._close,
             functools._lru_cache_wrapper: self._reduce_cached,
             ContextVar: reduce_variable,
             **dict.fromkeys(reducers.TYPING, self._reduce_typing),
         }
         return methods.get(kind)
 
+    def _reduce_attached(self, obj: Any) -> Any:
+        found = reduce(obj, self.attachments)
+        return super().reducer_override(obj) if found is None else found
+
     # Classes and functions.
+
+    def _reduce_module(self, module: types.ModuleType) -> Any:
+        if sys.modules.get(module.__name__) is module and not is_importable(module.__name__):
+            cloudpickle.register_pickle_by_value(module)
+        return super().reducer_override(module)
 
     def _reduce_class(self, cls: Any) -> Any:
         if not is_sent(cls):
@@ -132,10 +152,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(cls, EnumType):
             # While its members are pickled they have no names.
             self._open_enums.add(id(cls))
-            state = *state, _Closed(cls)
+            state = *state, Closed(cls)
         return (reducers.make_class, *reducers.class_arguments(cls, is_sent)), state, fill_class
 
-    def _close(self, closed: _Closed) -> Any:
+    def _close(self, closed: Closed) -> Any:
         self._open_enums.discard(id(closed.cls))
         return bool, ()
 
@@ -147,11 +167,22 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         attributes, slots = cloudpickle.cloudpickle._function_getstate(func)
         contents = tuple(map(reducers.cell_content, func.__closure__ or ()))
         slots.pop("__closure__")
-        globals_, slots["__globals__"] = self._globals(func.__globals__, slots["__globals__"])
+        used = slots["__globals__"] | self._builtins_of(func)
+        globals_, slots["__globals__"] = self._globals(func.__globals__, used)
         # The cells are empty at first: they may hold the function itself. Functions go on sharing them.
         self._closures.update(map(id, func.__closure__ or ()))
         arguments = types.FunctionType, func.__code__, globals_, func.__name__, None, func.__closure__
         return arguments, (attributes, slots, contents), fill_function
+
+    def _builtins_of(self, func: types.FunctionType) -> dict[str, Any]:
+        """Names that a function uses, and that were put into `builtins`."""
+        unknown = cloudpickle.cloudpickle._extract_code_globals(func.__code__).keys() - func.__globals__.keys()
+        found = {}
+        for name, value in added_builtins(unknown).items():
+            with contextlib.suppress(Exception):  # as a notebook's `get_ipython`
+                dumps(value)
+                found[name] = value
+        return found
 
     @functools.cached_property
     def _closures(self) -> set[int]:
@@ -167,11 +198,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """The globals of a function that is made anew, and those of its variables that travel with it."""
         received = space_received(names)
         if received is not None:
-            return _Reduced(callers_space, *received), {}
+            return Reduced(callers_space, *received), {}
         known = self.globals_ref.setdefault(id(names), {})
         if not known:
             known.update(base_names(names))
-            known["__builtins__"] = _Reduced(vars, builtins)
+            known["__builtins__"] = Reduced(vars, builtins)
         return known, used
 
     # Exceptions.
@@ -195,25 +226,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             pickle.loads(stream.getvalue())
         except Exception:
             return None
-        return _Reduced(pickle.loads, stream.getvalue())
-
-
-class _Closed:
-    """Ends the state of an enumeration: its members have names from here on."""
-
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
-
-
-class _Reduced:
-    """Pickled as a call of a function."""
-
-    def __init__(self, *call: Any) -> None:
-        self._call = call
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        function, *args = self._call
-        return function, tuple(args)
+        return Reduced(pickle.loads, stream.getvalue())
 
 
 def _cached_parts(cached: Any) -> tuple[Any, Any, Any]:
@@ -222,11 +235,6 @@ def _cached_parts(cached: Any) -> tuple[Any, Any, Any]:
 
 def _typing_parts(obj: Any) -> tuple[Any, Any, Any]:
     return reducers.typing_arguments(obj), {"__module__": obj.__module__}, fill_typing
-
-
-def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
-    # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
-    return marshal.loads, (marshal.dumps(code),)
 
 
 class DefinitionPickler(Pickler):
@@ -325,7 +333,7 @@ def add_part(
     """Pickle a class or function, or some globals, to a part; an `optional` one may fail in a worker."""
     since, part = len(definitions.objects), len(definitions.parts)
     names = globals_ or []
-    content = definitions, obj, _Reduced(update_spaces, names)
+    content = definitions, obj, Reduced(update_spaces, names)
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     pickler = DefinitionPickler(stream, definitions, arrays.append)
@@ -333,7 +341,7 @@ def add_part(
     for space, values in names:
         space.sent.update(dict.fromkeys(values, part))
     needs = pickler.needs
-    definitions.add(payload_of(optional, stream, arrays), since, needs)
+    definitions.add(payload_of(optional, stream, arrays, pickler.attachments), since, needs)
     needs |= add_wanted(definitions, pickler.wanted)
 
 
@@ -353,15 +361,17 @@ def add_wanted(definitions: Definitions, wanted: list[tuple[Space, set[str]]]) -
 def dumps(obj: Any) -> bytes:
     """Pickle a result with its arrays to one bytes object."""
     stream = io.BytesIO()
-    Pickler(stream).dump(obj)
-    return stream.getvalue()
+    pickler = Pickler(stream)
+    pickler.dump(obj)
+    return Packed.with_attachments(stream.getvalue(), pickler.attachments)
 
 
 def dumps_items(items: Any, definitions: Definitions) -> bytes:
     """Pickle items of a task to one bytes object; `definitions.take_needed` then tells what they need."""
     stream = io.BytesIO()
-    ItemPickler(stream, definitions).dump(items)
-    return stream.getvalue()
+    pickler = ItemPickler(stream, definitions)
+    pickler.dump(items)
+    return Packed.with_attachments(stream.getvalue(), pickler.attachments)
 
 
 def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Payload:
@@ -376,17 +386,13 @@ def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Pay
     """
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
-    try:
+    with sendable("the function"):
         if definitions is None:
-            Pickler(stream, arrays.append).dump(second)
+            pickler = Pickler(stream, arrays.append)
+            pickler.dump(second)
         else:
-            pickler = DefinitionPickler(stream, definitions, arrays.append)
-            pickler.define(second)
+            pickler = definer = DefinitionPickler(stream, definitions, arrays.append)
+            definer.define(second)
             definitions.begun = True
-            definitions.always |= add_wanted(definitions, pickler.wanted)
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        raise TypeError(
-            f"the function cannot be sent to a worker process: {error}; make that object inside the function, "
-            "or use executor='threads'"
-        ) from error
-    return payload_of(first, stream, arrays)
+            definitions.always |= add_wanted(definitions, definer.wanted)
+    return payload_of(first, stream, arrays, pickler.attachments)

@@ -8,6 +8,11 @@ few small slots. A message is a tuple: its name, then its content. Methods
 =====================  ====================================  =============================================
 Name                   Content                               Meaning
 =====================  ====================================  =============================================
+Any
+----------------------------------------------------------------------------------------------------------
+descriptors            tokens                                Descriptors that objects in the next message
+                                                             take; handled by `Channel` itself.
+---------------------  ------------------------------------  ---------------------------------------------
 Caller to worker
 ----------------------------------------------------------------------------------------------------------
 initialize             0, end, nbytes, payload or None       Run the pool's initializer; sent before all
@@ -44,6 +49,7 @@ Caller to fork server
 fork                   key, slot_bytes                       Fork a worker. Its socket and its segment come
                                                              along as descriptors.
 exit_code              pid                                   Report how this worker ended.
+stop                                                         End all workers, wait for them, and end.
 ---------------------  ------------------------------------  ---------------------------------------------
 Fork server to caller
 ----------------------------------------------------------------------------------------------------------
@@ -59,33 +65,63 @@ passes through in chunks, so the amount of shared memory is constant.
 
 from __future__ import annotations
 
+import _socket
 import array
 import contextlib
+import fcntl
+import os
 import pickle
-import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ..errors import ParwiseError
+from .multiprocessing_objects import Attachments, Token, arrive, close_arrived
 from .shared_memory import copy_in
 
 # A message of this size never blocks: the kernel buffers 200 kB.
 INLINE_BYTES = 32 * 2**10
 _MESSAGE_BYTES = 2**16
 
-# A message brings two descriptors at most.
-_FDS_SPACE = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+# A message brings so many descriptors at most; Linux allows 253.
+_FDS = 100
+_FDS_SPACE = _socket.CMSG_SPACE(_FDS * array.array("i").itemsize)
+# Standard input, output and error.
+_STANDARD_FDS = 3
 
 
-def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets that keep messages apart, and block whatever `socket.setdefaulttimeout` says."""
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    one.setblocking(True)
-    other.setblocking(True)
-    return one, other
+class Socket(_socket.socket):
+    """A socket of C: gevent replaces those of the module `socket`, and makes their descriptors non-blocking.
+
+    It is closed without a ResourceWarning where the interpreter ends before its pool does.
+    """
+
+    __slots__ = ()
+    __del__ = _socket.socket.close  # C code, in which no Ctrl-C is lost
+
+
+def socket_pair() -> tuple[Socket, Socket]:
+    """Two connected sockets that keep messages apart."""
+    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    return _above_standard(one.detach()), _above_standard(other.detach())
+
+
+def _above_standard(fd: int) -> Socket:
+    """A socket whose descriptor no print goes to, where the caller has closed its standard streams."""
+    if fd < _STANDARD_FDS:
+        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS)
+        os.close(low)
+    return blocking_socket(fd)
+
+
+def blocking_socket(fd: int) -> Socket:
+    """The socket of a descriptor, without a timeout, which `socket.setdefaulttimeout` may set."""
+    sock = Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+    sock.setblocking(True)
+    return sock
 
 
 class Channel:
@@ -98,8 +134,12 @@ class Channel:
         be reached by other processes.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Socket) -> None:
         self.sock = sock
+        # Messages that a socket which does not block had no room for, with duplicates of their descriptors.
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        # Tokens of descriptors that have come.
+        self._tokens: list[Token] = []
 
     def fileno(self) -> int:
         """File descriptor, for poll."""
@@ -112,10 +152,56 @@ class Channel:
             raise ParwiseError(
                 f"a message of {len(data)} bytes is too long; are there thousands of arrays to map over?"
             )
+        if self._unsent:
+            self._unsent.append((data, [os.dup(fd) for fd in fds]))
+            return
+        try:
+            self._send(data, fds)
+        except BlockingIOError:
+            # A worker that is starting, or gets no CPU, reads nothing: a few calls that other workers compute fill the
+            # 200 kB with their functions.
+            self._unsent.append((data, [os.dup(fd) for fd in fds]))
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
         if fds:
-            socket.send_fds(self.sock, [data], fds)
+            self.sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))])
         else:
             self.sock.send(data)
+
+    @property
+    def waiting(self) -> bool:
+        """True if messages wait for room in the socket."""
+        return bool(self._unsent)
+
+    def flush(self) -> None:
+        """Send waiting messages, as many as there is room for."""
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                self._send(*self._unsent[0])
+                self._forget_unsent(1)
+
+    def _forget_unsent(self, count: int) -> None:
+        for _ in range(count):
+            for fd in self._unsent.popleft()[1]:
+                os.close(fd)
+
+    def send_attachments(self, several: Iterable[Attachments]) -> None:
+        """Send descriptors that objects in the next message take."""
+        for attachments in several:
+            fds = iter(attachments.fds.items())
+            while some := dict(islice(fds, _FDS)):
+                self.send("descriptors", list(some), fds=list(some.values()))
+
+    @property
+    def has_arrived(self) -> bool:
+        """True if descriptors have come since the last `close_arrived`."""
+        return bool(self._tokens)
+
+    def close_arrived(self) -> None:
+        """Close descriptors that no object of the messages so far has taken."""
+        if self._tokens:
+            close_arrived(self._tokens)
+            self._tokens.clear()
 
     def receive(self) -> tuple[tuple[Any, ...], list[int]]:
         """Receive the next message and the file descriptors that came with it.
@@ -123,24 +209,30 @@ class Channel:
         Raises EOFError if the other side has closed its end, BlockingIOError if no message is there and the socket does
         not block.
         """
-        # Not socket.recv_fds, which drops its flags: descriptors came without
-        # close-on-exec, and programs that the function started inherited them.
-        try:
-            data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            # The other side died with messages unread. Linux reports that once, before
-            # the messages that it had sent, which can still be read.
-            data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        if not data:
-            raise EOFError
-        message: tuple[Any, ...] = pickle.loads(data)
-        fds = array.array("i")
-        for _, _, content in extra:
-            fds.frombytes(content)
-        return message, fds.tolist()
+        while True:
+            # Not socket.recv_fds, which drops its flags: descriptors came without
+            # close-on-exec, and programs that the function started inherited them.
+            try:
+                data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:
+                # The other side died with messages unread. Linux reports that once, before
+                # the messages that it had sent, which can still be read.
+                data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+            if not data:
+                raise EOFError
+            message: tuple[Any, ...] = pickle.loads(data)
+            fds = array.array("i")
+            for _, _, content in extra:
+                fds.frombytes(content)
+            if message[0] != "descriptors":
+                return message, fds.tolist()
+            arrive(message[1], fds)
+            self._tokens.extend(message[1])
 
     def close(self) -> None:
         """Close this end."""
+        self._forget_unsent(len(self._unsent))
+        self.close_arrived()
         with contextlib.suppress(OSError):
             self.sock.close()
 

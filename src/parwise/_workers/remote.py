@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+from .._core.call import nested
 from .._core.kernel import Outcome
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
@@ -84,7 +85,8 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
             if luggage.session is None:
                 return MISSING
             payload, table, _ = luggage.session
-            session = _sessions[token] = _load(payload, table)
+            with nested():
+                session = _sessions[token] = _load(payload, table)
             while len(_sessions) > _KEPT:
                 _tables.pop(_sessions.popitem(last=False)[0], None)
         _sessions.move_to_end(token)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import marshal
 import os
 import pickle
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from .._system.definitions import calls, is_sent, name_of, new_token, open_space
 from .._system.interpreter import DeferredInterrupt
 from .._system.limits import file_limit, memory_limit
 from ..errors import ParwiseError
+from .multiprocessing_objects import Attachments, Packed, UnnamedLockError
 from .protocol import INLINE_BYTES, Channel
 from .shared_globals import restore, set_by
 from .shared_memory import create_fd
@@ -81,15 +83,50 @@ def _fill(array: np.ndarray, state: tuple[np.ndarray, bool]) -> None:
     array[...], array.flags.writeable = state
 
 
+class Closed:
+    """Ends the state of an enumeration: its members have names from here on."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+
+class Reduced:
+    """Pickled as a call of a function."""
+
+    def __init__(self, *call: Any) -> None:
+        self._call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function, *args = self._call
+        return function, tuple(args)
+
+
+def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    """Reduce code, with the name of its file."""
+    # cloudpickle 3.1.3 leaves out the file name, which tracebacks and warnings show.
+    return marshal.loads, (marshal.dumps(code),)
+
+
 _BYTES = np.dtype(np.uint8)
 
 
 class Payload(NamedTuple):
-    """Two pickles and the memory of the arrays in the second: buffers, their byte offsets, and their size together."""
+    """Two pickles, and the memory of the arrays in the second.
+
+    Attributes
+    ----------
+    buffers, offsets : list
+        The pickles and arrays, and the byte offset of each.
+    nbytes : int
+        Their size together.
+    attachments : Attachments
+        Those of the second pickle.
+    """
 
     buffers: list[memoryview]
     offsets: list[int]
     nbytes: int
+    attachments: Attachments
 
     @property
     def table(self) -> list[tuple[int, int, bool]]:
@@ -101,7 +138,7 @@ class Payload(NamedTuple):
         whole = bytearray(self.nbytes)
         for offset, buffer in zip(self.offsets, self.buffers, strict=True):
             whole[offset : offset + buffer.nbytes] = buffer
-        return bytes(whole)
+        return Packed.with_attachments(bytes(whole), self.attachments)
 
     def write(self, fd: int) -> None:
         """Write all buffers to a file of `nbytes` bytes."""
@@ -125,6 +162,7 @@ class Payload(NamedTuple):
                 os.pwrite(fds[0], table, self.nbytes)
             for channel in channels:
                 with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
+                    channel.send_attachments([self.attachments])
                     channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
         finally:
             with DeferredInterrupt():
@@ -284,7 +322,7 @@ def _is_imported(module: str) -> bool:
     return module.partition(".")[0] in sys.stdlib_module_names | {"numpy"} and module != "__main__"
 
 
-def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]) -> Payload:
+def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer], attachments: Attachments) -> Payload:
     """The payload of an object and of a pickle with its arrays."""
     # getvalue shares the memory; a view of getbuffer must be released before the
     # stream, an order that the garbage collector does not keep.
@@ -293,7 +331,20 @@ def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]
     views = [np.frombuffer(buffer, np.uint8) for buffer in [*pickles, *bodies]]
     layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
     offsets, nbytes = offsets_for(layouts, [0, 0, *map(address_of, views[2:])])
-    return Payload(pickles + bodies, offsets, nbytes)
+    return Payload(pickles + bodies, offsets, nbytes, attachments)
+
+
+@contextlib.contextmanager
+def sendable(what: str) -> Iterator[None]:
+    """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it."""
+    try:
+        yield
+    except (MemoryError, ParwiseError):
+        raise
+    except Exception as error:
+        has_remedy = isinstance(error, UnnamedLockError)
+        remedy = "" if has_remedy else "; make that object inside the function, or use executor='threads'"
+        raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
 
 
 def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:

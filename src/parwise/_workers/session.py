@@ -29,6 +29,7 @@ from .._system.multiprocessing_state import tracker_fd
 from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
 from .handle import WorkerHandle
+from .multiprocessing_objects import Packed
 from .picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
 from .serialization import Definitions, Payload, load
 from .shared_globals import restore, set_by
@@ -237,8 +238,8 @@ class PackedSession(NamedTuple):
         self.payload.send((worker.channel for worker in workers), "load", self.call)
 
     def unload(self, workers: Iterable[WorkerHandle]) -> None:
-        """Have workers release it if it is large: the next call may come late."""
-        if self.payload.nbytes > LARGE_BYTES:
+        """Have workers release it if it is large, or holds connections: the next call may come late."""
+        if self.payload.nbytes > LARGE_BYTES or self.payload.attachments:
             for worker in workers:
                 with contextlib.suppress(OSError):
                     worker.channel.send("unload")
@@ -296,7 +297,7 @@ def pack_single_call(call: Any, definitions: Definitions) -> bytes:
     pickler.define((definitions, call))
     definitions.begun = True
     definitions.always |= add_wanted(definitions, pickler.wanted)
-    return stream.getvalue()
+    return Packed.with_attachments(stream.getvalue(), pickler.attachments)
 
 
 def perform(packed: bytes) -> tuple[bool, Any]:

@@ -6,10 +6,10 @@ import contextlib
 import contextvars
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
-import socket
 import sys
 import traceback
 from collections import deque
@@ -25,8 +25,9 @@ from .._system.definitions import clear_main, install_modules
 from .._system.multiprocessing_state import use_tracker
 from .._system.surroundings import follower
 from .encoding import pack, pack_error
+from .multiprocessing_objects import Attachments, attached, close_copies, flush_queues
 from .output_capture import OutputCapture, OutputEvent, pack_events
-from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender
+from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender, blocking_socket
 from .serialization import load, load_part, private_copy
 from .session import Session, Tables
 from .shared_globals import initialize
@@ -40,7 +41,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
     """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=sock_fd))
+    channel = Channel(blocking_socket(sock_fd))
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
     install_modules()
@@ -116,6 +117,8 @@ class Worker:
         self._prepared: Any = None
         # The context of a call: what the function sets in it ends with the call.
         self._context = contextvars.copy_context()
+        # Attachments of the results of this call: the caller may not have unpickled these yet.
+        self._sent: list[Attachments] = []
         # Results too large for a slot leave through the two halves of the stream.
         self._sender = ChunkSender(channel, slots.stream, deque(range(len(slots.stream))))
         # Arguments too large for a slot come in chunks.
@@ -124,16 +127,21 @@ class Worker:
     def run(self) -> None:
         """Handle messages in order; ends by EOFError."""
         self._slots.cursor.leave()
+        close_copies()
         self._channel.send("ready")
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
+            if not self._backlog:  # the descriptors that came belonged to messages handled by now
+                self._channel.close_arrived()
+            close_copies()
 
     def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Load a session."""
         self._session = None
         self._tables.clear()
         clear_main()
+        self._sent.clear()
         memory, table = _read_payload(end, nbytes, inline, fd)
         try:
             self._context = contextvars.copy_context()
@@ -183,9 +191,10 @@ class Worker:
         use_tracker(fd)
 
     def _on_unload(self) -> None:
-        """Release the session."""
+        """Release the session, and the connections that it holds."""
         self._session = None
         self._tables.clear()
+        gc.collect()
 
     def _on_define(self, place: tuple[str, bool], end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Keep definitions of a call until a task needs them."""
@@ -230,6 +239,7 @@ class Worker:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        flush_queues()
         self._number = None
         output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
         header, buffers = pack(outcome, output, lo)
@@ -279,6 +289,8 @@ class Worker:
         return allocate
 
     def _reply(self, number: int, slot: int, header: bytes, buffers: list[Any]) -> None:
+        self._channel.send_attachments(attached(buffers))
+        self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
             buffers, header = [header, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]

@@ -7,18 +7,17 @@ import contextlib
 import functools
 import itertools
 import os
-import select
 import signal
 import threading
 import time
 from typing import Any
 
-from .._system.interpreter import DeferredInterrupt
+from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
 from .._system.module_watch import watch
 from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
-from .fork_server import start
+from .fork_server import end_orphans, start
 from .handle import WorkerHandle
 from .protocol import Channel, socket_pair
 from .serialization import Payload
@@ -75,7 +74,11 @@ class WorkerPool:
         self._keys = itertools.count(1)
         self._fork_server: Channel | None = None
         self._fork_server_pid = 0
-        self._poll: select.epoll | None = None
+        # True once it has forked a worker.
+        self._forked = False
+        self._poll: Any = None
+        # Sockets that are also polled for room for messages.
+        self._full: set[Channel] = set()
         self._wake = -1
         self._waking = threading.Lock()
         self._sizes_checked = 0.0
@@ -183,15 +186,15 @@ class WorkerPool:
         """Start the fork server."""
         with DeferredInterrupt():
             own_end, server_end = socket_pair()
-            with server_end:
-                self._fork_server = Channel(own_end)
-                own_end.setblocking(False)
-                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                self._poll = select.epoll()
-                self._poll.register(self._wake, select.EPOLLIN)
-                self._poll.register(own_end, select.EPOLLIN)
-                atexit.register(self.stop)
+            with contextlib.closing(server_end):
+                self._fork_server, self._forked = Channel(own_end), False
                 try:
+                    own_end.setblocking(False)
+                    self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                    self._poll = select.epoll()
+                    self._poll.register(self._wake, select.EPOLLIN)
+                    self._poll.register(own_end, select.EPOLLIN)
+                    atexit.register(self.stop)
                     self._fork_server_pid = start(server_end, self._variables)
                 except BaseException:
                     self.stop()
@@ -231,6 +234,7 @@ class WorkerPool:
         by_fd = {worker.channel.fileno(): ("message", worker) for worker in self.workers}
         by_fd |= {worker.pidfd: ("death", worker) for worker in self.workers if worker.pidfd >= 0}
         assert self._poll is not None
+        self._send_waiting()
         for fd, _ in self._poll.poll(timeout):
             if self._fork_server is not None and fd == self._fork_server.fileno():
                 self._read_fork_server()
@@ -242,6 +246,19 @@ class WorkerPool:
         # The last messages of a worker before its death.
         events.sort(key=lambda event: event[0] == "death")
         return events
+
+    def _send_waiting(self) -> None:
+        """Send messages that had no room so far, and have `wait` return when there is room for those left."""
+        channels = [worker.channel for worker in self.workers]
+        if self._fork_server is not None:
+            channels.append(self._fork_server)
+        for channel in channels:
+            if channel.waiting:
+                with contextlib.suppress(ConnectionError):  # it is dead; its pidfd reports that
+                    channel.flush()
+            if channel.waiting != (channel in self._full):
+                self._poll.modify(channel, select.EPOLLIN | (select.EPOLLOUT if channel.waiting else 0))
+                (self._full.add if channel.waiting else self._full.remove)(channel)
 
     def _read_fork_server(self) -> None:
         assert self._fork_server is not None
@@ -266,6 +283,7 @@ class WorkerPool:
                 f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
                 "processes and memory"
             )
+        self._forked = True
         for worker in self.workers:
             if kind == "forked" and worker.key == key:
                 worker.pid, worker.pidfd = pid, fds.pop()
@@ -295,6 +313,7 @@ class WorkerPool:
         """Remove a worker from the pool, and close its handle."""
         with DeferredInterrupt():
             self.workers.remove(worker)
+            self._full.discard(worker.channel)
             for fd in (worker.channel.fileno(), worker.pidfd):
                 if fd >= 0 and self._poll is not None:
                     with contextlib.suppress(OSError):
@@ -315,11 +334,22 @@ class WorkerPool:
         if self.owned_by_parent:
             return
         with DeferredInterrupt():
+            workers = [worker.pid for worker in self.workers if worker.pid]
             self.abandon()
             fork_server, self._fork_server = self._fork_server, None
             poll, self._poll = self._poll, None
             wake, self._wake = self._wake, -1
             pid, self._fork_server_pid = self._fork_server_pid, 0
+            self._full.clear()
+            if fork_server is not None and pid and self._forked:
+                _await_end(fork_server, pid)
+            if pid:
+                # To close the socket is not enough: a process that the user forked
+                # may hold a copy. Workers that are left end with the fork server.
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+            end_orphans(workers)
             if fork_server is not None:
                 fork_server.close()
             if poll is not None:
@@ -327,11 +357,22 @@ class WorkerPool:
             if wake >= 0:
                 with self._waking:
                     os.close(wake)
-            if pid:
-                # To close the socket is not enough: a process that the user forked
-                # may hold a copy. The workers end with the fork server.
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
         atexit.unregister(self.stop)
         self.dirty = False
+
+
+def _await_end(fork_server: Channel, pid: int) -> None:
+    """Have the fork server end its workers and wait for them, and give it a second for that.
+
+    Otherwise the killed workers become children of process 1. In a container that is this process, or another one that
+    does not wait for them, and they stay as zombies.
+    """
+    with contextlib.suppress(OSError):
+        fork_server.send("stop")
+        pidfd = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(ANSWER_SECONDS * 1000)
+        finally:
+            os.close(pidfd)
