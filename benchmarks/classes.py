@@ -46,12 +46,6 @@ def forked(func: Callable[[Model], Model], models: list[Model]) -> list[Model]:
         return list(executor.map(func, models))
 
 
-def pooled(func: Callable[[Model], Model], models: list[Model]) -> list[Model]:
-    """Map with a pool of this call."""
-    with Pool(WORKERS) as pool:
-        return list(pool.map(func, models))
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Measure, print and return medians in seconds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classes", description=__doc__)
@@ -60,16 +54,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=int, default=200_000, help="work for each item (default: 200000)")
     given = parser.parse_args(argv)
     models, func = [Model(k) for k in range(given.count)], functools.partial(fit, steps=given.steps)
+    pool = Pool(WORKERS)
     calls: dict[str, Callable[[], list[Model]]] = {
         "loop": lambda: list(map(func, models)),
         "concurrent.futures, forked": lambda: forked(func, models),
         "parallel_map": lambda: parallel_map(func, models, workers=WORKERS),
         "parallel_map, isolated": lambda: parallel_map(func, models, workers=WORKERS, isolate=True),
         "parallel_imap": lambda: list(parallel_imap(func, models, workers=WORKERS)),
-        "Pool.map": lambda: pooled(func, models),
+        "Pool.map": lambda: list(pool.map(func, models)),
     }
+    with pool:
+        medians = in_turn(calls, given.rounds)
+    for name, median in medians.items():
+        ratio = median / medians["concurrent.futures, forked"]
+        print(f"{name}: {1e3 * median:.0f} ms, {ratio:.2f} times the forked executor's")
+    return medians
+
+
+def in_turn(calls: dict[str, Callable[[], list[Model]]], rounds: int) -> dict[str, float]:
+    """Median time of each call; all must give instances of the caller's class."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(given.rounds):
+    for _ in range(rounds):
         values = set()
         for name, call in calls.items():
             start = time.perf_counter()
@@ -78,11 +83,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             assert {type(one) for one in results} == {Model}, "not the caller's class"
             values.add(tuple(one.value for one in results))
         assert len(values) == 1, "not the same results"
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    for name, median in medians.items():
-        ratio = median / medians["concurrent.futures, forked"]
-        print(f"{name}: {1e3 * median:.0f} ms, {ratio:.2f} times the forked executor's")
-    return medians
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import labelled, observer_cost, soak
+from benchmarks import classes, labelled, observer_cost, soak
 from benchmarks.history import suite
 from benchmarks.history.base import Case
 from benchmarks.peers import cases, compare, memory, peers, work
@@ -163,3 +163,9 @@ def test_soak(capsys):
     assert sum(last.outcomes.values()) > 3
     assert (first.children, first.descriptors) == (last.children, last.descriptors)
     assert capsys.readouterr().out.count("descriptors") >= 3
+
+
+def test_classes_beside_forked_processes(capsys):
+    medians = classes.main(["--rounds", "1", "--count", "4", "--steps", "10"])
+    assert set(medians) >= {"loop", "concurrent.futures, forked", "parallel_map"}
+    assert "times the forked executor's" in capsys.readouterr().out

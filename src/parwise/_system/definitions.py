@@ -32,7 +32,7 @@ from .modules import is_importable
 
 def is_sent(obj: Any) -> bool:
     """True if a class or function travels by value, since another process cannot import it."""
-    if isinstance(obj, type) and not obj.__flags__ & 1 << 9:  # no heap type
+    if isinstance(obj, type) and not obj.__flags__ & reducers.HEAP_TYPE:
         return False
     found = cloudpickle._lookup_module_and_qualname(obj)
     if found is None or cloudpickle._is_registered_pickle_by_value(found[0]):

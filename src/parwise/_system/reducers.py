@@ -24,7 +24,8 @@ from typing import Any
 _PREPARING = ("builtins", "abc", "enum", "typing")
 # Attributes that Python itself makes, or copyreg has noted.
 _MADE = {"__dict__", "__weakref__", "__module__", "_abc_impl", "__slotnames__", "__annotate_func__", "__annotate__"}
-_HEAP_TYPE = 1 << 9
+#: Flag of types that can be changed, as those that users define.
+HEAP_TYPE = 1 << 9
 _lock = threading.Lock()
 
 
@@ -273,19 +274,19 @@ def _make_property(cls: type[property], *content: Any) -> property:
     return made
 
 
-#: Reducers by the exact type of an object.
-REDUCERS: dict[type, Callable[[Any], Any]] = {
-    functools.cached_property: _cached_property,
-    weakref.WeakKeyDictionary: _weak_dict,
-    weakref.WeakValueDictionary: _weak_dict,
-    weakref.ref: _weak_reference,
-    types.MappingProxyType: _proxy,
+# Reducers by the id of an object's exact type, which may not be hashable.
+_REDUCERS: dict[int, Callable[[Any], Any]] = {
+    id(functools.cached_property): _cached_property,
+    id(weakref.WeakKeyDictionary): _weak_dict,
+    id(weakref.WeakValueDictionary): _weak_dict,
+    id(weakref.ref): _weak_reference,
+    id(types.MappingProxyType): _proxy,
 }
 
 
 def reducer_of(kind: type) -> Callable[[Any], Any] | None:
     """The reducer of objects of a type, if it has one here."""
-    found = REDUCERS.get(kind)
+    found = _REDUCERS.get(id(kind))
     if found is None and issubclass(kind, property) and kind is not property:
         return _property
     if found is None and kind.__module__ == "dataclasses":

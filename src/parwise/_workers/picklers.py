@@ -64,19 +64,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, stream: Any, buffer_callback: Any = None) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
         self.attachments = Attachments()
-        # By the id of a type: how its objects are reduced. A type may not be hashable.
-        self._reducers: dict[int, Callable[[Any], Any] | None] = {}
+        # How objects of a type are reduced: the name of a method, or a function. By id, since a type may not be
+        # hashable; and no bound methods: with a cycle here all that was pickled would wait for a garbage collection.
+        self._reducers: dict[int, str | Callable[[Any], Any] | None] = {}
         self._open_enums: set[int] = set()
         # Ids of the exceptions of whose causes this pickle is one.
         self._chain: frozenset[int] = frozenset()
 
     def dump(self, obj: Any) -> None:
         """Pickle an object."""
-        try:
-            with spawning(self.attachments):
-                super().dump(obj)
-        finally:  # bound methods: objects would live on in the memo of this pickler until garbage is collected
-            self._reducers.clear()
+        with spawning(self.attachments):
+            super().dump(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         """How to rebuild `obj`, as from ``__reduce__``; NotImplemented for the usual way."""
@@ -84,35 +82,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         try:
             reduce = self._reducers[id(kind)]
         except KeyError:
-            reduce = self._reducers[id(kind)] = self._reducer_of(kind)
-        return NotImplemented if reduce is None else reduce(obj)
-
-    def _reducer_of(self, kind: type) -> Callable[[Any], Any] | None:
-        own = self._own_reducer_of(kind)
-        return reducers.reducer_of(kind) if own is None else own
-
-    def _own_reducer_of(self, kind: type) -> Callable[[Any], Any] | None:
-        if kind in ARRAYS:
-            return reduce_array
-        if issubclass(kind, type):
-            return self._reduce_class
-        if issubclass(kind, BaseException):
-            return self._reduce_exception
-        if isinstance(kind, EnumType) and is_sent(kind):
-            return self._reduce_member
-        if needs_attachments(kind):
-            return self._reduce_attached
-        methods: dict[type, Callable[[Any], Any]] = {
-            types.ModuleType: self._reduce_module,
-            types.FunctionType: self._reduce_function,
-            types.CellType: self._reduce_cell,
-            types.CodeType: reduce_code,
-            Closed: self._close,
-            functools._lru_cache_wrapper: self._reduce_cached,
-            ContextVar: reduce_variable,
-            **dict.fromkeys(reducers.TYPING, self._reduce_typing),
-        }
-        return methods.get(kind)
+            reduce = self._reducers[id(kind)] = _reducer_of(kind)
+        if reduce is None:
+            return NotImplemented
+        return getattr(self, reduce)(obj) if isinstance(reduce, str) else reduce(obj)
 
     def _reduce_attached(self, obj: Any) -> Any:
         found = reduce(obj, self.attachments)
@@ -126,9 +99,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(module)
 
     def _reduce_class(self, cls: Any) -> Any:
-        if not is_sent(cls):
+        if not cls.__flags__ & reducers.HEAP_TYPE:
             return super().reducer_override(cls)
-        return self._reduce_definition(cls, self._class_parts)
+        return self._reduce_definition(cls, self._class_parts) if is_sent(cls) else NotImplemented
 
     def _reduce_function(self, func: types.FunctionType) -> Any:
         return self._reduce_definition(func, self._function_parts) if is_sent(func) else NotImplemented
@@ -229,12 +202,37 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return Reduced(pickle.loads, stream.getvalue())
 
 
+def _reducer_of(kind: type) -> str | Callable[[Any], Any] | None:
+    if issubclass(kind, type):
+        return "_reduce_class"
+    if issubclass(kind, BaseException):
+        return "_reduce_exception"
+    if isinstance(kind, EnumType) and is_sent(kind):
+        return "_reduce_member"
+    if needs_attachments(kind):
+        return "_reduce_attached"
+    return _REDUCERS.get(id(kind)) or reducers.reducer_of(kind)
+
+
 def _cached_parts(cached: Any) -> tuple[Any, Any, Any]:
     return (reducers.make_cached, *reducers.cached_arguments(cached)), vars(cached), fill_cached
 
 
 def _typing_parts(obj: Any) -> tuple[Any, Any, Any]:
     return reducers.typing_arguments(obj), {"__module__": obj.__module__}, fill_typing
+
+
+_REDUCERS: dict[int, str | Callable[[Any], Any]] = {
+    id(types.FunctionType): "_reduce_function",
+    id(types.CellType): "_reduce_cell",
+    id(types.CodeType): reduce_code,
+    id(types.ModuleType): "_reduce_module",
+    id(functools._lru_cache_wrapper): "_reduce_cached",
+    id(Closed): "_close",
+    id(ContextVar): reduce_variable,
+    **{id(kind): "_reduce_typing" for kind in reducers.TYPING},
+    **{id(kind): reduce_array for kind in ARRAYS},
+}
 
 
 class DefinitionPickler(Pickler):

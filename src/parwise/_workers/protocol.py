@@ -24,6 +24,8 @@ track                                                        Use the caller's re
                                                              descriptor comes along.
 load                   call, end, nbytes, payload or None    Load the session of a call; as above.
 unload                                                       Release the session.
+define                 (token, late), end, nbytes,           Keep definitions of a call; as above. Late
+                       payload or None                       ones name definitions of the session.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
                        layouts or None                       are in `slot`, or came in chunks (slot -1).
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.

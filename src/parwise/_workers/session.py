@@ -270,8 +270,9 @@ class _MarkPickler(Pickler):
         arguments, state, _ = parts(obj)
         return arguments[0], arguments[1:], state
 
-    def _own_reducer_of(self, kind: type) -> Callable[[Any], Any] | None:
-        return _code_content if kind is types.CodeType else super()._own_reducer_of(kind)
+    def reducer_override(self, obj: Any) -> Any:
+        """As in `Pickler`."""
+        return _code_content(obj) if type(obj) is types.CodeType else super().reducer_override(obj)
 
     def _globals(self, names: dict[str, Any], used: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         left_out = self._left_out.get(names.get("__name__", ""), ())
