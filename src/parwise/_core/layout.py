@@ -160,7 +160,8 @@ def _sliced(run: Layout) -> np.ndarray:
         array = np.broadcast_to(array, sizes)
         array.flags.writeable = True
     used: tuple[Any, ...] = (*map(slice, run.shape), ...)
-    return array[used]
+    view: np.ndarray = array[used]
+    return view
 
 
 def _separate_steps(run: Layout, sizes: list[int]) -> dict[int, int]:
