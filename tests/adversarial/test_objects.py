@@ -33,6 +33,9 @@ SPREAD = np.broadcast_to(OBJECTS[:, 0, None], (12, 9, 11))
 READ_ONLY = OBJECTS[:, :, 0].copy()
 READ_ONLY.flags.writeable = False
 TEXT = np.array([["a", "", "x" * 60, "é", "y"]] * 9, "T")
+MISSING = np.dtypes.StringDType(na_object=None)
+TEXTS = np.array([[[f"{i}{'é' * 9 * j}{k}" for k in range(4)] for j in range(4)] for i in range(7)], MISSING)
+TEXTS[1:3, 2] = None
 B = np.asfortranarray(rng.standard_normal((24, 333)))
 ROWS, LOOPED = np.empty((2, 24), object)
 ROWS[:] = [B[i] if i % 2 else B[i, ::-3].astype(">f4")[::2] for i in range(24)]
@@ -72,6 +75,9 @@ HELD = {
     "object fields": FIELDS[:, ::3],
     "objects, read-only": READ_ONLY,
     "strings": TEXT[:, ::2],
+    "strings, some missing": TEXTS.T[::-1],
+    "strings on a diagonal": TEXTS.diagonal(axis1=1, axis2=2),
+    "strings, broadcast": np.broadcast_to(TEXT[:, None, ::2], (9, 2, 3)),
 }
 BUFFERS = {}
 Pair = namedtuple("Pair", "whole part")
@@ -104,6 +110,11 @@ def named(x):
 def late(x):
     """Return a different dtype at first, then the same memory each time."""
     return x.astype("f4") if x[0] < 1 else reused(x)
+
+
+def rewrite(v):
+    v[:2] = "z" * 50
+    return v
 
 
 def in_objects(x):
@@ -166,6 +177,16 @@ CASES = {
     "arrays in an object field": case(lambda v: (v.sum(), v.T.sum(0), order(v)), THREES["f"]),
     "strings that lie otherwise": case(lambda v: (v, str(seen(v))), TEXT.T),
     "strings in steps": case(lambda v: (v, str(seen(v))), TEXT[:, ::-2]),
+    "strings, some missing": case(lambda v: (v, v[0, ::-1], str(seen(v))), TEXTS, axis=1),
+    "strings, pixels": case(lambda v: (v, v[-1], str(seen(v))), TEXTS[:, ::-1], axis=(2, 0)),
+    "strings, all axes": case(lambda x: (x, x and len(x)), TEXTS, axis=(0, 1, 2)),
+    "strings on a diagonal": case(lambda v: (v, str(seen(v))), TEXTS.diagonal(axis1=1, axis2=2)),
+    "strings, broadcast": case(lambda v: (v, str(seen(v)), v.strides[0]), np.broadcast_to(TEXT, (4, 9, 5))),
+    "strings of length 0": case(lambda v: str(seen(v)), TEXTS[:, :0, ::2]),
+    "strings in place": case(rewrite, TEXT.T, plain=lambda v: rewrite(v.copy())),
+    "strings returned for numbers": case(lambda x: TEXTS[int(x) % 7, ::-2].T, N),
+    "string blocks": blockwise(lambda b: b[:, ::-1], TEXTS, 3),
+    "string blocks, F order": blockwise(lambda b: np.strings.add(b, str(len(b))), np.asfortranarray(TEXT), 3, axis=1),
     "object blocks": blockwise(lambda b: b.sum(axis=(0, 2))[None] + b[:, :, 0], SWAPPED[:, ::-1], 5),
     "object blocks, F order": blockwise(lambda b: b + b.sum(), np.asfortranarray(OBJECTS[:, :, 1]), 5, axis=1),
     "arrays of arrays": case(lambda x: (x @ x, x.sum(), str(x.dtype), x.flags.forc), ROWS),

@@ -72,6 +72,14 @@ def test_functions_of_scalars(otypes, way):
             check(func, array, otypes=otypes)
 
 
+@pytest.mark.parametrize("otypes", [None, "O", "d", "OO"])
+def test_sequences_for_an_argument_without_axes(otypes, way):
+    for func in (lambda x: [1, x], lambda x: (np.arange(3), {x: 1}), lambda x: (np.array(x), [x]), lambda x: {x: 2}):
+        if otypes != "OO" or isinstance(func(4), tuple):
+            check(func, 4, otypes=otypes)
+            check(func, np.array(4.0), otypes=otypes)
+
+
 @pytest.mark.parametrize("otypes", ["f", "l", "?", "D", "U", "S", [">i4"], ["datetime64[s]"], "i", ["U3"]])
 def test_results_are_cast_as_numpy_does(otypes, way):
     for func in ("same", "int", "mixed", "nan", "truncated", "huge", "bool"):

@@ -115,4 +115,5 @@ def test_numpys_own(module, name, test, how, monkeypatch, request):
 def test_there_are_as_many_as_numpy_has():
     tests = [case.values[2] for case in CASES]
     assert len(tests) > 50
-    assert {*ELSEWHERE, *REFUSED} <= set(tests)
+    later = {"test_otypes_object_28624"} if np.lib.NumpyVersion(np.__version__) < "2.3.0" else set()
+    assert {*ELSEWHERE, *REFUSED} - later <= set(tests)

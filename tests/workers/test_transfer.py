@@ -91,6 +91,21 @@ def test_function_that_keeps_its_argument():
     assert_same(parallel_apply(f, a, **ISOLATED), a.sum(axis=1))
 
 
+def test_function_that_keeps_only_its_first_argument():
+    """One view of a task is the least that a worker has to notice."""
+    kept = []
+
+    def f(x):
+        if not kept:
+            kept.append(x)
+        time.sleep(0.001)  # so that there are many tasks
+        return kept[0]
+
+    # A row is a page: each task lies where the first one did.
+    a = np.arange(200.0 * 512).reshape(200, 512)
+    assert_same(parallel_apply(f, a, isolate=True, workers=1), np.broadcast_to(a[0], a.shape))
+
+
 def test_function_that_cannot_travel():
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be sent to a worker process.*lock"):

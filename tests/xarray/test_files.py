@@ -158,6 +158,8 @@ def test_windows_of_datasets_of_files(cube):
 @pytest.mark.parametrize("engine", ["scipy", "netcdf4", "h5netcdf"])
 def test_open_dataset(tmp_path, cube, engine, runner):
     pytest.importorskip({"netcdf4": "netCDF4", "h5netcdf": "h5py"}.get(engine, engine))
+    if engine == "scipy" and xr.__version__ < "2025.7":
+        pytest.skip("isel(x=[0, 3]) of strings raises in xarray itself (ScipyArrayWrapper has no oindex)")
     cube.encoding = {}
     cube.to_netcdf(tmp_path / "cube.nc", engine=engine)
     with xr.open_dataset(tmp_path / "cube.nc", engine=engine) as ds:

@@ -337,7 +337,8 @@ def test_dask_datasets_with_other_variables(cube):
     assert (list(got), got.flag.dtype) == (["high", "flag"], np.dtype("i8"))
     for name in want.data_vars:
         assert got[name].dims == want[name].dims
-        mine, theirs = (one[name].reset_coords(drop=True).drop_attrs(deep=False) for one in (got, want))
+        mine, theirs = (one[name].reset_coords(drop=True) for one in (got, want))
+        mine.attrs = theirs.attrs = {}
         xr.testing.assert_identical(mine.compute(), theirs)
         assert_same(mine.to_numpy(), theirs.to_numpy())
     with pytest.raises(ValueError, match=r"dimensions of the new variable 'high' are not known; pass output_core_dims"):
@@ -350,7 +351,8 @@ def test_dask_random_numbers_are_those_of_the_group(cube):
     def func(x, rng):
         return x + rng.random()
 
-    want = cube.par.map_groups(func, "season", rng=5)
+    with xr.set_options(keep_attrs=True):  # as by default from xarray 2025.11 on
+        want = cube.par.map_groups(func, "season", rng=5)
     got = lazily(cube).par.map_groups(func, "season", rng=5, output_dtypes=float)
     assert_alike(got.compute(), want)
 
@@ -402,7 +404,7 @@ def test_results_that_are_not_as_told_for_dask(cube):
     lazy = lazily(cube)
     with pytest.raises(TypeError, match="func was to return a DataArray, but it returned ndarray"):
         lazy.par.map_groups(lambda x: x.data, "season", output_dtypes=float).compute()
-    with pytest.raises(ValueError, match=r"of sizes {'time': 6, .*, but it returned one of {'lat': 3, 'lon': 4}"):
+    with pytest.raises(ValueError, match=r"of sizes {'time': \d, .*, but it returned one of {'lat': 3, 'lon': 4}"):
         lazy.par.map_groups(lambda x: x[0], "season", output_dtypes=float).compute()
     ds = lazily(make_dataset(cube)[["t2m", "flag"]])
     with pytest.raises(TypeError, match="func was to return a Dataset with variable 't2m', but it returned DataArray"):

@@ -81,19 +81,17 @@ class InputArray:
         steps, strides = lead.strides[:depth], lead.strides[depth:]
         self.grid = self.lengths
         self.step = steps[-1]
-        self.elements = self._merge(lead, steps, strides) if depth > 1 else lead
+        self.elements = self._merge(lead, steps) if depth > 1 else lead
         self.like = Layout(kind, source.dtype, writeable, self.element_shape, strides)
 
-    def _merge(self, lead: np.ndarray, steps: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    def _merge(self, lead: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
         """Make one axis of several mapped ones, or note where runs must end."""
         live = [(n, step) for n, step in zip(self.lengths, steps, strict=True) if n > 1]
         self.step = live[-1][1] if live else 0
         gaps = [outer - inner * n for (_, outer), (n, inner) in pairwise(live)]
         if not any(gaps):
             self.grid = (math.prod(self.lengths),)
-            return np.lib.stride_tricks.as_strided(
-                lead, (*self.grid, *self.element_shape), (self.step, *strides), writeable=lead.flags.writeable
-            )
+            return lead.reshape(*self.grid, *self.element_shape)
         if any(gap % ALIGNMENT for gap in gaps):
             self.run_end = live[-1][0]
         return lead

@@ -65,9 +65,10 @@ class Layout(NamedTuple):
     def empty(self, count: int | None = None) -> np.ndarray:
         """The run in new memory for Python objects, which a buffer of bytes cannot hold."""
         run = self if count is None else self._replace(shape=(count, *self.shape[1:]))
+        if self.dtype.kind not in "OV":
+            return _sliced(run)
         memory = np.empty((run.below + run.above) // (self.dtype.itemsize or 1), self.dtype)
-        # Not `self.dtype`: each array of StringDType has one of its own, which keeps the long strings.
-        return np.ndarray(run.shape, memory.dtype, memory, run.below, run.strides)
+        return np.ndarray(run.shape, self.dtype, memory, run.below, run.strides)
 
     def as_given(self, view: np.ndarray) -> np.ndarray:
         """`view` as the function gets it: of the caller's array type, and read-only if that array is."""
@@ -139,6 +140,44 @@ def _pack(like: Layout, step: int | None, capacity: int) -> tuple[int, tuple[int
     elif step is not None and step < 0:
         pitch = -pitch
     return pitch, tuple(strides)
+
+
+def _sliced(run: Layout) -> np.ndarray:
+    """The run in new memory, made by slices alone.
+
+    Items of StringDType refer to memory that the dtype of their own array keeps, so NumPy 2.5 refuses to make such an
+    array over a buffer.
+    """
+    sizes = [max(1, n) for n in run.shape]
+    steps = _separate_steps(run, sizes)
+    array = np.empty(max([1, *(step * sizes[d] for d, step in steps.items())]), run.dtype)
+    for d, step in reversed(steps.items()):
+        array = array[..., : sizes[d] * step].reshape(*array.shape[:-1], sizes[d], step)
+    array = array[..., 0].transpose(np.argsort([*reversed(steps)]))
+    axes = [slice(None, None, 1 if stride > 0 else -1) if stride else None for stride in run.strides]
+    array = array[(*axes, ...)]
+    if array.shape != tuple(sizes):
+        array = np.broadcast_to(array, sizes)
+        array.flags.writeable = True
+    used: tuple[Any, ...] = (*map(slice, run.shape), ...)
+    view: np.ndarray = array[used]
+    return view
+
+
+def _separate_steps(run: Layout, sizes: list[int]) -> dict[int, int]:
+    """Steps of the axes in items, from the innermost axis on, such that slices of one array have them.
+
+    Slices cannot overlap: an axis that reached into the next one gets a larger step. One that left a gap still leaves
+    one, since NumPy makes one axis of two without.
+    """
+    steps: dict[int, int] = {}
+    extent, flush = 1, run.dtype.itemsize
+    moving = [d for d, stride in enumerate(run.strides) if stride]
+    for d in sorted(moving, key=lambda d: (sizes[d] == 1, abs(run.strides[d]), -d)):
+        old = abs(run.strides[d])
+        steps[d] = extent if sizes[d] == 1 or old == flush else max(old // run.dtype.itemsize, extent + 1)
+        extent, flush = steps[d] * sizes[d], old * sizes[d]
+    return steps
 
 
 def _congruent(least: int, value: int, modulus: int) -> int:

@@ -300,9 +300,7 @@ def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     live = [(n, step) for n, step in zip(grid, rows.strides, strict=False) if n > 1]
     if any(outer != inner * n for (_, outer), (n, inner) in pairwise(live)):
         return rows
-    step = live[-1][1] if live else 0
-    shape = (math.prod(grid), *rows.shape[len(grid) :])
-    return np.lib.stride_tricks.as_strided(rows, shape, (step, *rows.strides[len(grid) :]))
+    return rows.reshape(math.prod(grid), *rows.shape[len(grid) :])
 
 
 def _closure(func: Any) -> Iterator[Any]:

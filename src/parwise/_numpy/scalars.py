@@ -25,6 +25,8 @@ from .outputs import (
     object_array,
 )
 
+_UNWRAPS = np.lib.NumpyVersion(np.__version__) < "2.3.0"
+
 
 def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) -> Any:
     """Return the result of `numpy.vectorize` for a function of scalars.
@@ -122,11 +124,17 @@ def _make_outputs(results: RawResults, order: IterationOrder, first: tuple[Any] 
     if len(otypes) == 1:
         array = outputs.uniform()
         if array is None or array.shape != shape or array.dtype != np.dtype(otypes[0]):
-            array = np.asanyarray(outputs.objects(), dtype=otypes[0])
+            array = _cast(outputs.objects(), otypes[0])
         return order.restore_axes(outputs.with_gaps(array, axes))
     columns = zip(*_check_tuples(outputs.values(), len(otypes)), strict=True)
-    arrays = [np.asanyarray(object_array(list(c), shape), dtype=o) for c, o in zip(columns, otypes, strict=True)]
+    arrays = [_cast(object_array(list(c), shape), o) for c, o in zip(columns, otypes, strict=True)]
     return tuple(order.restore_axes(outputs.with_gaps(array, axes)) for array in arrays)
+
+
+def _cast(objects: np.ndarray, otype: Any) -> np.ndarray:
+    """Cast the results of a ufunc as NumPy does."""
+    # Before NumPy 2.3 the ufunc gave the object itself for arguments without axes (numpy issue 28624).
+    return np.asanyarray(objects.item() if _UNWRAPS and not objects.ndim else objects, dtype=otype)
 
 
 def _check_tuples(values: list[Any], nout: int) -> list[tuple[Any, ...]]:

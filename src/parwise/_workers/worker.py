@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import traceback
+import weakref
 from collections import deque
 from functools import partial
 from typing import Any, NoReturn
@@ -270,12 +271,14 @@ class Worker:
         layouts: list[Layout] | None,
     ) -> tuple[Outcome, bool]:
         """Compute a task; return its outcome, and True if the function kept a view of an argument."""
-        # The base of every view that the function gets.
+        # The base of every view that the function gets; it outlives the task only in one of them.
         root = np.frombuffer(memory, np.uint8)
+        kept = weakref.ref(root)
         cursor = self._slots.cursor
         cursor.slot = slot
         outcome = session.run(root, lo, hi, offsets, layouts, self._watch, cursor, self._allocator(slot))
-        return outcome, outcome.error is None and sys.getrefcount(root) > 2
+        del root
+        return outcome, outcome.error is None and kept() is not None
 
     def _allocator(self, slot: int) -> Any:
         """Make the function that allocates memory for results: in the slot if they fit."""
