@@ -109,7 +109,8 @@ class RemoteRunner(ExecutorRunner):
             self._first = self._stage(job.first_task)
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
-        if payload.attachments:  # queues, locks and connections: f acts on other processes, once for each element
+        if payload.attachments or (self._first is not None and type(self._first[0].memory) is Packed):
+            # Queues, locks and connections: f acts on other processes, once for each element.
             self._first = None
         self._check(payload.attachments)
         self._session = _packet(payload)

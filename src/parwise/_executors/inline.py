@@ -232,7 +232,12 @@ class InlineTasks:
         """Tasks of a list, until workers take over or none is left."""
         while not self._relieved and (task := self._job.queue.next_task(self._seconds)) is not None:
             start = self._begin()
-            yield task
+            if self._background.cpus.watch.suspicious:
+                with self._background.cpus.watch:
+                    start = time.perf_counter()
+                    yield task
+            else:
+                yield task
             self._end(start, len(task))
 
     @property
