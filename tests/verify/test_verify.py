@@ -354,6 +354,9 @@ def test_fingerprints():
     assert set(here) == set(REMEDIES)
     assert environment_differences(here, dict(here)) == []
     assert environment_differences(here, {**here, "NumPy": "1.0", "locale": "xx"}) == ["NumPy", "locale"]
+    more = {**here, "BLAS": f"{here['BLAS']} libscipy.so"}
+    assert environment_differences(here, more) == environment_differences(more, here) == []
+    assert environment_differences(here, {**here, "BLAS": "libmkl.so"}) == ["BLAS"]
     there = parallel_apply(read_fingerprint, np.zeros(3), isolate=True, workers=2)
     assert all(environment_differences(here, one) in ([], ["hash seed"]) for one in there)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, ItemSequence, is_constant
+from .._core.input_items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
@@ -20,7 +20,7 @@ from .._core.results import Results, owned, same_results, same_values
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._system.surroundings import CallerState
-from .._workers.encoding import Snapshot, transfer_seconds
+from .._workers.encoding import ItemTransfer, Snapshot
 from .._workers.multiprocessing_objects import Attachments, attached
 from .._workers.picklers import dumps_items
 from .._workers.serialization import Definitions, sendable
@@ -35,8 +35,6 @@ Offsets = list[tuple[int, int]]
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
 LARGE_ITEM_BYTES = 2**26
-# Seconds that the result of an item takes to come back.
-RESULT_SECONDS = 1.5e-7
 
 
 class Job:
@@ -69,6 +67,8 @@ class Job:
         A worker's results of the first task, if they differ.
     limit : float
         The lowest index that raised; results from there on are dropped.
+    transfer_seconds : callable
+        Returns the estimated seconds to send an element to a worker and its result back; 0 if that is not known.
     stepwise : bool
         True if results are taken one after another.
     """
@@ -108,7 +108,9 @@ class Job:
         self.first: Results | None = None
         self.first_objects: dict[int, Snapshot] = {}
         self.first_seconds = 0.0
-        self._item_seconds: float | None = None
+        self.transfer_seconds = call.transfer_seconds
+        if isinstance(call.feed, ItemSequence | ItemStream):  # and not the queue of `Pool.submit`
+            self.transfer_seconds = ItemTransfer(call.feed.sample)
         if call.stream is not None:
             call.stream.snapshot = Snapshot
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
@@ -253,15 +255,6 @@ class Job:
         for k, objects in self.first_objects.items() if task == self.first_task else ():
             runs[k] = objects.restore()
         return runs
-
-    def transfer_seconds(self) -> float:
-        """Estimated seconds to send an element to a worker and its result back; 0 where that is not known."""
-        feed = self.call.feed
-        if feed is None:
-            return self.call.transfer_seconds()
-        if self._item_seconds is None:
-            self._item_seconds = transfer_seconds(feed.sample) + RESULT_SECONDS
-        return self._item_seconds
 
     def runs(self, task: Task) -> list[np.ndarray]:
         """Private copies of the arguments of `task`, for a call in this process."""

@@ -327,22 +327,34 @@ def _definition(index: int) -> Any:
     return _restoring.definitions[index]
 
 
-# Number of items by which the transfer of one is measured, unless one takes so many seconds.
+# Number of items by which the transfer of one is measured, unless one takes so many seconds; seconds of a result.
 SAMPLE_ITEMS = 64
 SAMPLE_SECONDS = 100e-6
+RESULT_SECONDS = 1.5e-7
 
 
-def transfer_seconds(sample: Callable[[int], list[Any]]) -> float:
-    """Estimated seconds to pickle an item and to unpickle it; `sample` returns some."""
+class ItemTransfer:
+    """Estimates, once, the seconds that it takes to send an item and its result; `sample` returns some items."""
 
-    def seconds(count: int) -> float:
+    def __init__(self, sample: Callable[[int], list[Any]]) -> None:
+        self._sample = sample
+        self._seconds: float | None = None
+
+    def __call__(self) -> float:
+        if self._seconds is None:
+            try:
+                self._seconds = self._measured() + RESULT_SECONDS
+            except Exception:  # an item that cannot be pickled: told by the dispatcher
+                self._seconds = 0.0
+        return self._seconds
+
+    def _measured(self) -> float:
+        one = min(self._snapshot_seconds(1) for _ in range(3))  # the first time takes longer
+        if one > SAMPLE_SECONDS:
+            return 2 * one
+        return 2 * max(0.0, self._snapshot_seconds(SAMPLE_ITEMS) - one) / SAMPLE_ITEMS
+
+    def _snapshot_seconds(self, count: int) -> float:
         begun = time.perf_counter()
-        Snapshot(sample(count))
+        Snapshot(self._sample(count))
         return time.perf_counter() - begun
-
-    try:
-        one = min(seconds(1) for _ in range(3))  # the first time takes longer
-        more = 0.0 if one > SAMPLE_SECONDS else seconds(SAMPLE_ITEMS)
-    except Exception:  # told by the dispatcher
-        return 0.0
-    return 2 * one if one > SAMPLE_SECONDS else 2 * max(0.0, more - one) / SAMPLE_ITEMS
