@@ -36,7 +36,7 @@ def read_fingerprint(*ignored: Any) -> dict[str, str]:
         "processor": os.uname().machine,
         "NumPy's processor features": " ".join(_processor_features()),
         "BLAS": " ".join(sorted(read_threads())),
-        "threads": str(sorted(read_threads().items())),
+        "threads": " ".join(f"{name}={count}" for name, count in sorted(read_threads().items())),
         "hash seed": str(hash("parwise")),
         "rounding or flushing of floats": str(read_floats()),
         "locale": _locale.setlocale(_locale.LC_ALL, None),
@@ -56,8 +56,9 @@ def environment_differences(here: dict[str, str], there: dict[str, str]) -> list
 
 
 def _alike(name: str, one: str | None, other: str | None) -> bool:
-    if name == "BLAS" and one is not None and other is not None:
-        # A process that has also imported SciPy has its BLAS too: the other one does without it, so f does.
-        found, others = set(one.split()), set(other.split())
-        return found <= others or others <= found
-    return one == other
+    if name not in ("BLAS", "threads") or one is None or other is None:
+        return one == other
+    # A process that has also imported SciPy has its BLAS too: the other one does without it, so f does.
+    found, others = (dict(part.partition("=")[::2] for part in text.split()) for text in (one, other))
+    common = found.keys() & others.keys()
+    return len(common) == min(len(found), len(others)) and all(found[key] == others[key] for key in common)
