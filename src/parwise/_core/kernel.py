@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -28,8 +29,15 @@ _nested: ContextVar[bool] = ContextVar("parwise_nested", default=False)
 
 
 def is_nested() -> bool:
-    """True within a mapped function, where calls run serially."""
-    return _nested.get()
+    """True within a mapped function, where calls run serially, and in a process that just imports its main script."""
+    return _nested.get() or _is_inheriting()
+
+
+def _is_inheriting() -> bool:
+    # A process that multiprocessing has spawned, perhaps in a worker, runs a script without a main guard again: workers
+    # that it started would do the same, and so on.
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and getattr(module.current_process(), "_inheriting", False)
 
 
 def new_memory(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:

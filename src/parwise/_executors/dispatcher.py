@@ -59,6 +59,8 @@ class Dispatcher:
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
         self._payload: Payload | None = None
+        # Size of the largest part of definitions that a worker was sent.
+        self._part_bytes = 0
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
 
@@ -71,7 +73,7 @@ class Dispatcher:
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None and self._payload is not None:
-            unload_large((worker.channel for worker in self._workers), self._payload)
+            unload_large((worker.channel for worker in self._workers), self._payload.nbytes + self._part_bytes)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
         self._pool.dirty = False
 
@@ -367,6 +369,7 @@ class Dispatcher:
         known = keep(worker.parts, definitions.token, set())
         for part in [part for part in parts if part not in known]:
             known.add(part)
+            self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
             definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
 
     def _argument_chunks(self, worker: WorkerHandle, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:

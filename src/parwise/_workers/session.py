@@ -19,7 +19,7 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.definitions import Table, open_table
+from .._system.definitions import Table, clear_main, open_table
 from .._system.environment import NumericState, ProcessState, read_numeric_state, read_process_state
 from .encoding import pack_error
 from .output_capture import LogLevels, read_log_levels
@@ -31,7 +31,7 @@ from .shared_globals import restore
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
 # Tables of definitions that a worker keeps, those of the latest calls; the caller counts in the same way.
-KEPT_TABLES = 16
+KEPT_TABLES = 4
 
 
 class TaskArguments(NamedTuple):
@@ -139,9 +139,9 @@ def _extend_path(path: list[str]) -> None:
     sys.path.extend(folder for folder in path if folder not in sys.path)
 
 
-def unload_large(channels: Iterable[Channel], payload: Payload) -> None:
-    """Tell workers to release a session if it is large: the next call may come late."""
-    if payload.nbytes > LARGE_BYTES:
+def unload_large(channels: Iterable[Channel], nbytes: int) -> None:
+    """Tell workers to release a session of so many bytes, if that is much: the next call may come late."""
+    if nbytes > LARGE_BYTES:
         for channel in channels:
             with contextlib.suppress(OSError):
                 channel.send("unload")
@@ -187,3 +187,6 @@ def perform(packed: bytes) -> tuple[bool, Any]:
         return True, func(*args, **kwargs)
     except BaseException as error:
         return False, pack_error(error)
+    finally:
+        if len(packed) > LARGE_BYTES:
+            clear_main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -159,9 +160,11 @@ class Worker:
         self._number = None
 
     def _on_unload(self) -> None:
-        """Release the session."""
+        """Release the session and all definitions."""
         self._session = None
         self._tables.clear()
+        clear_main()
+        gc.collect()  # functions and their globals refer to each other
 
     def _on_define(self, place: tuple[str, bool], end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Keep definitions of a call until a task needs them."""
