@@ -142,6 +142,22 @@ def test_a_function_that_is_defined_again(cells):
     assert cells.run(call).value == "[(True, 2), (True, 2), (True, 2)]"
 
 
+def test_a_class_that_is_defined_again(cells):
+    """Results are of the class that made them; the new one counts for new ones; neither loses its state."""
+    cells.run(
+        "import dataclasses, pickle\n@dataclasses.dataclass(slots=True)\nclass P:\n    x: int\n"
+        "class Kept:\n    count = 0\n    def __init__(self): self.x = 1\nold = P"
+    )
+    cells.run("def f(k):\n    return pickle.loads(pickle.dumps(P(k))), Kept()")
+    cells.run("for p, kept in parallel_map(f, range(5), **both):\n    Kept.count += type(p) is P")
+    assert cells.run("Kept.count").value == "5"
+    cells.run("items = [P(1), Kept()]\nclass P:\n    def __init__(self, k): self.k = k\nitems.append(P(2))")
+    got = "[type(one) for one in parallel_map(lambda one: one, items, **both)] == [old, Kept, P]"
+    assert cells.run(got).value == "True"
+    assert cells.run("{type(p) for p, _ in parallel_map(f, range(5), **both)} == {P}").value == "True"
+    assert cells.run("Kept.count").value == "5"
+
+
 @pytest.mark.parametrize("options", ["**both", "workers=2", "workers=1", "executor='threads', workers=2"])
 def test_print_comes_to_the_cell(cells, options):
     cell = cells.run(f"done = parallel_map(lambda x: print(f'item {{x}}\\n', end=''), range(20), {options})")

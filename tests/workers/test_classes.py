@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -10,40 +11,7 @@ import pytest
 from parwise import Pool, parallel_imap, parallel_map
 
 from ..support.functions import ISOLATED
-from ..support.scripts import run_script
-
-#: Ways to map in a script; `mapped` gives a list.
-WAYS = {
-    "isolated": "mapped = lambda f, items: parallel_map(f, items, workers=2, isolate=True)",
-    "helped": "mapped = lambda f, items: parallel_map(f, items, workers=2)",
-    "imap": "mapped = lambda f, items: list(parallel_imap(f, items, workers=2))",
-    "serial": "mapped = lambda f, items: parallel_map(f, items, executor='serial')",
-    "threads": "mapped = lambda f, items: parallel_map(f, items, executor='threads', workers=2)",
-    "pool": "pool = Pool(2); mapped = lambda f, items: parallel_map(f, items, executor=pool)",
-    "initialized": "pool = Pool(2, initializer=abs, initargs=(1,)); mapped = lambda f, items: list(pool.map(f, items))",
-    "map": "pool = Pool(2); mapped = lambda f, items: list(pool.map(f, items))",
-    "submit": "pool = Pool(2); mapped = lambda f, items: [one.result() for one in [pool.submit(f, k) for k in items]]",
-    "forked": """
-        from concurrent.futures import ProcessPoolExecutor
-        pool = ProcessPoolExecutor(2)
-        mapped = lambda f, items: parallel_map(f, items, executor=pool, **options)
-    """,
-}
-HEAD = """
-import abc, copy, dataclasses, enum, functools, inspect, os, pickle, sys, time, typing
-import numpy as np
-from parwise import Pool, parallel_imap, parallel_map
-here = os.getpid()
-pool, options = None, {}
-"""
-
-
-def check(code, way="isolated"):
-    """Run a script that maps in some way; what it asserts holds."""
-    lines = [line.strip() for line in WAYS[way].strip().splitlines()]
-    whole = [HEAD, *lines, code, "if pool is not None: pool.shutdown()", "print('done')"]
-    done = run_script("\n".join(whole))
-    assert (done.stderr, done.stdout) == ("", "done\n")
+from ..support.script_ways import WAYS, check
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -276,48 +244,6 @@ assert [wrong.code for _, wrong in results] == list(range(12))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_worker_finds_the_scripts_names_in_its_main(way):
-    check(
-        """
-@dataclasses.dataclass
-class Point:
-    x: int
-    near: "typing.Optional[Other]" = None
-    class Inner: pass
-@dataclasses.dataclass
-class Other:
-    point: Point
-    made: typing.ClassVar[int] = 3
-def helper(point): return Point(point.x + 1)
-def f(k):
-    point = pickle.loads(pickle.dumps(Point(k)))
-    hints = typing.get_type_hints(Point)
-    main = sys.modules["__main__"]
-    return [type(point) is Point, hints["near"].__args__[0].made, copy.deepcopy(point) == Point(k),
-        inspect.getmodule(Point) is main, main.Point is Point, pickle.loads(pickle.dumps(helper)) is helper,
-        type(pickle.loads(pickle.dumps(Point.Inner()))) is Point.Inner, main.helper(point).x]
-assert mapped(f, range(6)) == [[True, 3, True, True, True, True, True, k + 1] for k in range(6)]
-        """,
-        way,
-    )
-
-
-def test_processes_of_a_worker_know_the_scripts_classes():
-    check("""
-from concurrent.futures import ProcessPoolExecutor
-class Point:
-    def __init__(self, x): self.x = x
-def double(point): return Point(2 * point.x)
-def f(k):
-    with ProcessPoolExecutor(1) as inner:
-        made = inner.submit(double, Point(k)).result()
-    return made, type(made) is Point
-for k, (point, right) in enumerate(mapped(f, range(3))):
-    assert type(point) is Point and point.x == 2 * k and right
-    """)
-
-
-@pytest.mark.parametrize("way", WAYS)
 def test_decorated_functions_travel_with_what_they_wrap(way):
     check(
         """
@@ -430,13 +356,43 @@ def test_a_class_that_cannot_be_sent_is_refused_and_the_next_call_is_right():
     assert type(parallel_map(lambda one: one, [Held()], **ISOLATED)[0]) is Held
 
 
-def test_names_that_nothing_needs_are_left_out_if_they_cannot_be_sent():
+def test_warnings_and_log_records_are_of_the_callers_classes():
     check("""
-class Outer:
-    stream = (k for k in range(3))
-    class Inner:
-        note: "Outer" = 1
-def f(item): return type(item).__qualname__, item
-for name, item in mapped(f, [Outer.Inner() for _ in range(4)]):
-    assert name == "Outer.Inner" and type(item) is Outer.Inner
+import logging, warnings
+class Odd(UserWarning):
+    count = 0
+class Extra:
+    pass
+records = []
+class Handler(logging.Handler):
+    def emit(self, record): records.append(record)
+logging.getLogger("here").addHandler(Handler())
+def f(k):
+    warnings.warn(Odd("odd"))
+    logging.getLogger("here").warning("told", extra={"extra": Extra()})
+    return k
+Odd.count = 7
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", Odd)
+    mapped(f, range(3))
+assert [one.category for one in caught] == [Odd] * 3 and Odd.count == 7
+assert [type(one.extra) for one in records] == [Extra] * 3
+    """)
+
+
+def test_a_generic_class_and_an_alias_of_new_syntax():
+    if sys.version_info < (3, 12):
+        pytest.skip("the syntax is that of Python 3.12")
+    check("""
+type Number = int | float
+class Box[T]:
+    def __init__(self, value: T): self.value = value
+class Sub[S, *Ts, **P](Box[S]): pass
+def same[X](x: X) -> X: return x
+def f(one): return one, type(one).__type_params__, Number, same.__type_params__
+items = [Box[int](1), Sub(2)]
+for one, (got, parameters, number, others) in zip(items, mapped(f, items)):
+    assert type(got) is type(one) and parameters == type(one).__type_params__ and number is Number
+    assert others == same.__type_params__
     """)

@@ -226,7 +226,14 @@ NESTED: ContextVar[Nesting] = ContextVar("parwise_nested", default=_AT_FIRST)
 
 def is_nested() -> bool:
     """True within a mapped function, and anywhere in a worker: calls run serially."""
-    return NESTED.get().active
+    return NESTED.get().active or _is_inheriting()
+
+
+def _is_inheriting() -> bool:
+    # A process that multiprocessing has spawned, perhaps in a worker, runs a script without a main guard again: workers
+    # that it started would do the same, and so on.
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and getattr(module.current_process(), "_inheriting", False)
 
 
 @contextlib.contextmanager

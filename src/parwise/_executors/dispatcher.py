@@ -61,6 +61,8 @@ class Dispatcher:
         self.caller_computes = False
         self._set_up: SetUp | None = None
         self._session: PackedSession | None = None
+        # Size of the largest part of definitions that a worker was sent.
+        self._part_bytes = 0
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
         # Settings of libraries that belong to the caller's thread, likewise.
@@ -75,7 +77,7 @@ class Dispatcher:
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None and self._session is not None:
-            self._session.unload(self._workers)
+            self._session.unload(self._workers, self._part_bytes)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
         self._pool.dirty = False
 
@@ -370,6 +372,7 @@ class Dispatcher:
         known = keep(worker.parts, definitions.token, set())
         for part in [part for part in parts if part not in known]:
             known.add(part)
+            self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
             definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
 
     # Exits of workers.

@@ -62,7 +62,7 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Any, tuple[weakref.ref[Any], Any]] = {}
+        self._entries: dict[Any, tuple[Callable[[], Any], Any]] = {}
         self._limit = 64
         self._lock = threading.RLock()
 
@@ -72,7 +72,10 @@ class Registry:
             if len(self._entries) >= self._limit:
                 self._entries = {one: entry for one, entry in self._entries.items() if entry[0]() is not None}
                 self._limit = max(64, 2 * len(self._entries))
-            self._entries[key] = weakref.ref(obj), note
+            try:
+                self._entries[key] = weakref.ref(obj), note
+            except TypeError:  # an alias of typing: it stays alive
+                self._entries[key] = (lambda: obj), note
 
     def get(self, key: Any) -> Any:
         """The object of a key, or None."""
@@ -367,7 +370,8 @@ def fill_cached(cached: Any, state: dict[str, Any]) -> None:
 def fill_typing(obj: Any, state: dict[str, Any]) -> None:
     """Set the attributes of an object of typing."""
     if _is_new(obj):
-        obj.__module__ = state["__module__"]
+        with contextlib.suppress(AttributeError):  # that of an alias can only be read
+            obj.__module__ = state["__module__"]
 
 
 def _is_new(obj: Any) -> bool:

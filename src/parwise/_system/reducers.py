@@ -160,11 +160,18 @@ def _member(cls: Any, name: str) -> Any:
 # Functions.
 
 
+def type_parameters(func: Any) -> dict[str, Any]:
+    """Type parameters of a function, which cloudpickle 3.1.3 leaves out; none before Python 3.12."""
+    found = getattr(func, "__type_params__", ())
+    return {"__type_params__": found} if found else {}
+
+
 def fill_function(func: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]) -> None:
     """Set the attributes, globals and free variables of a function."""
     attributes, slots, contents = state
     vars(func).update(attributes)
     func.__globals__.update(slots.pop("__globals__"))
+    del slots["__closure__"]
     for cell, content in zip(func.__closure__ or (), contents, strict=True):
         if content:
             (cell.cell_contents,) = content
@@ -251,6 +258,8 @@ def typing_arguments(obj: Any) -> tuple[Any, ...]:
         return typing.NewType, obj.__name__, obj.__supertype__
     if isinstance(obj, typing.TypeVarTuple):
         return typing.TypeVarTuple, obj.__name__
+    if hasattr(obj, "__value__"):
+        return type(obj), obj.__name__, obj.__value__
     options = {name: getattr(obj, f"__{name}__") for name in ("bound", "covariant", "contravariant")}
     if getattr(obj, "__infer_variance__", False):
         options = {"bound": obj.__bound__, "infer_variance": True}
@@ -261,7 +270,9 @@ def _make_variable(kind: Any, name: str, constraints: tuple[Any, ...], options: 
     return kind(name, *constraints, **options)
 
 
-TYPING = (typing.NewType, typing.ParamSpec, typing.TypeVarTuple, typing.TypeVar)
+# Python 3.12 has it: ``type Number = int | float``.
+_ALIAS = getattr(typing, "TypeAliasType", typing.NewType)
+TYPING = (typing.NewType, typing.ParamSpec, typing.TypeVarTuple, typing.TypeVar, _ALIAS)
 
 
 def _property(obj: property) -> tuple[Any, ...]:

@@ -139,7 +139,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _function_parts(self, func: types.FunctionType) -> tuple[Any, Any, Any]:
         attributes, slots = cloudpickle.cloudpickle._function_getstate(func)
         contents = tuple(map(reducers.cell_content, func.__closure__ or ()))
-        slots.pop("__closure__")
+        slots.update(reducers.type_parameters(func), __closure__=None)
         used = slots["__globals__"] | self._builtins_of(func)
         globals_, slots["__globals__"] = self._globals(func.__globals__, used)
         # The cells are empty at first: they may hold the function itself. Functions go on sharing them.

@@ -23,7 +23,7 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.definitions import Table, is_sent, open_table
+from .._system.definitions import Table, clear_main, is_sent, open_table
 from .._system.library_settings import LocalSettings
 from .._system.multiprocessing_state import tracker_fd
 from .._system.surroundings import CallerState, Surroundings
@@ -37,7 +37,7 @@ from .shared_globals import restore, set_by
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
 # Tables of definitions that a worker keeps, those of the latest calls; the caller counts in the same way.
-KEPT_TABLES = 16
+KEPT_TABLES = 4
 
 
 class TaskArguments(NamedTuple):
@@ -237,9 +237,9 @@ class PackedSession(NamedTuple):
                 set_up.payload.send([worker.channel], "set_up", 0)
         self.payload.send((worker.channel for worker in workers), "load", self.call)
 
-    def unload(self, workers: Iterable[WorkerHandle]) -> None:
-        """Have workers release it if it is large, or holds connections: the next call may come late."""
-        if self.payload.nbytes > LARGE_BYTES or self.payload.attachments:
+    def unload(self, workers: Iterable[WorkerHandle], part_bytes: int) -> None:
+        """Have workers release it if it or a part is large, or holds connections: the next call may come late."""
+        if self.payload.nbytes + part_bytes > LARGE_BYTES or self.payload.attachments:
             for worker in workers:
                 with contextlib.suppress(OSError):
                     worker.channel.send("unload")
@@ -311,3 +311,6 @@ def perform(packed: bytes) -> tuple[bool, Any]:
         return True, contextvars.copy_context().run(func, *args, **kwargs)
     except BaseException as error:
         return False, pack_error(error)
+    finally:
+        if len(packed) > LARGE_BYTES:
+            clear_main()

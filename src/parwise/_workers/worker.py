@@ -192,10 +192,11 @@ class Worker:
         use_tracker(fd)
 
     def _on_unload(self) -> None:
-        """Release the session, and the connections that it holds."""
+        """Release the session, its connections, and all definitions."""
         self._session = None
         self._tables.clear()
-        gc.collect()
+        clear_main()
+        gc.collect()  # functions and their globals refer to each other
 
     def _on_define(self, place: tuple[str, bool], end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
         """Keep definitions of a call until a task needs them."""
