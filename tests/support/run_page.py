@@ -7,6 +7,7 @@ typed there: what they define is in ``__main__``.
 from __future__ import annotations
 
 import doctest
+import multiprocessing
 import sys
 import warnings
 from pathlib import Path
@@ -29,6 +30,7 @@ def main(path):
     # Dask warns of slow machines; Python 3.12 warns of a fork beside BLAS's threads, as multiprocessing makes it.
     warnings.filterwarnings("ignore", module=r"(dask|distributed)\b")
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+    multiprocessing.set_start_method("fork")  # not Python 3.14's way, which knows no function of a page
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(test, clear_globs=False)
     print(f"{path}: {runner.tries} examples, {runner.failures} failed")
