@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import contextvars
+import multiprocessing
 import os
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -198,3 +201,26 @@ def test_difference_names_it(eager):
             parallel_map(f, range(300), workers=2)
     finally:
         del builtins.parwise_mark
+
+
+variable = contextvars.ContextVar("variable", default=0)
+
+
+def _set_variable():
+    variable.set(7)
+
+
+def _see_variable(k):
+    return variable.get()
+
+
+def test_context_variable_set_in_another_executor():
+    """What `setup` has set there is found by each task, until another function is the setup."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        given = {"executor": executor, "isolate": True}
+        assert parallel_map(_see_variable, range(3), setup=_set_variable, **given) == [7, 7, 7]
+        assert parallel_map(_see_variable, range(3), setup=_nothing_else, **given) == [0, 0, 0]
+
+
+def _nothing_else():
+    pass

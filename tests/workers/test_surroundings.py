@@ -225,6 +225,39 @@ def test_calls_submitted_in_different_contexts(pool):
     assert [one.result() for one in futures] == [(k, "raise" if k % 2 else "ignore") for k in range(20)]
 
 
+def test_context_variables_of_a_script_in_submitted_calls():
+    """Also with multiprocessing, which gives the script's module a second name, and if functions differ."""
+    done = run_script(
+        """
+        import contextvars
+        import multiprocessing
+        from parwise import Pool
+
+        one, two = contextvars.ContextVar("one", default=0), contextvars.ContextVar("two", default=0)
+
+        class Holder:
+            three = contextvars.ContextVar("three", default=0)
+
+        one.set(1), two.set(2), Holder.three.set(3)
+        with Pool(1) as pool:
+            print(*(pool.submit(f).result() for f in (one.get, lambda: two.get(), lambda: Holder.three.get())))
+            print(*pool.map(lambda k: (one.get(), two.get(), Holder.three.get()), range(2)))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("1 2 3\n(1, 2, 3) (1, 2, 3)\n", "")
+
+
+def test_context_variables_of_modules_that_travel(make_module, pool):
+    """A module that workers cannot import comes with the submitted function."""
+    module = make_module(
+        "surrounding_travels",
+        "import contextvars\nv = contextvars.ContextVar('v', default=0)\ndef f(): return v.get()\n",
+    )
+    os.remove(module.__file__)
+    module.v.set(5)
+    assert pool.submit(module.f).result() == 5
+
+
 # Modules that were reloaded or edited.
 
 USER = "import surrounding_helper\ndef f(k): return surrounding_helper.number()\n"

@@ -137,7 +137,6 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
-        state = self._manager.state()
         with sendable("the call"):
             if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions = fn.definitions
@@ -145,6 +144,7 @@ class Pool(Executor):
             else:
                 definitions = Definitions(self.initialized)
                 packed = pack_single_call((fn, args, kwargs), definitions)
+        state = self._manager.state()  # with the variables that the pickle holds
         name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future

@@ -52,19 +52,25 @@ class SetVariables:
     def __init__(self, pack: Callable[[Any], bytes]) -> None:
         self._pack = pack
         self._context = copy_context()
+        # A variable of a script is told from the time that a function was pickled with it.
+        self._nameless = len(_rebuilt)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SetVariables):
             return NotImplemented
         mine, theirs = self._context, other._context
-        return len(mine) == len(theirs) and all(theirs.get(one, self) is value for one, value in mine.items())
+        return (
+            self._nameless == other._nameless
+            and len(mine) == len(theirs)
+            and all(theirs.get(one, self) is value for one, value in mine.items())
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Looked up now: a function that was pickled before may hold variables of its own.
         packed: dict[Place, bytes] = {}
         for variable, value in self._context.items():
             place = _place(variable)
-            if place is not None and place.module.partition(".")[0] not in _SKIPPED:
+            if place is not None and _is_followed(place):
                 with contextlib.suppress(Exception):  # a connection, for example: not all are meant for workers
                     packed[place] = self._pack(value)
         return dict, (packed,)
@@ -101,10 +107,15 @@ def _place(variable: Variable) -> Place | None:
     return place
 
 
+def _is_followed(place: Place | None) -> bool:
+    return place is not None and place.module.partition(".")[0] not in _SKIPPED
+
+
 def _find(variable: Variable) -> Place | None:
     """Look for a variable in all modules but the script, and in their classes: 2 ms."""
     for module, content in list(sys.modules.items()):
-        if module == "__main__" or not isinstance(content, types.ModuleType):
+        # multiprocessing makes the script a module of a second name, which workers do not have.
+        if module in ("__main__", "__mp_main__") or not isinstance(content, types.ModuleType):
             continue
         for name, value in list(content.__dict__.items()):
             if value is variable:
@@ -145,8 +156,8 @@ class VariableFollower:
     def __init__(self) -> None:
         self._told: dict[Place, bytes] = {}
         self._waiting: set[Place] = set()
-        # Variables that an initializer has set, and the caller's values at that time.
-        self._own: dict[Variable, bytes | None] = {}
+        # Variables that an initializer has set, to which values, and the caller's pickled values at that time.
+        self._own: dict[Variable, tuple[Any, bytes | None]] = {}
 
     def follow(self, told: dict[Place, bytes]) -> None:
         """Set variables to pickled values; those of other modules once they are imported."""
@@ -154,11 +165,21 @@ class VariableFollower:
         for place, packed in told.items():
             if _look_up(place) is not None:
                 self._set(place, packed)
-            elif not place.module:
+            else:
+                # A module that cannot be imported here comes with the function, and its variables are rebuilt.
                 _awaited[place] = partial(self._set_late, place)
-            elif place not in self._waiting:
-                self._waiting.add(place)
-                when_imported(place.module, partial(self._set_late, place))
+                if place.module and place not in self._waiting:
+                    self._waiting.add(place)
+                    when_imported(place.module, partial(self._set_late, place))
+        # In a process with other work the initializer had a context of its own.
+        packed_now = {_look_up(place): packed for place, packed in told.items()}
+        for variable, (value, packed_then) in self._own.items():
+            if packed_now.get(variable) == packed_then:
+                variable.set(value)
+
+    def forget(self) -> None:
+        """Forget what an initializer has set."""
+        self._own.clear()
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function, and keep what it sets until the caller sets something else."""
@@ -168,8 +189,9 @@ class VariableFollower:
         finally:
             places = {_look_up(place): packed for place, packed in self._told.items()}
             for variable, value in copy_context().items():
-                if before.get(variable, _rebuilt) is not value:
-                    self._own[variable] = places.get(variable)
+                # NumPy's and decimal's settings are followed in other ways.
+                if before.get(variable, _rebuilt) is not value and _is_followed(_place(variable)):
+                    self._own[variable] = value, places.get(variable)
 
     def _set_late(self, place: Place) -> None:
         if place in self._told:
@@ -177,7 +199,7 @@ class VariableFollower:
 
     def _set(self, place: Place, packed: bytes) -> None:
         variable = _look_up(place)
-        if variable is None or self._own.get(variable, b"") == packed:
+        if variable is None or self._own.get(variable, (None, b""))[1] == packed:
             return
         with contextlib.suppress(Exception):  # a value of a class that only the caller has
             variable.set(pickle.loads(packed))

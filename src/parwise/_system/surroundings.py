@@ -156,6 +156,7 @@ class Follower:
     def forget(self) -> None:
         """Forget what an initializer has set."""
         self._changes.clear()
+        self._variables.forget()
 
     def enter(self, process: ProcessState) -> None:
         """Set the state that a process needs before it imports the function's modules."""
