@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,11 +31,15 @@ _UNUSED = {"max_nbytes", "mmap_mode", "temp_folder", "verbose", "context", "pref
 
 
 class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Runs the batches of one ``joblib.Parallel`` in a pool that no other call uses meanwhile."""
+    """Runs the batches of one ``joblib.Parallel`` in a pool that no other call uses meanwhile.
+
+    All calls within a ``joblib.parallel_config`` are handed one backend; `configure` sends each to one of its own.
+    """
 
     supports_inner_max_num_threads = True
     supports_retrieve_callback = True
     _pool: Pool | None = None
+    _shared = True
 
     def __init__(
         self,
@@ -57,18 +62,20 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Take a pool; return its number of workers."""
         workers = self.effective_n_jobs(n_jobs)
-        self._initializer = options.pop("initializer", self._initializer)
-        self._initargs = options.pop("initargs", self._initargs)
-        if unknown := sorted(options.keys() - _UNUSED):
-            raise TypeError(
-                f"the backend 'parwise' has no option {unknown[0]!r}; its options are initializer, initargs and "
-                "inner_max_num_threads"
-            )
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        if self._shared:
+            raise FallbackToBackend(self._for_one_call(**options))
         self.parallel = parallel
         self._pool = self._take_pool(workers)
         return workers
+
+    def _for_one_call(self, **options: Any) -> ParwiseBackend:
+        own: dict[str, Any] = {"initializer": self._initializer, "initargs": self._initargs}
+        own |= {name: value for name, value in options.items() if name not in _UNUSED}
+        backend = ParwiseBackend(self.nesting_level, self.inner_max_num_threads, **own)
+        backend._shared = False
+        return backend
 
     def _take_pool(self, workers: int) -> Pool:
         """An idle pool of that many workers, else a new one."""
@@ -77,7 +84,8 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         with contextlib.suppress(IndexError):
             pool = _idle.pop()
             if pool.workers == workers and not pool._pool.owned_by_parent:
-                return pool
+                with pool._manager.turn():  # its workers take over the state of this process anew
+                    return pool
             pool.shutdown(wait=False)
         return Pool(workers)
 
@@ -114,6 +122,10 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         with contextlib.suppress(RuntimeError):  # in a callback, which cannot wait for them
             pool._shut(wait=True, cancel=True, kill=True)
         if ensure_ready:
+            # joblib 1.6 leaves tasks of the failed call there, whose results the next call would return as its own.
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self.parallel._ready_batches.get(block=False)
             self._pool = self._take_pool(pool.workers)
 
     def terminate(self) -> None:
