@@ -399,7 +399,7 @@ def test_random_numbers_and_nones():
 def test_bits_are_compared():
     """The first result is compared with a worker's, for few items only if no result has to wait for it."""
     pid = os.getpid()
-    with pytest.warns(match="other bits"):
+    with pytest.warns(match="in a worker than in this process"):
         list(parallel_imap(lambda k: (slowly(0.0), os.getpid() == pid)[1], range(24), workers=2))
 
 

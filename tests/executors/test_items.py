@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
+import threading
 import time
 import weakref
 
@@ -353,3 +354,17 @@ def test_items_that_cannot_be_pickled_are_computed_here():
     """A small call needs no worker."""
     for items in ([(k for k in "ab")] * 3, iter([(k for k in "ab"), (k for k in "c"), (k for k in "")])):
         assert parallel_map(list, items, workers=2) in ([["a", "b"], [], []], [["a", "b"], ["c"], []])
+
+
+def test_all_threads_take_part_in_an_iterator(thread_executor):
+    """No thread takes a stream for ended because another one has just taken all that was read."""
+    for how in ({"executor": "threads", "workers": 3}, {"executor": thread_executor}):
+        seen = []
+
+        def f(k, seen=seen):
+            time.sleep(0.001)  # work, so that tasks are short
+            seen.append(threading.get_ident())
+            return k
+
+        assert parallel_map(f, iter(range(300)), **how) == list(range(300))
+        assert len(set(seen[-50:])) > 1

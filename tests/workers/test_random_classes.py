@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import hypothesis
 import pytest
@@ -15,8 +14,8 @@ from parwise import Pool, parallel_imap, parallel_map
 from ..support.class_bodies import BASES, Script, contents, kinds, same, state_of
 from ..support.functions import ISOLATED
 
-#: Examples of the machine: more by hand, ``PARWISE_EXAMPLES=2000 pytest tests/workers/test_random_classes.py``.
-EXAMPLES = int(os.environ.get("PARWISE_EXAMPLES", "12"))
+#: Examples of the machine; `pytest --hypothesis-profile=long` draws 2,000.
+EXAMPLES = max(12, hypothesis.settings().max_examples - 100)
 NAMES = ("Alpha", "Beta", "Gamma")
 numbers = itertools.count()
 

@@ -171,6 +171,11 @@ class ItemStream:
         self.snapshot: Any = None
 
     @property
+    def readable(self) -> bool:
+        """True if this thread may read items."""
+        return self._thread in (None, threading.get_ident())
+
+    @property
     def lazy(self) -> bool:
         """True if the thread that computes a task may read its items one by one."""
         return not self._keep
@@ -180,7 +185,7 @@ class ItemStream:
 
         An item that has been read is waiting.
         """
-        if self._thread in (None, threading.get_ident()):
+        if self.readable:
             with self._reading:
                 self._read(stop, stop if least is None else least)
 

@@ -65,6 +65,17 @@ def owned_column(column: Column) -> Column:
     return Stack(column.kind, column.array.copy()) if isinstance(column, Stack) else column
 
 
+def stacked(results: Results) -> Results:
+    """The same results, with numbers of one type in a list as an array, which travels faster and loses nothing."""
+    return Results(list(map(_stacked_column, results.columns)), results.wrap)
+
+
+def _stacked_column(column: Column) -> Column:
+    if isinstance(column, Stack) or len(kinds := set(map(type, column))) != 1 or not kinds <= SCALARS:
+        return column
+    return pack_column(column)
+
+
 def unstacked(column: Column) -> list[Any]:
     """The single results of a column."""
     return column.unstack() if isinstance(column, Stack) else column

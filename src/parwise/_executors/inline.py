@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ class InlineTasks:
         self._end(start, len(task))
         return True
 
-    def _tasks(self) -> Iterator[Task]:
+    def _tasks(self) -> Generator[Task]:
         """Tasks of a list, until workers take over or none is left."""
         while not self._relieved and (task := self._job.queue.next_task(self._seconds)) is not None:
             start = self._begin()

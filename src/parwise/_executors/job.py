@@ -16,7 +16,7 @@ from .._core.input_items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
-from .._core.results import Results, owned, same_results, same_values
+from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._system.surroundings import CallerState
@@ -242,7 +242,7 @@ class Job:
         self.first_seconds = seconds
         if not self.compared:
             return
-        self.first = owned(results)
+        self.first = owned(stacked(results))
         if self.call.form == "list" and not all(map(is_constant, results.columns[0])):  # type: ignore[arg-type]
             # The user gets these objects, and may change them; nor may they be kept alive.
             self.first = None
@@ -318,9 +318,7 @@ class Job:
     def compare(self, theirs: Results) -> None:
         """Compare a worker's results of the first task with the caller's."""
         self.handshake_done = True
-        # Results in a list are stacked only if they come from a worker.
-        same = same_values if self.call.form == "list" else same_results
-        if self.first is None or same(self.first, theirs):
+        if self.first is None or same_results(self.first, theirs):
             return
         self.disputed = theirs
         if self.call.settings.verify:  # nothing else needs to be computed

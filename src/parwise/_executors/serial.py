@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -51,7 +52,7 @@ class SerialRunner:
         compute()
         self._job.show()
 
-    def _tasks(self) -> Iterator[Task]:
+    def _tasks(self) -> Generator[Task]:
         while (task := self._job.queue.next_task(self.task_seconds)) is not None:
             yield task
             self._job.show()
@@ -88,7 +89,7 @@ def _compute_unread(job: Job, task: Task, seconds: float) -> Task:
     return task
 
 
-def compute_list(job: Job, tasks: Iterator[Task]) -> bool:
+def compute_list(job: Job, tasks: Generator[Task]) -> bool:
     """Compute tasks of a list in one list comprehension; return False if that cannot be done, or none is left.
 
     To collect the results of each task, and to put them together, would take as long as 5 % of ``x + 1``.
@@ -114,7 +115,8 @@ def compute_list(job: Job, tasks: Iterator[Task]) -> bool:
             job.measure(task, Outcome(None, time.perf_counter() - begun, begun=begun))
 
     try:
-        with nesting() as nested:
+        # Closed at once, since a traceback would keep what it has entered.
+        with contextlib.closing(tasks), nesting() as nested:
             output.adopt([call(one) for call, run in runs() for one in run])
     except BaseException as error:
         if elements is None or task is None:  # not raised by the function

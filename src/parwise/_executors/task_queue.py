@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, LOOK_AHEAD
+from .._core.input_items import ENDLESS, LOOK_AHEAD, ItemStream
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
 # 10 ms cost 5 % of a call of 0.3 s.
@@ -70,23 +70,36 @@ class TaskQueue:
         look_ahead : int
             Number of items of a stream that are read for other workers.
         """
+        if self._stream is None:
+            return self._take(seconds, workers)
+        while (task := self._take(seconds, workers, self._read(seconds, workers, look_ahead))) is None:
+            # Another thread may have taken all that was read.
+            if not self._stream.readable or self._next >= self._end:
+                return None
+        return task
+
+    def _read(self, seconds: float, workers: int, look_ahead: int) -> ItemStream | None:
+        """Read the items of the next task; not under the lock, since an iterator may be slow."""
+        assert self._stream is not None
+        if not self._returned:
+            lo = self._next
+            self._stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
+        return self._stream
+
+    def _take(self, seconds: float, workers: int, stream: ItemStream | None = None) -> Task | None:
+        """Hand out the next task, as far as its items have been read."""
         with self._lock:
             if self._returned:
                 return self._returned.pop(0)
             if self._blocks is not None:
                 return self._blocks.popleft() if self._blocks else None
             lo = self._next
-            hi = lo + self._size(lo, seconds, workers)
-        if self._stream is not None:
-            # Not under the lock: another thread takes what waits, and an iterator may be slow.
-            self._stream.read(min(hi + look_ahead, self._end), lo + 1)
-        with self._lock:
-            lo = self._next
-            hi = min(hi, self._end) if self._stream is None else min(hi, self._end, self._stream.read_to)
+            hi = min(lo + self._size(lo, seconds, workers), self._end)
+            if stream is not None:
+                hi = min(hi, stream.read_to)
+                stream.take(lo, hi)
             if lo >= hi:
                 return None
-            if self._stream is not None:
-                self._stream.take(lo, hi)
             self._next = hi
             return Task(lo, hi)
 

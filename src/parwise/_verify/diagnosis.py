@@ -9,7 +9,7 @@ import numpy as np
 from .._core.arguments import make_call
 from .._core.indexing import Task
 from .._core.kernel import Outcome
-from .._core.results import Results, owned, same_values
+from .._core.results import Results, owned, same_values, stacked
 from .._executors import processes
 from .._executors.choice import run
 from .._executors.job import Job
@@ -30,7 +30,7 @@ SETUP = (
 def compute_here(job: Job, task: Task) -> Results | None:
     """Results of a task, computed in this process; None if it raises."""
     results = job.kernel.run(job.again(task), task.lo, task.hi).results_or_interrupt()
-    return None if results is None else owned(results)
+    return None if results is None else owned(stacked(results))
 
 
 def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results | None:

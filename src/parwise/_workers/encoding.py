@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.kernel import Outcome
-from .._core.results import SCALARS, Column, Results, Stack, pack_column
+from .._core.results import SCALARS, Column, Results, Stack, stacked
 from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
@@ -99,18 +99,11 @@ def _leading(results: Results, gaps: np.ndarray | None, transfer: Callable[[Any]
 
 
 def _pack_results(header: OutcomeHeader, results: Results) -> tuple[bytes, list[Any]]:
-    results = Results(list(map(_packed, results.columns)), results.wrap)
+    results = stacked(results)
     many = len(results.columns) > MANY_COLUMNS
     columns = () if many else tuple(map(_kind, results.columns))
     buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
     return _dump_header(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
-
-
-def _packed(column: Column) -> Column:
-    """Numbers of one type as an array, which travels faster and loses nothing."""
-    if isinstance(column, Stack) or len(kinds := set(map(type, column))) != 1 or not kinds <= SCALARS:
-        return column
-    return pack_column(column)
 
 
 def _dump_header(header: OutcomeHeader) -> bytes:
