@@ -12,6 +12,7 @@ WAYS = {
     "serial": "mapped = lambda f, items: parallel_map(f, items, executor='serial')",
     "threads": "mapped = lambda f, items: parallel_map(f, items, executor='threads', workers=2)",
     "pool": "pool = Pool(2); mapped = lambda f, items: parallel_map(f, items, executor=pool)",
+    "streamed": "pool = Pool(2); mapped = lambda f, items: list(pool.imap(f, items))",
     "initialized": "pool = Pool(2, initializer=abs, initargs=(1,)); mapped = lambda f, items: list(pool.map(f, items))",
     "map": "pool = Pool(2); mapped = lambda f, items: list(pool.map(f, items))",
     "submit": "pool = Pool(2); mapped = lambda f, items: [one.result() for one in [pool.submit(f, k) for k in items]]",

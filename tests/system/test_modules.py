@@ -222,10 +222,21 @@ def own_attribute(k):
     return np.attribute_of_this_process
 
 
+def own_import(k):
+    from numpy import attribute_of_this_process
+
+    return attribute_of_this_process
+
+
 @pytest.mark.parametrize("way", ["isolated", "process_executor", "pool", "submit"])
 @pytest.mark.parametrize(
     ("function", "item", "kind"),
-    [(area, Cell(1), AttributeError), (name_in_builtins, 1, NameError), (own_attribute, 1, AttributeError)],
+    [
+        (area, Cell(1), AttributeError),
+        (name_in_builtins, 1, NameError),
+        (own_attribute, 1, AttributeError),
+        (own_import, 1, ImportError),
+    ],
 )
 def test_what_this_process_alone_has_is_an_error_with_the_remedy(way, function, item, kind, request, monkeypatch):
     """An accessor that was registered, a name in `builtins` that an imported module uses, an attribute of a module."""
@@ -237,7 +248,7 @@ def test_what_this_process_alone_has_is_an_error_with_the_remedy(way, function, 
         pool.apply(function, (item,)) if way == "submit" else parallel_map(
             function, [item], **{**options, "isolate": True}
         )
-    assert any("setup=" in note for note in caught.value.__notes__)
+    assert any("setup= (to a Pool initializer=)" in note for note in caught.value.__notes__)
 
 
 def test_a_mistake_gets_no_such_note():

@@ -37,6 +37,37 @@ assert mapped(f, range(6)) == [[True, 3, True, True, True, True, True, k + 1] fo
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_finds_names_that_a_function_has_in_a_string(way):
+    check(
+        """
+def helper(k): return k + 1
+class Point:
+    def __init__(self, x): self.x = x
+def f(k):
+    main = sys.modules["__main__"]
+    return [getattr(main, "helper")(k), vars(main)["Point"](k).x, globals()["helper"](k), hasattr(main, "nowhere")]
+assert mapped(f, range(6)) == [[k + 1, k, k + 1, False] for k in range(6)]
+        """,
+        way,
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_name_that_a_workers_main_lacks_is_an_attribute_error(way):
+    check(
+        """
+def f(k):
+    try:
+        return sys.modules["__main__"].nowhere
+    except AttributeError as error:
+        return str(error)
+assert mapped(f, range(6)) == ["module '__main__' has no attribute 'nowhere'"] * 6
+        """,
+        way,
+    )
+
+
 def test_processes_of_a_worker_know_the_scripts_classes():
     check("""
 from concurrent.futures import ProcessPoolExecutor

@@ -169,6 +169,7 @@ def test_interpreter_that_is_not_there(monkeypatch):
 PATCHES = {
     "gevent": "del select.epoll; select.poll = select.select = refused",
     "eventlet": "del select.epoll, select.poll; select.select = refused",
+    "greenlets": "refused.__module__ = 'gevent.thread'; _thread.start_new_thread = refused",
     "sockets": "socket.socket = socket.socketpair = socket.fromfd = refused",
     "timeout": "socket.setdefaulttimeout(5)",
     "fork": "os.fork = refused",
@@ -182,7 +183,7 @@ def test_patched_standard_library(patch, late):
     """What gevent and eventlet do to these modules, before and after parwise is imported."""
     done = run_script(
         f"""
-        import os, select, socket, threading
+        import _thread, os, select, socket, threading
         {"import parwise._workers.worker_pool, parwise._workers.handle" if late else ""}
         def refused(*given):
             raise AttributeError("patched away")

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
-from .._system.interpreter import DeferredInterrupt, short_switch_interval
+from .._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
 from .._system.library_settings import read_local_settings
 from .._workers.default_pool import default_pool, known_pool
 from .._workers.worker_pool import WorkerPool
@@ -169,7 +169,7 @@ class BackgroundDispatcher:
         self._start = start or self._start
         deadline = float("inf") if seconds is None else time.perf_counter() + seconds
         self._deadline = None if seconds is None else deadline
-        if self._state == "alone" and seconds is not None:
+        if self._state == "alone" and seconds is not None and starts_threads():
             self._state = "waiting"
             # A new thread has none of the caller's contexts: error handling, precision.
             run = contextvars.copy_context().run

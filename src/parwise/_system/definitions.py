@@ -213,7 +213,8 @@ class Table:
         """Let ``__main__`` take its place for one task, in a process that has other work; not in the caller's own."""
         global _guests
         made, call = self._modules.get("__main__"), calls.get(self.token)
-        if made is None or (call is not None and call.owner == os.getpid()):
+        # A worker of parwise has it in place.
+        if made is None or _installs or (call is not None and call.owner == os.getpid()):
             yield
             return
         with _lock:

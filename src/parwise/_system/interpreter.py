@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import select as _select
 import signal
@@ -26,6 +27,12 @@ def _second_instance(module: Any) -> Any:
 
 #: `select` as Python has it: gevent and eventlet delete `epoll`, and replace `poll` by a function that runs other work.
 select: Any = _second_instance(_select)
+
+
+def starts_threads() -> bool:
+    """True unless gevent or eventlet start a greenlet instead, which stops all others while it waits."""
+    module: str = getattr(_thread.start_new_thread, "__module__", None) or ""
+    return module.partition(".")[0] not in ("gevent", "eventlet")
 
 
 class DeferredInterrupt:

@@ -85,6 +85,7 @@ def added_builtins(names: Iterable[str]) -> dict[str, Any]:
 _MISSING = (
     re.compile(r"name '(?P<name>\w+)' is not defined"),
     re.compile(r"No module named '(?P<module>[\w.]+)'"),
+    re.compile(r"cannot import name '(?P<name>\w+)' from '(?P<module>[\w.]+)'"),
     re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'"),
     re.compile(r"(type object )?'(?P<kind>\w+)'( object)? has no attribute '(?P<name>\w+)'"),
 )
@@ -98,8 +99,8 @@ def note_what_is_missing(error: BaseException) -> None:
         match = pattern.match(str(error))
         if match is not None and _is_here(**match.groupdict()):
             error.add_note(
-                "this process has it, and a worker process does not; pass setup=, a function that makes it and that "
-                "each worker runs before func"
+                "this process has it, and a worker process does not; pass setup= (to a Pool initializer=), a function "
+                "that makes it and that each worker runs before func"
             )
             return
 

@@ -291,6 +291,8 @@ def globals_of(obj: Any) -> dict[str, Any]:
 
 
 _NAME = re.compile(r"[^\W\d]\w*")
+# A function with one of these names looks up globals that it does not name itself.
+_BY_NAME = {"__main__", "globals"}
 
 
 def wanted_names(obj: Any) -> set[str]:
@@ -304,8 +306,8 @@ def wanted_names(obj: Any) -> set[str]:
         if isinstance(note, str):
             names.update(_NAME.findall(note))
     code = getattr(obj, "__code__", None)
-    if code is not None and ("__main__" in code.co_consts or "__main__" in code.co_names):
-        names.update(code.co_names)
+    if code is not None and ("__main__" in code.co_consts or not _BY_NAME.isdisjoint(code.co_names)):
+        names.update(code.co_names, (one for one in code.co_consts if isinstance(one, str)))
     return names & globals_of(obj).keys() if names else names
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import hashlib
 import io
 import os
 import pickle
@@ -247,6 +246,8 @@ class PackedSession(NamedTuple):
 
 def mark_of(setup: Callable[[], object]) -> bytes:
     """A digest of a function and all that it holds; another one each time if that cannot be read."""
+    import hashlib  # 2.7 ms, and most calls have no `setup`
+
     stream = io.BytesIO()
     try:
         _MarkPickler(stream, setup).dump(setup)
