@@ -173,6 +173,15 @@ def test_readers_that_change_one_object(runner, reader):
         assert parallel_map(lambda a, b, func=func: func(a) + func(b), reader(), one_array(), **runner) == both
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_readers_that_change_one_object_in_a_pool(pool, reader):
+    expected = list(map(total, reader()))
+    assert list(pool.map(total, reader())) == list(pool.imap(total, reader())) == expected
+    assert list(pool.map(lambda a, b: total(a) + total(b), reader(), one_list(), chunksize=7)) == [
+        total(a) + total(b) for a, b in zip(reader(), one_list(), strict=True)
+    ]
+
+
 @pytest.mark.parametrize("verify", [True, "full"])
 @pytest.mark.parametrize("reader", READERS)
 def test_readers_that_change_one_object_are_verified(reader, verify):

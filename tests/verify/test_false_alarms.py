@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from parwise import NotReproducibleError, parallel_apply
+from parwise import NotReproducibleError, parallel_apply, parallel_map
 
 from ..support.functions import slowly
 from ..support.oracle import assert_same
@@ -133,3 +133,16 @@ def test_disputes_of_long_elements_cost_little(monkeypatch):
     assert calls.count(0.0) <= 3
     with pytest.raises(NotReproducibleError):
         parallel_apply(f, np.arange(40.0), workers=2, verify=True)
+
+
+class Counter:
+    """An object whose bound methods are results."""
+
+    def count(self):
+        return 1
+
+
+def test_bound_methods_are_no_difference(eager):
+    """Python compares them by the identity of their objects."""
+    got = parallel_map(lambda k: Counter().count, range(30), workers=2)
+    assert [one() for one in got] == [1] * 30

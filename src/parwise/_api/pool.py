@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from .._core.call import is_nested
-from .._core.input_items import ENDLESS
+from .._core.input_items import ENDLESS, restored, snapshots
 from .._core.options import Options
 from .._core.settings import check_int, is_int
 from .._executors import processes
@@ -20,7 +20,7 @@ from .._executors.choice import run_in_executor
 from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
-from .._workers.encoding import pack_error, unpack_error
+from .._workers.encoding import Snapshot, pack_error, unpack_error
 from .._workers.serialization import Definitions, sendable
 from .._workers.session import pack_call, pack_initializer, pack_single_call
 from .._workers.worker_pool import WorkerPool
@@ -197,9 +197,9 @@ class Pool(Executor):
         """
         if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
             raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
-        items = list(zip(*iterables, strict=False))
+        items = snapshots(iterables, Snapshot)
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
-        chunks = [items[at : at + size] for at in range(0, len(items), size)]
+        chunks = ([restored(row, Snapshot) for row in items[at : at + size]] for at in range(0, len(items), size))
         return _flat(super().map(_Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:

@@ -270,6 +270,29 @@ class ItemStream:
                 self._taken.pop(index, None)
 
 
+def snapshots(iterables: tuple[Iterable[Any], ...], snapshot: Any) -> list[tuple[Any, ...]]:
+    """The items of some iterables in step, to the end of the shortest, as they were when they were read.
+
+    Those of lists are the user's own objects. An item that cannot be copied is kept as it is.
+    """
+
+    def still(item: Any) -> Any:
+        if not is_constant(item):
+            with contextlib.suppress(Exception):
+                return snapshot(item)
+        return item
+
+    rows = zip(*iterables, strict=False)
+    if all(type(one) in _INDEXED or type(one) in _COLLECTIONS for one in iterables):
+        return list(rows)
+    return [tuple(map(still, row)) for row in rows]
+
+
+def restored(row: tuple[Any, ...], snapshot: Any) -> tuple[Any, ...]:
+    """A row of `snapshots` as the function gets it."""
+    return tuple(one.restore() if type(one) is snapshot else one for one in row)
+
+
 def _claimed_length(iterable: Any) -> int:
     """The length that an iterable claims to have, or 0."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from types import MethodType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -267,6 +268,8 @@ def same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
     if isinstance(a, float | complex | np.generic):
         return same_array(np.asarray(a), np.asarray(b))
+    if isinstance(a, MethodType):  # compared by the identity of its object
+        return same(a.__self__, b.__self__) and a.__func__.__qualname__ == b.__func__.__qualname__
     # Objects of other types differ only if their own `__eq__` says so. Many have
     # none and compare by identity, which no copy can pass.
     return "__eq__" not in _defined(type(a)) or _not_unequal(a, b)
