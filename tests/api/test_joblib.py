@@ -28,7 +28,7 @@ def _parwise():
     with joblib.parallel_config(backend="parwise", n_jobs=2):
         yield
     while backend._idle:
-        backend._idle.pop().shutdown()
+        backend._idle.pop()[0].shutdown()
 
 
 def pid_of(_=None):
@@ -203,6 +203,9 @@ def test_threads_of_blas():
         for backend_ in (joblib.parallel_config, joblib.parallel_backend):
             with backend_("parwise", n_jobs=2, inner_max_num_threads=count):
                 assert {one["blas"] for one in Parallel()(delayed(threads_of)(k) for k in range(4))} == {count}
+                told = Parallel()(delayed(os.getenv)("NUMEXPR_NUM_THREADS") for _ in range(4))
+                assert told == [str(count)] * 4
+    assert Parallel()(delayed(os.getenv)("NUMEXPR_NUM_THREADS") for _ in range(4)) == [None] * 4
 
 
 def prepare(value):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from typing import Any
 
 from joblib.parallel import (
@@ -23,8 +23,9 @@ from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
 from .._system.limits import cpu_count
 from .pool import Pool
 
-# Pools of calls that are over: the next call of as many workers takes one, and saves the 0.1 s in which they start.
-_idle: deque[Pool] = deque()
+# The pool of the last call, and its initializer and arguments: the next call that wants the same takes it, and saves
+# the 0.1 s in which workers start.
+_idle: deque[tuple[Pool, tuple[Any, ...]]] = deque()
 _limit = SharedThreadLimit()
 #: What joblib tells every backend, about memory maps and the start of processes; not needed here.
 _UNUSED = {"max_nbytes", "mmap_mode", "temp_folder", "verbose", "context", "prefer", "require"}
@@ -50,6 +51,11 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._initializer, self._initargs = initializer, initargs
+
+    @property
+    def _prepared(self) -> tuple[Any, ...]:
+        """Initializer and arguments of the pool."""
+        return self._initializer, *self._initargs
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Number of workers; 1 within a function that a worker runs."""
@@ -78,16 +84,15 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return backend
 
     def _take_pool(self, workers: int) -> Pool:
-        """An idle pool of that many workers, else a new one."""
-        if self._initializer is not None:
-            return Pool(workers, initializer=self._initializer, initargs=self._initargs)
+        """The idle pool if it has that many workers, prepared alike; else a new one."""
         with contextlib.suppress(IndexError):
-            pool = _idle.pop()
-            if pool.workers == workers and not pool._pool.owned_by_parent:
+            pool, prepared = _idle.pop()
+            alike = pool.workers == workers and [*map(id, prepared)] == [*map(id, self._prepared)]
+            if alike and not pool._pool.owned_by_parent:
                 with pool._manager.turn():  # its workers take over the state of this process anew
                     return pool
             pool.shutdown(wait=False)
-        return Pool(workers)
+        return Pool(workers, initializer=self._initializer, initargs=self._initargs)
 
     def submit(self, func: Any, callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Send a batch to a worker.
@@ -129,12 +134,12 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             self._pool = self._take_pool(pool.workers)
 
     def terminate(self) -> None:
-        """Keep the workers for the next call, unless an initializer has prepared them."""
+        """Keep the workers for the next call."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            _idle.append(pool)
-            while len(_idle) > 1 or (_idle and _idle[0].initialized):
-                _idle.popleft().shutdown(wait=False)
+            _idle.append((pool, self._prepared))
+            while len(_idle) > 1:
+                _idle.popleft()[0].shutdown(wait=False)
         self.reset_batch_stats()
 
 
@@ -156,11 +161,25 @@ class _Batch:
         with self._limited():
             return self._calls()  # type: ignore[no-any-return]
 
-    def _limited(self) -> AbstractContextManager[None]:
-        if self._threads is not None:
-            return _limit(self._threads)
-        counts = local_threads() or {}
-        return with_local_threads({name: min(count, self._share) for name, count in counts.items()})
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        if self._threads is None:
+            counts = local_threads() or {}
+            with with_local_threads({name: min(count, self._share) for name, count in counts.items()}):
+                yield
+            return
+        before = dict(os.environ)
+        # For libraries that the function imports itself.
+        os.environ.update(dict.fromkeys(ParallelBackendBase.MAX_NUM_THREADS_VARS, str(self._threads)))
+        try:
+            with _limit(self._threads):
+                yield
+        finally:
+            for name in ParallelBackendBase.MAX_NUM_THREADS_VARS:
+                if name in before:
+                    os.environ[name] = before[name]
+                else:
+                    os.environ.pop(name, None)
 
 
 # Here, so that a worker, which imports this file for a batch, knows the name as well.
