@@ -354,9 +354,11 @@ def test_fingerprints():
     assert set(here) == set(REMEDIES)
     assert environment_differences(here, dict(here)) == []
     assert environment_differences(here, {**here, "NumPy": "1.0", "locale": "xx"}) == ["NumPy", "locale"]
-    more = {**here, "BLAS": f"{here['BLAS']} libscipy.so"}
-    assert environment_differences(here, more) == environment_differences(more, here) == []
-    assert environment_differences(here, {**here, "BLAS": "libmkl.so"}) == ["BLAS"]
+    more = {"BLAS": here["BLAS"] + " libgomp-1.so", "threads": here["threads"] + " libgomp-1.so=2"}
+    assert environment_differences(here, {**here, **more}) == []
+    assert environment_differences({**here, **more}, here) == []
+    assert environment_differences(here, {**here, "BLAS": "libmkl_rt.so.2"}) == ["BLAS"]
+    assert environment_differences(here, {**here, "threads": here["threads"].replace("=", "=1")}) == ["threads"]
     there = parallel_apply(read_fingerprint, np.zeros(3), isolate=True, workers=2)
     assert all(environment_differences(here, one) in ([], ["hash seed"]) for one in there)
 
