@@ -140,6 +140,13 @@ def one_object():
         yield frame
 
 
+def view_of_memory():
+    buffer = bytearray(3)
+    for k in range(30):
+        buffer[:] = bytes([k] * 3)
+        yield memoryview(buffer)
+
+
 def two_buffers():
     buffers = np.zeros((2, 3))
     for k in range(30):
@@ -160,7 +167,31 @@ def slow_total(item):
     return total(item)
 
 
-READERS = [one_array, views_of_one_array, one_list, nested_in_a_tuple, one_object, two_buffers]
+class Restoring:
+    """An object whose unpickling takes a snapshot of its own, as a call in ``__setstate__`` does."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        (self.number,) = parallel_map(lambda row: row["number"], iter([{"number": state["number"]}]), workers=2)
+
+
+def test_readers_whose_objects_make_calls_when_they_are_rebuilt(runner):
+    class Local:
+        """Not importable, so that snapshots refer to it."""
+
+    def items():
+        for k in range(20):
+            yield {"first": Restoring(k), "second": Local}
+
+    def f(item):
+        return item["first"].number, item["second"].__name__
+
+    assert parallel_map(f, items(), **runner) == [(k, "Local") for k in range(20)]
+
+
+READERS = [one_array, views_of_one_array, one_list, nested_in_a_tuple, one_object, view_of_memory, two_buffers]
 
 
 @pytest.mark.parametrize("reader", READERS)

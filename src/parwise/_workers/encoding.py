@@ -19,6 +19,7 @@ from .._core.results import SCALARS, Column, Results, Stack, stacked
 from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
+from .multiprocessing_objects import is_handle
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .picklers import Pickler, dumps
 
@@ -274,7 +275,8 @@ def unpack_error(packed: Any) -> BaseException:
 class _Restoring(threading.local):
     """The definitions that the snapshot being restored in this thread refers to."""
 
-    definitions: list[Any]
+    def __init__(self) -> None:
+        self.definitions: list[Any] = []
 
 
 _restoring = _Restoring()
@@ -283,7 +285,7 @@ _restoring = _Restoring()
 class Snapshot:
     """An object as it is now, whatever happens to it afterwards.
 
-    Classes and functions that another process could not import are not copied.
+    Classes and functions that another process could not import are not copied, nor are connections, locks and files.
     """
 
     __slots__ = ("_data", "_definitions")
@@ -296,8 +298,11 @@ class Snapshot:
 
     def restore(self) -> Any:
         """Make a copy of the object."""
-        _restoring.definitions = self._definitions
-        return pickle.loads(self._data)
+        before, _restoring.definitions = _restoring.definitions, self._definitions
+        try:
+            return pickle.loads(self._data)
+        finally:  # a call in an object's own ``__setstate__`` restores others
+            _restoring.definitions = before
 
 
 class _SnapshotPickler(Pickler):
@@ -310,7 +315,7 @@ class _SnapshotPickler(Pickler):
         return _definition, (len(self.definitions) - 1,)
 
     def _reduce_attached(self, obj: Any) -> Any:
-        return self._reduce_definition(obj, tuple)
+        return self._reduce_definition(obj, tuple) if is_handle(type(obj)) else super()._reduce_attached(obj)
 
     def _chained(self, error: BaseException | None) -> Any:
         return error

@@ -159,6 +159,13 @@ def needs_attachments(kind: type) -> bool:
     )
 
 
+def is_handle(kind: type) -> bool:
+    """True if objects of a type, for which `needs_attachments` is true, stand for something that has no copy."""
+    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    reducer = None if reduction is None else reduction.ForkingPickler._extra_reducers.get(kind)
+    return kind is not memoryview and (reducer is None or kind in _REDUCERS or _is_for_all(kind, reducer))
+
+
 def reduce(obj: Any, attachments: Attachments) -> Any:
     """How to rebuild an object in another process, as from ``__reduce__``; None for the usual way."""
     kind = type(obj)
