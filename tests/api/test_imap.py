@@ -22,7 +22,7 @@ from parwise._core import input_items
 from parwise._executors import inline
 
 from ..support.functions import FUNCTIONS, slowly
-from ..support.internals import default_pool
+from ..support.internals import Job, default_pool
 from ..support.oracle import assert_same_items
 
 HOW = {
@@ -168,14 +168,25 @@ def test_interrupt_while_an_item_is_taken(call, tmp_path):
 
 
 def test_results_do_not_wait_for_items_that_are_long_in_coming(monkeypatch, how):
-    """Only as many items of a slow iterator are read as workers can take at once."""
+    """Of a slow iterator no more items are read than workers can take at once."""
     monkeypatch.setattr(input_items, "SLOW_SECONDS", -1.0)
-    taken = []
-    results = parallel_imap(lambda k: k, (taken.append(k) or k for k in itertools.count()), **how)
-    for k in range(40):
-        assert next(results) == k
-        assert len(taken) <= k + 5000  # more than 1000 once, while a worker got no CPU
-    results.close()
+    here, elsewhere, waiting = [], [], []
+    accept = Job.accept
+
+    def count(job, task, outcome, who=None):
+        if who is not None:  # a process, in which the function does not append to this list
+            elsewhere.extend(range(task.lo, task.hi))
+        accept(job, task, outcome, who)
+
+    def items():
+        for k in itertools.count():
+            waiting.append(k - len(here) - len(elsewhere))
+            yield k
+
+    monkeypatch.setattr(Job, "accept", count)
+    with contextlib.closing(parallel_imap(lambda k: here.append(k) or k, items(), **how)) as results:
+        assert list(itertools.islice(results, 200)) == list(range(200))
+    assert max(waiting) < 20
 
 
 def test_few_items_are_taken_at_a_time_if_the_function_is_faster(monkeypatch):

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from .._core.call import is_nested
-from .._core.input_items import ENDLESS, restored, snapshots
+from .._core.input_items import ENDLESS, is_container, restored, still
 from .._core.options import Options
 from .._core.settings import check_int, is_int
 from .._executors import processes
@@ -197,9 +197,9 @@ class Pool(Executor):
         """
         if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
             raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
-        items = snapshots(iterables, Snapshot)
+        items = _read(iterables)
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
-        chunks = ([restored(row, Snapshot) for row in items[at : at + size]] for at in range(0, len(items), size))
+        chunks = (list(map(_restored, items[at : at + size])) for at in range(0, len(items), size))
         return _flat(super().map(_Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
 
     def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
@@ -338,6 +338,22 @@ class _Chunk:
         except BaseException as error:
             return results, pack_error(error)
         return results, None
+
+
+def _read(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
+    """Rows of items as they were when they were read: an iterator may change one object again and again."""
+    rows = zip(*iterables, strict=False)
+    return list(rows if all(map(is_container, iterables)) else (tuple(map(_still, row)) for row in rows))
+
+
+def _still(item: Any) -> Any:
+    with contextlib.suppress(Exception):  # it cannot be sent either, which is told then
+        return still(item, Snapshot)
+    return item
+
+
+def _restored(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(restored(one, Snapshot) for one in row)
 
 
 def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:

@@ -53,6 +53,11 @@ _CONSTANT_NAMES = frozenset(
 )
 
 
+def is_container(iterable: Any) -> bool:
+    """True for lists and the like, which change none of their items as these are read."""
+    return type(iterable) in _INDEXED or type(iterable) in _COLLECTIONS
+
+
 def is_constant(item: Any) -> bool:
     """True if nobody can change an item."""
     kind = type(item)
@@ -73,7 +78,7 @@ def make_feed(iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool
     keep : bool
         True to keep items that have a result, as they were before the function got them.
     """
-    containers = [one for one in iterables if type(one) in _INDEXED or type(one) in _COLLECTIONS]
+    containers = [one for one in iterables if is_container(one)]
     if len({len(one) for one in containers}) > 1:  # type: ignore[arg-type]
         raise ValueError(
             f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; what every call is to "
@@ -88,6 +93,16 @@ def _length(iterable: Any) -> str:
     return f"{len(iterable)}" if isinstance(iterable, Sized) else f"unknown ({type(iterable).__name__})"
 
 
+def still(item: Any, snapshot: Any) -> Any:
+    """An item in a form that does not change while it waits: its snapshot, unless it is constant."""
+    return item if is_constant(item) else snapshot(item)
+
+
+def restored(item: Any, snapshot: Any) -> Any:
+    """An item as the function gets it, a copy if it had to wait as a snapshot."""
+    return item.restore() if type(item) is snapshot else item
+
+
 class ItemSequence:
     """Items of lists and other containers: any thread gets any of them at any time.
 
@@ -98,7 +113,6 @@ class ItemSequence:
     """
 
     error: BaseException | None = None
-    is_stream = False
 
     def __init__(self, sources: tuple[Sequence[Any], ...]) -> None:
         self._sources = sources
@@ -149,8 +163,6 @@ class ItemStream:
     snapshot : type
         Keeps an item as it is; its method ``restore`` makes a copy.
     """
-
-    is_stream = True
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool) -> None:
         self._single = len(iterables) == 1
@@ -217,15 +229,13 @@ class ItemStream:
         )
 
     def _still(self, item: Any) -> Any:
-        """The item in a form that does not change while it waits."""
-        if is_constant(item):
-            return item
-        self._changing = True
+        """The item in a form that does not change while it waits; itself if it can only be computed in this process."""
         try:
-            return self.snapshot(item)
-        except Exception:  # it can only be computed in this process
-            self._fixed = self.read_to
-            return item
+            waiting = still(item, self.snapshot)
+        except Exception:  # whatever its library raises
+            self._fixed, waiting = self.read_to, item
+        self._changing |= waiting is not item
+        return waiting
 
     def take(self, lo: int, hi: int) -> None:
         """Take waiting items for a task; items that are kept stay taken."""
@@ -236,10 +246,7 @@ class ItemStream:
     def items(self, k: int, lo: int, hi: int) -> list[Any]:
         """The taken items ``lo:hi`` of one iterator, copied unless they are constant."""
         rows = map(self._taken.__getitem__, range(lo, hi))
-        return list(map(self._restored, rows if self._single else map(itemgetter(k), rows)))
-
-    def _restored(self, item: Any) -> Any:
-        return item.restore() if type(item) is self.snapshot else item
+        return [restored(one, self.snapshot) for one in (rows if self._single else map(itemgetter(k), rows))]
 
     def sample(self, count: int) -> list[Any]:
         """At most so many items, to find out how long it takes to send one: there is but the first."""
@@ -270,29 +277,6 @@ class ItemStream:
                 self._taken.pop(index, None)
 
 
-def snapshots(iterables: tuple[Iterable[Any], ...], snapshot: Any) -> list[tuple[Any, ...]]:
-    """The items of some iterables in step, to the end of the shortest, as they were when they were read.
-
-    Those of lists are the user's own objects. An item that cannot be copied is kept as it is.
-    """
-
-    def still(item: Any) -> Any:
-        if not is_constant(item):
-            with contextlib.suppress(Exception):
-                return snapshot(item)
-        return item
-
-    rows = zip(*iterables, strict=False)
-    if all(type(one) in _INDEXED or type(one) in _COLLECTIONS for one in iterables):
-        return list(rows)
-    return [tuple(map(still, row)) for row in rows]
-
-
-def restored(row: tuple[Any, ...], snapshot: Any) -> tuple[Any, ...]:
-    """A row of `snapshots` as the function gets it."""
-    return tuple(one.restore() if type(one) is snapshot else one for one in row)
-
-
 def _claimed_length(iterable: Any) -> int:
     """The length that an iterable claims to have, or 0."""
     try:
@@ -316,7 +300,7 @@ class ItemColumn:
     @property
     def loaded(self) -> bool:
         """True if any item is there at any time."""
-        return not self._feed.is_stream
+        return isinstance(self._feed, ItemSequence)
 
     def layout(self, count: int) -> Layout:
         """Layout of a run of items."""

@@ -282,28 +282,34 @@ class Kernel:
     def _elements_with_gaps(
         self, elements: Iterator[Any], runs: list[np.ndarray], lo: int, cursor: Cursor | None
     ) -> Outcome:
-        """Compute results, and note the indices of elements for which the function raised."""
-        gaps: list[int] = []
-        first: list[Exception] = []
-        stop = lo + len(runs[0])
+        """Compute results, and leave gaps where the function raised."""
+        failures: list[Exception] = []
+        calls = self._with_cursor(self._calls(self.attempt(failures), elements, runs, lo), lo, cursor)
+        return self.outcome_with_gaps(list(calls if self.form == "list" else map(detached, calls)), lo, failures)
+
+    def attempt(self, failures: list[Exception]) -> Callable[..., Any]:
+        """The function, with `GAP` as its result where it raises; the first exception is appended to `failures`."""
+        func = self.func
 
         def attempt(*given: Any, **named: Any) -> Any:
             try:
-                return self.func(*given, **named)
+                return func(*given, **named)
             except Exception as error:
-                gaps.append(stop - length_hint(elements) - 1)
-                if not first:
-                    first.append(error)
+                if not failures:
+                    failures.append(error)
                 return GAP
 
-        calls = self._with_cursor(self._calls(attempt, elements, runs, lo), lo, cursor)
-        kept = (one for one in calls if one is not GAP)
-        raw = list(kept if self.form == "list" else map(detached, kept))
-        missing = set(gaps)
-        results = self.pack(raw, [k for k in range(lo, stop) if k not in missing]) if raw else None
-        if not first:
+        return attempt
+
+    def outcome_with_gaps(self, raw: list[Any], lo: int, failures: list[Exception]) -> Outcome:
+        """The outcome of elements with the results `raw`, some of which are `GAP`."""
+        indices = [index for index, one in enumerate(raw, lo) if one is not GAP]
+        kept = [one for one in raw if one is not GAP]
+        results = self.pack(kept, indices) if kept else None
+        if not failures:
             return Outcome(results, 0.0)
-        return Outcome(results, 0.0, index=gaps[0], error=first[0], gaps=np.array(gaps))
+        gaps = np.array([index for index, one in enumerate(raw, lo) if one is GAP])
+        return Outcome(results, 0.0, index=int(gaps[0]), error=failures[0], gaps=gaps)
 
 
 def _call_with_rng(function: Callable[..., Any], *given: Any) -> Any:

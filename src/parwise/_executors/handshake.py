@@ -46,9 +46,13 @@ class Handshake:
         self._started = time.monotonic()
 
     @property
+    def _wanted(self) -> bool:
+        return self.pending and self._job.compared
+
+    @property
     def due(self) -> bool:
         """True if the next free worker computes the task before any other."""
-        return self.pending and not self._few and self._job.compared
+        return self._wanted and not self._few
 
     def fits(self, seconds: float) -> bool:
         """Tell whether a worker without a task may compute it.
@@ -59,7 +63,7 @@ class Handshake:
             Time for which the other workers will be busy.
         """
         job = self._job
-        if not (self.pending and self._few and self._job.compared):
+        if not (self._wanted and self._few):
             return False
         if job.first is None or job.call.settings.verify:
             return True

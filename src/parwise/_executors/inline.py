@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Generator
@@ -214,16 +215,15 @@ class InlineTasks:
 
     def step(self) -> bool:
         """Compute one task, or many of a list; return False if workers have taken over or no task is left."""
+        if self._relieved:
+            return False
         if compute_list(self._job, self._tasks()):
             return True
-        if self._relieved or (compute := next_own(self._job, self._seconds, LOOK_AHEAD)) is None:
+        compute = next_own(self._job, self._seconds, LOOK_AHEAD)
+        if compute is None:
             return False
-        start = self._begin()
-        if self._background.cpus.watch.suspicious:
-            with self._background.cpus.watch:
-                start = time.perf_counter()
-                task = compute()
-        else:
+        with self._watching():
+            start = time.perf_counter()
             task = compute()
         self._end(start, len(task))
         return True
@@ -231,12 +231,8 @@ class InlineTasks:
     def _tasks(self) -> Generator[Task]:
         """Tasks of a list, until workers take over or none is left."""
         while not self._relieved and (task := self._job.queue.next_task(self._seconds)) is not None:
-            start = self._begin()
-            if self._background.cpus.watch.suspicious:
-                with self._background.cpus.watch:
-                    start = time.perf_counter()
-                    yield task
-            else:
+            with self._watching():
+                start = time.perf_counter()
                 yield task
             self._end(start, len(task))
 
@@ -245,11 +241,11 @@ class InlineTasks:
         """True if workers have taken over."""
         return self._background.dispatcher.serving or self._background.error is not None
 
-    def _begin(self) -> float:
-        """Expect a task, which begins at the time that is returned."""
+    def _watching(self) -> contextlib.AbstractContextManager[object]:
+        """Have the helper thread take over if the next task is long, and BLAS threads watched if they may be busy."""
         background = self._background
         background.expect(None if self._job.queue.seems_empty else background.help_after_at_least())
-        return time.perf_counter()
+        return background.cpus.watch if background.cpus.watch.suspicious else contextlib.nullcontext()
 
     def _end(self, start: float, count: int) -> None:
         """After a task of `count` elements, which began at `start`, start workers if they pay."""

@@ -10,12 +10,9 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 
-import numpy as np
-
 from .._core.call import Nesting, nesting
 from .._core.indexing import Task
-from .._core.kernel import GAP, Kernel, Outcome, outcome_of_list
-from .._core.results import Results
+from .._core.kernel import Kernel, Outcome, outcome_of_list
 from .job import Job
 from .task_queue import TASK_SECONDS
 
@@ -156,7 +153,8 @@ def _run_unread(
     error: BaseException | None = None
     end: BaseException | None = None
     failures: list[Exception] = []
-    call, batch = _call_of_item(kernel, tuples, lo, most, failures), 1
+    func = kernel.attempt(failures) if kernel.ignore else kernel.func
+    call, batch = _call_of_item(kernel, func, tuples, lo, most), 1
     # Seconds that the first items took to come, and together with their calls.
     reading, sampled = [0.0], 0.0
     start = time.perf_counter()
@@ -178,7 +176,12 @@ def _run_unread(
                 batch = min(batch, int(1 + (seconds - elapsed) / elapsed * len(raw)))
         except Exception as caught:
             end = caught
-    outcome = _outcome(raw, lo, error, failures)
+    if kernel.ignore and error is None:
+        outcome = kernel.outcome_with_gaps(raw, lo, failures)
+    else:
+        outcome = outcome_of_list(raw, lo, error)
+        if failures:  # an interrupt, which is not ignored, behind gaps
+            outcome.results = None
     computing = 1 - reading[0] / sampled if sampled else 1.0
     outcome.seconds, outcome.begun = computing * (time.perf_counter() - start), start
     return outcome, len(raw) + (error is not None), end
@@ -215,46 +218,14 @@ def _call_each(
     return None
 
 
-def _call_of_item(kernel: Kernel, tuples: bool, lo: int, most: int, failures: list[Exception]) -> Callable[[Any], Any]:
-    """A function of one item; if errors are ignored it notes the first in `failures`, and returns a mark."""
-    func, args, kwargs, streams = kernel.func, kernel.args, kernel.kwargs, kernel.streams
-    call: Callable[[Any], Any] = func
+def _call_of_item(kernel: Kernel, func: Callable[..., Any], tuples: bool, lo: int, most: int) -> Callable[[Any], Any]:
+    """`func` of one item, with the other arguments of the call."""
+    args, kwargs, streams = kernel.args, kernel.kwargs, kernel.streams
     if streams is not None:
         generators = iter(streams.run(lo, lo + most))
-
-        def call(item: Any) -> Any:
-            given = item if tuples else (item,)
-            return func(*given, *args, rng=next(generators), **kwargs)
-
-    elif tuples:
-
-        def call(item: Any) -> Any:
-            return func(*item, *args, **kwargs)
-
-    elif not kernel.bare:
-
-        def call(item: Any) -> Any:
-            return func(item, *args, **kwargs)
-
-    if not kernel.ignore:
-        return call
-
-    def attempt(item: Any) -> Any:
-        try:
-            return call(item)
-        except Exception as error:
-            if not failures:
-                failures.append(error)
-            return GAP
-
-    return attempt
-
-
-def _outcome(raw: list[Any], lo: int, error: BaseException | None, failures: list[Exception]) -> Outcome:
-    if error is not None and failures:
-        return Outcome(None, 0.0, index=lo + len(raw), error=error)
-    if not failures:
-        return outcome_of_list(raw, lo, error)
-    gaps = np.array([index for index, one in enumerate(raw, lo) if one is GAP])
-    kept = [one for one in raw if one is not GAP]
-    return Outcome(Results([kept]) if kept else None, 0.0, index=int(gaps[0]), error=failures[0], gaps=gaps)
+        if tuples:
+            return lambda item: func(*item, *args, rng=next(generators), **kwargs)
+        return lambda item: func(item, *args, rng=next(generators), **kwargs)
+    if tuples:
+        return lambda item: func(*item, *args, **kwargs)
+    return func if kernel.bare else lambda item: func(item, *args, **kwargs)

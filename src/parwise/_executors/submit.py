@@ -46,7 +46,6 @@ class WorkQueue(Naming):
     """
 
     count = expected = ENDLESS
-    is_stream = True
     error: BaseException | None = None
     queue_ahead = False
     pace: float | None = None

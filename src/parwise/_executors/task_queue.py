@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, LOOK_AHEAD, ItemStream
+from .._core.input_items import ENDLESS, LOOK_AHEAD
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
 # 10 ms cost 5 % of a call of 0.3 s.
@@ -70,23 +70,18 @@ class TaskQueue:
         look_ahead : int
             Number of items of a stream that are read for other workers.
         """
-        if self._stream is None:
-            return self._take(seconds, workers)
-        while (task := self._take(seconds, workers, self._read(seconds, workers, look_ahead))) is None:
-            # Another thread may have taken all that was read.
-            if not self._stream.readable or self._next >= self._end:
-                return None
-        return task
+        stream = self._stream
+        while True:
+            if stream is not None and not self._returned:
+                lo = self._next
+                # Not under the lock: an iterator may be slow.
+                stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
+            task = self._take(seconds, workers)
+            # Another thread may have taken all that this one has read.
+            if task is not None or stream is None or not stream.readable or self._next >= self._end:
+                return task
 
-    def _read(self, seconds: float, workers: int, look_ahead: int) -> ItemStream | None:
-        """Read the items of the next task; not under the lock, since an iterator may be slow."""
-        assert self._stream is not None
-        if not self._returned:
-            lo = self._next
-            self._stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
-        return self._stream
-
-    def _take(self, seconds: float, workers: int, stream: ItemStream | None = None) -> Task | None:
+    def _take(self, seconds: float, workers: int) -> Task | None:
         """Hand out the next task, as far as its items have been read."""
         with self._lock:
             if self._returned:
@@ -95,9 +90,9 @@ class TaskQueue:
                 return self._blocks.popleft() if self._blocks else None
             lo = self._next
             hi = min(lo + self._size(lo, seconds, workers), self._end)
-            if stream is not None:
-                hi = min(hi, stream.read_to)
-                stream.take(lo, hi)
+            if self._stream is not None:
+                hi = min(hi, self._stream.read_to)
+                self._stream.take(lo, hi)
             if lo >= hi:
                 return None
             self._next = hi
