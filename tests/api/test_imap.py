@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import WorkerDiedError, parallel_imap, parallel_map, report
-from parwise._core import input_items
+from parwise._core.inputs import items as input_items
 from parwise._executors import inline
 
 from ..support.functions import FUNCTIONS, slowly

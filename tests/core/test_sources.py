@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import apply_along_axis, options, parallel_apply, plan, vectorize
-from parwise._core import source
-from parwise._core.source import ReadAhead, chunk_ends
+from parwise._core.inputs import source
+from parwise._core.inputs.source import ReadAhead, chunk_ends
 
 from ..support.oracle import assert_same
 from ..support.oracle import loop as plain_loop
@@ -106,7 +106,7 @@ def test_chunks_of_real_arrays_are_read_once(name, axis, tmp_path, monkeypatch):
 ZARR = """
 import collections, time
 import numpy as np, zarr
-import parwise, parwise._core.source
+import parwise, parwise._core.inputs.source
 
 reads = collections.Counter()
 
@@ -116,7 +116,7 @@ class Store(zarr.storage.MemoryStore):
         return await super().get(key, *args, **kwargs)
 
 if __name__ == "__main__":
-    parwise._core.source.READ_BYTES = 50 * 12 * 8
+    parwise._core.inputs.source.READ_BYTES = 50 * 12 * 8
     array = np.random.default_rng(0).normal(size=(170, 12))
     stored = zarr.create_array(store=Store(), shape=array.shape, chunks=(43, 12), dtype="f8")
     stored[:] = array

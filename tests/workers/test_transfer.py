@@ -9,11 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from parwise import (
-    parallel_apply,
-)
+from parwise import parallel_apply
 from parwise._executors import dispatcher, processes
-from parwise._workers import handle, serialization, shared_memory
+from parwise._workers import handle, shared_memory
+from parwise._workers.pickling import payload
 from parwise._workers.shared_memory import Slots, segment_bytes
 
 from ..conftest import made as others
@@ -31,8 +30,8 @@ def test_large_closure_travels_once_per_worker(monkeypatch):
     )
     big = np.random.default_rng(0).standard_normal(2_000_000)
     files = []
-    create = serialization.create_fd
-    monkeypatch.setattr(serialization, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
+    create = payload.create_fd
+    monkeypatch.setattr(payload, "create_fd", lambda nbytes: (files.append(nbytes), create(nbytes))[1])
     got = parallel_apply(lambda x: x * big[-1] + big[0], np.arange(300.0), **ISOLATED)
     assert_same(got, loop(lambda x: x * big[-1] + big[0], np.arange(300.0)))
     assert len(sent) > 3
@@ -148,7 +147,7 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
         return create(nbytes, memfd=memfd)
 
     monkeypatch.setattr(handle, "create_fd", create_fd)
-    monkeypatch.setattr(serialization, "create_fd", create_fd)
+    monkeypatch.setattr(payload, "create_fd", create_fd)
     monkeypatch.setattr(processes, "default_pool", lambda: small_pool)
     big = np.random.default_rng(0).standard_normal(10_000)
     for shape in ((40, 3), (5, 700), (3, 5000)):

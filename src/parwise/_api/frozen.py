@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .._core.call import FORK_SERVER
+from .._core.nesting import FORK_SERVER
 from .._system import interpreter
 
 

@@ -18,7 +18,7 @@ from joblib.parallel import (
     register_parallel_backend,
 )
 
-from .._core.call import is_nested
+from .._core.nesting import is_nested
 from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
 from .._system.limits import cpu_count
 from .pool import Pool

@@ -11,8 +11,8 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from .._core.call import is_nested
-from .._core.input_items import ENDLESS, is_container, restored, still
+from .._core.inputs.items import ENDLESS, is_container, restored, still
+from .._core.nesting import is_nested
 from .._core.options import Options
 from .._core.settings import check_int, is_int
 from .._executors import processes
@@ -20,8 +20,10 @@ from .._executors.choice import run_in_executor
 from .._executors.job import Job
 from .._executors.submit import ManagerThread, PoolFuture, WorkItem
 from .._system.limits import cpu_count
-from .._workers.encoding import Snapshot, pack_error, unpack_error
-from .._workers.serialization import Definitions, sendable
+from .._workers.encoding import pack_error, unpack_error
+from .._workers.pickling.payload import sendable
+from .._workers.pickling.sent_definitions import Definitions
+from .._workers.pickling.snapshot import Snapshot
 from .._workers.session import pack_call, pack_initializer, pack_single_call
 from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import Any, cast
 
 from .._core.call import Call
-from .._core.input_items import LOOK_AHEAD
+from .._core.inputs.items import LOOK_AHEAD
 from .._core.output import ListOutput
 from .._executors.choice import is_serial, open_runner, run
 from .._executors.job import Job

@@ -9,11 +9,11 @@ import numpy as np
 
 from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
-from .input_array import InputArray, MaskedInput
-from .input_items import ItemColumn, make_feed
+from .inputs.arrays import InputArray, MaskedInput
+from .inputs.items import ItemColumn, make_feed
+from .inputs.source import ReadAhead, is_duck
 from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
-from .source import ReadAhead, is_duck
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -230,7 +230,7 @@ def _halo(
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
-    from .random import make_random_streams  # imports numpy.random
+    from .random import make_random_streams
 
     return make_random_streams(rng, func, kwargs)
 

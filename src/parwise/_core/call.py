@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .indexing import Halo
-from .input_array import InputArray
-from .input_items import ENDLESS, ItemSequence, ItemStream
+from .inputs.arrays import InputArray
+from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .results import Form
 from .settings import Settings
 
@@ -201,60 +198,3 @@ def result_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
             axis_of[k] = limit = max(ndim + axes[k], limit)
             limit += 1
     return tuple(axis_of)
-
-
-# Nested calls, which are serial.
-
-#: Argument on the command line of the fork server, and so of its workers.
-FORK_SERVER = "--parwise-fork-server"
-
-
-class Nesting:
-    """Tells whether the code that runs in a context belongs to a mapped function, and not to an iterator of items."""
-
-    __slots__ = ("active",)
-
-    def __init__(self, active: bool) -> None:
-        self.active = active
-
-
-# True from the start in workers, whatever they run: a module that makes a call when it is imported, even in a thread of
-# its own, would otherwise start workers that import it, and so on without an end.
-_AT_FIRST = Nesting(FORK_SERVER in sys.orig_argv)
-NESTED: ContextVar[Nesting] = ContextVar("parwise_nested", default=_AT_FIRST)
-
-
-def is_nested() -> bool:
-    """True within a mapped function, and anywhere in a worker: calls run serially."""
-    return NESTED.get().active or _is_inheriting()
-
-
-def _is_inheriting() -> bool:
-    # A process that multiprocessing has spawned, perhaps in a worker, runs a script without a main guard again: workers
-    # that it started would do the same, and so on.
-    module = sys.modules.get("multiprocessing.process")
-    return module is not None and getattr(module.current_process(), "_inheriting", False)
-
-
-@contextlib.contextmanager
-def nesting() -> Iterator[Nesting]:
-    """A context in which mapped functions are called whenever its `active` is True."""
-    nested = Nesting(False)
-    token = NESTED.set(nested)
-    try:
-        yield nested
-    finally:
-        NESTED.reset(token)
-
-
-ALWAYS = Nesting(True)
-
-
-@contextlib.contextmanager
-def nested() -> Iterator[None]:
-    """Have calls run serially, in a process that is unpickling a function and so imports modules."""
-    before = NESTED.set(ALWAYS)
-    try:
-        yield
-    finally:
-        NESTED.reset(before)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .call import ALWAYS, NESTED
 from .cursor import Cursor
 from .indexing import Halo
+from .nesting import ALWAYS, NESTED
 from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from .._core.call import Call, is_nested
+from .._core.call import Call
+from .._core.nesting import is_nested
 from .._core.settings import is_dask_client, is_pool, is_thread_pool
 from .._workers.default_pool import put_back, take_pool
 from . import processes

@@ -12,9 +12,9 @@ from .._core.indexing import Task
 from .._core.settings import is_pool
 from .._system.blas import read_threads
 from .._workers.encoding import unpack_task
-from .._workers.multiprocessing_objects import Attachments, Packed
+from .._workers.pickling.multiprocessing_objects import Attachments, Packed
+from .._workers.pickling.payload import Payload
 from .._workers.remote import MISSING, Luggage, Packet, compute
-from .._workers.serialization import Payload
 from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
 from .handshake import Handshake

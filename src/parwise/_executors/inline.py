@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
-from .._core.input_items import LOOK_AHEAD
+from .._core.inputs.items import LOOK_AHEAD
 from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack

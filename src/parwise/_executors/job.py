@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, ItemSequence, ItemStream, is_constant
+from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
@@ -20,10 +20,11 @@ from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
 from .._system.surroundings import CallerState
-from .._workers.encoding import ItemTransfer, Snapshot
-from .._workers.multiprocessing_objects import Attachments, attached
-from .._workers.picklers import dumps_items
-from .._workers.serialization import Definitions, sendable
+from .._workers.pickling.multiprocessing_objects import Attachments, attached
+from .._workers.pickling.payload import sendable
+from .._workers.pickling.picklers import dumps_items
+from .._workers.pickling.sent_definitions import Definitions
+from .._workers.pickling.snapshot import ItemTransfer, Snapshot
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue

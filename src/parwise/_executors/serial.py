@@ -10,9 +10,9 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 
-from .._core.call import Nesting, nesting
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome, outcome_of_list
+from .._core.nesting import Nesting, nesting
 from .job import Job
 from .task_queue import TASK_SECONDS
 

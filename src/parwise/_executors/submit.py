@@ -12,13 +12,13 @@ from typing import Any
 
 from .._core.call import Call, Naming
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, ItemColumn
+from .._core.inputs.items import ENDLESS, ItemColumn
 from .._core.kernel import Outcome
 from .._core.settings import Settings
 from .._system.interpreter import DeferredInterrupt
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error
-from .._workers.serialization import Definitions
+from .._workers.pickling.sent_definitions import Definitions
 from .._workers.session import perform, read_state_again
 from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS, LOOK_AHEAD
+from .._core.inputs.items import ENDLESS, LOOK_AHEAD
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
 # 10 ms cost 5 % of a call of 0.3 s.

@@ -11,7 +11,8 @@ import numpy as np
 
 from .._api.run import compute
 from .._core.arguments import make_call
-from .._core.call import BY_INDEX, Call, Naming, is_nested
+from .._core.call import BY_INDEX, Call, Naming
+from .._core.nesting import is_nested
 from .._core.output import RawResults
 from .._core.output_column import gap_value
 from .._core.settings import Settings

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core.call import Call, is_nested
+from .._core.call import Call
+from .._core.nesting import is_nested
 from .null_observer import UNOBSERVED, NullObserver
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core.call import Call, is_nested
+from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_items import ENDLESS
+from .._core.inputs.items import ENDLESS
 from .._core.kernel import Outcome
+from .._core.nesting import is_nested
 from .._core.settings import Settings, executor_name
 from .._system.limits import cpu_count
 from .null_observer import NullObserver

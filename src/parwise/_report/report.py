@@ -8,7 +8,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any
 
-from .._core.call import is_nested
+from .._core.nesting import is_nested
 from .observer import OpenReport, reports
 from .record import CallRecord, Timeline
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Task
-from .._core.input_array import InputArray
+from .._core.inputs.arrays import InputArray
 from .._core.kernel import Outcome
 from .._core.output import RawResults
 from .._core.output_column import check_out

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Halo
-from .._core.input_array import InputArray
+from .._core.inputs.arrays import InputArray
 from .._core.kernel import Kernel
 from .._core.results import Results, Stack
 from .difference import Difference, array_difference

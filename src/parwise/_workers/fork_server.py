@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterable
 
-from .._core.call import FORK_SERVER
+from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
 from .._system.interpreter import find_python, select
 from ..errors import ParwiseError

@@ -14,7 +14,7 @@ from .._core.indexing import Task
 from .._system.interpreter import select
 from .._system.module_watch import watch
 from .._system.surroundings import CallerState
-from .multiprocessing_objects import Attachments
+from .pickling.multiprocessing_objects import Attachments
 from .protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from .shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
 

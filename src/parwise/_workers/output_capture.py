@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .picklers import dumps
+from .pickling.picklers import dumps
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 

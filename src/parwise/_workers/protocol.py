@@ -81,7 +81,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ParwiseError
-from .multiprocessing_objects import Attachments, Token, arrive, close_arrived
+from .pickling.multiprocessing_objects import Attachments, Token, arrive, close_arrived
 from .shared_memory import copy_in
 
 # A message of this size never blocks: the kernel buffers 200 kB.

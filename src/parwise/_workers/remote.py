@@ -10,14 +10,14 @@ import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from .._core.call import nested
 from .._core.kernel import Outcome
+from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
 from .._system.surroundings import follower
 from .encoding import pack
-from .serialization import load_part, private_copy
+from .pickling.payload import load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
 
@@ -85,7 +85,7 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
             if luggage.session is None:
                 return MISSING
             payload, table, _ = luggage.session
-            with nested():
+            with serial_calls():
                 session = _sessions[token] = _load(payload, table)
             while len(_sessions) > _KEPT:
                 _tables.pop(_sessions.popitem(last=False)[0], None)

@@ -28,9 +28,10 @@ from .._system.multiprocessing_state import tracker_fd
 from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
 from .handle import WorkerHandle
-from .multiprocessing_objects import Packed
-from .picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
-from .serialization import Definitions, Payload, load
+from .pickling.multiprocessing_objects import Packed
+from .pickling.payload import Payload, load
+from .pickling.picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
+from .pickling.sent_definitions import Definitions
 from .shared_globals import restore, set_by
 
 # Workers keep a function until the next call, unless it takes more bytes than this.

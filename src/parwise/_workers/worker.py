@@ -26,10 +26,10 @@ from .._system.definitions import clear_main, install_modules
 from .._system.multiprocessing_state import use_tracker
 from .._system.surroundings import follower
 from .encoding import pack, pack_error
-from .multiprocessing_objects import Attachments, attached, close_copies, flush_queues
 from .output_capture import OutputCapture, OutputEvent, pack_events
+from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
+from .pickling.payload import load, load_part, private_copy
 from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender, blocking_socket
-from .serialization import load, load_part, private_copy
 from .session import Session, Tables
 from .shared_globals import initialize
 from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private

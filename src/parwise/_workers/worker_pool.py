@@ -19,8 +19,8 @@ from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
 from .fork_server import end_orphans, start
 from .handle import WorkerHandle
+from .pickling.payload import Payload
 from .protocol import Channel, socket_pair
-from .serialization import Payload
 from .shared_memory import fitting_slot_bytes
 
 # A worker with more memory of its own than this is replaced between two calls.

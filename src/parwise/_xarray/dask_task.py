@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .._core.call import Block, Told
+from .._core.inputs.source import plain_array
 from .._core.random import RandomStreams, make_random_streams
-from .._core.source import plain_array
 from .labels import MappedArrays, listed
 from .request import Request, common_axes, run
 from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate

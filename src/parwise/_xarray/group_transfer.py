@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 
-from .._core.input_array import InputArray
-from .._workers.picklers import dump
-from .._workers.serialization import load, private_copy
+from .._core.inputs.arrays import InputArray
+from .._workers.pickling.payload import load, private_copy
+from .._workers.pickling.picklers import dump
 
 # Estimated seconds to send a group to a worker and its result back, on both sides together. Measured: 0.3 ms for 10
 # rows; 25 ms for 10 MB, and half as much again for a result of that size. To make the group here took 0.1 ms and 8 ms.

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .results import is_masked
+from ..results import is_masked
 
 #: Bytes of one read from a file: a second of reading and unpacking where that is slow.
 READ_BYTES = 2**25

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .indexing import DtypesZero, Halo, boxes
-from .layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from ..indexing import DtypesZero, Halo, boxes
+from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
 from .source import READS
 
 

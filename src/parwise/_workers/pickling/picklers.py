@@ -16,9 +16,9 @@ from typing import Any
 
 import cloudpickle
 
-from .._system import reducers
-from .._system.context_variables import reduce_variable
-from .._system.definitions import (
+from ..._system import reducers
+from ..._system.context_variables import reduce_variable
+from ..._system.definitions import (
     callers_space,
     define,
     define_once,
@@ -35,22 +35,19 @@ from .._system.definitions import (
     space_received,
     update_spaces,
 )
-from .._system.modules import added_builtins, is_importable
+from ..._system.modules import added_builtins, is_importable
+from .arrays import ARRAYS, reduce_array
 from .multiprocessing_objects import Attachments, Packed, needs_attachments, reduce, spawning
-from .serialization import (
-    ARRAYS,
+from .payload import Payload, payload_of, sendable
+from .sent_definitions import (
     Closed,
     Definitions,
-    Payload,
     Reduced,
     Space,
     base_names,
     globals_of,
     is_light,
-    payload_of,
-    reduce_array,
     reduce_code,
-    sendable,
     wanted_names,
 )
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .layout import Layout
-from .results import SCALARS
+from ..layout import Layout
+from ..results import SCALARS
 
 #: Length of an iterator that has not ended yet.
 ENDLESS = 2**62

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import ParwiseError
+from ...errors import ParwiseError
 
 #: Names a descriptor in a pickle: process id of its sender, and a number.
 Token: TypeAlias = tuple[int, int]

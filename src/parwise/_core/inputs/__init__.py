@@ -1,0 +1,1 @@
+"""What is mapped: arrays in memory, arrays in files, items."""

@@ -1,0 +1,148 @@
+"""Payloads: a pickle with its arrays, on its way to another process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.rec
+
+from ..._core.layout import Layout, address_of, offsets_for, private_memory
+from ..._system.interpreter import DeferredInterrupt
+from ..._system.limits import file_limit, memory_limit
+from ...errors import ParwiseError
+from ..protocol import INLINE_BYTES, Channel
+from ..shared_globals import restore
+from ..shared_memory import create_fd
+from .multiprocessing_objects import Attachments, Packed, UnnamedLockError
+
+_BYTES = np.dtype(np.uint8)
+
+
+class Payload(NamedTuple):
+    """Two pickles, and the memory of the arrays in the second.
+
+    Attributes
+    ----------
+    buffers, offsets : list
+        The pickles and arrays, and the byte offset of each.
+    nbytes : int
+        Their size together.
+    attachments : Attachments
+        Those of the second pickle.
+    """
+
+    buffers: list[memoryview]
+    offsets: list[int]
+    nbytes: int
+    attachments: Attachments
+
+    @property
+    def table(self) -> list[tuple[int, int, bool]]:
+        """Offset, size and read-only flag of each buffer."""
+        return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
+
+    def to_bytes(self) -> bytes:
+        """Copy all buffers to one bytes object."""
+        whole = bytearray(self.nbytes)
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            whole[offset : offset + buffer.nbytes] = buffer
+        return Packed.with_attachments(bytes(whole), self.attachments)
+
+    def write(self, fd: int) -> None:
+        """Write all buffers to a file of `nbytes` bytes."""
+        for offset, buffer in zip(self.offsets, self.buffers, strict=True):
+            while buffer.nbytes:
+                done = os.pwrite(fd, buffer, offset)
+                buffer, offset = buffer[done:], offset + done
+
+    def send(self, channels: Iterable[Channel], kind: str, call: Any) -> None:
+        """Send it to workers: a small one in a message, a large one in one file for all of them."""
+        # The table goes behind the buffers: it may be too long for a message.
+        table = pickle.dumps(self.table)
+        nbytes = self.nbytes + len(table)
+        inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
+        fds: list[int] = []
+        try:
+            if inline is None:
+                with DeferredInterrupt():
+                    fds.append(_shared_file(nbytes))
+                self.write(fds[0])
+                os.pwrite(fds[0], table, self.nbytes)
+            for channel in channels:
+                with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
+                    channel.send_attachments([self.attachments])
+                    channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
+        finally:
+            with DeferredInterrupt():
+                for fd in fds:
+                    os.close(fd)
+
+
+def _shared_file(nbytes: int) -> int:
+    """Create shared memory for a large function."""
+    limit = min(file_limit(), memory_limit())
+    if nbytes > limit:
+        raise ParwiseError(
+            f"the function and its arguments take {nbytes} bytes, but shared memory may have {limit} (ulimit -f and "
+            "the memory limit); map over the large arrays, or open them inside the function from a file"
+        )
+    return create_fd(nbytes)
+
+
+def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer], attachments: Attachments) -> Payload:
+    """The payload of an object and of a pickle with its arrays."""
+    # getvalue shares the memory; a view of getbuffer must be released before the
+    # stream, an order that the garbage collector does not keep.
+    pickles = [memoryview(pickle.dumps(first)), memoryview(stream.getvalue())]
+    bodies = [array.raw() for array in arrays]
+    views = [np.frombuffer(buffer, np.uint8) for buffer in [*pickles, *bodies]]
+    layouts = [Layout("ndarray", _BYTES, True, view.shape, (1,)) for view in views]
+    offsets, nbytes = offsets_for(layouts, [0, 0, *map(address_of, views[2:])])
+    return Payload(pickles + bodies, offsets, nbytes, attachments)
+
+
+@contextlib.contextmanager
+def sendable(what: str) -> Iterator[None]:
+    """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it."""
+    try:
+        yield
+    except (MemoryError, ParwiseError):
+        raise
+    except Exception as error:
+        has_remedy = isinstance(error, UnnamedLockError)
+        remedy = "" if has_remedy else "; make that object inside the function, or use executor='threads'"
+        raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
+
+
+def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:
+    """Unpickle the second object of a payload, its arrays in `memory`, after `apply_first` got the first one."""
+    view = memoryview(memory)
+    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in table]
+    apply_first(pickle.loads(parts[0]))
+    second = pickle.loads(parts[1], buffers=parts[2:])
+    restore()
+    return second
+
+
+def load_part(memory: Any, table: list[tuple[int, int, bool]]) -> None:
+    """Unpickle a part of definitions; one that only may be needed fails without a word."""
+    optional: list[bool] = []
+    try:
+        load(memory, table, optional.append)
+    except Exception:
+        if not optional[0]:
+            raise
+
+
+def private_copy(data: bytes) -> memoryview:
+    """Copy `data` to page-aligned writable memory."""
+    memory, start = private_memory(len(data))
+    view = memory.data[start : start + len(data)]
+    view[:] = data
+    return view
