@@ -138,8 +138,8 @@ def descriptors(*, dask):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
             # Dask's monitor reads these all the time.
-            # A helper thread may still read the umask when its call is over.
-            passing = target.startswith("/proc/") and target.endswith("/status")
+            # A helper thread may still read umask, rights and namespaces when its call is over.
+            passing = target.startswith("/proc/") and target.endswith(("/status", "/cgroup", "/ns"))
             if not (passing or (dask and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/")))):
                 found[target] += 1
     return found

@@ -129,8 +129,13 @@ def test_a_class_and_its_globals_are_pickled_once(way, where):
         "function": "range(40)",
         "lambda": "[lambda: table.array[7] for k in range(40)]",
     }
+    # An iterator is computed here until workers are up, which takes longer than all items on a busy machine.
+    wait = "while not os.path.exists(seen): time.sleep(0.001)" if way == "imap" else "time.sleep(0.001)"
     check(
         f"""
+import tempfile
+folder = tempfile.TemporaryDirectory()
+seen = os.path.join(folder.name, "seen")
 class Table:
     def __init__(self): self.array, self.pickled = np.arange(10_000.0), 0
     def __getstate__(self):
@@ -142,9 +147,13 @@ class Big:
     def __init__(self, k): self.k = k
     def __call__(self): return table.array[7]
 def f(item):
-    time.sleep(0.001)
+    if os.getpid() == here:
+        {wait}
+    else:
+        open(seen, "w").close()
     return Big(item)() if isinstance(item, int) else item()
 assert mapped(f, {items[where]}) == [7.0] * 40
+folder.cleanup()
 assert len(Table.count) == 1, Table.count
         """,
         way,

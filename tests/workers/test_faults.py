@@ -311,7 +311,7 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
     )  # fmt: skip
     handle = WorkerHandle(1, 4096)
     try:
-        handle.has_computed = proven
+        handle.pid, handle.has_computed = 1, proven
         handle.slots.cursor.leave()
         if proven:
             assert FaultPolicy(Job(call)).handle_exit(handle, -9, None)

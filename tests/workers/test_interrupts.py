@@ -146,12 +146,12 @@ def test_interrupted_pool_is_renewed():
             os.kill(caller, signal.SIGINT)
         threading.Event().wait()
 
-    fork_server, before = default_pool()._fork_server_pid, {worker.pid for worker in default_pool().workers}
+    fork_server, before = default_pool().fork_server.pid, {worker.pid for worker in default_pool().workers}
     with pytest.raises(KeyboardInterrupt):
         parallel_apply(f, np.arange(4), **ISOLATED)
     where = parallel_apply(lambda x: os.getpid(), np.arange(4), **ISOLATED)
     assert not before & set(where.tolist())
-    assert default_pool()._fork_server_pid == fork_server
+    assert default_pool().fork_server.pid == fork_server
 
 
 def test_no_wait_is_endless(monkeypatch):

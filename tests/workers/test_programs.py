@@ -357,7 +357,7 @@ pool.shutdown()
 assert left() == [], left()
 from parwise._workers.default_pool import default_pool
 assert parwise.parallel_map(f, range(3), isolate=True, workers=2) == [0, 1, 2]
-pid = default_pool()._fork_server_pid
+pid = default_pool().fork_server.pid
 os.kill(pid, signal.SIGKILL)
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 assert parwise.parallel_map(abs, range(3), isolate=True, workers=2) == [0, 1, 2]

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._executors import faults
 from parwise._system.limits import own_bytes
-from parwise._workers import shared_memory, worker_pool
+from parwise._workers import shared_memory, watchdog, worker_pool
 from parwise._workers.shared_memory import fitting_slot_bytes
 
 from ..support.functions import ISOLATED
@@ -128,8 +127,8 @@ def hoard(megabytes):
 
 
 def test_worker_that_grows_is_renewed(monkeypatch):
-    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(faults, "GROWTH_BYTES", 40 * 2**20)
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "GROWTH_BYTES", 40 * 2**20)
     where = parallel_apply(hoard(4), np.arange(100), **ISOLATED)
     assert len(where) == 100
     assert len(set(where.tolist())) > 2  # a worker goes between two tasks
@@ -139,8 +138,8 @@ def test_worker_that_grows_is_renewed(monkeypatch):
 
 
 def test_worker_that_does_not_grow_stays(monkeypatch):
-    monkeypatch.setattr(faults, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(faults, "GROWTH_BYTES", 40 * 2**20)
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "GROWTH_BYTES", 40 * 2**20)
 
     def f(x):
         np.ones(2**20).sum()

@@ -89,7 +89,7 @@ def test_small_call_starts_no_process():
         from parwise import parallel_apply
         from parwise._workers.default_pool import default_pool
         assert parallel_apply(lambda x: x + 1, np.arange(100.0)).sum() == 5050
-        assert default_pool()._fork_server_pid == 0
+        assert default_pool().fork_server is None
         with open("/proc/self/task/%d/children" % os.getpid()) as children:
             print(children.read() == "")
         """,
@@ -191,7 +191,7 @@ def test_forked_child_of_the_user():
 def test_dead_fork_server():
     worker_pids(**ISOLATED)
     pool = default_pool()
-    os.kill(pool._fork_server_pid, signal.SIGKILL)
+    os.kill(pool.fork_server.pid, signal.SIGKILL)
     watched = [worker.pidfd for worker in pool.workers]
     poll = select.poll()
     for fd in watched:

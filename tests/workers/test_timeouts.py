@@ -56,11 +56,12 @@ def test_timeout_of_a_function_that_ignores_sigterm():
     assert_next_call_is_right()
 
 
-def test_timeout_ends_what_the_function_started(tmp_path):
+@pytest.mark.parametrize("own_session", [False, True])
+def test_timeout_ends_what_the_function_started(own_session, tmp_path):
     pid_file = tmp_path / "pid"
 
     def f(x):
-        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=own_session)
         (pid_file.with_suffix(".tmp")).write_text(str(child.pid))
         pid_file.with_suffix(".tmp").rename(pid_file)
         child.wait()

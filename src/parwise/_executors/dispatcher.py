@@ -16,18 +16,16 @@ from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
+from .._workers.other_processes import Silence
 from .._workers.output_capture import unpack_events
 from .._workers.protocol import ChunkReceiver
 from .._workers.session import PackedSession, SetUp, keep
 from .._workers.shared_memory import SLOTS, buffer_offsets
+from .._workers.watchdog import Watchdog
 from .._workers.worker_pool import WorkerPool
-from .faults import FaultPolicy, Watchdog
+from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job
-
-# No wait lasts longer: Python notices a signal that comes just before a system call only when that ends. One Ctrl-C
-# of 2,000 was not noticed before the next message.
-SIGNAL_SECONDS = 1.0
 
 _numbers = itertools.count(1)
 
@@ -175,8 +173,7 @@ class Dispatcher:
         """Wait for messages of workers, act on them, and assign more tasks."""
         observer = self._job.observer
         since = time.perf_counter() if observer.active else 0.0
-        seconds = self._watchdog.wait_seconds(timeout, self._workers)
-        events = self._pool.wait(SIGNAL_SECONDS if seconds is None else min(seconds, SIGNAL_SECONDS))
+        events = self._pool.wait(self._watchdog.wait_seconds(timeout, self._workers))
         observer.waited(since)
         begun = time.thread_time()
         for kind, worker in events:
@@ -188,33 +185,46 @@ class Dispatcher:
                     self._on_exit(worker)
             elif worker in self._pool.workers:  # unused by this call, and not dropped just now
                 self._pool.poll_idle(worker)
+        self._replace_workers()
+        self._handshake.check()
+        self.feeding += time.thread_time() - begun
+
+    def _replace_workers(self) -> None:
+        """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""
         for worker, index in self._watchdog.overdue(self._workers):
-            worker.ready = False
-            worker.kill_with_stack()
-            self._read_messages(worker, overdue=index)
+            self._kill(worker, index)
+        if elapsed := self._watchdog.look(self._workers):
+            self._pool.look(elapsed)
         for worker in self._watchdog.oversized(self._workers):
             worker.kill()
             self._pool.drop(worker)
             self._workers.remove(worker)
             self.assign_tasks()
-        self._handshake.check()
-        self.feeding += time.thread_time() - begun
+        for worker in self._watchdog.silent(self._workers):
+            if self._fault_policy.ends(worker):
+                self._kill(worker, worker.silence)
 
-    def _read_messages(self, worker: WorkerHandle, overdue: int | None = None) -> None:
-        """Read all messages of a worker; `overdue` is the element for which it was killed."""
+    def _kill(self, worker: WorkerHandle, killed_for: int | Silence) -> None:
+        worker.ready = False
+        worker.kill_with_stack()
+        self._read_messages(worker, killed_for)
+
+    def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
+        """Read all messages of a worker; `killed_for` is the element or the silence for which it was killed."""
         try:
             while True:
                 (kind, *content), _ = worker.channel.receive()
+                worker.messages += 1
                 if kind != "ready":  # which comes before a session is loaded
                     worker.loading = worker.loading_earlier = False
                 getattr(self, f"_on_{kind}")(worker, *content)
         except BlockingIOError:
-            if overdue is None:
+            if killed_for is None:
                 self._assign_tasks(worker)
             else:
-                self._on_exit(worker, overdue)
+                self._on_exit(worker, killed_for)
         except (EOFError, ConnectionError):
-            self._on_exit(worker, overdue)
+            self._on_exit(worker, killed_for)
 
     def _assign_tasks(self, worker: WorkerHandle) -> None:
         """Send a worker chunks and tasks, as far as it has free slots."""
@@ -377,12 +387,12 @@ class Dispatcher:
 
     # Exits of workers.
 
-    def _on_exit(self, worker: WorkerHandle, overdue: int | None = None) -> None:
+    def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""
         code = self._pool.exit_code(worker)
         self._pool.drop(worker)
         self._workers.remove(worker)
-        again = self._fault_policy.handle_exit(worker, code, overdue)
+        again = self._fault_policy.handle_exit(worker, code, killed_for)
         if again and any(one.handshake for one in worker.assignments.values()):
             self._handshake.pending = True
         self.assign_tasks()

@@ -1,84 +1,22 @@
-"""Deadlines, memory and deaths of workers: what they held is computed again, left as a gap, or fails the job."""
+"""Deaths of workers: what they held is computed again, left as a gap, or fails the job."""
 
 from __future__ import annotations
 
 import signal
-import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from .._core.indexing import Task
-from .._system.limits import LOOK_SECONDS, memory_limit, own_bytes
 from .._workers.handle import Assignment, WorkerHandle
-from ..errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError
+from .._workers.other_processes import Silence
+from ..errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
 from .job import Job
-
-# The least wait between two checks of deadlines.
-LEAST_WAIT_SECONDS = 0.005
-# A worker is replaced if its own memory grows by so many bytes in one call, or by this part of its share of the
-# memory, whichever is less.
-GROWTH_BYTES = 2**30
-GROWTH_SHARE = 4
-
-
-class Watchdog:
-    """Finds workers that exceed a deadline or their memory.
-
-    Parameters
-    ----------
-    timeout : float or None
-        Seconds that one element may take.
-    workers : int
-        Workers that share the memory.
-    """
-
-    def __init__(self, timeout: float | None, workers: int) -> None:
-        self._timeout = timeout
-        self._growth = min(GROWTH_BYTES, memory_limit() // (GROWTH_SHARE * workers))
-        self._looked = time.monotonic()
-
-    def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float | None:
-        """Seconds to wait for messages: `timeout`, or until the next deadline; None for no limit."""
-        if self._timeout is None:
-            return timeout
-        now = time.monotonic()
-        begun = [worker.since if worker.at is not None else now for worker in workers if worker.assignments]
-        left = max(LEAST_WAIT_SECONDS, min(begun, default=now) + self._timeout - now)
-        return left if timeout is None else min(timeout, left)
-
-    def overdue(self, workers: Iterable[WorkerHandle]) -> Iterator[tuple[WorkerHandle, int]]:
-        """Workers whose element has exceeded the deadline, and that element."""
-        if self._timeout is None:
-            return
-        for worker in list(workers):
-            index = worker.at
-            if index is None or not any(one.task.lo <= index < one.task.hi for one in worker.assignments.values()):
-                continue
-            overdue = time.monotonic() - worker.since > self._timeout
-            # It may have finished that element meanwhile.
-            if overdue and worker.at == index and worker.pidfd >= 0:
-                yield worker, index
-
-    def oversized(self, workers: Iterable[WorkerHandle]) -> Iterator[WorkerHandle]:
-        """Workers whose memory has grown too much, and that hold no task now."""
-        now = time.monotonic()
-        if now - self._looked > LOOK_SECONDS:
-            self._looked = now
-            for worker in workers:
-                self._measure(worker)
-        yield from [
-            worker for worker in workers if worker.retiring and not worker.assignments and worker.sender is None
-        ]
-
-    def _measure(self, worker: WorkerHandle) -> None:
-        nbytes = own_bytes(worker.pid) if worker.pid else 0
-        if nbytes:
-            worker.least_bytes = min(nbytes, worker.least_bytes or nbytes)
-            worker.retiring = nbytes - worker.least_bytes > self._growth
-
 
 # Workers that may be killed in one call while they hold no task; one more is an error.
 IDLE_DEATHS = 100
+# Silent workers whose elements had not begun that are replaced in one call, at least; one more is an error.
+SILENT_DEATHS = 2
 
 
 class FaultPolicy:
@@ -88,16 +26,17 @@ class FaultPolicy:
         self._job = job
         # Workers that ended at each element; -1 stands for those that ended at none.
         self._deaths: Counter[int] = Counter()
+        self._silences = 0
 
-    def handle_exit(self, worker: WorkerHandle, code: int | None, overdue: int | None) -> bool:
+    def handle_exit(self, worker: WorkerHandle, code: int | None, killed_for: int | Silence | None) -> bool:
         """Return lost tasks to the queue, leave a gap, or fail the job.
 
         Parameters
         ----------
         code : int or None
             Exit code of the worker, or minus the number of a signal; None if unknown.
-        overdue : int or None
-            The element that exceeded the deadline, if the worker was killed for that.
+        killed_for : int or Silence or None
+            Why it was killed here: the element that exceeded the deadline, or its silence.
 
         Returns
         -------
@@ -110,6 +49,7 @@ class FaultPolicy:
             If the worker ended before its first element.
         """
         job, settings = self._job, self._job.call.settings
+        overdue = killed_for if isinstance(killed_for, int) else None
         assignments = list(worker.assignments.values())
         tasks = [one.task for one in assignments if not one.handshake]
         index = _element(worker, assignments) if overdue is None else overdue
@@ -121,13 +61,15 @@ class FaultPolicy:
         place = -1 if index is None or of_earlier_call else index
         self._deaths[place] += 1
         idle = of_earlier_call or (not assignments and worker.has_computed)
-        nothing_lost = idle and self._deaths[place] <= IDLE_DEATHS
+        nothing_lost = (idle and self._deaths[place] <= IDLE_DEATHS) or self._had_not_begun(
+            worker, assignments, killed_for
+        )
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
         if nothing_lost or in_time or self._deaths[place] <= settings.retries:
             self._give_back(tasks)
             return True
         error = (
-            self._death(worker, code, index, assignments)
+            self._death(worker, code, _how(worker, code, killed_for), index, assignments)
             if overdue is None
             else self._too_late(worker, overdue, assignments)
         )
@@ -141,6 +83,30 @@ class FaultPolicy:
             # Only elements before it still matter: of several exceptions the one of the lowest index is raised.
             self._give_back(task for task in tasks if task.hi <= index)
         return False
+
+    def ends(self, worker: WorkerHandle) -> bool:
+        """True if a silent worker is to be killed; without a timeout the user is told that the call waits for it."""
+        settings = self._job.call.settings
+        if settings.timeout is None and not worker.silence.told:
+            worker.silence.told = True
+            warnings.warn(
+                f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C ends the "
+                "call, and with timeout=seconds such workers are replaced",
+                RuntimeWarning,
+                stacklevel=user_level(),
+            )
+        return settings.timeout is not None
+
+    def _had_not_begun(
+        self, worker: WorkerHandle, assignments: list[Assignment], killed_for: int | Silence | None
+    ) -> bool:
+        """True if a worker that was never forked, or was silent, has begun none of its elements."""
+        if not assignments and not worker.pid:
+            return True
+        if not isinstance(killed_for, Silence) or any(worker.since >= one.since for one in assignments):
+            return False
+        self._silences += 1
+        return self._silences <= max(SILENT_DEATHS, self._job.call.settings.retries)
 
     def _give_back(self, tasks: Iterable[Task]) -> None:
         """Return tasks to the queue."""
@@ -175,14 +141,8 @@ class FaultPolicy:
         return error
 
     def _death(
-        self, worker: WorkerHandle, code: int | None, index: int | None, assignments: list[Assignment]
+        self, worker: WorkerHandle, code: int | None, how: str, index: int | None, assignments: list[Assignment]
     ) -> WorkerDiedError:
-        if code is None:
-            how = "in an unknown way"
-        elif code < 0:
-            how = f"by {_signal_name(-code)}"
-        else:
-            how = f"with exit code {code}"
         if index is None:
             where = "before it came to an element"
         elif worker.at is None:
@@ -210,6 +170,15 @@ def _element(worker: WorkerHandle, assignments: list[Assignment]) -> int | None:
         if index is not None and one.task.lo < index == one.task.hi:
             return index - 1
     return index
+
+
+def _how(worker: WorkerHandle, code: int | None, killed_for: int | Silence | None) -> str:
+    """How a worker has ended, in words."""
+    if isinstance(killed_for, Silence):
+        return f"by parwise, since it had {killed_for.words},"
+    if code is None:
+        return "with the process that starts workers" if worker.orphaned else "in an unknown way"
+    return f"by {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
 
 
 def _signal_name(number: int) -> str:

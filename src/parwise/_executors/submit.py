@@ -60,8 +60,8 @@ class WorkQueue(Naming):
         self._lock = threading.RLock()
         # True while waiting calls may not begin.
         self.shut = False
-        # How often modules had been reloaded when the workers were started, see `ModuleWatch`.
-        self.reloads = 0
+        # State that the workers have and cannot change, see `CallerState`.
+        self.fixed: tuple[Any, ...] = ()
 
     def add(self, item: WorkItem) -> None:
         """Append a call."""
@@ -85,19 +85,19 @@ class WorkQueue(Naming):
 
     @property
     def outdated(self) -> bool:
-        """True if a module was reloaded before the next call was submitted: it needs new workers."""
+        """True if the next call needs new workers: a module was reloaded before, or the program has another user."""
         with self._lock:
-            return bool(self._waiting) and self._waiting[0].state.reloads != self.reloads
+            return bool(self._waiting) and self._waiting[0].state.fixed != self.fixed
 
     def state_at(self, index: int) -> CallerState:
         """What surrounds a call that has begun."""
         return self._taken[index].state
 
     def update(self) -> CallerState | None:
-        """Expect workers that hold modules as the next call needs them; return what surrounds it."""
+        """Expect workers as the next call needs them; return what surrounds it."""
         with self._lock:
             state = self._waiting[0].state if self._waiting else None
-            self.reloads = self.reloads if state is None else state.reloads
+            self.fixed = self.fixed if state is None else state.fixed
         return state
 
     def next_task(self, workers: int = 1) -> Task | None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .floating_point import read_floats, set_floats
-from .multiprocessing_state import read_authkey, set_authkey
+from .inheritance import read_authkey, set_authkey
 
 
 class ProcessState(NamedTuple):

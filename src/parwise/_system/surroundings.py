@@ -20,6 +20,7 @@ from .environment import (
     seems_unchanged,
     with_changes,
 )
+from .inheritance import read_ids
 from .library_settings import LibraryFollower, LocalSettings, read_library_settings
 from .log_levels import LogLevels, read_handlers, read_log_levels
 from .module_watch import StampCheck, watch
@@ -92,11 +93,17 @@ def _unpacked(packed: bytes, variables: dict[Place, bytes]) -> Surroundings:
 
 
 class CallerState(NamedTuple):
-    """All state that surrounds a function in the caller; `reloads` is that of `ModuleWatch`."""
+    """All state that surrounds a function in the caller.
+
+    Attributes
+    ----------
+    fixed : tuple
+        What a running worker cannot take over: how often modules have been reloaded, and user, groups and root folder.
+    """
 
     process: ProcessState
     surroundings: Surroundings
-    reloads: int
+    fixed: tuple[Any, ...]
 
     @classmethod
     def read(cls, pack: Callable[[Any], bytes], local: LocalSettings | None = None) -> CallerState:
@@ -112,7 +119,7 @@ class CallerState(NamedTuple):
         watch.look()
         libraries, variables = read_library_settings(pack, local), SetVariables(pack)
         surroundings = Surroundings(read_numeric_state(), read_log_levels(), libraries, watch.stamps, variables)
-        return cls(read_process_state(), surroundings, watch.reloads)
+        return cls(read_process_state(), surroundings, (watch.reloads, read_ids()))
 
     def read_again(self, pack: Callable[[Any], bytes], idle: bool) -> CallerState:
         """The state now, or this one if nothing has changed.
@@ -126,7 +133,8 @@ class CallerState(NamedTuple):
         if idle or variables != self.surroundings.variables or not seems_unchanged(numeric):
             numeric = read_numeric_state()
         surroundings = Surroundings(numeric, read_log_levels(), libraries, watch.stamps, variables)
-        state = CallerState(read_process_state(None if idle else self.process), surroundings, watch.reloads)
+        process = read_process_state(None if idle else self.process)
+        state = CallerState(process, surroundings, (watch.reloads, read_ids()))
         return self if state == self else state
 
 

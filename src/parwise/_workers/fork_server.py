@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable
 
 from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
 from .._system.interpreter import find_python, select
 from ..errors import ParwiseError
+from .other_processes import end_group, has_children
 from .protocol import Channel, Socket, blocking_socket
 from .worker import serve
 
@@ -53,6 +54,10 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 # Time after which children of dead workers, which have been killed, are looked for again.
 ADOPTED_MS = 50
+# A killed worker that has not ended after this time is reported without an exit code.
+DYING_MS = 500
+# A worker gets its socket and its shared memory.
+_WORKER_FDS = 2
 #: Descriptor of its end of the control socket, in the place of standard input.
 CONTROL_FD = 0
 
@@ -123,8 +128,11 @@ def main(parent: int) -> None:
     # Children of a dead worker become its own, which waits for them. As process 1 of a container the caller would get
     # them, and leave zombies.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    watch = os.pidfd_open(parent)
-    if os.getppid() != parent:  # it ended before its pidfd was open
+    try:
+        watch = os.pidfd_open(parent)
+    except ProcessLookupError:  # it has ended, as forked children do soon
+        os._exit(0)
+    if os.getppid() != parent:  # its number belongs to another process already
         os._exit(0)
     control = Channel(blocking_socket(CONTROL_FD))
     libraries()  # or each worker would search for them
@@ -167,11 +175,11 @@ class ForkServer:
                     self._collect_exit(fd)
                 elif fd == self._watch:
                     for pid in self._alive.values():
-                        _end_group(pid)
+                        end_group(pid)
                     os._exit(0)
                 elif fd == self._control.fileno():  # and no worker's whose exit an answer has just collected
                     self._answer()
-            self._adopted = {one for one in self._adopted if _has_children(one, os.WNOHANG)}
+            self._adopted = {one for one in self._adopted if has_children(one, os.WNOHANG)}
 
     def _answer(self) -> None:
         try:
@@ -189,7 +197,7 @@ class ForkServer:
         pid = self._alive.pop(pidfd)
         # End also the processes that it started. Before waitpid no other process
         # can have its number, which is that of its group too.
-        _end_group(pid)
+        end_group(pid)
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._adopted.add(pid)
         self._poll.unregister(pidfd)
@@ -198,41 +206,55 @@ class ForkServer:
     def _stop(self) -> None:
         """End all workers, and wait for them and their children."""
         for pid in self._alive.values():
-            _end_group(pid)
+            end_group(pid)
         for pid in [*self._alive.values(), *self._adopted]:
-            while _has_children(pid):
+            while has_children(pid):
                 pass
         os._exit(0)
 
     def _send_exit_code(self, pid: int) -> None:
-        """Report how a worker ended that the caller has found dead."""
-        for pidfd, one in list(self._alive.items()):
-            if one == pid:
+        """Report how a worker ended that the caller has found dead, or has killed."""
+        for pidfd in [pidfd for pidfd, one in self._alive.items() if one == pid]:
+            # Not waitpid alone: a process that waits for a device, or is frozen, dies only when it runs again.
+            one = select.poll()
+            one.register(pidfd, select.POLLIN)
+            if one.poll(DYING_MS):
                 self._collect_exit(pidfd)
         self._control.send("exited", pid, self._ended.pop(pid, None))
 
     def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
-        server_pid = os.getpid()
         try:
-            pid = os.fork()
-        except OSError as error:  # too many processes, or no memory for one
+            if len(fds) != _WORKER_FDS:  # the system drops those that it has no room for
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            pid, pidfd = self._fork_worker(fds, slot_bytes)
+        except OSError as error:  # too many processes or open files, or no memory
+            self._control.send("fork_failed", key, str(error))
+        else:
+            self._control.send("forked", key, pid, fds=[pidfd])
+        finally:
             for fd in fds:
                 os.close(fd)
-            self._control.send("fork_failed", key, str(error))
-            return
+
+    def _fork_worker(self, fds: list[int], slot_bytes: int) -> tuple[int, int]:
+        """Fork a worker; return its process id and a pidfd."""
+        server_pid = os.getpid()
+        pid = os.fork()
         if pid == 0:
             try:
                 self._become_worker(server_pid, fds, slot_bytes)
             finally:
                 os._exit(1)
-        for fd in fds:
-            os.close(fd)
         with contextlib.suppress(OSError):  # the worker does so too, and may have ended
             os.setpgid(pid, pid)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self._alive[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
-        self._control.send("forked", key, pid, fds=[pidfd])
+        return pid, pidfd
 
     def _become_worker(self, server_pid: int, fds: list[int], slot_bytes: int) -> None:
         # The system sends this signal when the *thread* that forked ends; the fork
@@ -253,32 +275,6 @@ class ForkServer:
             numpy_random.seed()
         sock, segment = fds
         serve(sock, segment, slot_bytes)
-
-
-def _end_group(pid: int) -> None:
-    """End a worker and the processes that its function started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def end_orphans(workers: Iterable[int]) -> None:
-    """End workers, and what they started, that a dead fork server left to the caller: process 1 of a container."""
-    for pid in workers:
-        with contextlib.suppress(ChildProcessError):  # they have another parent
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            _end_group(pid)
-            while _has_children(pid):
-                pass
-
-
-def _has_children(group: int, options: int = 0) -> bool:
-    """Wait for ended processes of a group; return True if others are left, which this process has begun or adopted."""
-    try:
-        while os.waitpid(-group, options) != (0, 0):
-            pass
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _close_inherited() -> None:

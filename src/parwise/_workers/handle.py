@@ -14,6 +14,7 @@ from .._core.indexing import Task
 from .._system.interpreter import select
 from .._system.module_watch import watch
 from .._system.surroundings import CallerState
+from .other_processes import Silence, end_orphans, kill, open_descendants
 from .pickling.multiprocessing_objects import Attachments
 from .protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from .shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
@@ -54,6 +55,10 @@ class WorkerHandle:
         True once the worker has answered.
     has_computed : bool
         True once the worker has computed a task.
+    orphaned : bool
+        True if the fork server has ended, by which the worker ends too.
+    messages : int
+        Messages received from the worker.
     loading, loading_earlier : bool
         True if the worker has not answered since the last session was sent to it; since an earlier one.
     parts : dict
@@ -74,20 +79,27 @@ class WorkerHandle:
         Mark of the function given as `setup` that the worker has been sent.
     retiring : bool
         True if it gets no more tasks, since it will be replaced.
+    silence : Silence
+        How long it has owed an answer and done nothing.
     """
 
     def __init__(self, key: int, slot_bytes: int) -> None:
         self.key = key
-        own_end, worker_end = socket_pair()
-        with contextlib.closing(worker_end):
-            segment = create_fd(segment_bytes(slot_bytes))
+        with contextlib.ExitStack() as undo:
+            own_end, worker_end = socket_pair()
             self.channel = Channel(own_end)
+            undo.callback(self.channel.close)
+            undo.callback(worker_end.close)
+            segment = create_fd(segment_bytes(slot_bytes))
+            undo.callback(os.close, segment)
             self.slots = Slots(segment, slot_bytes)
-            self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
+            undo.pop_all()
+        self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
         self.pid = 0
         self.pidfd = -1
         self.ready = False
-        self.has_computed = False
+        self.has_computed = self.orphaned = False
+        self.messages = 0
         self.loading = self.loading_earlier = False
         self.parts: OrderedDict[str, set[int]] = OrderedDict()
         self.reloads = watch.reloads
@@ -104,6 +116,7 @@ class WorkerHandle:
         self.receiver: ChunkReceiver | None = None
         self.least_bytes: int | None = None
         self.retiring = False
+        self.silence = Silence()
 
     def request_fork(self, fork_server: Channel, slot_bytes: int) -> None:
         """Ask the fork server for the process of this worker."""
@@ -172,6 +185,12 @@ class WorkerHandle:
         return None if index < 0 else index
 
     @property
+    def in_an_element(self) -> bool:
+        """True if the worker is computing an element of one of its tasks, and neither loading nor sending."""
+        index = self.at
+        return index is not None and any(one.task.lo <= index < one.task.hi for one in self.assignments.values())
+
+    @property
     def over(self) -> bool:
         """True if the worker has ended."""
         if self.pidfd < 0:
@@ -187,19 +206,33 @@ class WorkerHandle:
 
     def kill(self) -> None:
         """Kill the worker; the fork server then kills the processes that the worker started."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        kill(self.pidfd)
 
     def kill_with_stack(self) -> None:
-        """Kill the worker after it has written its stack."""
+        """Kill the worker after it has written its stack, and the processes that it started, in whatever session."""
+        started = open_descendants(self.pid)
         if self.pidfd >= 0 and not self.over:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
             poll = select.poll()
             poll.register(self.pidfd, select.POLLIN)
             poll.poll(STACK_SECONDS * 1000)
         self.kill()
+        for pidfd in started:
+            kill(pidfd)
+            os.close(pidfd)
+
+    def collect_exit(self) -> int | None:
+        """Exit code of the worker, or minus the signal, if a dead fork server left it to this process; else None."""
+        with contextlib.suppress(OSError):
+            if (info := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)) is not None:
+                return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+        return None
+
+    def end_orphans(self) -> None:
+        """End the worker and what it started, where a dead fork server left them to this process."""
+        if self.pidfd >= 0:
+            end_orphans(self.pid, self.pidfd)
 
     def close(self) -> None:
         """Close the socket, at which the worker ends."""

@@ -23,8 +23,8 @@ from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
 from .._system.definitions import Table, clear_main, is_sent, open_table
+from .._system.inheritance import tracker_fd
 from .._system.library_settings import LocalSettings
-from .._system.multiprocessing_state import tracker_fd
 from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
 from .handle import WorkerHandle

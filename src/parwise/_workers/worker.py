@@ -23,7 +23,7 @@ from .._core.kernel import Outcome
 from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.definitions import clear_main, install_modules
-from .._system.multiprocessing_state import use_tracker
+from .._system.inheritance import use_tracker
 from .._system.surroundings import follower
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events

@@ -7,26 +7,26 @@ import contextlib
 import functools
 import itertools
 import os
-import signal
 import threading
 import time
 from typing import Any
 
+from .._system.inheritance import read_inherited, tracker_fd
 from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
 from .._system.module_watch import watch
-from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
-from .fork_server import end_orphans, start
+from .fork_server_handle import ForkServerHandle
 from .handle import WorkerHandle
+from .other_processes import is_stopped
 from .pickling.payload import Payload
-from .protocol import Channel, socket_pair
+from .protocol import Channel
 from .shared_memory import fitting_slot_bytes
 
 # A worker with more memory of its own than this is replaced between two calls.
 IDLE_BYTES = 2**29
-# A fork server that takes longer than this to answer counts as dead.
-ANSWER_SECONDS = 1.0
+# Fork servers that may end in one call; one more is an error.
+LOST_FORK_SERVERS = 10
 
 
 class WorkerPool:
@@ -72,16 +72,17 @@ class WorkerPool:
         self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._keys = itertools.count(1)
-        self._fork_server: Channel | None = None
-        self._fork_server_pid = 0
-        # True once it has forked a worker.
-        self._forked = False
+        self.fork_server: ForkServerHandle | None = None
+        # Fork servers that have ended in the current call.
+        self._lost = 0
+        # What the workers have inherited from this process.
+        self._inherited: tuple[Any, ...] | None = None
         self._poll: Any = None
         # Sockets that are also polled for room for messages.
         self._full: set[Channel] = set()
         self._wake = -1
         self._waking = threading.Lock()
-        self._sizes_checked = 0.0
+        self._checked = 0.0
 
     @functools.cached_property
     def slot_bytes(self) -> int:
@@ -122,10 +123,13 @@ class WorkerPool:
         """Start workers until there are `workers`, and return without waiting.
 
         A worker that has called another function as `setup` than the one with `mark`, or that may hold a module which
-        was reloaded since, is replaced. Messages sent to a worker that is not up yet wait in its socket.
+        was reloaded since, is replaced; all of them are, with the fork server, if this process has other rights or
+        limits than they have inherited. Messages sent to a worker that is not up yet wait in its socket.
         """
-        if self.dirty or self._fork_server_ended():
+        inherited = read_inherited()
+        if self.dirty or inherited != self._inherited or self._fork_server_is_of_no_use(workers):
             self.stop()
+        self._inherited, self._lost = inherited, 0
         self.dirty = True
         self._receive_late_answers()
         watch.look()
@@ -133,33 +137,28 @@ class WorkerPool:
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
                 worker.kill()
                 self.drop(worker)
-        if self._fork_server is None:
-            self._spawn()
         while len(self.workers) < workers:
             self.add_worker()
         return self.workers[:workers]
 
-    def _fork_server_ended(self) -> bool:
-        if not self._fork_server_pid:
+    def _fork_server_is_of_no_use(self, workers: int) -> bool:
+        """True if the fork server has ended, or is stopped and has workers to fork."""
+        server = self.fork_server
+        if server is None:
             return False
-        try:
-            ended = os.waitpid(self._fork_server_pid, os.WNOHANG) != (0, 0)
-        except ChildProcessError:  # its exit code was read elsewhere in this process
-            ended = True
-        if ended:
-            self._fork_server_pid = 0
-        return ended
+        waited_for = len(self.workers) < workers or not all(worker.pid for worker in self.workers)
+        return server.ended or (waited_for and server.stopped)
 
     def _receive_late_answers(self) -> None:
-        """Read late outcomes of earlier calls; drop workers that still compute them or have grown too large."""
-        check_sizes = time.monotonic() - self._sizes_checked > LOOK_SECONDS
-        if check_sizes:
-            self._sizes_checked = time.monotonic()
+        """Read late outcomes of earlier calls; drop workers that still compute them, are stopped or grown too large."""
+        check = time.monotonic() - self._checked > LOOK_SECONDS
+        if check:
+            self._checked = time.monotonic()
         for worker in list(self.workers):
             if worker.over:
                 self.drop(worker)
                 continue
-            if check_sizes and own_bytes(worker.pid) > IDLE_BYTES:
+            if check and worker.pid and (own_bytes(worker.pid) > IDLE_BYTES or is_stopped(worker.pid)):
                 worker.kill()
                 self.drop(worker)
                 continue
@@ -182,41 +181,54 @@ class WorkerPool:
             else:
                 worker.reset()
 
-    def _spawn(self) -> None:
-        """Start the fork server."""
-        with DeferredInterrupt():
-            own_end, server_end = socket_pair()
-            with contextlib.closing(server_end):
-                self._fork_server, self._forked = Channel(own_end), False
-                try:
-                    own_end.setblocking(False)
-                    self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                    self._poll = select.epoll()
-                    self._poll.register(self._wake, select.EPOLLIN)
-                    self._poll.register(own_end, select.EPOLLIN)
-                    atexit.register(self.stop)
-                    self._fork_server_pid = start(server_end, self._variables)
-                except BaseException:
-                    self.stop()
-                    raise
+    def _open(self) -> None:
+        """Open what `wait` needs."""
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.epoll()
+        self._poll.register(self._wake, select.EPOLLIN)
+        atexit.register(self.stop)
+
+    def _close(self) -> None:
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.close()
+        with self._waking:
+            wake, self._wake = self._wake, -1
+            if wake >= 0:
+                os.close(wake)
+        atexit.unregister(self.stop)
+
+    def _start_fork_server(self) -> ForkServerHandle:
+        """The fork server; a new one if there is none."""
+        if self.fork_server is not None and self.fork_server.ended:
+            self._lose_fork_server()
+        if self.fork_server is None:
+            try:
+                if self._poll is None:
+                    self._open()
+                self.fork_server = ForkServerHandle(self._variables)
+                self._poll.register(self.fork_server.channel, select.EPOLLIN)
+            except BaseException:
+                self.stop()
+                raise
+        return self.fork_server
 
     def add_worker(self) -> WorkerHandle:
         """Start one more worker, the last of `workers`."""
-        assert self._fork_server is not None
         with DeferredInterrupt():
+            fork_server = self._start_fork_server()
             worker = WorkerHandle(next(self._keys), self.slot_bytes)
             self.workers.append(worker)
             try:
-                worker.request_fork(self._fork_server, self.slot_bytes)
-            except OSError as error:
+                worker.request_fork(fork_server.channel, self.slot_bytes)
+                if self._initializer is not None:
+                    worker.share_tracker(tracker_fd())
+                    self._initializer.send([worker.channel], "initialize", 0)
+                worker.channel.sock.setblocking(False)
+                self._poll.register(worker.channel, select.EPOLLIN)
+            except BaseException:
                 self.drop(worker)
-                raise ParwiseError("the process that starts workers is gone; the next call starts a new one") from error
-            if self._initializer is not None:
-                worker.share_tracker(tracker_fd())
-                self._initializer.send([worker.channel], "initialize", 0)
-            worker.channel.sock.setblocking(False)
-            assert self._poll is not None
-            self._poll.register(worker.channel, select.EPOLLIN)
+                raise
         return worker
 
     def wake(self) -> None:
@@ -236,7 +248,7 @@ class WorkerPool:
         assert self._poll is not None
         self._send_waiting()
         for fd, _ in self._poll.poll(timeout):
-            if self._fork_server is not None and fd == self._fork_server.fileno():
+            if self.fork_server is not None and fd == self.fork_server.channel.fileno():
                 self._read_fork_server()
             elif fd in by_fd:
                 events.append(by_fd[fd])
@@ -250,8 +262,8 @@ class WorkerPool:
     def _send_waiting(self) -> None:
         """Send messages that had no room so far, and have `wait` return when there is room for those left."""
         channels = [worker.channel for worker in self.workers]
-        if self._fork_server is not None:
-            channels.append(self._fork_server)
+        if self.fork_server is not None:
+            channels.append(self.fork_server.channel)
         for channel in channels:
             if channel.waiting:
                 with contextlib.suppress(ConnectionError):  # it is dead; its pidfd reports that
@@ -261,29 +273,61 @@ class WorkerPool:
                 (self._full.add if channel.waiting else self._full.remove)(channel)
 
     def _read_fork_server(self) -> None:
-        assert self._fork_server is not None
+        """Handle messages of the fork server, or its end: the sockets of workers that it has not forked close then."""
+        assert self.fork_server is not None
         try:
             with DeferredInterrupt():
                 while True:
-                    self._receive(*self._fork_server.receive())
+                    self._receive(*self.fork_server.channel.receive())
         except BlockingIOError:
             pass
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
+            self._lose_fork_server()
+
+    def look(self, elapsed: float) -> None:
+        """Kill a fork server that is silent, if no worker is up to do the work; the last look was `elapsed` s ago."""
+        server = self.fork_server
+        if server is None:
+            return
+        if not self.workers or any(worker.pid for worker in self.workers):
+            server.silence.end()
+            return
+        server.silence.look(server.pid, None, elapsed)
+        if server.silence.too_long:
+            server.kill()
+
+    def _lose_fork_server(self) -> None:
+        """Forget the fork server, which has ended; the next worker gets another one."""
+        with DeferredInterrupt():
+            server, self.fork_server = self.fork_server, None
+            assert server is not None
+            self._lost += 1
+            for worker in self.workers:
+                worker.orphaned = True
+            how = server.how_it_ended()
+            self._poll.unregister(server.channel)
+            self._full.discard(server.channel)
+            server.close()
+        if not server.forked and how.startswith("with exit code"):
             raise ParwiseError(
-                "the process that starts workers ended; is NumPy importable in a new interpreter? "
-                "The next call starts a new one"
-            ) from error
+                f"the process that starts workers ended {how} before it had started one; is NumPy importable in a new "
+                "interpreter? What it printed tells why"
+            )
+        if self._lost > LOST_FORK_SERVERS:
+            raise ParwiseError(f"the process that starts workers has ended {self._lost} times, at last {how}")
 
     def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Handle a message of the fork server: a worker was forked, or could not be."""
-        assert self._poll is not None
+        assert self.fork_server is not None
         kind, key, pid = message
         if kind == "fork_failed":
             raise ParwiseError(
                 f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
                 "processes and memory"
             )
-        self._forked = True
+        self.fork_server.forked = True
+        if not fds:  # the system dropped it, since this process has too many
+            raise ParwiseError("a worker process could not be started: too many open files; raise ulimit -n")
         for worker in self.workers:
             if kind == "forked" and worker.key == key:
                 worker.pid, worker.pidfd = pid, fds.pop()
@@ -293,21 +337,12 @@ class WorkerPool:
 
     def exit_code(self, worker: WorkerHandle) -> int | None:
         """Exit code of a dead worker, or minus the signal; None if the fork server does not know."""
-        assert self._fork_server is not None
-        try:
-            self._fork_server.sock.settimeout(ANSWER_SECONDS)
-            with DeferredInterrupt():
-                self._fork_server.send("exit_code", worker.pid)
-                while True:
-                    message, fds = self._fork_server.receive()
-                    if message[:2] == ("exited", worker.pid):
-                        code: int | None = message[2]
-                        return code
-                    self._receive(message, fds)
-        except (OSError, EOFError):
-            return None
-        finally:
-            self._fork_server.sock.setblocking(False)
+        if self.fork_server is not None:
+            code = self.fork_server.exit_code(worker, self._receive)
+            if code is not None or not self.fork_server.ended:
+                return code
+            self._lose_fork_server()
+        return worker.collect_exit()
 
     def drop(self, worker: WorkerHandle) -> None:
         """Remove a worker from the pool, and close its handle."""
@@ -322,57 +357,29 @@ class WorkerPool:
 
     def abandon(self) -> None:
         """Kill all workers; the fork server stays, and can fork new ones."""
-        if self._fork_server is not None and self._poll is not None:
+        self._kill_workers()
+        for worker in list(self.workers):
+            self.drop(worker)
+
+    def _kill_workers(self) -> None:
+        if self.fork_server is not None:
             with contextlib.suppress(ParwiseError):
                 self._read_fork_server()  # it may not have reported the newest workers yet
-        for worker in list(self.workers):
+        for worker in self.workers:
             worker.kill()
-            self.drop(worker)
 
     def stop(self) -> None:
         """Kill all workers and the fork server, and wait for its end."""
         if self.owned_by_parent:
             return
         with DeferredInterrupt():
-            workers = [worker.pid for worker in self.workers if worker.pid]
-            self.abandon()
-            fork_server, self._fork_server = self._fork_server, None
-            poll, self._poll = self._poll, None
-            wake, self._wake = self._wake, -1
-            pid, self._fork_server_pid = self._fork_server_pid, 0
+            self._kill_workers()
+            fork_server, self.fork_server = self.fork_server, None
             self._full.clear()
-            if fork_server is not None and pid and self._forked:
-                _await_end(fork_server, pid)
-            if pid:
-                # To close the socket is not enough: a process that the user forked
-                # may hold a copy. Workers that are left end with the fork server.
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-            end_orphans(workers)
             if fork_server is not None:
-                fork_server.close()
-            if poll is not None:
-                poll.close()
-            if wake >= 0:
-                with self._waking:
-                    os.close(wake)
-        atexit.unregister(self.stop)
+                fork_server.stop()
+            for worker in list(self.workers):
+                worker.end_orphans()
+                self.drop(worker)
+            self._close()
         self.dirty = False
-
-
-def _await_end(fork_server: Channel, pid: int) -> None:
-    """Have the fork server end its workers and wait for them, and give it a second for that.
-
-    Otherwise the killed workers become children of process 1. In a container that is this process, or another one that
-    does not wait for them, and they stay as zombies.
-    """
-    with contextlib.suppress(OSError):
-        fork_server.send("stop")
-        pidfd = os.pidfd_open(pid)
-        try:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(ANSWER_SECONDS * 1000)
-        finally:
-            os.close(pidfd)

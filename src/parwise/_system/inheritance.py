@@ -1,0 +1,117 @@
+"""What a new process inherits: rights and limits of this one, and the key and resource tracker of multiprocessing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+_LIMITS = range(16)  # RLIMIT_CPU to RLIMIT_RTTIME: the numbers of Linux, some of which `resource` does not name
+# The last two count for children made from now on.
+_NAMESPACES = ("mnt", "net", "ipc", "uts", "user", "cgroup", "pid_for_children", "time_for_children")
+# A fork server starts with these at their default, whatever the caller ignores.
+_RESET = sum(1 << (number - 1) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD))
+
+
+def read_ids() -> tuple[Any, ...]:
+    """User, groups and root folder, by which access to files is decided; reading them takes 2 us."""
+    root = os.stat("/")
+    return os.getresuid(), os.getresgid(), sorted(os.getgroups()), root.st_dev, root.st_ino
+
+
+def read_inherited() -> tuple[Any, ...]:
+    """What a process that exists cannot take over from the calling thread, in the form that is quickest to compare.
+
+    User and groups, limits, CPUs, scheduling, session, ignored signals, capabilities and other rights, namespaces and
+    cgroup. Without /proc the last four are left out.
+    """
+    return (
+        read_ids(),
+        [resource.getrlimit(number) for number in _LIMITS],
+        os.sched_getaffinity(0),
+        (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.getsid(0)),
+        *_signals_and_rights(),
+        _namespaces(),
+        _read("/proc/thread-self/cgroup"),
+    )
+
+
+def _signals_and_rights() -> tuple[int, bytes]:
+    """Mask of the signals that a new process ignores; capabilities, "no new privileges" and seccomp as Linux tells."""
+    status = _read("/proc/thread-self/status")
+    ignored = status.partition(b"\nSigIgn:")[2].partition(b"\n")[0]
+    rights = status.partition(b"\nCapInh:")[2].partition(b"\nvoluntary")[0]  # not the counts that follow
+    return int(ignored or b"0", 16) & ~_RESET, rights
+
+
+def _read(path: str) -> bytes:
+    """Content of a small file; nothing if it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 2**14)
+    finally:
+        os.close(fd)
+
+
+def _namespaces() -> list[str]:
+    try:
+        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return [_target(name, folder) for name in _NAMESPACES]
+    finally:
+        os.close(folder)
+
+
+def _target(name: str, folder: int) -> str:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError:  # an old kernel lacks this kind
+        return ""
+
+
+def read_authkey() -> bytes | None:
+    """Key of this process, with which proxies of a Manager connect; None if multiprocessing is not imported."""
+    process = sys.modules.get("multiprocessing.process")
+    return None if process is None else bytes(process.current_process().authkey)
+
+
+def set_authkey(key: bytes | None) -> None:
+    """Set the key of this process; None changes nothing."""
+    if key is not None:
+        from multiprocessing.process import current_process
+
+        current_process().authkey = key
+
+
+def tracker_fd() -> int | None:
+    """Descriptor of the resource tracker, which is started if this process may come to need it; None if not.
+
+    With a tracker of its own a worker would unlink, at its end, all shared
+    memory that its function has attached to by name (bpo-38119).
+    """
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    if module is None:
+        return None
+    if "multiprocessing.shared_memory" in sys.modules:
+        started: int = module.getfd()
+        return started
+    running: int | None = module._resource_tracker._fd
+    return running
+
+
+def use_tracker(fd: int) -> None:
+    """Use the caller's resource tracker in this process."""
+    from multiprocessing import resource_tracker
+
+    tracker: Any = resource_tracker._resource_tracker
+    if tracker._fd is not None and tracker._pid is None:
+        os.close(tracker._fd)
+    # A tracker of this process's own goes on: it would unlink what it tracks as soon as it is closed.
+    tracker._fd, tracker._pid = fd, None

@@ -1,0 +1,129 @@
+"""The caller's handle of the fork server: its process and its socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from .._system.interpreter import DeferredInterrupt, select
+from .fork_server import start
+from .handle import WorkerHandle
+from .other_processes import Silence, is_stopped, kill
+from .protocol import Channel, socket_pair
+
+# A fork server that takes longer than this to answer counts as dead.
+ANSWER_SECONDS = 1.0
+
+
+class ForkServerHandle:
+    """A fork server, as the caller knows it; there is none if it cannot be started.
+
+    Parameters
+    ----------
+    variables : dict
+        Environment variables that it starts with, besides those of this process.
+
+    Attributes
+    ----------
+    forked : bool
+        True once it has forked a worker.
+    silence : Silence
+        How long it has owed a worker and done nothing.
+    """
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        own_end, server_end = socket_pair()
+        self.channel = Channel(own_end)
+        self.pid, self.pidfd = 0, -1
+        self.forked = False
+        self.silence = Silence()
+        try:
+            with contextlib.closing(server_end):
+                self.pid = start(server_end, variables)
+            # From here on not by its number, which may belong to another process once a handler of the program has
+            # waited for it.
+            self.pidfd = os.pidfd_open(self.pid)
+            own_end.setblocking(False)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        if self.pidfd < 0 < self.pid:  # no descriptor was left for it
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+        self.kill()
+        self.close()
+
+    @property
+    def ended(self) -> bool:
+        """True if it has ended."""
+        return self._await_end(0)
+
+    @property
+    def stopped(self) -> bool:
+        """True if a signal or a debugger has stopped it."""
+        return is_stopped(self.pid)
+
+    def how_it_ended(self) -> str:
+        """How it ended, in words for an error."""
+        self._await_end(ANSWER_SECONDS)
+        with contextlib.suppress(OSError):  # something else in this process has waited for it
+            if (info := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)) is not None:
+                by_itself = info.si_code == os.CLD_EXITED
+                return f"with exit code {info.si_status}" if by_itself else f"by signal {info.si_status}"
+        return "in an unknown way"
+
+    def exit_code(self, worker: WorkerHandle, receive: Callable[[tuple[Any, ...], list[int]], None]) -> int | None:
+        """Exit code of a dead worker, or minus the signal; None if it cannot tell. `receive` gets other messages."""
+        try:
+            self.channel.sock.settimeout(ANSWER_SECONDS)
+            with DeferredInterrupt():
+                self.channel.send("exit_code", worker.pid)
+                while True:
+                    message, fds = self.channel.receive()
+                    if message[:2] == ("exited", worker.pid):
+                        code: int | None = message[2]
+                        return code
+                    receive(message, fds)
+        except (OSError, EOFError):
+            return None
+        finally:
+            self.channel.sock.setblocking(False)
+
+    def kill(self) -> None:
+        """Kill it; its workers die with it."""
+        kill(self.pidfd)
+
+    def stop(self) -> None:
+        """Have it end its workers and itself, wait for that, and close the handle.
+
+        Without that the killed workers become children of process 1. In a container that is this process, or another
+        one that does not wait for them, and they stay as zombies. To close the socket is not enough: a process that
+        the user forked may hold a copy.
+        """
+        if self.forked and not self.stopped:
+            with contextlib.suppress(OSError):
+                self.channel.send("stop")
+                self._await_end(ANSWER_SECONDS)
+        self.kill()
+        self._await_end(ANSWER_SECONDS)
+        self.close()
+
+    def _await_end(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def close(self) -> None:
+        """Close its socket, at which it ends, and wait for it if it has ended."""
+        self.channel.close()
+        if self.pidfd >= 0:
+            with contextlib.suppress(OSError):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            os.close(self.pidfd)
+            self.pidfd = -1

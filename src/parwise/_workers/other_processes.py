@@ -1,0 +1,127 @@
+"""Other processes: whether they are stopped, or do anything, which ones they began, and how to end them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+# A process that owes an answer and uses no CPU counts as silent after so long, if a signal or a debugger has stopped it
+# and otherwise. The second is long since the import of a module may wait for a network.
+STOPPED_SECONDS = 5.0
+SILENT_SECONDS = 60.0
+
+# Fields of /proc/PID/stat behind the name: the state, page faults and CPU time, also of children that have ended.
+_STATE = 0
+_USED = slice(7, 15)
+_STOPPED = frozenset((b"T", b"t"))  # by a signal, by a debugger
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Fields of a process behind its name; none if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def is_stopped(pid: int) -> bool:
+    """True if a signal or a debugger has stopped the process."""
+    return _stat(pid)[_STATE : _STATE + 1] in ([one] for one in _STOPPED)
+
+
+def used(pid: int) -> tuple[bytes, ...]:
+    """Page faults and CPU time of a process and those that it began: without a change none of them has run."""
+    return tuple(field for one in (pid, *descendants(pid)) for field in _stat(one)[_USED])
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process began, in whatever session, and those that they began."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended, or this kernel does not tell
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+                found += map(int, file.read().split())
+    return found + [one for child in found for one in descendants(child)]
+
+
+def open_descendants(pid: int) -> list[int]:
+    """Descriptors of the processes that a process began: their numbers may soon belong to others."""
+    opened = {}
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            opened[one] = os.pidfd_open(one)
+    for one in opened.keys() - set(descendants(pid)):  # it ended before it was opened
+        os.close(opened.pop(one))
+    return list(opened.values())
+
+
+def kill(pidfd: int) -> None:
+    """Kill a process by its descriptor, if it is not negative."""
+    # It may have ended, or this process have given up the right to.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if pidfd >= 0:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def end_group(pid: int) -> None:
+    """End a worker and the processes that its function started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def end_orphans(pid: int, pidfd: int) -> None:
+    """End a worker, and what it started, that a dead fork server left to the caller: process 1 of a container."""
+    with contextlib.suppress(OSError):  # it has another parent
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        end_group(pid)
+        while has_children(pid):
+            pass
+
+
+def has_children(group: int, options: int = 0) -> bool:
+    """Wait for ended processes of a group; return True if others are left, which this process has begun or adopted."""
+    try:
+        while os.waitpid(-group, options) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+class Silence:
+    """How long a process has owed an answer and used no CPU, as far as it was looked at.
+
+    Attributes
+    ----------
+    stopped : bool
+        True if a signal or a debugger had stopped it at the last look.
+    told : bool
+        True once the user has been told.
+    """
+
+    def __init__(self) -> None:
+        self._sign: object = None
+        self.seconds = 0.0
+        self.stopped = self.told = False
+
+    def look(self, pid: int, heard: object, elapsed: float) -> None:
+        """Look at a process that owes an answer; `heard` changes with whatever is heard of it in other ways."""
+        sign = heard, used(pid)
+        self.seconds = self.seconds + elapsed if sign == self._sign else 0.0
+        self._sign, self.stopped = sign, is_stopped(pid)
+
+    def end(self) -> None:
+        """Note that the process owes nothing."""
+        self._sign, self.seconds = None, 0.0
+
+    @property
+    def too_long(self) -> bool:
+        """True if the process is silent."""
+        return self.seconds >= (STOPPED_SECONDS if self.stopped else SILENT_SECONDS)
+
+    @property
+    def words(self) -> str:
+        """What was seen, for an error or a warning."""
+        return f"{'been stopped' if self.stopped else 'done nothing'} for {self.seconds:.0f} s"

@@ -1,0 +1,330 @@
+"""Processes that stand still: workers and fork servers that a signal has stopped, at any moment of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parwise import ParwiseError, WorkerDiedError, parallel_apply
+from parwise._executors import processes
+from parwise._workers import other_processes, watchdog
+
+from ..support.functions import ISOLATED
+from ..support.internals import WorkerPool
+from ..support.oracle import assert_same
+
+A = np.arange(120.0).reshape(40, 3)
+#: Options with which silent workers are replaced.
+TIMED = {**ISOLATED, "timeout": 20.0}
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """The workers that calls share, with bounds that end soon."""
+    pool = WorkerPool()
+    monkeypatch.setattr(processes, "default_pool", lambda: pool)
+    monkeypatch.setattr(other_processes, "STOPPED_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "SIGNAL_SECONDS", 0.05)
+    yield pool
+    pool.stop()
+
+
+class Acting:
+    """A function that sends signals: as it is loaded, in an element, or as a result is sent; each of them once.
+
+    Parameters
+    ----------
+    actions : list of (phase, signal number, target)
+        The target is "self", "other" (the other workers) or "fork server", as seen by the worker that acts.
+    """
+
+    def __init__(self, folder, actions):
+        self.folder, self.actions = str(folder), actions
+
+    def act(self, phase):
+        for number, (when, signum, target) in enumerate(self.actions):
+            if when == phase:
+                try:
+                    os.close(os.open(f"{self.folder}/{number}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                for pid in pids_of(target):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signum)
+
+    def __reduce__(self):
+        return loaded, (self.folder, self.actions)
+
+    def __call__(self, x):
+        if x[0] == 60.0:
+            self.act("in an element")
+        return Acted(x * 2.5, self) if x[0] == 75.0 else x * 2.5
+
+
+def loaded(folder, actions):
+    function = Acting(folder, actions)
+    function.act("loading")
+    return function
+
+
+class Acted(np.ndarray):
+    """A result that acts as it is pickled."""
+
+    def __new__(cls, array, function):
+        self = np.asarray(array).view(cls)
+        self.function = function
+        return self
+
+    def __reduce__(self):
+        self.function.act("sending")
+        return np.array, (self.tolist(),)
+
+
+def pids_of(target):
+    if target == "self":
+        return [os.getpid()]
+    if target == "fork server":
+        return [os.getppid()]
+    with open(f"/proc/{os.getppid()}/task/{os.getppid()}/children") as file:
+        return [int(pid) for pid in file.read().split() if int(pid) != os.getpid()]
+
+
+def is_stopped(pid):
+    return other_processes.is_stopped(pid)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("phase", ["loading", "sending"])
+@pytest.mark.parametrize("target", ["self", "other", "fork server"])
+def test_processes_stopped_by_the_function(phase, target, pool, tmp_path):
+    function = Acting(tmp_path, [(phase, signal.SIGSTOP, target)])
+    assert_same(parallel_apply(function, A, retries=1, **TIMED), A * 2.5)
+    assert os.listdir(tmp_path) == ["0"]
+    assert_same(parallel_apply(np.negative, A, **TIMED), -A)
+
+
+@pytest.mark.parametrize("which", ["one worker", "all workers", "fork server", "everything"])
+@pytest.mark.parametrize("options", [TIMED, ISOLATED, {"workers": 2}], ids=["timeout", "isolate", "neither"])
+def test_processes_stopped_between_two_calls(which, options, pool):
+    """They are replaced before the next call, if they have been stopped for a while."""
+    parallel_apply(np.negative, A, **TIMED)
+    pids = [worker.pid for worker in pool.workers]
+    stopped = {"one worker": pids[:1], "all workers": pids, "fork server": []}.get(which, pids)
+    if which in ("fork server", "everything"):
+        stopped = [*stopped, pool.fork_server.pid]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(map(is_stopped, stopped)))
+    pool._checked = 0.0  # as after a second
+    assert_same(parallel_apply(np.cumsum, A, **options), A.cumsum(axis=1))
+    assert_same(parallel_apply(np.negative, A, **TIMED), -A)
+
+
+def test_worker_that_never_loads(pool, tmp_path):
+    """Each worker that loads it is stopped: one error, in bounded time."""
+
+    class Stops:
+        def __reduce__(self):
+            return os.kill, (Pid(), signal.SIGSTOP)
+
+    class Pid:
+        def __reduce__(self):
+            return os.getpid, ()
+
+    with pytest.raises(WorkerDiedError, match="had been stopped for .* before it called the function") as caught:
+        parallel_apply(lambda x, y: x, A, args=(Stops(),), **TIMED)
+    assert caught.value.index == 0
+    assert_same(parallel_apply(np.negative, A, **TIMED), -A)
+
+
+def test_result_that_is_never_sent_is_charged_to_its_element(pool, tmp_path):
+    function = Acting(tmp_path, [("sending", signal.SIGSTOP, "self")])
+    with pytest.raises(WorkerDiedError, match="by parwise, since it had been stopped for"):
+        parallel_apply(function, A, **TIMED)
+    assert_same(parallel_apply(np.negative, A, **TIMED), -A)
+
+
+def test_without_a_timeout_the_user_is_told_and_the_call_goes_on(pool, tmp_path):
+    """A debugger may have stopped the worker."""
+    continued = []
+    function = Acting(tmp_path, [("loading", signal.SIGSTOP, "self")])
+    take = pool.look
+
+    def look(elapsed):
+        take(elapsed)
+        for worker in pool.workers:
+            if worker.silence.told and worker.pid not in continued:
+                continued.append(worker.pid)
+                os.kill(worker.pid, signal.SIGCONT)
+
+    pool.look = look
+    with pytest.warns(RuntimeWarning, match=r"worker process \d+ has been stopped for .*timeout=seconds") as caught:
+        result = parallel_apply(function, A, **ISOLATED)
+    assert caught[0].filename == __file__
+    assert_same(result, A * 2.5)
+    assert len(continued) == 1
+    assert str(continued[0]) in str(caught[0].message)
+
+
+def test_interrupt_of_a_call_that_waits_for_stopped_processes():
+    """Ctrl-C works, and so does the next call."""
+    code = """
+        import os, signal, sys, numpy as np
+        from parwise import parallel_apply
+        from parwise._workers.default_pool import default_pool
+        parallel_apply(np.negative, np.ones((9, 2)), isolate=True, workers=2)
+        pool = default_pool()
+        for pid in [pool.fork_server.pid, *(worker.pid for worker in pool.workers)]:
+            os.kill(pid, signal.SIGSTOP)
+        wait = pool.wait
+        def told(seconds):
+            del pool.wait
+            print("waits", flush=True)
+            return wait(seconds)
+        pool.wait = told
+        try:
+            parallel_apply(np.negative, np.ones((9, 2)), isolate=True, workers=2)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(parallel_apply(np.negative, np.ones((9, 2)), isolate=True, workers=2).sum())
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("interrupted\n-18.0\n", "")
+
+
+def test_a_suspended_machine_is_no_element_that_hangs():
+    """The caller and its workers stand still for longer than an element may take."""
+    code = """
+        import os, sys, time, numpy as np
+        from parwise import parallel_apply
+        def f(x):
+            if x == 3:
+                os.write(1, b"%d\\n" % os.getpid())
+                until = time.process_time() + 0.2
+                while time.process_time() < until:
+                    pass
+            return x * 2
+        print(parallel_apply(f, np.arange(6), isolate=True, workers=1, timeout=1.0).tolist())
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pids = [process.pid, int(process.stdout.readline())]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: all(map(is_stopped, pids)))
+        time.sleep(3.0)  # the pause itself
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("[0, 2, 4, 6, 8, 10]\n", "")
+
+
+# Fork servers that end in the middle of a call.
+
+
+def killing(index):
+    def f(x):
+        if x[0] == index:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        return x * 2.5
+
+    return f
+
+
+def test_fork_server_killed_during_a_call(pool):
+    with pytest.raises(WorkerDiedError) as caught:
+        parallel_apply(killing(60.0), A, **ISOLATED)
+    assert "NumPy" not in str(caught.value)
+    assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
+
+
+@pytest.mark.parametrize("phase", ["loading", "in an element", "sending"])
+def test_retries_after_the_end_of_the_fork_server(phase, pool, tmp_path):
+    function = Acting(tmp_path, [(phase, signal.SIGKILL, "fork server")])
+    assert_same(parallel_apply(function, A, retries=1, **ISOLATED), A * 2.5)
+
+
+def test_gaps_after_the_end_of_the_fork_server(pool):
+    with pytest.warns(RuntimeWarning, match="no result"):
+        result = parallel_apply(killing(60.0), A, errors="ignore", **ISOLATED)
+    gaps = np.isnan(result).all(axis=1)
+    assert gaps[20]
+    assert gaps.sum() <= 2  # the other worker was in an element, too
+    assert_same(result[~gaps], (A * 2.5)[~gaps])
+
+
+def test_fork_server_that_cannot_start_says_why(pool, monkeypatch):
+    pool._variables = {"PYTHONHOME": "/nonexistent"}
+    with pytest.raises(ParwiseError, match=r"ended with exit code 1 before .* is NumPy importable"):
+        parallel_apply(np.negative, A, **ISOLATED)
+    pool._variables = {}
+    assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
+
+
+# A random walk.
+
+PHASES = ["before the call", "starting", "loading", "in an element", "sending"]
+SIGNALS = [signal.SIGSTOP, signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL]
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(PHASES), st.sampled_from(SIGNALS), st.sampled_from(["self", "other", "fork server"])),
+    min_size=1,
+    max_size=4,
+)
+
+
+def act_from_here(pool, actions, phase):
+    """Act on a worker ("self"), all workers ("other") or the fork server, from the caller."""
+    for when, signum, target in actions:
+        workers = [worker.pid for worker in pool.workers if worker.pid and not worker.over]
+        server = [pool.fork_server.pid] if pool.fork_server is not None and not pool.fork_server.ended else []
+        if when == phase:
+            for pid in {"self": workers[:1], "other": workers}.get(target, server):
+                os.kill(pid, signum)
+
+
+@settings(max_examples=max(15, settings().max_examples // 2 - 50))
+@given(ACTIONS, st.booleans())
+def test_random_signals(pool, tmp_path_factory, actions, warm):
+    """Right bits or one error, in bounded time; the next call is right, and nothing is left."""
+    if not warm:
+        pool.stop()
+    function = Acting(tmp_path_factory.mktemp("walk"), actions)
+    act_from_here(pool, actions, "before the call")
+    add = pool.add_worker
+
+    def add_worker():
+        worker = add()
+        act_from_here(pool, [one for one in actions if one[0] == "starting"], "starting")
+        del pool.add_worker
+        return worker
+
+    pool.add_worker = add_worker
+    begun = time.monotonic()
+    with contextlib.suppress(ParwiseError, TimeoutError):
+        assert_same(parallel_apply(function, A, isolate=True, workers=2, timeout=0.5, retries=4), A * 2.5)
+    assert time.monotonic() - begun < 60
+    vars(pool).pop("add_worker", None)
+    assert_same(parallel_apply(np.negative, A, timeout=0.5, **ISOLATED), -A)
+    assert len(pool.workers) == 2
