@@ -100,13 +100,14 @@ class FaultPolicy:
     def _had_not_begun(
         self, worker: WorkerHandle, assignments: list[Assignment], killed_for: int | Silence | None
     ) -> bool:
-        """True if a worker that was never forked, or was silent, has begun none of its elements."""
-        if not assignments and not worker.pid:
-            return True
-        if not isinstance(killed_for, Silence) or any(worker.since >= one.since for one in assignments):
+        """True if a worker has begun none of its tasks, and its fork server or its silence was the reason."""
+        if any(worker.since >= one.since for one in assignments):
             return False
-        self._silences += 1
-        return self._silences <= max(SILENT_DEATHS, self._job.call.settings.retries)
+        never_forked = not worker.pid and not assignments
+        if isinstance(killed_for, Silence):
+            self._silences += 1
+            return self._silences <= max(SILENT_DEATHS, self._job.call.settings.retries)
+        return worker.orphaned or never_forked
 
     def _give_back(self, tasks: Iterable[Task]) -> None:
         """Return tasks to the queue."""

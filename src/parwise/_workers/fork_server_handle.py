@@ -90,7 +90,10 @@ class ForkServerHandle:
                         code: int | None = message[2]
                         return code
                     receive(message, fds)
+        except TimeoutError:
+            return None
         except (OSError, EOFError):
+            self._await_end(ANSWER_SECONDS)
             return None
         finally:
             self.channel.sock.setblocking(False)
