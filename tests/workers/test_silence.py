@@ -133,6 +133,11 @@ def test_processes_stopped_between_two_calls(which, options, pool):
         os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: all(map(is_stopped, stopped)))
     pool._checked = 0.0  # as after a second
+
+    def look(elapsed):
+        assert not pool.fork_server.stopped, "the call waits for it"
+
+    pool.look = look
     assert_same(parallel_apply(np.cumsum, A, **options), A.cumsum(axis=1))
     assert_same(parallel_apply(np.negative, A, **TIMED), -A)
 
