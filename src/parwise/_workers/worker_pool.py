@@ -127,7 +127,8 @@ class WorkerPool:
         limits than they have inherited. Messages sent to a worker that is not up yet wait in its socket.
         """
         inherited = read_inherited()
-        if self.dirty or inherited != self._inherited or self._fork_server_is_of_no_use(workers):
+        server = self.fork_server
+        if self.dirty or inherited != self._inherited or (server is not None and server.ended):
             self.stop()
         self._inherited, self._lost = inherited, 0
         self.dirty = True
@@ -137,17 +138,13 @@ class WorkerPool:
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
                 worker.kill()
                 self.drop(worker)
+        forked = sum(worker.pid > 0 for worker in self.workers)
+        if self.fork_server is not None and forked < workers and self.fork_server.stopped:
+            self.stop()
+            self.dirty = True
         while len(self.workers) < workers:
             self.add_worker()
         return self.workers[:workers]
-
-    def _fork_server_is_of_no_use(self, workers: int) -> bool:
-        """True if the fork server has ended, or is stopped and has workers to fork."""
-        server = self.fork_server
-        if server is None:
-            return False
-        waited_for = len(self.workers) < workers or not all(worker.pid for worker in self.workers)
-        return server.ended or (waited_for and server.stopped)
 
     def _receive_late_answers(self) -> None:
         """Read late outcomes of earlier calls; drop workers that still compute them, are stopped or grown too large."""
