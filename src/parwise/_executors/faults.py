@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from .._clock import monotonic
 from .._core.indexing import Task
 from .._system.limits import LOOK_SECONDS, memory_limit, own_bytes
 from .._workers.handle import Assignment, WorkerHandle
@@ -35,13 +35,13 @@ class Watchdog:
     def __init__(self, timeout: float | None, workers: int) -> None:
         self._timeout = timeout
         self._growth = min(GROWTH_BYTES, memory_limit() // (GROWTH_SHARE * workers))
-        self._looked = time.monotonic()
+        self._looked = monotonic()
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float | None:
         """Seconds to wait for messages: `timeout`, or until the next deadline; None for no limit."""
         if self._timeout is None:
             return timeout
-        now = time.monotonic()
+        now = monotonic()
         begun = [worker.since if worker.at is not None else now for worker in workers if worker.assignments]
         left = max(LEAST_WAIT_SECONDS, min(begun, default=now) + self._timeout - now)
         return left if timeout is None else min(timeout, left)
@@ -54,14 +54,14 @@ class Watchdog:
             index = worker.at
             if index is None or not any(one.task.lo <= index < one.task.hi for one in worker.assignments.values()):
                 continue
-            overdue = time.monotonic() - worker.since > self._timeout
+            overdue = monotonic() - worker.since > self._timeout
             # It may have finished that element meanwhile.
             if overdue and worker.at == index and worker.pidfd >= 0:
                 yield worker, index
 
     def oversized(self, workers: Iterable[WorkerHandle]) -> Iterator[WorkerHandle]:
         """Workers whose memory has grown too much, and that hold no task now."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._looked > LOOK_SECONDS:
             self._looked = now
             for worker in workers:

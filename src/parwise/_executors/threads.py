@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
+from .._clock import perf_counter
 from .._core.indexing import Task
 from .._system.blas import local_threads, with_local_threads
 from .._system.floating_point import floats, read_floats
@@ -64,7 +64,7 @@ class SharedThreadRunner:
         if not self._others:
             self.finished = True
             return
-        since = time.perf_counter()
+        since = perf_counter()
         done, _ = wait(self._others, return_when=FIRST_COMPLETED)
         self._job.observer.waited(since)
         self._others = [future for future in self._others if future not in done]

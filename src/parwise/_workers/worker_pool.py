@@ -9,9 +9,9 @@ import itertools
 import os
 import signal
 import threading
-import time
 from typing import Any
 
+from .._clock import monotonic
 from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
 from .._system.module_watch import watch
@@ -152,9 +152,9 @@ class WorkerPool:
 
     def _receive_late_answers(self) -> None:
         """Read late outcomes of earlier calls; drop workers that still compute them or have grown too large."""
-        check_sizes = time.monotonic() - self._sizes_checked > LOOK_SECONDS
+        check_sizes = monotonic() - self._sizes_checked > LOOK_SECONDS
         if check_sizes:
-            self._sizes_checked = time.monotonic()
+            self._sizes_checked = monotonic()
         for worker in list(self.workers):
             if worker.over:
                 self.drop(worker)
