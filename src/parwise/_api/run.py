@@ -17,10 +17,13 @@ from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
 from .._workers.shared_globals import set_up_here
+from .out_files import allocate
 
 
 def compute(call: Call) -> Any:
     """Return the result of a checked call."""
+    if call.out is not None:
+        allocate(call.out)
     _set_up(call)
     if not is_observed(call):
         return _compute(call, UNOBSERVED)
