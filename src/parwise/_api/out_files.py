@@ -97,7 +97,7 @@ def _allocate(mapping: FileMapping, start: int, length: int) -> None:
     if reason in _NO_ROOM:
         what = (
             f"{os.strerror(reason)}: out takes {length} bytes of its file, {status.st_blocks * 512} bytes of which are "
-            f"on the disk, where {room.f_bavail * room.f_frsize} are free; make room, or pass an out that lies elsewhere"
+            f"on the disk, where {room.f_bavail * room.f_frsize} are free; make room, or pass an out elsewhere"
         )
         raise OSError(reason, what, os.fsdecode(mapping.path))
 
