@@ -7,7 +7,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 import threadpoolctl
 
 from ._api.apply import parallel_apply
+from ._clock import perf_counter
 from ._executors.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.limits import cpu_count, cpu_quota, memory_limit
@@ -90,17 +90,17 @@ def measure(workers: int) -> Measured:
 
 def _measure_start(pool: WorkerPool, workers: int) -> tuple[float, float]:
     """Seconds until the first worker is ready, and until all are."""
-    begun = time.perf_counter()
+    begun = perf_counter()
     pool.start(workers)
     first = 0.0
     while not all(worker.ready for worker in pool.workers):
-        if time.perf_counter() - begun > READY_SECONDS:
+        if perf_counter() - begun > READY_SECONDS:
             raise ParwiseError(f"they have not answered within {READY_SECONDS:g} s")
         pool.wait(READY_SECONDS)
         if pool.running and not first:
-            first = time.perf_counter() - begun
+            first = perf_counter() - begun
     pool.dirty = False
-    return first, time.perf_counter() - begun
+    return first, perf_counter() - begun
 
 
 def _measure_wake(pool: WorkerPool) -> float:
@@ -109,13 +109,13 @@ def _measure_wake(pool: WorkerPool) -> float:
     channel.send("arguments_in_chunks", 0)
     seconds = []
     for _ in range(MESSAGES):
-        begun = time.perf_counter()
+        begun = perf_counter()
         channel.send("chunk", 0, 0)
         while not any(worker is pool.workers[0] for _, worker in pool.wait(READY_SECONDS)):
-            if time.perf_counter() - begun > READY_SECONDS:
+            if perf_counter() - begun > READY_SECONDS:
                 raise ParwiseError(f"one has not answered within {READY_SECONDS:g} s")
         channel.receive()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(perf_counter() - begun)
     return statistics.median(seconds)
 
 
@@ -164,9 +164,9 @@ def _logistic(x: float, steps: int) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = perf_counter()
     work()
-    return time.perf_counter() - begun
+    return perf_counter() - begun
 
 
 def _libraries() -> Iterator[str]:

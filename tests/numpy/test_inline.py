@@ -17,7 +17,7 @@ def fresh(func, count):
 
 
 def test_the_caller_goes_on_while_elements_are_cheap(monkeypatch):
-    monkeypatch.setattr(inline.time, "perf_counter", iter(np.arange(0, 1, 1e-6).tolist()).__next__)
+    monkeypatch.setattr(inline, "perf_counter", iter(np.arange(0, 1, 1e-6).tolist()).__next__)
     calls = fresh(lambda x: x, 100_000)
     calls.run()
     assert calls.results == list(range(100_000))
@@ -31,7 +31,7 @@ def test_the_caller_stops_where_elements_are_long(slow_from, monkeypatch):
         now[0] += 1e-3 if x >= slow_from else 1e-8
         return x
 
-    monkeypatch.setattr(inline.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(inline, "perf_counter", lambda: now[0])
     calls = fresh(f, 10_000)
     calls.run()
     assert slow_from < len(calls.results) <= slow_from + 1 + slow_from // 8 + 2 * inline.MIN_BATCH

@@ -89,6 +89,8 @@ def parallel_apply(
         For a wrong argument, before any work.
     WorkerDiedError
         If a worker process ended while it computed an element.
+    OSError
+        If `out` lies in a file and the disk has no room for it; before any work.
     NotReproducibleError
         If `verify` is True and a worker computed different bits than this process.
     Exception

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, Unpack
 from .._core.inputs.items import ENDLESS, is_container, restored, still
 from .._core.nesting import is_nested
 from .._core.options import Options
-from .._core.settings import check_int, is_int
+from .._core.settings import check_int, is_int, too_late
 from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
@@ -282,6 +283,8 @@ class Pool(Executor):
             spare.stop()
 
     def _check_open(self) -> None:
+        if sys.is_finalizing():
+            raise too_late("a Pool")
         if self._closed:
             raise RuntimeError("the pool has been shut down, and takes no more calls; make a new one")
         if self._pool.owned_by_parent:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Generator
 from typing import Any, cast
 
+from .._clock import perf_counter
 from .._core.call import Call
 from .._core.inputs.items import LOOK_AHEAD
 from .._core.output import ListOutput
@@ -17,10 +17,13 @@ from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._report.observer import Observer, is_observed
 from .._workers.shared_globals import set_up_here
+from .out_files import allocate
 
 
 def compute(call: Call) -> Any:
     """Return the result of a checked call."""
+    if call.out is not None:
+        allocate(call.out)
     _set_up(call)
     if not is_observed(call):
         return _compute(call, UNOBSERVED)
@@ -82,7 +85,7 @@ def stream(call: Call) -> Generator[Any, None, None]:
 def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
     feed, output, queue = job.call.feed, cast(ListOutput, job.output), job.queue
     assert feed is not None
-    index, clock = 0, time.perf_counter
+    index, clock = 0, perf_counter
     # A forked child has the channels of the workers too, and would take the parent's results.
     owner = None if isinstance(runner, SerialRunner) else os.getpid()
     while True:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from .._clock import monotonic_ns
 
 NOWHERE = -1
 #: Bytes of shared memory that a cursor takes.
@@ -68,7 +69,7 @@ class Cursor:
         """Note that element `index` is being computed from now on."""
         words = self._words
         # The time first, so that no index stands beside the time of an earlier element.
-        words[_SINCE], words[_INDEX] = time.monotonic_ns(), index
+        words[_SINCE], words[_INDEX] = monotonic_ns(), index
         words[_COUNT] = 0
 
     def follow(self, calls: Iterator[Any], index: int, timed: bool) -> Iterator[Any]:
@@ -77,7 +78,7 @@ class Cursor:
         words = self._words
         if timed:
             for at, result in enumerate(calls, index + 1):
-                words[_SINCE], words[_INDEX] = time.monotonic_ns(), at
+                words[_SINCE], words[_INDEX] = monotonic_ns(), at
                 yield result
         else:
             for words[_INDEX], result in enumerate(calls, index + 1):

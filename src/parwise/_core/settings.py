@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from ..errors import ParwiseError
+
 ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
 
 
@@ -130,6 +132,8 @@ def _executor(value: Any) -> Any:
         return value
     if isinstance(value, type):
         raise TypeError(f"executor must be an instance, got the class {value.__name__}; call it first")
+    if sys.is_finalizing():
+        raise too_late(f"executor={type(value).__name__}")
     if _is_a(value, "concurrent.futures", "Executor") or is_dask_client(value):
         return value
     raise TypeError(
@@ -150,7 +154,7 @@ def is_pool(value: Any) -> bool:
 
 def is_thread_pool(value: Any) -> bool:
     """True for a `concurrent.futures.ThreadPoolExecutor`; does not import its module."""
-    return _is_a(value, "concurrent.futures", "ThreadPoolExecutor")
+    return _is_a(value, "concurrent.futures.thread", "ThreadPoolExecutor")
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:
@@ -266,7 +270,23 @@ def checked_settings(options: Mapping[str, Any]) -> Settings:
             f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(options)} "
             "rules out; leave one of the two out"
         )
-    return Settings(**chosen)
+    settings = Settings(**chosen)
+    return _at_the_end(settings, options) if sys.is_finalizing() else settings
+
+
+def _at_the_end(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """Settings of a call from `__del__` while the interpreter is torn down: a plain loop needs nothing of it."""
+    if settings.isolate:
+        raise too_late(_isolating(options))
+    return settings._replace(executor="serial")
+
+
+def too_late(what: str) -> ParwiseError:
+    """The error of a call that asks for what an interpreter that is torn down does not have any more."""
+    return ParwiseError(
+        f"{what} needs processes or threads, which Python does not have any more while it is torn down; make the call "
+        "earlier, in atexit at the latest"
+    )
 
 
 #: A function of the elements done, and of all elements (None if their number is not known).

@@ -5,12 +5,12 @@ from __future__ import annotations
 import _thread
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal
 
+from .._clock import perf_counter
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
 from .._system.library_settings import read_local_settings
@@ -167,7 +167,7 @@ class BackgroundDispatcher:
         """
         # The helper thread only reads these, and holds no lock while it waits.
         self._start = start or self._start
-        deadline = float("inf") if seconds is None else time.perf_counter() + seconds
+        deadline = float("inf") if seconds is None else perf_counter() + seconds
         self._deadline = None if seconds is None else deadline
         if self._state == "alone" and seconds is not None and starts_threads():
             self._state = "waiting"
@@ -259,16 +259,16 @@ class BackgroundDispatcher:
 
     def _wait_seconds(self) -> float:
         deadline = self._deadline
-        return HELP_AFTER_SECONDS if deadline is None else max(0.0, deadline - time.perf_counter())
+        return HELP_AFTER_SECONDS if deadline is None else max(0.0, deadline - perf_counter())
 
     def _start_workers_if_due(self) -> bool:
         """Start workers if it is time, and return True if they are coming up."""
         with self._turn:
-            if self._state != "waiting" or self._deadline is None or time.perf_counter() < self._deadline:
+            if self._state != "waiting" or self._deadline is None or perf_counter() < self._deadline:
                 return False
             # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
-            self._deadline = time.perf_counter() + self._retry
+            self._deadline = perf_counter() + self._retry
             if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False
             self.cpus.threads.add(threading.get_native_id())

@@ -66,10 +66,8 @@ def open_runner(job: Job) -> Iterator[Runner]:
 def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
     """The runner of a job in threads or in a given executor; `whole` if the call returns all results at once."""
     # Imported by the calls that need them: they take 0.3 ms.
-    from concurrent.futures import ThreadPoolExecutor
-
     from .futures import RemoteRunner
-    from .threads import SharedThreadRunner, ThreadRunner
+    from .threads import SharedThreadRunner, ThreadRunner, Threads
 
     executor = job.call.settings.executor
     with contextlib.ExitStack() as stack:
@@ -79,10 +77,10 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
             yield SerialRunner(job)
             return
         if executor == "threads" and whole:
-            own = stack.enter_context(ThreadPoolExecutor(job.workers - 1, thread_name_prefix="parwise"))
+            own = stack.enter_context(Threads(job.workers - 1))
             runner = SharedThreadRunner(job, own, job.workers - 1)
         elif executor == "threads":
-            own = ThreadPoolExecutor(job.workers, thread_name_prefix="parwise")
+            own = Threads(job.workers)
             in_threads = runner = ThreadRunner(job, own, job.workers)
             stack.callback(lambda: own.shutdown(wait=not in_threads.within))
         elif is_thread_pool(executor):

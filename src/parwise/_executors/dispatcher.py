@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from .._clock import monotonic, perf_counter, thread_time
 from .._core.indexing import Task
 from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.library_settings import LocalSettings
@@ -172,10 +172,10 @@ class Dispatcher:
     def step(self, timeout: float | None) -> None:
         """Wait for messages of workers, act on them, and assign more tasks."""
         observer = self._job.observer
-        since = time.perf_counter() if observer.active else 0.0
+        since = perf_counter() if observer.active else 0.0
         events = self._pool.wait(self._watchdog.wait_seconds(timeout, self._workers))
         observer.waited(since)
-        begun = time.thread_time()
+        begun = thread_time()
         for kind, worker in events:
             if worker in self._workers:
                 if kind == "death":
@@ -187,7 +187,7 @@ class Dispatcher:
                 self._pool.poll_idle(worker)
         self._replace_workers()
         self._handshake.check()
-        self.feeding += time.thread_time() - begun
+        self.feeding += thread_time() - begun
 
     def _replace_workers(self) -> None:
         """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""
@@ -352,7 +352,7 @@ class Dispatcher:
     @property
     def _seconds_left(self) -> float:
         """Seconds for which the other workers will be busy, if their elements take as long as those so far."""
-        pace, now = self._job.queue.pace or 0.0, time.monotonic()
+        pace, now = self._job.queue.pace or 0.0, monotonic()
         ends = (one.since + pace * len(one.task) for one in self._assignments if not one.handshake)
         return max(0.0, max(ends, default=now) - now)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import Any
 
+from .._clock import perf_counter
 from .._core.indexing import Task
 from .._core.settings import is_pool
 from .._system.blas import read_threads
@@ -59,7 +59,7 @@ class ExecutorRunner:
         """Submit tasks, and wait for a finished one."""
         self.assign_tasks()
         if self._submitted:
-            since = time.perf_counter()
+            since = perf_counter()
             done, _ = wait(self._submitted, return_when=FIRST_COMPLETED)
             self._job.observer.waited(since)
             for future in done:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from .._clock import monotonic
 from .._core.kernel import Outcome
 from .._core.results import Results, owned
 from .job import Job
@@ -43,7 +42,7 @@ class Handshake:
         """Begin the part of the call that workers compute."""
         call = self._job.call
         self._few = (call.expected if call.bounds is None else len(call.bounds)) <= FEW_TASKS * workers
-        self._started = time.monotonic()
+        self._started = monotonic()
 
     @property
     def _wanted(self) -> bool:
@@ -67,7 +66,7 @@ class Handshake:
             return False
         if job.first is None or job.call.settings.verify:
             return True
-        return job.first_seconds <= seconds + self._grace(time.monotonic())
+        return job.first_seconds <= seconds + self._grace(monotonic())
 
     def mark_sent(self) -> None:
         """Note that a worker has been sent the task."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
+from .._clock import perf_counter
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
 from .._core.inputs.items import LOOK_AHEAD
@@ -70,24 +70,24 @@ class InlineRun:
         """
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
-        self._begun = begun = time.perf_counter()
+        self._begun = begun = perf_counter()
         self._error = self._kernel.collect(calls, raw, min(1, count), begun)
-        self.first_seconds = time.perf_counter() - begun
+        self.first_seconds = perf_counter() - begun
         # The helper thread may have claimed the next element by now.
         for until in (early, seconds):
             if self._error is not None or len(raw) == count or self._stop is not None:
                 break
-            elapsed = time.perf_counter() - begun
+            elapsed = perf_counter() - begun
             if elapsed < until:
                 self._error = self._kernel.collect(calls, raw, count, min(begun + until, alone))
-                elapsed = time.perf_counter() - begun
+                elapsed = perf_counter() - begun
             if elapsed * (call.count - len(raw)) > enough * len(raw):
                 break
         # The helper thread may have looked just before the last element was counted.
         stop = self.claim(len(raw))
         if self._error is None and len(raw) < stop:
             self._error = self._kernel.collect(calls, raw, stop, begun)
-        self.seconds = time.perf_counter() - begun
+        self.seconds = perf_counter() - begun
 
     def claim(self, stop: int | None = None) -> int:
         """Fix, once, the first element that is not computed here, and return it.
@@ -223,7 +223,7 @@ class InlineTasks:
         if compute is None:
             return False
         with self._watching():
-            start = time.perf_counter()
+            start = perf_counter()
             task = compute()
         self._end(start, len(task))
         return True
@@ -232,7 +232,7 @@ class InlineTasks:
         """Tasks of a list, until workers take over or none is left."""
         while not self._relieved and (task := self._job.queue.next_task(self._seconds)) is not None:
             with self._watching():
-                start = time.perf_counter()
+                start = perf_counter()
                 yield task
             self._end(start, len(task))
 
@@ -252,7 +252,7 @@ class InlineTasks:
         job, background = self._job, self._background
         queue, cpus = job.queue, background.cpus
         job.repeat()
-        background.pace = (time.perf_counter() - start) / max(1, count)
+        background.pace = (perf_counter() - start) / max(1, count)
         left = queue.seconds_left
         self._most = max(self._most, left)
         worth = self._worth(left)

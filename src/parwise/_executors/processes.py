@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
+from .._clock import perf_counter
 from .._system.interpreter import DeferredInterrupt
 from .._workers.default_pool import default_pool
 from .._workers.worker_pool import WorkerPool
@@ -175,7 +175,7 @@ class SlowWorkers:
 
     def too_slow(self) -> bool:
         """True once the measurement is long enough to show it."""
-        now, computed, feeding = time.perf_counter(), self._dispatcher.computed, self._dispatcher.feeding
+        now, computed, feeding = perf_counter(), self._dispatcher.computed, self._dispatcher.feeding
         if self._begun is None:
             # From the first results on: until then workers were getting ready.
             self._begun = (now, computed, feeding) if computed else None

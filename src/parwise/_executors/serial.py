@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import islice
 from operator import length_hint
 from typing import Any
 
+from .._clock import perf_counter
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome, outcome_of_list
 from .._core.nesting import Nesting, nesting
@@ -104,12 +104,12 @@ def compute_list(job: Job, tasks: Generator[Task]) -> bool:
             if task.lo != stop:  # another thread has handed out tasks
                 queue.give_back([task])
                 return
-            stop, begun = task.hi, time.perf_counter()
+            stop, begun = task.hi, perf_counter()
             elements = iter(job.call.inputs[0].private(task.lo, task.hi))
             nested.active = True
             yield job.kernel.func, elements
             nested.active, elements = False, None
-            job.measure(task, Outcome(None, time.perf_counter() - begun, begun=begun))
+            job.measure(task, Outcome(None, perf_counter() - begun, begun=begun))
 
     try:
         # Closed at once, since a traceback would keep what it has entered.
@@ -157,7 +157,7 @@ def _run_unread(
     call, batch = _call_of_item(kernel, func, tuples, lo, most), 1
     # Seconds that the first items took to come, and together with their calls.
     reading, sampled = [0.0], 0.0
-    start = time.perf_counter()
+    start = perf_counter()
     with nesting() as nested:
         try:
             while error is None and end is None and len(raw) < most:
@@ -167,7 +167,7 @@ def _run_unread(
                 error = _call_each(call, source, raw, nested)
                 if error is None and len(raw) < wanted:
                     end = StopIteration()
-                elapsed = time.perf_counter() - start
+                elapsed = perf_counter() - start
                 sampled = elapsed if timed else sampled
                 if elapsed >= seconds:
                     break
@@ -183,13 +183,13 @@ def _run_unread(
         if failures:  # an interrupt, which is not ignored, behind gaps
             outcome.results = None
     computing = 1 - reading[0] / sampled if sampled else 1.0
-    outcome.seconds, outcome.begun = computing * (time.perf_counter() - start), start
+    outcome.seconds, outcome.begun = computing * (perf_counter() - start), start
     return outcome, len(raw) + (error is not None), end
 
 
 def _timed(items: Iterator[Any], spent: list[float]) -> Iterator[Any]:
     """Yield items, and add up the seconds that they take to come."""
-    clock = time.perf_counter
+    clock = perf_counter
     while True:
         begun = clock()
         try:

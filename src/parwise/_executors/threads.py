@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import threading
-import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
+from .._clock import perf_counter
 from .._core.indexing import Task
 from .._system.blas import local_threads, with_local_threads
 from .._system.floating_point import floats, read_floats
+from .._system.interpreter import DeferredInterrupt
 from .._system.library_settings import local_settings, read_local_settings
 from .futures import ExecutorRunner
 from .job import Job
 from .task_queue import TASK_SECONDS
+
+
+class Threads(Executor):
+    """Threads of one call; the calling thread does the work where none can be started, as runners see to it.
+
+    `ThreadPoolExecutor` raises an error instead, from the moment that the main thread has ended. It also looks at
+    `time.monotonic`, which a test may have replaced. A thread ends when nothing is left to do, so that none is waited
+    for at exit: an iterator of results may be left half-way.
+
+    Parameters
+    ----------
+    count : int
+        Threads at a time.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._items: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call of a function, without keywords."""
+        future: Future[Any] = Future()
+        with DeferredInterrupt(), self._lock:
+            self._items.append((future, function, args))
+            if self._running < self._count:
+                with contextlib.suppress(RuntimeError):
+                    self._start()
+        return future
+
+    def _start(self) -> None:
+        self._threads = [one for one in self._threads if one.is_alive()]
+        thread = threading.Thread(target=self._serve, name=f"parwise_{self._running}")
+        thread.start()
+        self._threads.append(thread)
+        self._running += 1
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait until the threads have made all calls."""
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                if not self._items:
+                    self._running -= 1
+                    return
+                future, function, args = self._items.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args))
+                except BaseException as error:
+                    future.set_exception(error)
+            del future, function, args
 
 
 class _ThreadState:
@@ -64,7 +125,7 @@ class SharedThreadRunner:
         if not self._others:
             self.finished = True
             return
-        since = time.perf_counter()
+        since = perf_counter()
         done, _ = wait(self._others, return_when=FIRST_COMPLETED)
         self._job.observer.waited(since)
         self._others = [future for future in self._others if future not in done]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from .._core.options import resolve
+from . import originals
 from .outputs import Outputs, collect, is_plain, loop_suffices, use_own_loop
 
 
@@ -79,16 +80,16 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     array = None if loop_suffices(settings) else _as_plain_array(arr)
     if array is None:
         use_own_loop(settings, f"arr of type {type(arr).__name__}")
-        return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
+        return originals.apply_along_axis(func1d, axis, arr, *args, **kwargs)
     try:
         along = normalize_axis_index(axis, array.ndim)
     except (TypeError, ValueError):  # AxisError is one
-        return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
+        return originals.apply_along_axis(func1d, axis, arr, *args, **kwargs)
     axes = tuple(k for k in range(array.ndim) if k != along)
     shape = tuple(array.shape[k] for k in axes)
     count = math.prod(shape)
     if not count or loop_suffices(settings, count):
-        return np.apply_along_axis(func1d, axis, arr, *args, **kwargs)
+        return originals.apply_along_axis(func1d, axis, arr, *args, **kwargs)
     source, mapped = (array, axes) if axes else (array[np.newaxis], (0,))
     outputs = Outputs(collect(func1d, [source], mapped, settings, args, kwargs), shape)
     if outputs.empty:
@@ -96,7 +97,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     stack = outputs.uniform()
     if stack is None:
         values = iter(outputs.values())
-        result = np.apply_along_axis(lambda _: next(values), axis, arr)
+        result = originals.apply_along_axis(lambda _: next(values), axis, arr)
     else:
         depth = stack.ndim - len(axes)
         loop_axes = list(range(len(axes)))

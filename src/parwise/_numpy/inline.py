@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice, repeat
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._clock import perf_counter
 from .._core.settings import Settings
 
 # Workers gain nothing if one element takes less time than pickling its arguments, or if the rest of the call is short.
@@ -52,7 +52,7 @@ class InlineCalls:
 
     def run(self) -> None:
         """Call the function until workers are worth it, no element is left, or the function raises."""
-        results, clock = self.results, time.perf_counter
+        results, clock = self.results, perf_counter
         batch, was_slow = 1, False
         start = clock()
         while len(results) < self._count:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .._clock import perf_counter
 from .._core.output import RawResults
 from .._core.settings import Settings
 from .binding import Binding, CachedFirst, CachedResult
@@ -41,9 +41,9 @@ def map_scalars(binding: Binding, settings: Settings, otypes: Any, cache: bool) 
     if shape is None or not count or loop_suffices(settings, count) or (otypes is not None and not len(otypes)):
         return NotImplemented
     objects = [one.view(np.ndarray) for one in objects]
-    start = time.perf_counter()
+    start = perf_counter()
     first = _first_result(binding, settings) if otypes is None else None
-    seconds = None if first is None else time.perf_counter() - start
+    seconds = None if first is None else perf_counter() - start
     if first is not None and isinstance(first[0], tuple) and not first[0]:
         return NotImplemented
     order = IterationOrder(shape, iteration_axes(objects, shape))

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._core.settings import Settings
+from . import originals
 from .binding import Binding
 from .outputs import Outputs, are_plain, collect, loop_shape, loop_suffices
 
@@ -79,7 +80,7 @@ def _make_outputs(
 def _replay(outputs: Outputs, arrays: list[np.ndarray], otypes: Any, signature: str, axes: tuple[int, ...]) -> Any:
     """Run NumPy's own loop with a function that returns the known results, in order."""
     values = iter(outputs.values())
-    result = np.vectorize(_NextResult(values.__next__), otypes=otypes, signature=signature)(*arrays)
+    result = originals.vectorize(_NextResult(values.__next__), otypes=otypes, signature=signature)(*arrays)
     if isinstance(result, tuple):
         return tuple(outputs.with_gaps(one, axes) for one in result)
     return outputs.with_gaps(result, axes)

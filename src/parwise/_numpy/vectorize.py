@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core.options import Options, resolve
 from .._core.settings import Settings
+from . import originals
 from .binding import Binding
 from .outputs import loop_suffices, use_own_loop
 from .scalars import map_scalars
@@ -18,7 +19,7 @@ from .signature import map_core_arrays
 MAX_ARGUMENTS = 30
 
 
-class vectorize(np.vectorize):  # noqa: N801 - NumPy's name
+class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
     """Turn a function of scalars into a function of arrays, which runs on all CPU cores.
 
     A drop-in for `numpy.vectorize`: results have the same bytes, dtype, shape

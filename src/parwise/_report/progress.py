@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 import warnings
 from typing import Any, Literal
 
+from .._clock import monotonic
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.settings import ProgressFunction
@@ -41,7 +41,7 @@ class Progress(NullObserver):
         self._thread = threading.get_ident()
         self._done = 0
         self._shown = 0
-        self._next_time = time.monotonic() + INTERVAL_SECONDS
+        self._next_time = monotonic() + INTERVAL_SECONDS
         self._count_lock = threading.Lock()
         self._display_lock = threading.Lock()
 
@@ -57,7 +57,7 @@ class Progress(NullObserver):
 
     def show(self) -> None:
         """Show the number of elements done, unless it was shown less than `INTERVAL_SECONDS` ago."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._next_time or (self._bar is None and threading.get_ident() != self._thread):
             return
         if not self._display_lock.acquire(blocking=False):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from .._clock import perf_counter
 from .._core.call import Call
 from .._core.indexing import Task
 from .._core.inputs.items import ENDLESS
@@ -88,11 +88,11 @@ class CallRecord(NullObserver):
         self.bytes_staged = 0
         self.why: str | None = None
         self.error: str | None = None
-        self.begun = time.perf_counter()
+        self.begun = perf_counter()
 
     def took(self, task: Task, outcome: Outcome, worker: object = None) -> None:
         """Add a task to the timeline of `worker`; None stands for the calling thread."""
-        now = time.perf_counter()
+        now = perf_counter()
         seconds, begun = outcome.seconds, outcome.begun
         if not self.begun <= begun <= now - seconds:  # the clock of another machine
             begun = now - seconds
@@ -111,17 +111,17 @@ class CallRecord(NullObserver):
 
     def workers_called(self) -> None:
         """Start the clock of `startup`, the first time that workers are started or woken."""
-        self._start_time = self._start_time or time.perf_counter()
+        self._start_time = self._start_time or perf_counter()
 
     def served(self) -> None:
         """Stop the clock of `startup`: a worker has a task."""
         if self.startup is None and self._start_time is not None:
-            self.startup = time.perf_counter() - self._start_time
+            self.startup = perf_counter() - self._start_time
 
     def waited(self, since: float) -> None:
         """Add the seconds since then, if it was the caller's thread that waited: another one delays nothing."""
         if threading.get_ident() == self._thread:
-            self.waiting += time.perf_counter() - since
+            self.waiting += perf_counter() - since
 
     def staged(self, nbytes: int) -> None:
         """Add bytes of arguments that were copied for a worker."""
@@ -133,7 +133,7 @@ class CallRecord(NullObserver):
 
     def close(self, error: BaseException | None) -> None:
         """Store duration, element count and error at the end of the call."""
-        self.seconds = time.perf_counter() - self.begun
+        self.seconds = perf_counter() - self.begun
         call, self._call = self._call, None
         if call is None:
             return

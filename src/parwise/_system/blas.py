@@ -13,12 +13,12 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, TypeAlias
 
 import threadpoolctl
 
+from .._clock import process_time, thread_time
 from .limits import cpu_count
 
 # While no other thread runs, the clocks of thread and process differ by 3 to 10 us, the time that
@@ -137,12 +137,12 @@ class ThreadWatch:
         self._watching_closely = self.suspicious
         if self._watching_closely:
             self._activity_before = self._activity()
-        self._process, self._own = time.process_time(), time.thread_time()
+        self._process, self._own = process_time(), thread_time()
         return self
 
     def __exit__(self, *error: object) -> None:
-        own = time.thread_time() - self._own
-        others = time.process_time() - self._process - own
+        own = thread_time() - self._own
+        others = process_time() - self._process - own
         if self._watching_closely:
             after = self._activity()
             # A thread of this process may have been registered with `threading` only after the first reading.

@@ -16,6 +16,7 @@ import posix
 import sys
 import time
 import warnings
+from time import localtime
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -243,8 +244,9 @@ def read_zone(variable: bytes | None) -> TimeZone:
 
 
 def _offsets() -> tuple[tuple[int, str], ...]:
-    # Not time.tzname: Paris and Berlin have the same names and offsets now, and had others.
-    found = map(time.localtime, _INSTANTS)
+    # Not time.tzname: Paris and Berlin have the same names and offsets now, and had others. Nor time.localtime, which a
+    # test may have replaced.
+    found = map(localtime, _INSTANTS)
     return tuple((one.tm_gmtoff, one.tm_zone) for one in found)
 
 

@@ -8,12 +8,14 @@ import os
 import pickle
 import sys
 import threading
-import time
 import types
 import zlib
 from collections.abc import Iterable, Iterator
 from importlib.machinery import SourceFileLoader
+from time import CLOCK_BOOTTIME
 from typing import Any
+
+from .._clock import clock_gettime_ns, time_ns
 
 _LIBRARIES = ("/site-packages/", "/dist-packages/", os.path.dirname(os.__file__) + "/", "<")
 _OWN = os.path.dirname(os.path.dirname(__file__)) + "/"
@@ -128,8 +130,8 @@ def _start_of_process() -> int:
     """When this process began at the earliest, in nanoseconds since the epoch."""
     with open("/proc/self/stat", "rb") as file:
         ticks = int(file.read().rpartition(b")")[2].split()[19])
-    age = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ticks * 10**9 // os.sysconf("SC_CLK_TCK")
-    return time.time_ns() - age - 10**9
+    age = clock_gettime_ns(CLOCK_BOOTTIME) - ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time_ns() - age - 10**9
 
 
 def _code(path: str) -> types.CodeType:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
+from .._clock import perf_counter
 from .._core.call import Call
 from .._core.indexing import Halo
 from .._core.inputs.arrays import InputArray
@@ -68,11 +68,11 @@ class TimeBudget:
     """Time limit of an audit, counted from now."""
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.perf_counter() + seconds
+        self._end = perf_counter() + seconds
 
     def allows(self, seconds: float) -> bool:
         """True if `seconds` from now are within the limit."""
-        return time.perf_counter() + seconds < self._end
+        return perf_counter() + seconds < self._end
 
 
 #: Changes values in place; returns True if it could.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from .._clock import monotonic
 from .._core.indexing import Task
 from .._system.interpreter import select
 from .._system.module_watch import watch
@@ -30,7 +30,7 @@ class Assignment:
         self.task = task
         self.handshake = handshake
         self.attachments = attachments
-        self.since = time.monotonic()
+        self.since = monotonic()
 
 
 class StagedTask(NamedTuple):

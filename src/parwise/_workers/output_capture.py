@@ -9,13 +9,13 @@ import logging
 import os
 import pickle
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .._clock import monotonic
 from .pickling.picklers import dumps
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
@@ -153,7 +153,7 @@ class OutputCapture:
         self._send = send
         self._events: list[OutputEvent] = []
         self._size = 0
-        self._since = time.monotonic()
+        self._since = monotonic()
 
     def install(self) -> None:
         """Capture all warnings, text and log records of this process from now on."""
@@ -183,8 +183,8 @@ class OutputCapture:
         if event is not None:
             self._events.append(event)
         self._size += size
-        if self._size > MUCH_TEXT or time.monotonic() - self._since > PAUSE_SECONDS:
-            self._since = time.monotonic()
+        if self._size > MUCH_TEXT or monotonic() - self._since > PAUSE_SECONDS:
+            self._since = monotonic()
             self._send()
 
     def drain(self) -> list[OutputEvent]:

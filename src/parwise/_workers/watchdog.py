@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 
+from .._clock import monotonic
 from .._system.limits import LOOK_SECONDS, memory_limit, own_bytes
 from .handle import WorkerHandle
 
@@ -35,7 +35,7 @@ class Watchdog:
     def __init__(self, timeout: float | None, workers: int) -> None:
         self._timeout = timeout
         self._growth = min(GROWTH_BYTES, memory_limit() // (GROWTH_SHARE * workers))
-        self._looked = time.monotonic()
+        self._looked = monotonic()
         # When the current wait began, and ends at the latest.
         self._wait = (0.0, float("inf"))
         # Ends and seconds of waits in which this process was suspended.
@@ -43,7 +43,7 @@ class Watchdog:
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float:
         """Seconds to wait for messages: at most `timeout`, and not past the next deadline."""
-        now, seconds = time.monotonic(), SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
+        now, seconds = monotonic(), SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
         if self._timeout is not None:
             begun = [worker for worker in workers if worker.assignments and worker.at is not None]
             taken = max((self._seconds(worker, now) for worker in begun), default=0.0)
@@ -55,12 +55,12 @@ class Watchdog:
         """Workers whose element has exceeded the deadline, and that element."""
         if self._timeout is None:
             return
-        self._note_suspension(time.monotonic())
+        self._note_suspension(monotonic())
         for worker in list(workers):
             index = worker.at
             if index is None or not worker.in_an_element:
                 continue
-            overdue = self._seconds(worker, time.monotonic()) > self._timeout
+            overdue = self._seconds(worker, monotonic()) > self._timeout
             # It may have finished that element meanwhile.
             if overdue and worker.at == index and worker.pidfd >= 0:
                 yield worker, index
@@ -77,7 +77,7 @@ class Watchdog:
 
     def look(self, workers: Iterable[WorkerHandle]) -> float:
         """Look at memory and activity of workers, once a second; return the seconds since the last look, or 0."""
-        elapsed = time.monotonic() - self._looked
+        elapsed = monotonic() - self._looked
         if elapsed <= LOOK_SECONDS:
             return 0.0
         self._looked += elapsed

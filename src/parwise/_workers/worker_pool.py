@@ -8,9 +8,9 @@ import functools
 import itertools
 import os
 import threading
-import time
 from typing import Any
 
+from .._clock import monotonic
 from .._system.inheritance import read_inherited, tracker_fd
 from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
@@ -148,9 +148,9 @@ class WorkerPool:
 
     def _receive_late_answers(self) -> None:
         """Read late outcomes of earlier calls; drop workers that still compute them, are stopped or grown too large."""
-        check = time.monotonic() - self._checked > LOOK_SECONDS
+        check = monotonic() - self._checked > LOOK_SECONDS
         if check:
-            self._checked = time.monotonic()
+            self._checked = monotonic()
         for worker in list(self.workers):
             if worker.over:
                 self.drop(worker)

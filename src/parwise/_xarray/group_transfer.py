@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
 
+from .._clock import perf_counter
 from .._core.inputs.arrays import InputArray
 from .._workers.pickling.payload import load, private_copy
 from .._workers.pickling.picklers import dump
@@ -68,13 +68,13 @@ class GroupedData:
 
     def group(self, number: int) -> Any:
         """Make one group, in memory of its own."""
-        start = time.perf_counter()
+        start = perf_counter()
         indexers = self._indexers[number]
         group = self._obj.isel(indexers)
         if not self._selection_copies or isinstance(indexers[self.dim], slice):
             group = _unshared(loaded(group), self._obj, indexers)
         self._made += 1
-        self._seconds += time.perf_counter() - start
+        self._seconds += perf_counter() - start
         return group
 
     def transfer_seconds(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from enum import Enum
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._clock import perf_counter
 from ..layout import Layout
 from ..results import SCALARS
 
@@ -202,7 +202,7 @@ class ItemStream:
                 self._read(stop, stop if least is None else least)
 
     def _read(self, stop: int, least: int) -> None:
-        clock = time.perf_counter
+        clock = perf_counter
         begun = now = clock()
         while self.read_to < min(stop, self.count) and self._fixed not in self._waiting:
             ahead = self.read_to - least

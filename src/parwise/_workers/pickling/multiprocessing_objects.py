@@ -11,13 +11,13 @@ import pickle
 import socket
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..._clock import monotonic, sleep
 from ...errors import ParwiseError
 
 #: Names a descriptor in a pickle: process id of its sender, and a number.
@@ -290,10 +290,10 @@ def flush_queues() -> None:
         return
     unsent = _unsent_objects()
     while unsent and not _stuck:
-        deadline = time.monotonic() + STUCK_SECONDS
+        deadline = monotonic() + STUCK_SECONDS
         before = unsent
-        while unsent == before and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+        while unsent == before and monotonic() < deadline:
+            sleep(_LOOK_SECONDS)
             unsent = _unsent_objects()
         _stuck = unsent >= before
     _stuck = _stuck and unsent > 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from ..._clock import perf_counter
 from .multiprocessing_objects import is_handle
 from .picklers import Pickler
 
@@ -94,6 +94,6 @@ class ItemTransfer:
         return 2 * max(0.0, self._snapshot_seconds(SAMPLE_ITEMS) - one) / SAMPLE_ITEMS
 
     def _snapshot_seconds(self, count: int) -> float:
-        begun = time.perf_counter()
+        begun = perf_counter()
         Snapshot(self._sample(count))
-        return time.perf_counter() - begun
+        return perf_counter() - begun

@@ -1,0 +1,124 @@
+"""Files that `out` is a part of: their room on the disk is taken before any work."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import stat
+import weakref
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# FALLOC_FL_KEEP_SIZE
+_KEEP_SIZE = 1
+# The system has no room. Other errors tell that the file system takes no room beforehand.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FileMapping(NamedTuple):
+    """A file in memory: the address where it begins, where that lies in the file, and the file."""
+
+    start: int
+    offset: int
+    inode: int
+    path: bytes
+
+
+# To find a mapping takes 1 ms, and a loop may fill a file by many calls.
+_known: weakref.WeakKeyDictionary[Any, FileMapping | None] = weakref.WeakKeyDictionary()
+
+
+def allocate(targets: Iterable[Any]) -> None:
+    """Have the file system take room for arrays that lie in files.
+
+    A file made by `numpy.memmap` has no room of its own until it is written to. If the disk is full then, no error is
+    raised: SIGBUS ends the process, with all that was computed.
+
+    Raises
+    ------
+    OSError
+        If there is no room.
+    """
+    for target in targets:
+        if isinstance(target, np.ndarray) and target.nbytes:
+            first, end = byte_bounds(target)
+            mapping = _mapping_of(target, first)
+            if mapping is not None:
+                _allocate(mapping, first - mapping.start + mapping.offset, end - first)
+
+
+def _mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
+    """The file that an array is a part of."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    if isinstance(owner, np.ndarray):
+        return None
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(owner, mmap.mmap):
+        return _find(address)
+    if owner not in _known:
+        _known[owner] = _find(address)
+    return _known[owner]
+
+
+def _find(address: int) -> FileMapping | None:
+    """The shared mapping of a file that has an address; no private one, as of mode "c", which is not written to it."""
+    with open("/proc/self/maps", "rb") as file:
+        for line in file:
+            span, flags, offset, _, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
+            start, end = (int(one, 16) for one in span.split(b"-"))
+            if start <= address < end:
+                shared = flags.endswith(b"s") and path
+                return FileMapping(start, int(offset, 16), int(inode), path[0]) if shared else None
+    return None
+
+
+def _allocate(mapping: FileMapping, start: int, length: int) -> None:
+    try:
+        status = os.stat(mapping.path)
+        same = status.st_ino == mapping.inode and stat.S_ISREG(status.st_mode)
+        if not same or status.st_blocks * 512 >= status.st_size:
+            return
+        descriptor = os.open(mapping.path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # it was deleted, or may not be opened any more
+        return
+    try:
+        reason = _take(descriptor, start, length, length - status.st_blocks * 512)
+        room = os.fstatvfs(descriptor)
+    finally:
+        os.close(descriptor)
+    if reason in _NO_ROOM:
+        what = (
+            f"{os.strerror(reason)}: out takes {length} bytes of its file, {status.st_blocks * 512} bytes of which are "
+            f"on the disk, where {room.f_bavail * room.f_frsize} are free; make room, or pass an out elsewhere"
+        )
+        raise OSError(reason, what, os.fsdecode(mapping.path))
+
+
+def _take(descriptor: int, start: int, length: int, least: int) -> int:
+    """Have a file take `length` bytes, at least `least` more than it has; return 0 or the number of the error."""
+    # Some file systems fill the disk before they refuse, and leave it full. One byte tells whether this one knows how.
+    reason = _fallocate(descriptor, start, 1)
+    room = os.fstatvfs(descriptor)
+    if not reason and least > room.f_bfree * room.f_frsize:
+        return errno.ENOSPC
+    return reason or _fallocate(descriptor, start, length)
+
+
+def _fallocate(descriptor: int, start: int, length: int) -> int:
+    """Have a file take room, and return 0 or the number of the error.
+
+    Not `os.posix_fallocate`, which writes to each block where the file system knows no better, and may so undo what
+    another process writes at that moment.
+    """
+    while _libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length)):
+        if ctypes.get_errno() != errno.EINTR:
+            return ctypes.get_errno()
+    return 0
