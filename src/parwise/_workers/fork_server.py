@@ -19,7 +19,8 @@ from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
 from .._system.interpreter import find_python, select
 from ..errors import ParwiseError
-from .protocol import Channel, Socket, blocking_socket
+from .descriptors import open_process, standard_files
+from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
 from .worker import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
@@ -53,8 +54,8 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 # Time after which children of dead workers, which have been killed, are looked for again.
 ADOPTED_MS = 50
-#: Descriptor of its end of the control socket, in the place of standard input.
-CONTROL_FD = 0
+#: Descriptor of its end of the control socket.
+CONTROL_FD = 3
 
 
 def start(control: Socket, variables: dict[str, str]) -> int:
@@ -66,7 +67,7 @@ def start(control: Socket, variables: dict[str, str]) -> int:
             command[0],
             command,
             {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
-            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
@@ -117,16 +118,17 @@ def _flags() -> list[str]:
 def main(parent: int) -> None:
     """Run a fork server until the process `parent` ends."""
     _close_inherited()
-    _open_standard_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_PR_SET_NAME, b"parwise-fork")
     # Children of a dead worker become its own, which waits for them. As process 1 of a container the caller would get
     # them, and leave zombies.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    watch = os.pidfd_open(parent)
+    watch = open_process(parent)
     if os.getppid() != parent:  # it ended before its pidfd was open
         os._exit(0)
-    control = Channel(blocking_socket(CONTROL_FD))
+    sock = blocking_socket(CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    control = Channel(sock, sock.recv(COOKIE_BYTES))
     libraries()  # or each worker would search for them
     # These objects stay for ever: freeze them, or a garbage collection in a worker
     # would write to, and so copy, their pages. It was off during the imports, which
@@ -182,6 +184,9 @@ class ForkServer:
                 self._stop()
             else:
                 self._send_exit_code(*content)
+        except ForeignBytesError:
+            self._control.refuse()
+            os._exit(0)
         except (EOFError, OSError):
             os._exit(0)
 
@@ -229,7 +234,7 @@ class ForkServer:
             os.close(fd)
         with contextlib.suppress(OSError):  # the worker does so too, and may have ended
             os.setpgid(pid, pid)
-        pidfd = os.pidfd_open(pid)
+        pidfd = open_process(pid)
         self._alive[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
         self._control.send("forked", key, pid, fds=[pidfd])
@@ -242,17 +247,14 @@ class ForkServer:
             return
         _prctl(_PR_SET_NAME, b"parwise-worker")
         os.setpgid(0, 0)
-        self._control.sock.detach()
+        self._control.sock.close()
         for fd in (self._watch, *self._alive):
             os.close(fd)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, CONTROL_FD)
-        os.close(null)
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:  # or every worker would draw the same numbers
             numpy_random.seed()
         sock, segment = fds
-        serve(sock, segment, slot_bytes)
+        serve(sock, segment, slot_bytes, self._control.cookie)
 
 
 def _end_group(pid: int) -> None:
@@ -284,21 +286,9 @@ def _has_children(group: int, options: int = 0) -> bool:
 def _close_inherited() -> None:
     """Close descriptors that a C library of the caller left inheritable."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+        if int(name) > CONTROL_FD:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-
-
-def _open_standard_files() -> None:
-    """Open output and error if the caller has closed them: a socket of a worker would get their numbers, and prints."""
-    for fd in (1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            if null != fd:
-                os.dup2(null, fd)
-                os.close(null)
 
 
 def _prctl(option: int, value: int | bytes) -> None:

@@ -38,7 +38,7 @@ class StagedTask(NamedTuple):
     task: Task
     slot: int
     large: Any
-    offsets: list[tuple[int, int]]
+    offsets: list[tuple[int, int, int]]
     layouts: Any
     attachments: list[Attachments]
 
@@ -76,12 +76,12 @@ class WorkerHandle:
         True if it gets no more tasks, since it will be replaced.
     """
 
-    def __init__(self, key: int, slot_bytes: int) -> None:
+    def __init__(self, key: int, slot_bytes: int, cookie: bytes) -> None:
         self.key = key
         own_end, worker_end = socket_pair()
         with contextlib.closing(worker_end):
             segment = create_fd(segment_bytes(slot_bytes))
-            self.channel = Channel(own_end)
+            self.channel = Channel(own_end, cookie)
             self.slots = Slots(segment, slot_bytes)
             self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
         self.pid = 0

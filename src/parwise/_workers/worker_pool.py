@@ -17,10 +17,11 @@ from .._system.limits import LOOK_SECONDS, own_bytes
 from .._system.module_watch import watch
 from .._system.multiprocessing_state import tracker_fd
 from ..errors import ParwiseError
+from .descriptors import open_event, open_poll, open_process
 from .fork_server import end_orphans, start
 from .handle import WorkerHandle
 from .pickling.payload import Payload
-from .protocol import Channel, socket_pair
+from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, socket_pair
 from .shared_memory import fitting_slot_bytes
 
 # A worker with more memory of its own than this is replaced between two calls.
@@ -71,6 +72,7 @@ class WorkerPool:
         self.dirty = False
         self.serial_seconds = 0.0
         self._owner = os.getpid()
+        self._cookie = os.urandom(COOKIE_BYTES)
         self._keys = itertools.count(1)
         self._fork_server: Channel | None = None
         self._fork_server_pid = 0
@@ -187,11 +189,12 @@ class WorkerPool:
         with DeferredInterrupt():
             own_end, server_end = socket_pair()
             with contextlib.closing(server_end):
-                self._fork_server, self._forked = Channel(own_end), False
+                self._fork_server, self._forked = Channel(own_end, self._cookie), False
                 try:
                     own_end.setblocking(False)
-                    self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                    self._poll = select.epoll()
+                    own_end.send(self._cookie)  # before it has started: no other process can read or write here yet
+                    self._wake = open_event()
+                    self._poll = open_poll()
                     self._poll.register(self._wake, select.EPOLLIN)
                     self._poll.register(own_end, select.EPOLLIN)
                     atexit.register(self.stop)
@@ -204,7 +207,7 @@ class WorkerPool:
         """Start one more worker, the last of `workers`."""
         assert self._fork_server is not None
         with DeferredInterrupt():
-            worker = WorkerHandle(next(self._keys), self.slot_bytes)
+            worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
             self.workers.append(worker)
             try:
                 worker.request_fork(self._fork_server, self.slot_bytes)
@@ -268,6 +271,9 @@ class WorkerPool:
                     self._receive(*self._fork_server.receive())
         except BlockingIOError:
             pass
+        except ForeignBytesError as error:
+            self.stop()
+            raise error.told("the process that starts workers") from None
         except (EOFError, OSError) as error:
             raise ParwiseError(
                 "the process that starts workers ended; is NumPy importable in a new interpreter? "
@@ -369,7 +375,7 @@ def _await_end(fork_server: Channel, pid: int) -> None:
     """
     with contextlib.suppress(OSError):
         fork_server.send("stop")
-        pidfd = os.pidfd_open(pid)
+        pidfd = open_process(pid)
         try:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
