@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
-from .._system.interpreter import find_python, select
+from .._system.interpreter import absolute_path, find_python, packages_elsewhere, select, start_variables
 from ..errors import ParwiseError
 from .descriptors import open_process, standard_files
 from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
@@ -49,6 +49,14 @@ _LETTERS = {
     "quiet": "q",
 }
 
+# Imports a package from a folder that is not in the path: the caller has found it by the entry "".
+_IMPORT = """
+from importlib import machinery, util
+spec = machinery.PathFinder.find_spec({name!r}, [{folder!r}])
+sys.modules[{name!r}] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[{name!r}])
+"""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -66,7 +74,7 @@ def start(control: Socket, variables: dict[str, str]) -> int:
         return os.posix_spawn(
             command[0],
             command,
-            {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
+            {**start_variables(), **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
             file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
@@ -80,25 +88,20 @@ def start(control: Socket, variables: dict[str, str]) -> int:
 
 
 def _command(python: str | None) -> list[str]:
-    """Command line of a fork server, with this interpreter's flags and module path.
+    """Command line of a fork server, with this interpreter's flags, and the absolute part of its module path.
 
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not be imported in place of the standard library's. A frozen program reads
-    its command line in `parwise.freeze_support`.
+    not be imported in place of the standard library's. Workers get the whole
+    path with each call. A frozen program reads its command line in
+    `parwise.freeze_support`.
     """
     if python is None:
         return [sys.executable, FORK_SERVER, str(os.getpid())]
-    code = f"import gc, sys; gc.disable(); sys.path[:] = {_paths()!r}"
-    code = f"{code}; from parwise._workers.fork_server import main; main({os.getpid()})"
-    return [python, *_flags(), "-P", "-c", code, FORK_SERVER]
-
-
-def _paths() -> list[str]:
-    """The module path, without relative folders if the working directory has been removed."""
-    try:
-        return [os.path.abspath(path) for path in sys.path]
-    except FileNotFoundError:
-        return [path for path in sys.path if os.path.isabs(path)]
+    path = absolute_path()
+    lines = [f"import gc, sys; gc.disable(); sys.path[:] = {path!r}"]
+    lines += [_IMPORT.format(name=name, folder=folder) for name, folder in packages_elsewhere(path)]
+    lines += [f"from parwise._workers.fork_server import main; main({os.getpid()})"]
+    return [python, *_flags(), "-P", "-c", "\n".join(lines), FORK_SERVER]
 
 
 def _flags() -> list[str]:
