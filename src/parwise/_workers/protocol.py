@@ -104,7 +104,7 @@ class ForeignBytesError(EOFError):
     def told(self, process: str) -> ParwiseError:
         """The error for the user; `process` is the one at the other end."""
         return ParwiseError(
-            f"between this process and {process} came bytes that parwise has not sent; they were refused, and not "
+            f"bytes that parwise has not sent came between this process and {process}; they were refused, and not "
             "unpickled. Probably a library writes to a descriptor that it did not open, as one that prints after "
             "standard output was closed. The worker processes were ended, and the next call starts new ones; if it "
             "happens again, use executor='threads'"
