@@ -94,19 +94,20 @@ def test_variable_that_the_program_sets_later(folders):
     assert not (folders / "marker").exists()
 
 
-@pytest.mark.parametrize("name", ["PYTHONUSERBASE", "PYTHONPYCACHEPREFIX"])
-def test_other_variables_that_name_folders(name, folders):
+@pytest.mark.parametrize("way", ["PYTHONUSERBASE", "PYTHONPYCACHEPREFIX", "-Xpycache_prefix=rel"])
+def test_other_folders_that_an_interpreter_is_given(way, folders):
     code = """
 import os
 from parwise import parallel_map
 os.chdir("../there")
 def f(k):
     import site, sys
-    return os.environ[NAME], {"PYTHONUSERBASE": site.getuserbase(), "PYTHONPYCACHEPREFIX": sys.pycache_prefix}[NAME]
+    return os.environ.get(WAY), site.getuserbase() if WAY == "PYTHONUSERBASE" else sys.pycache_prefix
 print(*parallel_map(f, range(1), isolate=True)[0])
 """
-    said = run_in(folders / "start", f"NAME = {name!r}\n{code}", **{name: "rel"})
-    assert said == f"rel {folders / 'start' / 'rel'}\n"
+    options, variables = ([way], {}) if way.startswith("-") else ([], {way: "rel"})
+    said = run_in(folders / "start", f"WAY = {way!r}\n{code}", *options, **variables)
+    assert said == f"{variables.get(way)} {folders / 'start' / 'rel'}\n"
 
 
 @pytest.mark.parametrize("entry", ["rel", "late", ""])

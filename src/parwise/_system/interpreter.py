@@ -169,17 +169,22 @@ def start_variables() -> dict[str, str]:
     for name, several in _FOLDERS.items():
         if value := variables.get(name):
             entries = value.split(os.pathsep) if several else [value]
-            variables[name] = os.pathsep.join(filter(None, (_as_started(name, entry) for entry in entries)))
+            variables[name] = os.pathsep.join(
+                filter(None, (as_started(entry, name == "PYTHONPATH") for entry in entries))
+            )
     return variables
 
 
-def _as_started(name: str, entry: str) -> str:
+def as_started(entry: str, searched: bool = False) -> str:
+    """What a relative folder meant when this interpreter started; "" if that is not known.
+
+    One that is `searched` for modules is in `sys.path`, unless the program had left its first directory before it
+    imported parwise.
+    """
     if os.path.isabs(entry):
         return entry
     folder = os.path.normpath(os.path.join(STARTED_IN or "", entry))
-    # The program may have left the first directory before it imported parwise.
-    known = os.path.isabs(folder) and (name != "PYTHONPATH" or folder in sys.path)
-    return folder if known else ""
+    return folder if os.path.isabs(folder) and (not searched or folder in sys.path) else ""
 
 
 # Switch interval of the GIL while a helper thread works.

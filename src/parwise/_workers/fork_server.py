@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
-from .._system.interpreter import absolute_path, find_python, packages_elsewhere, select, start_variables
+from .._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, select, start_variables
 from ..errors import ParwiseError
 from .descriptors import open_process, standard_files
 from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
@@ -110,7 +110,8 @@ def _flags() -> list[str]:
     `subprocess` has such a function, but its import takes 8 ms.
     """
     letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
-    named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    options = {name: as_started(str(v)) if name == "pycache_prefix" else v for name, v in sys._xoptions.items()}
+    named = [name if value is True else f"{name}={value}" for name, value in options.items()]
     return [
         *("-" + letter for letter in letters if letter),
         *("-W" + one for one in sys.warnoptions),
