@@ -89,6 +89,20 @@ def test_core_knows_no_processes_sockets_or_files(path):
         assert not OUTSIDE & {name.partition(".")[0] for name in names}
 
 
+#: Calls that return a descriptor, most often the lowest free number.
+OPENING = {"dup", "dup2", "memfd_create", "pidfd_open", "eventfd", "epoll", "socketpair", "recvmsg", "pipe", "pipe2"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "descriptors.py"], ids=name_of)
+def test_descriptors_are_opened_in_one_place(path):
+    """Where none gets a number below 3: C libraries print to these, also if the program has closed them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in OPENING, f"{node.func.attr}: see _workers/descriptors.py"
+            if ast.unparse(node.func) == "mmap.mmap":  # which duplicates its descriptor
+                assert ast.unparse(node.args[0]) == "-1"
+
+
 def test_packages_are_small():
     # 14, and two more: a module named after the library with which it registers, as `xarray` is, has no other place,
     # nor has what all layers use.

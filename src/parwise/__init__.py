@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import errors  # noqa: F401 - notes the working directory before the program can leave it
+
 if TYPE_CHECKING:
     from ._api.apply import parallel_apply, plan
     from ._api.frozen import freeze_support
@@ -72,8 +74,6 @@ if not TYPE_CHECKING:  # type checkers would accept any name
     # recommends: the fork server needs half of the modules only, and a call
     # with a long first element waits for the fork server to start.
     def __getattr__(name: str) -> Any:
-        if name == "errors":
-            return importlib.import_module(f"{__name__}.errors")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)

@@ -134,6 +134,16 @@ class ReproducibilityWarning(UserWarning):
     """The result may have different bits than the plain loop."""
 
 
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return None
+
+
+#: Working directory when parwise was imported, most often that in which Python was started.
+STARTED_IN = _folder()
+
 #: Path that the files of parwise's own frames in tracebacks begin with.
 PACKAGE = os.path.dirname(__file__) + os.sep
 

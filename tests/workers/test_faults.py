@@ -309,7 +309,7 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
         abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
         out=None, rng=None, settings=settings,
     )  # fmt: skip
-    handle = WorkerHandle(1, 4096)
+    handle = WorkerHandle(1, 4096, bytes(16))
     try:
         handle.pid, handle.has_computed = 1, proven
         handle.slots.cursor.leave()

@@ -18,9 +18,9 @@ from .._workers.encoding import unpack_error, unpack_task
 from .._workers.handle import Assignment, WorkerHandle
 from .._workers.other_processes import Silence
 from .._workers.output_capture import unpack_events
-from .._workers.protocol import ChunkReceiver
+from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
 from .._workers.session import PackedSession, SetUp, keep
-from .._workers.shared_memory import SLOTS, buffer_offsets
+from .._workers.shared_memory import SLOTS
 from .._workers.watchdog import Watchdog
 from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy
@@ -223,6 +223,8 @@ class Dispatcher:
                 self._assign_tasks(worker)
             else:
                 self._on_exit(worker, killed_for)
+        except ForeignBytesError as error:
+            raise error.told(f"worker process {worker.pid}") from None
         except (EOFError, ConnectionError):
             self._on_exit(worker, killed_for)
 
@@ -249,15 +251,14 @@ class Dispatcher:
     def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
         worker.free.append(slot)
 
-    def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
-        offsets, _ = buffer_offsets(sizes)
-        memory = worker.slots.outputs[slot]
-        buffers = [memory[at : at + n] for at, n in zip(offsets, sizes, strict=True)]
-        self._receive_outcome(worker, number, header, buffers)
+    def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, *described: Any) -> None:
+        self._receive_outcome(worker, number, header, buffers_in(worker.slots.outputs[slot], *described))
         worker.free.append(slot)
 
-    def _on_done_in_chunks(self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int]) -> None:
-        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], number, slot, header)
+    def _on_done_in_chunks(
+        self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int], checks: list[int | None]
+    ) -> None:
+        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], number, slot, header, checks)
         self._receive_chunked_outcome(worker)
 
     def _on_chunk(self, worker: WorkerHandle, half: int, nbytes: int) -> None:
@@ -271,8 +272,9 @@ class Dispatcher:
         receiver = worker.receiver
         if receiver is not None and receiver.complete:
             worker.receiver = None
-            number, slot, header = receiver.message
-            self._receive_outcome(worker, number, header, [buffer.data for buffer in receiver.buffers])
+            number, slot, header, checks = receiver.message
+            buffers = [verified(one.data, check) for one, check in zip(receiver.buffers, checks, strict=True)]
+            self._receive_outcome(worker, number, header, buffers)
             if slot >= 0:
                 worker.free.append(slot)
 

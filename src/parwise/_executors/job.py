@@ -25,13 +25,11 @@ from .._workers.pickling.payload import sendable
 from .._workers.pickling.picklers import dumps_items
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import ItemTransfer, Snapshot
+from .._workers.protocol import checksum
+from .._workers.session import Offsets
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
-
-#: Offsets of the arguments in a task's memory, and their bytes if they are pickled, otherwise 0.
-Offsets = list[tuple[int, int]]
-
 
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
@@ -197,15 +195,15 @@ class Job:
         starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
         nbytes = 0
-        offsets = [(0, 0)] * len(inputs)
+        offsets = [(0, 0, 0)] * len(inputs)
         for k, start in zip(plain, starts, strict=True):
-            offsets[k] = (start, 0)
+            offsets[k] = (start, 0, 0)
             count = None if self.call.vectorized else len(task)
             view = layouts[k].view(memory, start, count)
             inputs[k].copy_to(view, task.lo, task.hi)
             nbytes += view.nbytes
         for k, data in pickled.items():
-            offsets[k] = (end, len(data))
+            offsets[k] = (end, len(data), checksum(data))
             memory[end : end + len(data)] = data
             end += len(data)
             nbytes += len(data)

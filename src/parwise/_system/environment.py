@@ -23,6 +23,7 @@ import numpy as np
 
 from .floating_point import read_floats, set_floats
 from .inheritance import read_authkey, set_authkey
+from .interpreter import known_entries, resolve_entries
 
 
 class ProcessState(NamedTuple):
@@ -31,6 +32,7 @@ class ProcessState(NamedTuple):
     variables: dict[bytes, bytes]  # of the environment
     folder: str | None  # working directory; None if it was removed
     path: list[str]  # `sys.path`
+    entries: dict[str, str]  # what relative entries of it stand for
     argv: tuple[str, ...]
     umask: int | None
     zone: TimeZone
@@ -44,6 +46,7 @@ class ProcessState(NamedTuple):
             with contextlib.suppress(OSError):
                 os.chdir(self.folder)
         sys.path[:] = self.path
+        resolve_entries(self.entries)
         sys.argv[:] = self.argv
         if self.umask is not None:
             os.umask(self.umask)
@@ -97,6 +100,7 @@ def read_process_state(known: ProcessState | None = None) -> ProcessState:
         variables,
         folder,
         list(sys.path),
+        known_entries(),
         argv,
         _umask() if known is None else known.umask,
         read_zone(variables.get(b"TZ")),

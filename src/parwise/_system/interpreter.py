@@ -1,17 +1,19 @@
-"""Python interpreter: how to start another one, SIGINT deferred, switch interval of the GIL, unpatched modules."""
+"""Python interpreter: how to start another one, its module path, SIGINT deferred, switch interval of the GIL."""
 
 from __future__ import annotations
 
 import _thread
+import importlib
 import os
 import select as _select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..errors import ParwiseError
+from ..errors import STARTED_IN, ParwiseError
 
 # `signal`'s own functions turn handlers into enums and back, which takes 12 us for a block.
 _plain: Any = sys.modules.get("_signal", signal)
@@ -102,6 +104,87 @@ def find_python() -> str | None:
         f"worker processes need a Python interpreter, and sys.executable is {sys.executable!r}; name one by "
         "multiprocessing.set_executable(path), or use executor='threads'"
     )
+
+
+# The module path. Python makes relative entries absolute as it first needs them, and not again when the program goes to
+# another directory; a process that was started there would read other files.
+
+
+def known_entries() -> dict[str, str]:
+    """Folders that relative entries of `sys.path` stand for, as far as this interpreter has searched them.
+
+    The entry ``""`` is not among them: it stands for the working directory at each moment.
+    """
+    found = {}
+    for entry in sys.path:
+        if isinstance(entry, str) and entry and entry[0] != os.sep:
+            folder = getattr(sys.path_importer_cache.get(entry), "path", "")
+            if os.path.isabs(folder):
+                found[entry] = folder
+    return found
+
+
+def resolve_entries(known: dict[str, str]) -> None:
+    """Have relative entries of `sys.path` stand for what `known_entries` has told of another process."""
+    for entry in sys.path:
+        if isinstance(entry, str) and entry[:1] != os.sep:
+            if entry not in known:
+                sys.path_importer_cache.pop(entry, None)
+            elif getattr(sys.path_importer_cache.get(entry), "path", None) != known[entry]:
+                get_importer = importlib.import_module("pkgutil").get_importer  # hardly ever needed
+                sys.path_importer_cache[entry] = get_importer(known[entry])
+
+
+def absolute_path() -> list[str]:
+    """`sys.path` for another process: without what depends on the directory in which that is started."""
+    known = known_entries()
+    return [known.get(one, one) for one in sys.path if isinstance(one, str) and (os.path.isabs(one) or one in known)]
+
+
+#: Packages that each worker has, imported from where this interpreter has them.
+CARRIED = ("numpy", __name__.partition(".")[0])
+
+
+def packages_elsewhere(path: list[str]) -> Iterator[tuple[str, str]]:
+    """Names of parwise and NumPy, and where they lie, if this interpreter has found them by no entry of `path`."""
+    for name in CARRIED:
+        package = sys.modules[name]
+        home = os.path.dirname(package.__file__ or "")
+        folder = os.path.dirname(home)
+        # An import hook, as of an editable installation, finds them again, and may have found them in parts.
+        if list(package.__path__) == [home] and os.path.isabs(folder) and folder not in path:
+            yield name, folder
+
+
+# What Python reads at its start, and whether that may have several entries.
+_FOLDERS = {"PYTHONHOME": True, "PYTHONPATH": True, "PYTHONPYCACHEPREFIX": False, "PYTHONUSERBASE": False}
+
+
+def start_variables() -> dict[str, str]:
+    """Environment variables for another interpreter, its folders as this one has taken them at its start.
+
+    A relative one is left out if that is not known.
+    """
+    variables = dict(os.environ)
+    for name, several in _FOLDERS.items():
+        if value := variables.get(name):
+            entries = value.split(os.pathsep) if several else [value]
+            variables[name] = os.pathsep.join(
+                filter(None, (as_started(entry, name == "PYTHONPATH") for entry in entries))
+            )
+    return variables
+
+
+def as_started(entry: str, searched: bool = False) -> str:
+    """What a relative folder meant when this interpreter started; "" if that is not known.
+
+    One that is `searched` for modules is in `sys.path`, unless the program had left its first directory before it
+    imported parwise.
+    """
+    if os.path.isabs(entry):
+        return entry
+    folder = os.path.normpath(os.path.join(STARTED_IN or "", entry))
+    return folder if os.path.isabs(folder) and (not searched or folder in sys.path) else ""
 
 
 # Switch interval of the GIL while a helper thread works.

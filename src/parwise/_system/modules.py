@@ -11,6 +11,8 @@ from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 from typing import Any
 
+from .interpreter import CARRIED
+
 # By name: the module, the module path at that time, and whether it can be imported.
 _known: dict[str, tuple[ModuleType, list[str], bool]] = {}
 
@@ -32,6 +34,8 @@ def _look(name: str, module: ModuleType) -> bool:
     """Look for a module as an import would if it were not loaded."""
     spec = getattr(module, "__spec__", None)
     if getattr(sys, "frozen", False):  # a worker is the same program
+        return True
+    if name in CARRIED:
         return True
     if name == "__mp_main__":  # the script, in processes of multiprocessing
         return False

@@ -17,10 +17,11 @@ import sys
 
 from .._core.nesting import FORK_SERVER
 from .._system.blas import libraries
-from .._system.interpreter import find_python, select
+from .._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, select, start_variables
 from ..errors import ParwiseError
+from .descriptors import open_process, standard_files
 from .other_processes import end_group, has_children
-from .protocol import Channel, Socket, blocking_socket
+from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
 from .worker import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
@@ -49,6 +50,14 @@ _LETTERS = {
     "quiet": "q",
 }
 
+# Imports a package from a folder that is not in the path: the caller has found it by the entry "".
+_IMPORT = """
+from importlib import machinery, util
+spec = machinery.PathFinder.find_spec({name!r}, [{folder!r}])
+sys.modules[{name!r}] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[{name!r}])
+"""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -58,8 +67,8 @@ ADOPTED_MS = 50
 DYING_MS = 500
 # A worker gets its socket and its shared memory.
 _WORKER_FDS = 2
-#: Descriptor of its end of the control socket, in the place of standard input.
-CONTROL_FD = 0
+#: Descriptor of its end of the control socket.
+CONTROL_FD = 3
 
 
 def start(control: Socket, variables: dict[str, str]) -> int:
@@ -70,8 +79,8 @@ def start(control: Socket, variables: dict[str, str]) -> int:
         return os.posix_spawn(
             command[0],
             command,
-            {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
-            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD)],
+            {**start_variables(), **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
+            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
@@ -84,25 +93,20 @@ def start(control: Socket, variables: dict[str, str]) -> int:
 
 
 def _command(python: str | None) -> list[str]:
-    """Command line of a fork server, with this interpreter's flags and module path.
+    """Command line of a fork server, with this interpreter's flags, and the absolute part of its module path.
 
     ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not be imported in place of the standard library's. A frozen program reads
-    its command line in `parwise.freeze_support`.
+    not be imported in place of the standard library's. Workers get the whole
+    path with each call. A frozen program reads its command line in
+    `parwise.freeze_support`.
     """
     if python is None:
         return [sys.executable, FORK_SERVER, str(os.getpid())]
-    code = f"import gc, sys; gc.disable(); sys.path[:] = {_paths()!r}"
-    code = f"{code}; from parwise._workers.fork_server import main; main({os.getpid()})"
-    return [python, *_flags(), "-P", "-c", code, FORK_SERVER]
-
-
-def _paths() -> list[str]:
-    """The module path, without relative folders if the working directory has been removed."""
-    try:
-        return [os.path.abspath(path) for path in sys.path]
-    except FileNotFoundError:
-        return [path for path in sys.path if os.path.isabs(path)]
+    path = absolute_path()
+    lines = [f"import gc, sys; gc.disable(); sys.path[:] = {path!r}"]
+    lines += [_IMPORT.format(name=name, folder=folder) for name, folder in packages_elsewhere(path)]
+    lines += [f"from parwise._workers.fork_server import main; main({os.getpid()})"]
+    return [python, *_flags(), "-P", "-c", "\n".join(lines), FORK_SERVER]
 
 
 def _flags() -> list[str]:
@@ -111,7 +115,8 @@ def _flags() -> list[str]:
     `subprocess` has such a function, but its import takes 8 ms.
     """
     letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
-    named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    options = {name: as_started(str(v)) if name == "pycache_prefix" else v for name, v in sys._xoptions.items()}
+    named = [name if value is True else f"{name}={value}" for name, value in options.items()]
     return [
         *("-" + letter for letter in letters if letter),
         *("-W" + one for one in sys.warnoptions),
@@ -122,19 +127,20 @@ def _flags() -> list[str]:
 def main(parent: int) -> None:
     """Run a fork server until the process `parent` ends."""
     _close_inherited()
-    _open_standard_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_PR_SET_NAME, b"parwise-fork")
     # Children of a dead worker become its own, which waits for them. As process 1 of a container the caller would get
     # them, and leave zombies.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        watch = os.pidfd_open(parent)
+        watch = open_process(parent)
     except ProcessLookupError:  # it has ended, as forked children do soon
         os._exit(0)
     if os.getppid() != parent:  # its number belongs to another process already
         os._exit(0)
-    control = Channel(blocking_socket(CONTROL_FD))
+    sock = blocking_socket(CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    control = Channel(sock, sock.recv(COOKIE_BYTES))
     libraries()  # or each worker would search for them
     # These objects stay for ever: freeze them, or a garbage collection in a worker
     # would write to, and so copy, their pages. It was off during the imports, which
@@ -190,6 +196,9 @@ class ForkServer:
                 self._stop()
             else:
                 self._send_exit_code(*content)
+        except ForeignBytesError:
+            self._control.refuse()
+            os._exit(0)
         except (EOFError, OSError):
             os._exit(0)
 
@@ -247,7 +256,7 @@ class ForkServer:
         with contextlib.suppress(OSError):  # the worker does so too, and may have ended
             os.setpgid(pid, pid)
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = open_process(pid)
         except OSError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -264,37 +273,22 @@ class ForkServer:
             return
         _prctl(_PR_SET_NAME, b"parwise-worker")
         os.setpgid(0, 0)
-        self._control.sock.detach()
+        self._control.sock.close()
         for fd in (self._watch, *self._alive):
             os.close(fd)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, CONTROL_FD)
-        os.close(null)
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:  # or every worker would draw the same numbers
             numpy_random.seed()
         sock, segment = fds
-        serve(sock, segment, slot_bytes)
+        serve(sock, segment, slot_bytes, self._control.cookie)
 
 
 def _close_inherited() -> None:
     """Close descriptors that a C library of the caller left inheritable."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+        if int(name) > CONTROL_FD:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-
-
-def _open_standard_files() -> None:
-    """Open output and error if the caller has closed them: a socket of a worker would get their numbers, and prints."""
-    for fd in (1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            if null != fd:
-                os.dup2(null, fd)
-                os.close(null)
 
 
 def _prctl(option: int, value: int | bytes) -> None:

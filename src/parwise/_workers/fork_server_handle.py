@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._system.interpreter import DeferredInterrupt, select
+from .descriptors import open_process
 from .fork_server import start
 from .handle import WorkerHandle
 from .other_processes import Silence, is_stopped, kill
@@ -25,6 +26,8 @@ class ForkServerHandle:
     ----------
     variables : dict
         Environment variables that it starts with, besides those of this process.
+    cookie : bytes
+        What its messages, and those of its workers, begin with.
 
     Attributes
     ----------
@@ -34,19 +37,20 @@ class ForkServerHandle:
         How long it has owed a worker and done nothing.
     """
 
-    def __init__(self, variables: dict[str, str]) -> None:
+    def __init__(self, variables: dict[str, str], cookie: bytes) -> None:
         own_end, server_end = socket_pair()
-        self.channel = Channel(own_end)
+        self.channel = Channel(own_end, cookie)
         self.pid, self.pidfd = 0, -1
         self.forked = False
         self.silence = Silence()
         try:
+            own_end.setblocking(False)
             with contextlib.closing(server_end):
+                own_end.send(cookie)  # before it has started: no other process can read or write here yet
                 self.pid = start(server_end, variables)
             # From here on not by its number, which may belong to another process once a handler of the program has
             # waited for it.
-            self.pidfd = os.pidfd_open(self.pid)
-            own_end.setblocking(False)
+            self.pidfd = open_process(self.pid)
         except BaseException:
             self._undo()
             raise

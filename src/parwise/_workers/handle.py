@@ -39,7 +39,7 @@ class StagedTask(NamedTuple):
     task: Task
     slot: int
     large: Any
-    offsets: list[tuple[int, int]]
+    offsets: list[tuple[int, int, int]]
     layouts: Any
     attachments: list[Attachments]
 
@@ -83,11 +83,11 @@ class WorkerHandle:
         How long it has owed an answer and done nothing.
     """
 
-    def __init__(self, key: int, slot_bytes: int) -> None:
+    def __init__(self, key: int, slot_bytes: int, cookie: bytes) -> None:
         self.key = key
         with contextlib.ExitStack() as undo:
             own_end, worker_end = socket_pair()
-            self.channel = Channel(own_end)
+            self.channel = Channel(own_end, cookie)
             undo.callback(self.channel.close)
             undo.callback(worker_end.close)
             segment = create_fd(segment_bytes(slot_bytes))

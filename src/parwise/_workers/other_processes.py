@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 
+from .descriptors import open_process
+
 # A process that owes an answer and uses no CPU counts as silent after so long, if a signal or a debugger has stopped it
 # and otherwise. The second is long since the import of a module may wait for a network.
 STOPPED_SECONDS = 5.0
@@ -51,7 +53,7 @@ def open_descendants(pid: int) -> list[int]:
     opened = {}
     for one in descendants(pid):
         with contextlib.suppress(OSError):
-            opened[one] = os.pidfd_open(one)
+            opened[one] = open_process(one)
     for one in opened.keys() - set(descendants(pid)):  # it ended before it was opened
         os.close(opened.pop(one))
     return list(opened.values())

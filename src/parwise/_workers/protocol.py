@@ -12,20 +12,23 @@ Any
 ----------------------------------------------------------------------------------------------------------
 descriptors            tokens                                Descriptors that objects in the next message
                                                              take; handled by `Channel` itself.
+refused                                                      Bytes came that were none of these messages;
+                                                             the sender ends. Handled by `Channel` itself.
 ---------------------  ------------------------------------  ---------------------------------------------
 Caller to worker
 ----------------------------------------------------------------------------------------------------------
-initialize             0, end, nbytes, payload or None       Run the pool's initializer; sent before all
+initialize             0, end, nbytes, check, payload        Run the pool's initializer; sent before all
                                                              else. The table of the payload's buffers
                                                              starts at byte `end`. With None the payload is
-                                                             in a file, whose descriptor comes along.
-set_up                 0, end, nbytes, payload or None       Run the function given as `setup`; as above.
+                                                             in a file, whose descriptor comes along, and
+                                                             `check` is the checksum of its pickles.
+set_up                 0, end, check, payload or None       Run the function given as `setup`; as above.
 track                                                        Use the caller's resource tracker, whose
                                                              descriptor comes along.
-load                   call, end, nbytes, payload or None    Load the session of a call; as above.
+load                   call, end, nbytes, check, payload     Load the session of a call; as above.
 unload                                                       Release the session.
 define                 (token, late), end, nbytes,           Keep definitions of a call; as above. Late
-                       payload or None                       ones name definitions of the session.
+                       check, payload                        ones name definitions of the session.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
                        layouts or None                       are in `slot`, or came in chunks (slot -1).
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
@@ -39,10 +42,10 @@ load_failed            call, error                           The session could n
 prepare_failed         note, error                           The initializer or the setup raised.
 output                 number, events                        Prints, warnings and log records of a task
                                                              that is still running.
-done                   number, slot, header, sizes           The outcome of a task: buffers of these sizes
+done                   number, slot, header, sizes, checks   The outcome of a task: buffers of these sizes
                                                              are in output slot `slot`, which is free once
-                                                             they are read.
-done_in_chunks         number, slot, header, sizes           An outcome whose buffers follow in chunks.
+                                                             they are read. Pickled ones have a checksum.
+done_in_chunks         number, slot, header, sizes, checks   An outcome whose buffers follow in chunks.
 chunk                  half, nbytes                          A piece of them is in this half of the stream.
 slot_free              slot                                  The chunk in this input slot has been read.
 ---------------------  ------------------------------------  ---------------------------------------------
@@ -70,9 +73,9 @@ from __future__ import annotations
 import _socket
 import array
 import contextlib
-import fcntl
 import os
 import pickle
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -81,18 +84,54 @@ from typing import Any
 import numpy as np
 
 from ..errors import ParwiseError
+from .descriptors import FDS, duplicate, open_sockets, receive
 from .pickling.multiprocessing_objects import Attachments, Token, arrive, close_arrived
-from .shared_memory import copy_in
+from .shared_memory import buffer_offsets, copy_in
 
 # A message of this size never blocks: the kernel buffers 200 kB.
 INLINE_BYTES = 32 * 2**10
 _MESSAGE_BYTES = 2**16
 
-# A message brings so many descriptors at most; Linux allows 253.
-_FDS = 100
-_FDS_SPACE = _socket.CMSG_SPACE(_FDS * array.array("i").itemsize)
-# Standard input, output and error.
-_STANDARD_FDS = 3
+#: Bytes of the secret of a pool, which each of its messages begins with.
+COOKIE_BYTES = 16
+# In front of a pickled message: the cookie, and its length.
+_HEAD_BYTES = COOKIE_BYTES + 4
+
+
+class ForeignBytesError(EOFError):
+    """Bytes have come that the other side has not sent: they are not unpickled, and nothing more is read."""
+
+    def told(self, process: str) -> ParwiseError:
+        """The error for the user; `process` is the one at the other end."""
+        return ParwiseError(
+            f"bytes that parwise has not sent came between this process and {process}; they were refused, and not "
+            "unpickled. Probably a library writes to a descriptor that it did not open, as one that prints after "
+            "standard output was closed. The worker processes were ended, and the next call starts new ones; if it "
+            "happens again, use executor='threads'"
+        )
+
+
+def checksum(pickled: Any) -> int:
+    """A number by which pickled bytes are known again that pass through shared memory.
+
+    It travels in a message, behind the cookie, so it need not be secret: crc32 takes 145 us for 1 MB, and blake2b with
+    a key 735.
+    """
+    return zlib.crc32(pickled)
+
+
+def verified(pickled: Any, check: int | None) -> Any:
+    """Return pickled bytes, in memory that no other process writes to, if that is their checksum."""
+    if check is not None and zlib.crc32(pickled) != check:
+        raise ForeignBytesError
+    return pickled
+
+
+def buffers_in(slot: memoryview, sizes: list[int], checks: list[int | None]) -> list[Any]:
+    """Buffers of an outcome: views of raw arrays in a slot, and copies of pickles, which nobody can change any more."""
+    offsets, _ = buffer_offsets(sizes)
+    views = [slot[at : at + n] for at, n in zip(offsets, sizes, strict=True)]
+    return [view if check is None else verified(bytes(view), check) for view, check in zip(views, checks, strict=True)]
 
 
 class Socket(_socket.socket):
@@ -107,16 +146,8 @@ class Socket(_socket.socket):
 
 def socket_pair() -> tuple[Socket, Socket]:
     """Two connected sockets that keep messages apart."""
-    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    return _above_standard(one.detach()), _above_standard(other.detach())
-
-
-def _above_standard(fd: int) -> Socket:
-    """A socket whose descriptor no print goes to, where the caller has closed its standard streams."""
-    if fd < _STANDARD_FDS:
-        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STANDARD_FDS)
-        os.close(low)
-    return blocking_socket(fd)
+    one, other = open_sockets()
+    return blocking_socket(one), blocking_socket(other)
 
 
 def blocking_socket(fd: int) -> Socket:
@@ -134,10 +165,14 @@ class Channel:
     sock : socket
         One end of a SOCK_SEQPACKET pair, which keeps messages apart and cannot
         be reached by other processes.
+    cookie : bytes
+        The secret of the pool. What does not begin with it was written by a library that took the socket's descriptor
+        for another one, and is refused.
     """
 
-    def __init__(self, sock: Socket) -> None:
+    def __init__(self, sock: Socket, cookie: bytes) -> None:
         self.sock = sock
+        self.cookie = cookie
         # Messages that a socket which does not block had no room for, with duplicates of their descriptors.
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         # Tokens of descriptors that have come.
@@ -154,15 +189,16 @@ class Channel:
             raise ParwiseError(
                 f"a message of {len(data)} bytes is too long; are there thousands of arrays to map over?"
             )
+        data = b"".join((self.cookie, len(data).to_bytes(4, "little"), data))
         if self._unsent:
-            self._unsent.append((data, [os.dup(fd) for fd in fds]))
+            self._unsent.append((data, [duplicate(fd) for fd in fds]))
             return
         try:
             self._send(data, fds)
         except BlockingIOError:
             # A worker that is starting, or gets no CPU, reads nothing: a few calls that other workers compute fill the
             # 200 kB with their functions.
-            self._unsent.append((data, [os.dup(fd) for fd in fds]))
+            self._unsent.append((data, [duplicate(fd) for fd in fds]))
 
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         if fds:
@@ -191,7 +227,7 @@ class Channel:
         """Send descriptors that objects in the next message take."""
         for attachments in several:
             fds = iter(attachments.fds.items())
-            while some := dict(islice(fds, _FDS)):
+            while some := dict(islice(fds, FDS)):
                 self.send("descriptors", list(some), fds=list(some.values()))
 
     @property
@@ -209,27 +245,38 @@ class Channel:
         """Receive the next message and the file descriptors that came with it.
 
         Raises EOFError if the other side has closed its end, BlockingIOError if no message is there and the socket does
-        not block.
+        not block, ForeignBytesError if one of both has got what the other has not sent.
         """
         while True:
-            # Not socket.recv_fds, which drops its flags: descriptors came without
-            # close-on-exec, and programs that the function started inherited them.
             try:
-                data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+                data, fds, cut = receive(self.sock, _HEAD_BYTES + _MESSAGE_BYTES)
             except ConnectionResetError:
                 # The other side died with messages unread. Linux reports that once, before
                 # the messages that it had sent, which can still be read.
-                data, extra, _, _ = self.sock.recvmsg(_MESSAGE_BYTES, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+                data, fds, cut = receive(self.sock, _HEAD_BYTES + _MESSAGE_BYTES)
             if not data:
                 raise EOFError
-            message: tuple[Any, ...] = pickle.loads(data)
-            fds = array.array("i")
-            for _, _, content in extra:
-                fds.frombytes(content)
+            if cut or not self._sent_by_other(data):
+                for fd in fds:
+                    os.close(fd)
+                raise ForeignBytesError
+            message: tuple[Any, ...] = pickle.loads(memoryview(data)[_HEAD_BYTES:])
+            if message[0] == "refused":
+                raise ForeignBytesError
             if message[0] != "descriptors":
-                return message, fds.tolist()
+                return message, fds
             arrive(message[1], fds)
             self._tokens.extend(message[1])
+
+    def _sent_by_other(self, data: bytes) -> bool:
+        """True if a packet has the form of a message of this pool."""
+        size = int.from_bytes(data[COOKIE_BYTES:_HEAD_BYTES], "little")
+        return data.startswith(self.cookie) and len(data) == _HEAD_BYTES + size
+
+    def refuse(self) -> None:
+        """Tell the other side that bytes have come that it has not sent; this side then ends."""
+        with contextlib.suppress(OSError):
+            self.send("refused")
 
     def close(self) -> None:
         """Close this end."""

@@ -17,7 +17,7 @@ from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
 from .._system.surroundings import follower
 from .encoding import pack
-from .pickling.payload import load_part, private_copy
+from .pickling.payload import BufferTable, load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
 
@@ -31,7 +31,7 @@ class Packet(NamedTuple):
     """A pickle with its arrays as bytes, and where they lie in it; a late part names definitions of the session."""
 
     data: bytes
-    table: list[tuple[int, int, bool]]
+    table: BufferTable
     late: bool = False
 
 
@@ -111,11 +111,11 @@ def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:
     return True
 
 
-def _load_part(payload: bytes, table: list[tuple[int, int, bool]]) -> None:
+def _load_part(payload: bytes, table: BufferTable) -> None:
     load_part(private_copy(payload), table)
 
 
-def _load(payload: bytes, table: list[tuple[int, int, bool]]) -> Session:
+def _load(payload: bytes, table: BufferTable) -> Session:
     """Unpickle a session, and call its `setup` unless that was the last one that this process has called."""
     global _mark
     marks: list[bytes | None] = []

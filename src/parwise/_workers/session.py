@@ -14,7 +14,7 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,9 +29,10 @@ from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
 from .handle import WorkerHandle
 from .pickling.multiprocessing_objects import Packed
-from .pickling.payload import Payload, load
+from .pickling.payload import BufferTable, Payload, load
 from .pickling.picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
 from .pickling.sent_definitions import Definitions
+from .protocol import ForeignBytesError, verified
 from .shared_globals import restore, set_by
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
@@ -40,12 +41,16 @@ LARGE_BYTES = 2**20
 KEPT_TABLES = 4
 
 
+#: Byte offsets of arguments in a task's memory; size and checksum of each if it is pickled, else 0.
+Offsets: TypeAlias = list[tuple[int, int, int]]
+
+
 class TaskArguments(NamedTuple):
-    """A task and its arguments in memory: byte offset of each, and its size if it is pickled, else 0."""
+    """A task and its arguments in memory."""
 
     lo: int
     hi: int
-    offsets: list[tuple[int, int]]
+    offsets: Offsets
     layouts: list[Layout] | None
     memory: Any
 
@@ -96,22 +101,23 @@ class Session(NamedTuple):
         return dump((state.process.path, mark), session, definitions)
 
     @classmethod
-    def load(cls, memory: memoryview, table: list[tuple[int, int, bool]], enter: Callable[[Any], None]) -> Session:
+    def load(cls, memory: memoryview, table: BufferTable, enter: Callable[[Any], None]) -> Session:
         """Unpickle a session in the computing process, its arrays in `memory`, after `enter` got what comes first."""
         session: Session = load(memory, table, enter)
         return session
 
-    def arguments(
-        self, memory: Any, offsets: list[tuple[int, int]], layouts: list[Layout] | None, count: int
-    ) -> list[np.ndarray]:
+    def arguments(self, memory: Any, offsets: Offsets, layouts: list[Layout] | None, count: int) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
         table: Any = self.definitions
         table.begin()
         # The session's own layouts have room for the longest task.
         used = None if layouts else count
         arguments = []
-        for (offset, nbytes), layout in zip(offsets, layouts or self.layouts, strict=True):
-            array = _unpickle(memory[offset : offset + nbytes]) if nbytes else layout.view(memory, offset, used)
+        for (offset, nbytes, check), layout in zip(offsets, layouts or self.layouts, strict=True):
+            if nbytes:
+                array = _unpickle(verified(bytes(memory[offset : offset + nbytes]), check))
+            else:
+                array = layout.view(memory, offset, used)
             arguments.append(layout.as_given(array))
         return arguments
 
@@ -120,7 +126,7 @@ class Session(NamedTuple):
         memory: Any,
         lo: int,
         hi: int,
-        offsets: list[tuple[int, int]],
+        offsets: Offsets,
         layouts: list[Layout] | None,
         watch: ThreadWatch,
         cursor: Cursor | None = None,
@@ -129,6 +135,8 @@ class Session(NamedTuple):
         """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
             arguments = self.arguments(memory, offsets, layouts, hi - lo)
+        except ForeignBytesError:
+            raise
         except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         with watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import mmap
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
 from .._system.limits import cpu_count, file_limit, memory_limit
 from ..errors import ParwiseError
+from .descriptors import duplicate, open_memory
 
 HAS_MEMFD = hasattr(os, "memfd_create")
 
@@ -31,11 +33,11 @@ def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
 
         block = shared_memory.SharedMemory(create=True, size=nbytes)
         try:
-            return os.dup(block._fd)  # type: ignore[attr-defined]
+            return duplicate(block._fd)  # type: ignore[attr-defined]
         finally:
             block.close()
             block.unlink()
-    fd = os.memfd_create("parwise", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = open_memory()
     try:
         os.ftruncate(fd, nbytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
@@ -47,7 +49,7 @@ def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
 
 def map_shared(fd: int, nbytes: int, offset: int = 0) -> mmap.mmap:
     """Map the memory of `fd`, for all processes that hold it to read and write."""
-    return mmap.mmap(fd, nbytes, mmap.MAP_SHARED, offset=offset)
+    return _map(fd, nbytes, mmap.MAP_SHARED, offset)
 
 
 def make_private(pages: memoryview) -> None:
@@ -56,25 +58,44 @@ def make_private(pages: memoryview) -> None:
     Pointers to them stay valid, and the content is kept.
     """
     content = bytes(pages)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    fixed = 0x10  # MAP_FIXED, which the mmap module does not name
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | fixed
-    if libc.mmap(address, len(content), mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
-        raise OSError(ctypes.get_errno(), "cannot map private memory")
+    _map_over(pages, -1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages[:] = content
 
 
 def map_private(fd: int, nbytes: int) -> mmap.mmap:
     """Map the memory of `fd`; a page that this process writes to is copied first."""
-    return mmap.mmap(fd, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    return _map(fd, nbytes, mmap.MAP_PRIVATE)
 
 
 def map_anonymous(nbytes: int) -> mmap.mmap:
     """Map new private memory, page-aligned."""
     return mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _map(fd: int, nbytes: int, flags: int, offset: int = 0) -> mmap.mmap:
+    """Map a file; `mmap.mmap` would keep a duplicate of its descriptor, with the lowest free number."""
+    memory = map_anonymous(nbytes)
+    _map_over(memory, fd, flags, offset)
+    return memory
+
+
+def _map_over(pages: Any, fd: int, flags: int, offset: int = 0) -> None:
+    """Map a file, or new memory, in the place of whole pages of this process."""
+    nbytes = memoryview(pages).nbytes
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    fixed = 0x10  # MAP_FIXED, which the mmap module does not name
+    if _mmap()(address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags | fixed, fd, offset) != address:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot map {nbytes} bytes of memory: {os.strerror(code)}")
+
+
+@functools.cache
+def _mmap() -> Any:
+    """The function of C."""
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    return function
 
 
 # Two tasks per worker: one is computed while the next is copied in.

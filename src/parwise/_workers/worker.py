@@ -29,8 +29,17 @@ from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
 from .pickling.payload import load, load_part, private_copy
-from .protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender, blocking_socket
-from .session import Session, Tables
+from .protocol import (
+    INLINE_BYTES,
+    Channel,
+    ChunkReceiver,
+    ChunkSender,
+    ForeignBytesError,
+    blocking_socket,
+    checksum,
+    verified,
+)
+from .session import Offsets, Session, Tables
 from .shared_globals import initialize
 from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 
@@ -38,28 +47,32 @@ from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_pr
 _MALLOC = {-1: 2**25, -3: 2**24}
 
 
-def serve(sock_fd: int, segment_fd: int, slot_bytes: int) -> None:
+def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes) -> None:
     """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(blocking_socket(sock_fd))
+    channel = Channel(blocking_socket(sock_fd), cookie)
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
     install_modules()
     worker = Worker(channel, slots)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    try:
         worker.run()
+    except ForeignBytesError:
+        channel.refuse()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
     os._exit(0)
 
 
-def _read_payload(end: int, nbytes: int, inline: bytes | None, fd: int) -> tuple[memoryview, Any]:
+def _read_payload(end: int, nbytes: int, check: int, inline: bytes | None, fd: int = -1) -> tuple[memoryview, Any]:
     """Read a payload and its table, which starts at byte `end`, from a message or the file beside it."""
     if inline is not None:
         memory = private_copy(inline)
     else:
         memory = memoryview(map_private(fd, nbytes))
         os.close(fd)
-    return memory, pickle.loads(memory[end:])
+    return memory, pickle.loads(verified(memory[end:], check))
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
@@ -137,13 +150,13 @@ class Worker:
                 self._channel.close_arrived()
             close_copies()
 
-    def _on_load(self, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _on_load(self, call: int, *packed: Any) -> None:
         """Load a session."""
         self._session = None
         self._tables.clear()
         clear_main()
         self._sent.clear()
-        memory, table = _read_payload(end, nbytes, inline, fd)
+        memory, table = _read_payload(*packed)
         try:
             self._context = contextvars.copy_context()
             session = self._context.run(self._load, memory, table)
@@ -153,6 +166,8 @@ class Worker:
             self._capture.drain()
             follower.warn_of_edits()
             self._session = session
+        except ForeignBytesError:
+            raise
         except BaseException as error:
             self._channel.send("load_failed", call, pack_error(error, INLINE_BYTES))
 
@@ -169,15 +184,17 @@ class Worker:
         """Run the function given as `setup`, before the first task of a call."""
         self._prepare("in the function given as setup, in a worker process", *content)
 
-    def _prepare(self, note: str, call: int, end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _prepare(self, note: str, call: int, *packed: Any) -> None:
         """Run a function that prepares this process; what it sets stays."""
-        memory, table = _read_payload(end, nbytes, inline, fd)
+        memory, table = _read_payload(*packed)
         self._number = call
         error: BaseException | None = None
         try:
             self._prepared, function, arguments, surroundings = load(memory, table, follower.enter)
             follower.follow(surroundings)
             follower.run(initialize, function, *arguments)
+        except ForeignBytesError:
+            raise
         except BaseException as caught:
             error = caught
         if os.getpid() != self._owner:
@@ -198,9 +215,9 @@ class Worker:
         clear_main()
         gc.collect()  # functions and their globals refer to each other
 
-    def _on_define(self, place: tuple[str, bool], end: int, nbytes: int, inline: bytes | None, fd: int = -1) -> None:
+    def _on_define(self, place: tuple[str, bool], *packed: Any) -> None:
         """Keep definitions of a call until a task needs them."""
-        memory, table = _read_payload(end, nbytes, inline, fd)
+        memory, table = _read_payload(*packed)
         self._tables.add(*place, partial(load_part, memory, table))
 
     def _on_arguments_in_chunks(self, nbytes: int) -> None:
@@ -219,7 +236,7 @@ class Worker:
         lo: int,
         hi: int,
         slot: int,
-        offsets: list[tuple[int, int]],
+        offsets: Offsets,
         layouts: list[Layout] | None,
     ) -> None:
         """Compute a task whose arguments are in `slot`, or came in chunks (-1).
@@ -268,7 +285,7 @@ class Worker:
         lo: int,
         hi: int,
         slot: int,
-        offsets: list[tuple[int, int]],
+        offsets: Offsets,
         layouts: list[Layout] | None,
     ) -> tuple[Outcome, bool]:
         """Compute a task; return its outcome, and True if the function kept a view of an argument."""
@@ -298,13 +315,14 @@ class Worker:
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
             buffers, header = [header, *map(bytes, buffers)], b""
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
+        checks = [checksum(buffer) if isinstance(buffer, bytes) else None for buffer in buffers]
         offsets, end = buffer_offsets(sizes)
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
-            self._channel.send("done", number, slot, header, sizes)
+            self._channel.send("done", number, slot, header, sizes, checks)
         else:
-            self._channel.send("done_in_chunks", number, slot, header, sizes)
+            self._channel.send("done_in_chunks", number, slot, header, sizes, checks)
             for buffer in buffers:
                 self._send_chunks(memoryview(buffer))
 

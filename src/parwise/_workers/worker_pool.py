@@ -16,11 +16,12 @@ from .._system.interpreter import DeferredInterrupt, select
 from .._system.limits import LOOK_SECONDS, own_bytes
 from .._system.module_watch import watch
 from ..errors import ParwiseError
+from .descriptors import open_event, open_poll
 from .fork_server_handle import ForkServerHandle
 from .handle import WorkerHandle
 from .other_processes import is_stopped
 from .pickling.payload import Payload
-from .protocol import Channel
+from .protocol import COOKIE_BYTES, Channel, ForeignBytesError
 from .shared_memory import fitting_slot_bytes
 
 # A worker with more memory of its own than this is replaced between two calls.
@@ -71,6 +72,7 @@ class WorkerPool:
         self.dirty = False
         self.serial_seconds = 0.0
         self._owner = os.getpid()
+        self._cookie = os.urandom(COOKIE_BYTES)
         self._keys = itertools.count(1)
         self.fork_server: ForkServerHandle | None = None
         # Fork servers that have ended in the current call.
@@ -180,8 +182,8 @@ class WorkerPool:
 
     def _open(self) -> None:
         """Open what `wait` needs."""
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll = select.epoll()
+        self._wake = open_event()
+        self._poll = open_poll()
         self._poll.register(self._wake, select.EPOLLIN)
         atexit.register(self.stop)
 
@@ -203,7 +205,7 @@ class WorkerPool:
             try:
                 if self._poll is None:
                     self._open()
-                self.fork_server = ForkServerHandle(self._variables)
+                self.fork_server = ForkServerHandle(self._variables, self._cookie)
                 self._poll.register(self.fork_server.channel, select.EPOLLIN)
             except BaseException:
                 self.stop()
@@ -214,7 +216,7 @@ class WorkerPool:
         """Start one more worker, the last of `workers`."""
         with DeferredInterrupt():
             fork_server = self._start_fork_server()
-            worker = WorkerHandle(next(self._keys), self.slot_bytes)
+            worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
             self.workers.append(worker)
             try:
                 worker.request_fork(fork_server.channel, self.slot_bytes)
@@ -278,6 +280,9 @@ class WorkerPool:
                     self._receive(*self.fork_server.channel.receive())
         except BlockingIOError:
             pass
+        except ForeignBytesError as error:
+            self.stop()
+            raise error.told("the process that starts workers") from None
         except (EOFError, OSError):
             self._lose_fork_server()
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .._clock import perf_counter
 from .._core.inputs.arrays import InputArray
-from .._workers.pickling.payload import load, private_copy
+from .._workers.pickling.payload import BufferTable, load, private_copy
 from .._workers.pickling.picklers import dump
 
 # Estimated seconds to send a group to a worker and its result back, on both sides together. Measured: 0.3 ms for 10
@@ -122,7 +122,7 @@ class SentGroup:
 
     __slots__ = ("_data", "_indexers", "_table")
 
-    def __init__(self, indexers: Indexers, data: bytes, table: list[tuple[int, int, bool]]) -> None:
+    def __init__(self, indexers: Indexers, data: bytes, table: BufferTable) -> None:
         self._indexers, self._data, self._table = indexers, data, table
 
     def materialize(self, common: CommonData) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..._clock import monotonic, sleep
 from ...errors import ParwiseError
+from ..descriptors import duplicate
 
 #: Names a descriptor in a pickle: process id of its sender, and a number.
 Token: TypeAlias = tuple[int, int]
@@ -52,7 +53,7 @@ class Attachments:
         if not self.fds:
             # Not from the start: a Ctrl-C within its `__del__` would be lost, and each pickle has attachments.
             self.fds = _Duplicates()
-        self.fds[token] = os.dup(fd)
+        self.fds[token] = duplicate(fd)
 
     def duplicate_for_child(self, fd: int) -> Token:
         """Duplicate a descriptor; called by multiprocessing's reducers."""

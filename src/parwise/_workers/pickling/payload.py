@@ -7,7 +7,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.rec
@@ -16,12 +16,14 @@ from ..._core.layout import Layout, address_of, offsets_for, private_memory
 from ..._system.interpreter import DeferredInterrupt
 from ..._system.limits import file_limit, memory_limit
 from ...errors import ParwiseError
-from ..protocol import INLINE_BYTES, Channel
+from ..protocol import INLINE_BYTES, Channel, ForeignBytesError, checksum, verified
 from ..shared_globals import restore
 from ..shared_memory import create_fd
 from .multiprocessing_objects import Attachments, Packed, UnnamedLockError
 
 _BYTES = np.dtype(np.uint8)
+#: Offset, size, read-only flag of each buffer, and its checksum if it is a pickle.
+BufferTable: TypeAlias = list[tuple[int, int, bool, int | None]]
 
 
 class Payload(NamedTuple):
@@ -43,9 +45,11 @@ class Payload(NamedTuple):
     attachments: Attachments
 
     @property
-    def table(self) -> list[tuple[int, int, bool]]:
-        """Offset, size and read-only flag of each buffer."""
-        return [(at, b.nbytes, b.readonly) for at, b in zip(self.offsets, self.buffers, strict=True)]
+    def table(self) -> BufferTable:
+        """How to find the buffers in memory."""
+        checks = [*map(checksum, self.buffers[:2]), *[None] * len(self.buffers[2:])]
+        sizes = [(buffer.nbytes, buffer.readonly) for buffer in self.buffers]
+        return [(at, *size, check) for at, size, check in zip(self.offsets, sizes, checks, strict=True)]
 
     def to_bytes(self) -> bytes:
         """Copy all buffers to one bytes object."""
@@ -65,6 +69,7 @@ class Payload(NamedTuple):
         """Send it to workers: a small one in a message, a large one in one file for all of them."""
         # The table goes behind the buffers: it may be too long for a message.
         table = pickle.dumps(self.table)
+        check = checksum(table)
         nbytes = self.nbytes + len(table)
         inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
         fds: list[int] = []
@@ -77,7 +82,7 @@ class Payload(NamedTuple):
             for channel in channels:
                 with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
                     channel.send_attachments([self.attachments])
-                    channel.send(kind, call, self.nbytes, nbytes, inline, fds=fds)
+                    channel.send(kind, call, self.nbytes, nbytes, check, inline, fds=fds)
         finally:
             with DeferredInterrupt():
                 for fd in fds:
@@ -120,21 +125,24 @@ def sendable(what: str) -> Iterator[None]:
         raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
 
 
-def load(memory: Any, table: list[tuple[int, int, bool]], apply_first: Callable[[Any], None]) -> Any:
+def load(memory: Any, table: BufferTable, apply_first: Callable[[Any], None]) -> Any:
     """Unpickle the second object of a payload, its arrays in `memory`, after `apply_first` got the first one."""
     view = memoryview(memory)
-    parts = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly in table]
+    buffers = [view[at : at + n].toreadonly() if readonly else view[at : at + n] for at, n, readonly, _ in table]
+    parts = [verified(buffer, entry[-1]) for buffer, entry in zip(buffers, table, strict=True)]
     apply_first(pickle.loads(parts[0]))
     second = pickle.loads(parts[1], buffers=parts[2:])
     restore()
     return second
 
 
-def load_part(memory: Any, table: list[tuple[int, int, bool]]) -> None:
+def load_part(memory: Any, table: BufferTable) -> None:
     """Unpickle a part of definitions; one that only may be needed fails without a word."""
     optional: list[bool] = []
     try:
         load(memory, table, optional.append)
+    except ForeignBytesError:
+        raise
     except Exception:
         if not optional[0]:
             raise
