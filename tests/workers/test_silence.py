@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors import processes
-from parwise._workers import other_processes, watchdog
+from parwise._workers import fork_server_handle, other_processes, watchdog
 
 from ..support.functions import ISOLATED
 from ..support.internals import WorkerPool
@@ -243,6 +243,17 @@ def test_a_suspended_machine_is_no_element_that_hangs():
             os.kill(pid, signal.SIGCONT)
         out, err = process.communicate(timeout=60)
     assert (out, err) == ("[0, 2, 4, 6, 8, 10]\n", "")
+
+
+def test_answer_that_comes_too_late(pool, tmp_path, monkeypatch):
+    """The fork server is asked how a worker ended while it is stopped."""
+    monkeypatch.setattr(fork_server_handle, "ANSWER_SECONDS", 0.01)
+    actions = [("in an element", signal.SIGSTOP, "fork server"), ("in an element", signal.SIGKILL, "self")]
+    assert_same(parallel_apply(Acting(tmp_path, actions), A, retries=1, **ISOLATED), A * 2.5)
+    assert pool.fork_server.stopped
+    os.kill(pool.fork_server.pid, signal.SIGCONT)
+    wait_until(lambda: not pool.fork_server.stopped)
+    assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
 
 
 # Fork servers that end in the middle of a call.

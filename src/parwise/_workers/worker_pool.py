@@ -322,6 +322,8 @@ class WorkerPool:
         """Handle a message of the fork server: a worker was forked, or could not be."""
         assert self.fork_server is not None
         kind, key, pid = message
+        if kind == "exited":  # an answer that nobody waits for any more
+            return
         if kind == "fork_failed":
             raise ParwiseError(
                 f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
@@ -331,7 +333,7 @@ class WorkerPool:
         if not fds:  # the system dropped it, since this process has too many
             raise ParwiseError("a worker process could not be started: too many open files; raise ulimit -n")
         for worker in self.workers:
-            if kind == "forked" and worker.key == key:
+            if worker.key == key:
                 worker.pid, worker.pidfd = pid, fds.pop()
                 self._poll.register(worker.pidfd, select.EPOLLIN)
         for fd in fds:
