@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from .._workers.descriptors import above_standard
+
 _libc = ctypes.CDLL(None, use_errno=True)
 # FALLOC_FL_KEEP_SIZE
 _KEEP_SIZE = 1
@@ -86,7 +88,7 @@ def _allocate(mapping: FileMapping, start: int, length: int) -> None:
         same = status.st_ino == mapping.inode and stat.S_ISREG(status.st_mode)
         if not same or status.st_blocks * 512 >= status.st_size:
             return
-        descriptor = os.open(mapping.path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = above_standard(os.open(mapping.path, os.O_RDWR | os.O_CLOEXEC))
     except OSError:  # it was deleted, or may not be opened any more
         return
     try:

@@ -215,19 +215,26 @@ class WorkerPool:
     def add_worker(self) -> WorkerHandle:
         """Start one more worker, the last of `workers`."""
         with DeferredInterrupt():
-            fork_server = self._start_fork_server()
-            worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
-            self.workers.append(worker)
-            try:
-                worker.request_fork(fork_server.channel, self.slot_bytes)
-                if self._initializer is not None:
-                    worker.share_tracker(tracker_fd())
-                    self._initializer.send([worker.channel], "initialize", 0)
-                worker.channel.sock.setblocking(False)
-                self._poll.register(worker.channel, select.EPOLLIN)
-            except BaseException:
-                self.drop(worker)
-                raise
+            while True:
+                fork_server = self._start_fork_server()
+                try:
+                    return self._request_worker(fork_server)
+                except ConnectionError:  # it has ended just now
+                    self._lose_fork_server()
+
+    def _request_worker(self, fork_server: ForkServerHandle) -> WorkerHandle:
+        worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
+        self.workers.append(worker)
+        try:
+            worker.request_fork(fork_server.channel, self.slot_bytes)
+            if self._initializer is not None:
+                worker.share_tracker(tracker_fd())
+                self._initializer.send([worker.channel], "initialize", 0)
+            worker.channel.sock.setblocking(False)
+            self._poll.register(worker.channel, select.EPOLLIN)
+        except BaseException:
+            self.drop(worker)
+            raise
         return worker
 
     def wake(self) -> None:
