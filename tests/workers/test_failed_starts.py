@@ -148,7 +148,7 @@ from parwise._workers.fork_server_handle import ForkServerHandle
 import parwise._workers.worker_pool
 for _ in range(20):
     if (pid := os.fork()) == 0:
-        ForkServerHandle({})
+        ForkServerHandle({}, bytes(16))
         os._exit(0)
     os.waitpid(pid, 0)
 """)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from parwise import ParwiseError, Pool, parallel_apply, parallel_map
 from parwise._executors import processes
-from parwise._workers import handle, worker_pool
+from parwise._workers import fork_server_handle, handle
 from parwise._workers.pickling.payload import Payload
 from parwise._workers.protocol import COOKIE_BYTES, Channel, ForeignBytesError, socket_pair
 
@@ -97,7 +97,7 @@ class Taps:
     def __init__(self, pool, patch):
         self.pool = pool
         self.ends = {}
-        real_start, real_request = worker_pool.start, handle.WorkerHandle.request_fork
+        real_start, real_request = fork_server_handle.start, handle.WorkerHandle.request_fork
 
         def start(control, variables):
             self._keep("fork server", control.fileno())
@@ -107,7 +107,7 @@ class Taps:
             self._keep(worker.key, worker._worker_fds[0])
             real_request(worker, *rest)
 
-        patch.setattr(worker_pool, "start", start)
+        patch.setattr(fork_server_handle, "start", start)
         patch.setattr(handle.WorkerHandle, "request_fork", request_fork)
 
     def _keep(self, name, fd):
@@ -122,7 +122,7 @@ class Taps:
             "worker to caller": lambda: self.ends[worker.key],
             "caller to worker": lambda: worker.channel.sock,
             "fork server to caller": lambda: self.ends["fork server"],
-            "caller to fork server": lambda: self.pool._fork_server.sock,
+            "caller to fork server": lambda: self.pool.fork_server.channel.sock,
         }[end]()
         sock.send(packet)
 

@@ -13,8 +13,8 @@ from .._clock import monotonic_ns
 
 NOWHERE = -1
 #: Bytes of shared memory that a cursor takes.
-CURSOR_BYTES = 5 * 8
-_INDEX, _SINCE, _SLOT, _COUNT, _PATTERN = range(5)
+CURSOR_BYTES = 6 * 8
+_INDEX, _SINCE, _SLOT, _COUNT, _PATTERN, _CALL = range(6)
 
 
 class Cursor:
@@ -59,6 +59,15 @@ class Cursor:
     def since(self) -> float:
         """When the worker began that element, in seconds of the monotonic clock; kept only for timed calls."""
         return self._words[_SINCE] * 1e-9
+
+    @property
+    def call(self) -> int:
+        """Number of the call that the worker has begun to load last, or 0."""
+        return self._words[_CALL]
+
+    @call.setter
+    def call(self, number: int) -> None:
+        self._words[_CALL] = number
 
     def leave(self) -> None:
         """Note that no element is being computed."""

@@ -215,8 +215,6 @@ class Dispatcher:
             while True:
                 (kind, *content), _ = worker.channel.receive()
                 worker.messages += 1
-                if kind != "ready":  # which comes before a session is loaded
-                    worker.loading = worker.loading_earlier = False
                 getattr(self, f"_on_{kind}")(worker, *content)
         except BlockingIOError:
             if killed_for is None:

@@ -56,8 +56,8 @@ class FaultPolicy:
         if overdue is None and any(one.handshake and one.task.lo == index for one in assignments):
             self._give_back(tasks)  # the caller has the result of the element that it was at
             return False
-        # The function of an earlier call, which went on without this worker, may have killed it as it was loaded.
-        of_earlier_call = worker.loading_earlier and worker.at is None
+        # It was killed before this call, or by the function of an earlier one, which went on without it.
+        of_earlier_call = worker.is_of_an_earlier_call
         place = -1 if index is None or of_earlier_call else index
         self._deaths[place] += 1
         idle = of_earlier_call or (not assignments and worker.has_computed)

@@ -59,8 +59,8 @@ class WorkerHandle:
         True if the fork server has ended, by which the worker ends too.
     messages : int
         Messages received from the worker.
-    loading, loading_earlier : bool
-        True if the worker has not answered since the last session was sent to it; since an earlier one.
+    call, earlier_call : int
+        Numbers of the last call whose session the worker was sent, and of the one before; 0 for none.
     parts : dict
         Parts of definitions that the worker has been sent, by the token of their call, the latest calls last.
     free : deque of int
@@ -100,7 +100,7 @@ class WorkerHandle:
         self.ready = False
         self.has_computed = self.orphaned = False
         self.messages = 0
-        self.loading = self.loading_earlier = False
+        self.call = self.earlier_call = 0
         self.parts: OrderedDict[str, set[int]] = OrderedDict()
         self.reloads = watch.reloads
         self.state: CallerState | None = None
@@ -183,6 +183,11 @@ class WorkerHandle:
         """Index of the element that the worker is computing, or died in; None between tasks."""
         index = self.slots.cursor.index
         return None if index < 0 else index
+
+    @property
+    def is_of_an_earlier_call(self) -> bool:
+        """True if the worker has not begun to load the last call that it was sent, and was there for another one."""
+        return bool(self.earlier_call) and self.slots.cursor.call != self.call
 
     @property
     def in_an_element(self) -> bool:

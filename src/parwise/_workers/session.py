@@ -236,7 +236,8 @@ class PackedSession(NamedTuple):
         """Send it to workers, behind what prepares them."""
         fd = tracker_fd()
         for worker in workers:
-            worker.loading, worker.loading_earlier = True, worker.loading
+            if worker.call != self.call:
+                worker.call, worker.earlier_call = self.call, worker.call
             worker.state = self.state
             worker.parts.clear()
             worker.share_tracker(fd)

@@ -152,6 +152,7 @@ class Worker:
 
     def _on_load(self, call: int, *packed: Any) -> None:
         """Load a session."""
+        self._slots.cursor.call = call
         self._session = None
         self._tables.clear()
         clear_main()
