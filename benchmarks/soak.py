@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from parwise import ElementTimeoutError, WorkerDiedError, parallel_apply
-from parwise._workers.default_pool import default_pool
+from parwise._workers.pool.default_pool import default_pool
 
 from .peers.memory import family_bytes
 

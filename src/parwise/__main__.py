@@ -18,9 +18,9 @@ from ._clock import perf_counter
 from ._executors.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.limits import cpu_count, cpu_quota, memory_limit
-from ._workers.default_pool import default_pool
+from ._workers.pool.default_pool import default_pool
+from ._workers.pool.worker_pool import WorkerPool
 from ._workers.shared_memory import HAS_MEMFD
-from ._workers.worker_pool import WorkerPool
 from .errors import ParwiseError
 
 MESSAGES = 200

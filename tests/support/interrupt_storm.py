@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from parwise import parallel_apply
-from parwise._workers.default_pool import default_pool
+from parwise._workers.pool.default_pool import default_pool
 
 #: Sends a signal for each line that it reads, after so many seconds, and counts them.
 KILLER = """

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from parwise import parallel_apply, parallel_imap, parallel_map
-from parwise._workers import default_pool as shared
+from parwise._workers.pool import default_pool as shared
 
 from ..support.internals import default_pool
 

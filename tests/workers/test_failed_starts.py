@@ -132,7 +132,7 @@ for _ in range(2):
         assert "open files" in str(error), error
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 assert (parallel_apply(np.negative, a, isolate=True, workers=2) == -a).all()
-from parwise._workers.default_pool import default_pool
+from parwise._workers.pool.default_pool import default_pool
 default_pool().stop()
 assert opened() == before, (opened(), before)
 print("done")
@@ -144,8 +144,8 @@ def test_forked_children_that_end_at_once_print_nothing():
     """Their fork servers find no caller as they come up."""
     done = run_script("""
 import os, numpy as np
-from parwise._workers.fork_server_handle import ForkServerHandle
-import parwise._workers.worker_pool
+from parwise._workers.pool.fork_server_handle import ForkServerHandle
+import parwise._workers.pool.worker_pool
 for _ in range(20):
     if (pid := os.fork()) == 0:
         ForkServerHandle({}, bytes(16))

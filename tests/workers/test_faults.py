@@ -17,7 +17,7 @@ from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors import processes
 from parwise._executors.faults import FaultPolicy
 from parwise._workers import fork_server
-from parwise._workers.handle import WorkerHandle
+from parwise._workers.pool.worker_handle import WorkerHandle
 
 from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw
 from ..support.functions import ISOLATED, worker_pids

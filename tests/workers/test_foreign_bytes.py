@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from parwise import ParwiseError, Pool, parallel_apply, parallel_map
 from parwise._executors import processes
-from parwise._workers import fork_server_handle, handle
 from parwise._workers.pickling.payload import Payload
+from parwise._workers.pool import fork_server_handle, worker_handle
 from parwise._workers.protocol import COOKIE_BYTES, Channel, ForeignBytesError, socket_pair
 
 from ..support.foreign_bytes import MARKER, MARKING, OUTCOMES, damage, overwriting, writing
@@ -97,7 +97,7 @@ class Taps:
     def __init__(self, pool, patch):
         self.pool = pool
         self.ends = {}
-        real_start, real_request = fork_server_handle.start, handle.WorkerHandle.request_fork
+        real_start, real_request = fork_server_handle.start, worker_handle.WorkerHandle.request_fork
 
         def start(control, variables):
             self._keep("fork server", control.fileno())
@@ -108,7 +108,7 @@ class Taps:
             real_request(worker, *rest)
 
         patch.setattr(fork_server_handle, "start", start)
-        patch.setattr(handle.WorkerHandle, "request_fork", request_fork)
+        patch.setattr(worker_handle.WorkerHandle, "request_fork", request_fork)
 
     def _keep(self, name, fd):
         if name in self.ends:
@@ -240,7 +240,7 @@ def test_outcomes_that_are_overwritten(kind, taps, how):
 @given(how=DAMAGE)
 def test_items_that_are_overwritten(length, taps, how):
     items = [{"text": "x" * length, "number": k} for k in range(6)]
-    real = handle.WorkerHandle.send_task
+    real = worker_handle.WorkerHandle.send_task
 
     def send_task(worker, number, staged, handshake):
         ((offset, nbytes, _),) = staged.offsets
@@ -249,7 +249,7 @@ def test_items_that_are_overwritten(length, taps, how):
         real(worker, number, staged, handshake)
 
     with pytest.MonkeyPatch.context() as patch, in_time():
-        patch.setattr(handle.WorkerHandle, "send_task", send_task)
+        patch.setattr(worker_handle.WorkerHandle, "send_task", send_task)
         with pytest.raises(ParwiseError, match=TOLD):
             parallel_map(lambda item: item["number"], items, **ISOLATED)
     assert_right(lambda: parallel_map(lambda item: item["number"], items, **ISOLATED), list(range(6)))

@@ -14,7 +14,7 @@ HEAD = """
 import ctypes, json, os, resource, signal, sys, threading
 import numpy as np
 from parwise import Pool, parallel_apply
-from parwise._workers.default_pool import default_pool
+from parwise._workers.pool.default_pool import default_pool
 libc = ctypes.CDLL(None, use_errno=True)
 STATUS = ("Umask", "Uid", "Gid", "Groups", "SigIgn", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs")
 def look(x=0):

@@ -171,7 +171,7 @@ def test_interrupt(tmp_path):
         """
         import os, signal, time, numpy as np
         from parwise import parallel_apply
-        from parwise._workers.default_pool import default_pool
+        from parwise._workers.pool.default_pool import default_pool
         def f(x):
             if x == 3:
                 os.kill(caller, signal.SIGINT)

@@ -184,7 +184,7 @@ def test_patched_standard_library(patch, late):
     done = run_script(
         f"""
         import _thread, os, select, socket, threading
-        {"import parwise._workers.worker_pool, parwise._workers.handle" if late else ""}
+        {"import parwise._workers.pool.worker_pool, parwise._workers.pool.worker_handle" if late else ""}
         def refused(*given):
             raise AttributeError("patched away")
         {PATCHES[patch]}
@@ -355,7 +355,7 @@ for k in range(3):
         pass
 pool.shutdown()
 assert left() == [], left()
-from parwise._workers.default_pool import default_pool
+from parwise._workers.pool.default_pool import default_pool
 assert parwise.parallel_map(f, range(3), isolate=True, workers=2) == [0, 1, 2]
 pid = default_pool().fork_server.pid
 os.kill(pid, signal.SIGKILL)

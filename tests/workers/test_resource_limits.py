@@ -14,7 +14,8 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._system.limits import own_bytes
-from parwise._workers import shared_memory, watchdog, worker_pool
+from parwise._workers import shared_memory
+from parwise._workers.pool import watchdog, worker_pool
 from parwise._workers.shared_memory import fitting_slot_bytes
 
 from ..support.functions import ISOLATED
@@ -29,7 +30,7 @@ def test_files_of_limited_size():
         """
         import resource, numpy as np
         from parwise import parallel_apply, ParwiseError
-        from parwise._workers.default_pool import default_pool
+        from parwise._workers.pool.default_pool import default_pool
         big = np.ones(100_000)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         a = np.random.default_rng(0).random((300, 1000))

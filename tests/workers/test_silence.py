@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors import processes
-from parwise._workers import fork_server_handle, other_processes, watchdog
+from parwise._workers import other_processes
+from parwise._workers.pool import fork_server_handle, watchdog
 
 from ..support.functions import ISOLATED
 from ..support.internals import WorkerPool
@@ -193,7 +194,7 @@ def test_interrupt_of_a_call_that_waits_for_stopped_processes():
     code = """
         import os, signal, sys, numpy as np
         from parwise import parallel_apply
-        from parwise._workers.default_pool import default_pool
+        from parwise._workers.pool.default_pool import default_pool
         parallel_apply(np.negative, np.ones((9, 2)), isolate=True, workers=2)
         pool = default_pool()
         for pid in [pool.fork_server.pid, *(worker.pid for worker in pool.workers)]:

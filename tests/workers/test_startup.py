@@ -87,7 +87,7 @@ def test_small_call_starts_no_process():
         """
         import os, numpy as np
         from parwise import parallel_apply
-        from parwise._workers.default_pool import default_pool
+        from parwise._workers.pool.default_pool import default_pool
         assert parallel_apply(lambda x: x + 1, np.arange(100.0)).sum() == 5050
         assert default_pool().fork_server is None
         with open("/proc/self/task/%d/children" % os.getpid()) as children:

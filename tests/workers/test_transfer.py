@@ -11,8 +11,9 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._executors import dispatcher, processes
-from parwise._workers import handle, shared_memory
+from parwise._workers import shared_memory
 from parwise._workers.pickling import payload
+from parwise._workers.pool import worker_handle
 from parwise._workers.shared_memory import Slots, segment_bytes
 
 from ..conftest import made as others
@@ -146,7 +147,7 @@ def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
         made.append(nbytes)
         return create(nbytes, memfd=memfd)
 
-    monkeypatch.setattr(handle, "create_fd", create_fd)
+    monkeypatch.setattr(worker_handle, "create_fd", create_fd)
     monkeypatch.setattr(payload, "create_fd", create_fd)
     monkeypatch.setattr(processes, "default_pool", lambda: small_pool)
     big = np.random.default_rng(0).standard_normal(10_000)

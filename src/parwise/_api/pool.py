@@ -25,8 +25,8 @@ from .._workers.encoding import pack_error, unpack_error
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
+from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_call, pack_initializer, pack_single_call
-from .._workers.worker_pool import WorkerPool
 from .map import parallel_imap
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from .._clock import perf_counter
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
 from .._system.library_settings import read_local_settings
-from .._workers.default_pool import default_pool, known_pool
-from .._workers.worker_pool import WorkerPool
+from .._workers.pool.default_pool import default_pool, known_pool
+from .._workers.pool.worker_pool import WorkerPool
 from ..errors import ParwiseError
 from .dispatcher import Dispatcher
 from .job import Job

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .._core.call import Call
 from .._core.nesting import is_nested
 from .._core.settings import is_dask_client, is_pool, is_thread_pool
-from .._workers.default_pool import put_back, take_pool
+from .._workers.pool.default_pool import put_back, take_pool
 from . import processes
 from .job import Job
 from .runner import Runner, drive

@@ -15,14 +15,14 @@ from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
-from .._workers.handle import Assignment, WorkerHandle
 from .._workers.other_processes import Silence
 from .._workers.output_capture import unpack_events
+from .._workers.pool.watchdog import Watchdog
+from .._workers.pool.worker_handle import Assignment, WorkerHandle
+from .._workers.pool.worker_pool import WorkerPool
 from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
 from .._workers.session import PackedSession, SetUp, keep
 from .._workers.shared_memory import SLOTS
-from .._workers.watchdog import Watchdog
-from .._workers.worker_pool import WorkerPool
 from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job

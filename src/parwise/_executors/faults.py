@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .._core.indexing import Task
-from .._workers.handle import Assignment, WorkerHandle
 from .._workers.other_processes import Silence
+from .._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
 from .job import Job
 

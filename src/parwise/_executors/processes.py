@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from .._clock import perf_counter
 from .._system.interpreter import DeferredInterrupt
-from .._workers.default_pool import default_pool
-from .._workers.worker_pool import WorkerPool
+from .._workers.pool.default_pool import default_pool
+from .._workers.pool.worker_pool import WorkerPool
 from .background import BackgroundDispatcher
 from .dispatcher import Dispatcher
 from .inline import InlineTasks, run_inline

@@ -19,8 +19,8 @@ from .._system.interpreter import DeferredInterrupt
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error
 from .._workers.pickling.sent_definitions import Definitions
+from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import perform, read_state_again
-from .._workers.worker_pool import WorkerPool
 from ..errors import ParwiseError, WorkerDiedError
 from .dispatcher import Dispatcher
 from .job import Job

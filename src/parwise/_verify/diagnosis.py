@@ -14,7 +14,7 @@ from .._executors import processes
 from .._executors.choice import run
 from .._executors.job import Job
 from .._system.blas import SharedThreadLimit
-from .._workers.worker_pool import WorkerPool
+from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 

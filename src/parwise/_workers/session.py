@@ -27,11 +27,11 @@ from .._system.inheritance import tracker_fd
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState, Surroundings
 from .encoding import pack_error
-from .handle import WorkerHandle
 from .pickling.multiprocessing_objects import Packed
 from .pickling.payload import BufferTable, Payload, load
 from .pickling.picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
 from .pickling.sent_definitions import Definitions
+from .pool.worker_handle import WorkerHandle
 from .protocol import ForeignBytesError, verified
 from .shared_globals import restore, set_by
 

@@ -10,19 +10,19 @@ import os
 import threading
 from typing import Any
 
-from .._clock import monotonic
-from .._system.inheritance import read_inherited, tracker_fd
-from .._system.interpreter import DeferredInterrupt, select
-from .._system.limits import LOOK_SECONDS, own_bytes
-from .._system.module_watch import watch
-from ..errors import ParwiseError
-from .descriptors import open_event, open_poll
+from ..._clock import monotonic
+from ..._system.inheritance import read_inherited, tracker_fd
+from ..._system.interpreter import DeferredInterrupt, select
+from ..._system.limits import LOOK_SECONDS, own_bytes
+from ..._system.module_watch import watch
+from ...errors import ParwiseError
+from ..descriptors import open_event, open_poll
+from ..other_processes import is_stopped
+from ..pickling.payload import Payload
+from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
+from ..shared_memory import fitting_slot_bytes
 from .fork_server_handle import ForkServerHandle
-from .handle import WorkerHandle
-from .other_processes import is_stopped
-from .pickling.payload import Payload
-from .protocol import COOKIE_BYTES, Channel, ForeignBytesError
-from .shared_memory import fitting_slot_bytes
+from .worker_handle import WorkerHandle
 
 # A worker with more memory of its own than this is replaced between two calls.
 IDLE_BYTES = 2**29

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .._clock import monotonic
-from .._system.limits import LOOK_SECONDS, memory_limit, own_bytes
-from .handle import WorkerHandle
+from ..._clock import monotonic
+from ..._system.limits import LOOK_SECONDS, memory_limit, own_bytes
+from .worker_handle import WorkerHandle
 
 # No wait lasts longer: Python notices a signal that comes just before a system call only when that ends. One Ctrl-C
 # of 2,000 was not noticed before the next message.

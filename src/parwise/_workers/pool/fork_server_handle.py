@@ -8,12 +8,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from .._system.interpreter import DeferredInterrupt, select
-from .descriptors import open_process
-from .fork_server import start
-from .handle import WorkerHandle
-from .other_processes import Silence, is_stopped, kill
-from .protocol import Channel, socket_pair
+from ..._system.interpreter import DeferredInterrupt, select
+from ..descriptors import open_process
+from ..fork_server import start
+from ..other_processes import Silence, is_stopped, kill
+from ..protocol import Channel, socket_pair
+from .worker_handle import WorkerHandle
 
 # A fork server that takes longer than this to answer counts as dead.
 ANSWER_SECONDS = 1.0
