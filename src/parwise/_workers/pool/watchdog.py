@@ -103,9 +103,10 @@ class Watchdog:
 
     def silent(self, workers: Iterable[WorkerHandle]) -> list[WorkerHandle]:
         """Workers that owe an answer and do nothing; of those in an element only stopped ones that have no deadline."""
-        return [
-            worker
-            for worker in workers
-            if worker.silence.too_long
-            and (not worker.in_an_element or (worker.silence.stopped and self._timeout is None))
-        ]
+        return [worker for worker in workers if worker.silence.too_long and self._matters(worker)]
+
+    def _matters(self, worker: WorkerHandle) -> bool:
+        if worker.in_an_element:
+            return worker.silence.stopped and self._timeout is None
+        # Imports, initializers and `setup` are the user's code, too.
+        return worker.silence.stopped or worker.silence.seconds >= (self._timeout or 0.0)
