@@ -16,20 +16,14 @@ import sys
 from collections.abc import Iterable
 
 from .._core.nesting import FORK_SERVER
-from .._system.blas import libraries
+from .._system.blas import THREAD_VARIABLES, libraries
 from .._system.interpreter import find_python, select
 from ..errors import ParwiseError
 from .protocol import Channel, Socket, blocking_socket
 from .worker import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
-_ONE_THREAD = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_ONE_THREAD = tuple(THREAD_VARIABLES.values())
 # OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep other threads
 # off the CPUs; in workers they sleep at once.
 _SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
