@@ -46,7 +46,7 @@ last_descriptors = collections.Counter()
 def pytest_configure(config):
     """Register the marks of NumPy's own tests, some of which run here, and hear Ctrl-C.
 
-    A shell starts programs in the background with SIGINT ignored, and tests that are waiting for one would wait for ever.
+    A shell starts programs in the background with SIGINT ignored: tests that wait for one would then wait for ever.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
