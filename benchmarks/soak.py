@@ -31,6 +31,8 @@ from parwise._workers.pool.default_pool import default_pool
 from .peers.memory import family_bytes
 
 SAMPLES = 20
+# On a machine with other work a call may take a second, as long as all of `--small`.
+LEAST_CALLS = 4
 
 
 def main(argv: Sequence[str] | None = None) -> list[Sample]:
@@ -65,7 +67,7 @@ class Sample:
 
 
 def soak(seconds: float, seed: int) -> list[Sample]:
-    """Make calls of all kinds until the time is over.
+    """Make calls of all kinds until the time is over, and at least `LEAST_CALLS`.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def soak(seconds: float, seed: int) -> list[Sample]:
     default_pool().stop()
     start = time.monotonic()
     due = 0.0
-    while (now := time.monotonic() - start) < seconds:
+    while (now := time.monotonic() - start) < seconds or sum(outcomes.values()) < LEAST_CALLS:
         if now >= due:
             samples.append(_sample(now, outcomes))
             due += seconds / SAMPLES

@@ -44,7 +44,12 @@ last_descriptors = collections.Counter()
 
 
 def pytest_configure(config):
-    """Register the marks of NumPy's own tests, some of which run here."""
+    """Register the marks of NumPy's own tests, some of which run here, and hear Ctrl-C.
+
+    A shell starts programs in the background with SIGINT ignored: tests that wait for one would then wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
 
@@ -114,8 +119,32 @@ def process_state():
         "streams": (sys.__stdout__, sys.__stderr__),
         "log": (logging.root.level, logging.root.manager.disable),
         "path": list(sys.path),
-        "shm": sorted(p.name for p in Path("/dev/shm").iterdir() if "parwise" in p.name or p.name.startswith("psm_")),
+        "shm": shared_memory(),
     }
+
+
+def shared_memory():
+    """Return the names of shared memory that no other program has mapped: several may run these tests at a time."""
+    names = {p.name for p in Path("/dev/shm").iterdir() if "parwise" in p.name or p.name.startswith("psm_")}
+    if names:
+        own = family()
+        for process in Path("/proc").glob("[0-9]*"):
+            if int(process.name) not in own:
+                with contextlib.suppress(OSError):
+                    maps = (process / "maps").read_text()
+                    names = {name for name in names if f"/dev/shm/{name}" not in maps}
+    return sorted(name for name in names if Path("/dev/shm", name).exists())
+
+
+def family():
+    """Return the ids of this process and of all processes that come from it."""
+    found, todo = set(), [os.getpid()]
+    while todo:
+        found.add(pid := todo.pop())
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                todo.extend(map(int, path.read_text().split()))
+    return found
 
 
 def children():

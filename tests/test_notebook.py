@@ -100,6 +100,7 @@ def notebook(tmp_path_factory):
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
         kernel.context.destroy(linger=0)
+        client.context.destroy(linger=0)  # jupyter-client 8.0 makes one of its own
 
 
 @pytest.fixture

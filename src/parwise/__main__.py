@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,11 +18,12 @@ from ._api.apply import parallel_apply
 from ._clock import perf_counter
 from ._executors.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
+from ._system.blas import unknown_blas
 from ._system.limits import cpu_count, cpu_quota, memory_limit
 from ._workers.pool.default_pool import default_pool
 from ._workers.pool.worker_pool import WorkerPool
 from ._workers.shared_memory import HAS_MEMFD
-from .errors import ParwiseError
+from .errors import ParwiseError, ReproducibilityWarning
 
 MESSAGES = 200
 COPIED_BYTES = 2**25
@@ -54,6 +56,8 @@ def describe() -> Iterator[str]:
     limit = "no cgroup quota" if quota is None else f"a cgroup quota of {quota:g}"
     yield _line("CPUs", f"{cpus} to use: {allowed} of {os.cpu_count()} by affinity, {limit}")
     yield _line("BLAS", "; ".join(_libraries()) or "none found")
+    if (problem := unknown_blas()) is not None:
+        yield _line("threads", problem)
     kind = "memfd (anonymous, needs no /dev/shm)" if HAS_MEMFD else "multiprocessing.shared_memory"
     yield _line("memory", f"{amount(memory_limit())} to use; shared as {kind}")
     try:
@@ -147,9 +151,10 @@ def _speedup(workers: int) -> float:
     array = np.linspace(0.1, 0.9, ELEMENTS_PER_WORKER)
     logistic = functools.partial(_logistic, steps=LOOP_STEPS)
     whole = np.tile(array, workers)
-    # The first call, which also sends the function, is not measured.
     run = functools.partial(parallel_apply, logistic, whole, isolate=True, workers=workers, progress=None)
-    run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReproducibilityWarning)  # of BLAS, which has its line
+        run()  # not measured: it also sends the function
     # Loop and workers alternate, so that load by other programs affects both.
     pairs = [(_seconds(lambda: [logistic(x) for x in array]) * workers, _seconds(run)) for _ in range(REPEATS)]
     return statistics.median(alone for alone, _ in pairs) / statistics.median(shared for _, shared in pairs)

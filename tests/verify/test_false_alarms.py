@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from parwise import NotReproducibleError, parallel_apply, parallel_map
+from parwise._verify import audit
 
 from ..support.functions import slowly
 from ..support.oracle import assert_same
@@ -80,7 +81,7 @@ def test_out_may_be_the_input(verify, options):
 
 
 def test_block_function_that_never_ends_on_nan(monkeypatch):
-    monkeypatch.setattr("parwise._verify.audit.SPECIAL_SECONDS", 0.1)
+    monkeypatch.setattr(audit, "SPECIAL_SECONDS", 0.1)
 
     def settle(block):
         out = block.copy()
@@ -119,7 +120,7 @@ def test_constant_beyond_arrays_of_any_kind():
 
 def test_disputes_of_long_elements_cost_little(monkeypatch):
     """By default, long elements are not computed again and again to find the cause of a difference."""
-    monkeypatch.setattr("parwise._verify.audit.LONG_SECONDS", 0.0)
+    monkeypatch.setattr(audit, "LONG_SECONDS", 0.0)
     here = os.getpid()
     calls = []
 

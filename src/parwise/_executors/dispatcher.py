@@ -133,6 +133,7 @@ class Dispatcher:
         self._call = next(self._pool.calls)
         self._pack(self._job.state)
         assert self._session is not None
+        self._job.output_replay.doubt_blas()
         if self._session.payload.attachments:  # queues, locks: f acts on other processes, once for each element
             self._handshake.pending = False
 

@@ -116,6 +116,7 @@ class RemoteRunner(ExecutorRunner):
         self._session = _packet(payload)
         self._parts: dict[int, Packet] = {}
         self._handshake = Handshake(job)
+        job.output_replay.doubt_blas()
 
     @property
     def finished(self) -> bool:

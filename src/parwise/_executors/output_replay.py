@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from .._system.blas import unknown_blas, warn_of_unknown_blas
 from .._workers.output_capture import OutputEvent
+
+
+class UnknownBlas(NamedTuple):
+    """The call uses workers, in which BLAS may run another number of threads than here."""
+
+    element: int = -1  # before all elements
+
+    def repeat(self, function: Any) -> None:
+        """Warn of it, once in a process."""
+        warn_of_unknown_blas()
 
 
 class OutputReplay:
@@ -24,19 +36,24 @@ class OutputReplay:
         self._function = function
         self._done: dict[int, int] = {}
         self._frontier = 0
-        self._held: dict[int, list[OutputEvent]] = {}
+        self._held: dict[int, list[OutputEvent | UnknownBlas]] = {}
         # The last element with output of each open task; the elements of lost tasks whose output is complete.
         self._last: dict[int, int] = {}
         self._complete: list[range] = []
         # A helper thread may read the messages of workers.
         self._lock = threading.Lock()
 
-    def record(self, lo: int, output: list[OutputEvent]) -> None:
+    def record(self, lo: int, output: Sequence[OutputEvent | UnknownBlas]) -> None:
         """Keep output of the task that begins at `lo`."""
         if not output:
             return
         with self._lock:
             self._held.setdefault(lo, []).extend(one for one in output if not self._is_complete(one.element))
+
+    def doubt_blas(self) -> None:
+        """Have the caller warn, in its own thread, if workers cannot take over its number of BLAS threads."""
+        if unknown_blas() is not None:
+            self.record(0, [UnknownBlas()])
 
     def lose(self, lo: int) -> None:
         """Note that the task that begins at `lo`, or a part of it, will be computed again.

@@ -4,21 +4,26 @@ OpenBLAS returns different bits with a different number of threads (a dot
 product of 20,001 elements did in two of three cases), so workers keep the
 caller's number. And its threads spin while they wait: with more threads than
 CPUs, 200 x 200 solves took fifteen times as long as in the plain loop. So a call
-uses fewer workers if its function is seen to use these threads.
+uses fewer workers if its function is seen to use these threads. All this needs
+threadpoolctl to find the library; where it does not find NumPy's, the user is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Set
 from typing import Any, TypeAlias
 
+import numpy as np
 import threadpoolctl
 
 from .._clock import process_time, thread_time
+from ..errors import ReproducibilityWarning, user_level
 from .limits import cpu_count
 
 # While no other thread runs, the clocks of thread and process differ by 3 to 10 us, the time that
@@ -50,6 +55,58 @@ def libraries() -> list[Any]:
     if _found[0] != modules:
         _found = modules, threadpoolctl.ThreadpoolController().lib_controllers
     return [*_found[1], *_numba()]
+
+
+#: Kinds of BLAS that run threads, in threadpoolctl's words, and the variable that sets their number at the start.
+THREAD_VARIABLES = {
+    "openblas": "OPENBLAS_NUM_THREADS",
+    "mkl": "MKL_NUM_THREADS",
+    "blis": "BLIS_NUM_THREADS",
+    "flexiblas": "OMP_NUM_THREADS",
+    "accelerate": "VECLIB_MAXIMUM_THREADS",
+}
+
+
+@functools.cache
+def unknown_blas() -> str | None:
+    """Why the threads of NumPy's BLAS cannot be counted, and the remedy; None if they can, or if it runs none.
+
+    A worker's BLAS starts with one thread. threadpoolctl 3.4 does not know the
+    OpenBLAS of NumPy 2, so it stayed at one, where the caller's had more.
+    """
+    found = {getattr(library, "internal_api", "") for library in libraries()}
+    for name in _numpy_blas():
+        kind = next((one for one in THREAD_VARIABLES if one in name), None)
+        if kind is None or kind in found or "-seq" in name:  # MKL is sold without threads, too
+            continue
+        variable = THREAD_VARIABLES[kind]
+        if os.environ.get(variable) != "1":
+            return (
+                f"NumPy was built with {name}, which threadpoolctl {threadpoolctl.__version__} does not find in this "
+                "process: it may use another number of threads here than in workers, which changes bits. Update "
+                "threadpoolctl, give it a controller for this library (threadpoolctl.register), or set "
+                f"{variable}=1 before Python starts"
+            )
+    return None
+
+
+def _numpy_blas() -> Iterator[str]:
+    """Names of the BLAS and LAPACK that NumPy was built with."""
+    built: Any = np.show_config(mode="dicts")
+    for kind in ("blas", "lapack"):
+        yield str(built.get("Build Dependencies", {}).get(kind, {}).get("name", "")).lower()
+
+
+_told = False
+
+
+def warn_of_unknown_blas() -> None:
+    """Warn of `unknown_blas`, once in a process."""
+    global _told
+    text = None if _told else unknown_blas()
+    if text is not None:
+        _told = True
+        warnings.warn(text, ReproducibilityWarning, stacklevel=user_level())
 
 
 def is_local(library: Any) -> bool:

@@ -13,7 +13,7 @@ from .._core.results import Results, owned, same_values, stacked
 from .._executors import processes
 from .._executors.choice import run
 from .._executors.job import Job
-from .._system.blas import SharedThreadLimit
+from .._system.blas import SharedThreadLimit, unknown_blas
 from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
@@ -99,7 +99,8 @@ class Diagnosis:
             )
         if not self._thorough:
             return self._unexplained(f"verify=True looks for the reason. {SETUP}")
-        return self._thread_difference() or self._environment_difference() or self._unexplained()
+        cause = self._thread_difference() or self._environment_difference()
+        return cause or self._unexplained(unknown_blas() or f"Does it look at its process, or at caches? {SETUP}")
 
     def _cause(self, kind: str, text: str) -> Difference:
         return Difference(kind, text, self._task.lo)
@@ -181,10 +182,7 @@ class Diagnosis:
             return False  # two interpreters differ in something else
         return any(not same_values(found[0], one) for one in found[2:])
 
-    def _unexplained(
-        self,
-        hint: str = f"Does it look at its process, or at caches? {SETUP}",
-    ) -> Difference:
+    def _unexplained(self, hint: str) -> Difference:
         """Difference without a known cause."""
         words = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}
         return self._cause(

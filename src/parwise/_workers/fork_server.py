@@ -16,7 +16,7 @@ import signal
 import sys
 
 from .._core.nesting import FORK_SERVER
-from .._system.blas import libraries
+from .._system.blas import THREAD_VARIABLES, libraries
 from .._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, select, start_variables
 from ..errors import ParwiseError
 from .descriptors import open_process, standard_files
@@ -25,13 +25,7 @@ from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking
 from .worker import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
-_ONE_THREAD = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_ONE_THREAD = tuple(THREAD_VARIABLES.values())
 # OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep other threads
 # off the CPUs; in workers they sleep at once.
 _SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
