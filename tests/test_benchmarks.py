@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import classes, labelled, observer_cost, soak
+from benchmarks import classes, grid, labelled, observer_cost, soak
 from benchmarks.history import suite
 from benchmarks.history.base import Case
 from benchmarks.peers import cases, compare, memory, peers, work
@@ -169,3 +169,25 @@ def test_classes_beside_forked_processes(capsys):
     medians = classes.main(["--rounds", "1", "--count", "4", "--steps", "10"])
     assert set(medians) >= {"loop", "concurrent.futures, forked", "parallel_map"}
     assert "times the forked executor's" in capsys.readouterr().out
+
+
+def test_grid(capsys):
+    found = grid.main(["--rounds", "1", "--longest", "0.00001", "--beside", "1", "--all"])
+    assert all(cell.fits for cell in found)
+    out = capsys.readouterr().out
+    assert f"{len(found)} cells: " in out
+    assert out.count("parwise") == len(found) > 5
+
+
+@pytest.mark.parametrize(
+    ("cell", "loop", "taken", "fault"),
+    [
+        (grid.Cell(10, 1e-6, 8), 1e-5, 0.2e-3, ""),
+        (grid.Cell(10, 1e-6, 8), 1e-5, 0.3e-3, "slow"),
+        (grid.Cell(10, 1e-2, 8), 0.1, 0.05, ""),
+        (grid.Cell(10, 1e-2, 8), 0.1, 0.07, "lazy"),
+        (grid.Cell(1000, 1e-4, 1_000_000), 0.1, 0.1, ""),
+    ],
+)
+def test_faults_of_cells(cell, loop, taken, fault):
+    assert cell.fault(loop, taken) == fault

@@ -1,0 +1,126 @@
+"""Where parwise is slower than the plain loop, or lazy: ``python -m benchmarks.grid``.
+
+A grid of calls: how many elements, how long the function takes for one, and how many bytes one has. Workers are up. The
+loop and parwise run in turn in one process, for several rounds; medians are compared. A cell is slow if parwise takes
+more than 1.05 times the loop's time and 0.2 ms, and lazy if the loop takes more than 50 ms and parwise is less than
+1.7 times faster, although the function takes longer than to copy its element.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import parwise
+
+from .peers.work import WORKERS, burn, calibrate
+
+COUNTS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+SECONDS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+NBYTES = (8, 1_000, 100_000, 1_000_000)
+#: Cells between: calls that a busy machine delays most.
+MIDDLING = ((20, 70e-6, 8), (100, 70e-6, 8), (20, 0.8e-3, 8), (2, 9e-3, 8), (1_000, 5e-6, 8), (100, 9e-6, 1_000_000))
+#: Larger cells are left out.
+MOST_SECONDS, MOST_BYTES = 2.0, 200_000_000
+
+SLOWER, SLOWER_SECONDS = 1.05, 0.2e-3
+FASTER, FASTER_FROM_SECONDS = 1.7, 0.05
+#: To read an element and to write it takes longer than this.
+SECONDS_PER_BYTE = 1e-9
+
+
+class Cell(NamedTuple):
+    """One kind of call: elements, seconds that the function takes for one, and bytes of one."""
+
+    count: int
+    seconds: float
+    nbytes: int
+
+    @property
+    def fits(self) -> bool:
+        """True if it is not too large for the grid."""
+        return self.count * self.seconds <= MOST_SECONDS and self.count * self.nbytes <= MOST_BYTES
+
+    def fault(self, loop: float, taken: float) -> str:
+        """What parwise fell short of: "slow", "lazy", or nothing; by seconds that the loop and it have taken."""
+        if taken > SLOWER * loop + SLOWER_SECONDS:
+            return "slow"
+        memory_bound = loop < self.count * self.nbytes * SECONDS_PER_BYTE
+        return "lazy" if loop > FASTER_FROM_SECONDS and not memory_bound and loop < FASTER * taken else ""
+
+
+def read_one(x: np.ndarray, steps: int) -> float:
+    """Compute with one number of an element."""
+    return burn(x if x.ndim == 0 else x[0], steps)
+
+
+@contextlib.contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Run other programs beside the calls, each on a CPU."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def measured(cell: Cell, steps: int, rounds: int) -> tuple[float, float]:
+    """Median seconds of the loop and of parwise, in turn."""
+    func = functools.partial(read_one, steps=steps)
+    array = np.random.default_rng(0).random((cell.count, cell.nbytes // 8))
+    array = array[:, 0].copy() if cell.nbytes == 8 else array
+    seconds: dict[str, list[float]] = {"loop": [], "parwise": []}
+    for number in range(rounds + 1):  # the first one is not counted
+        for name in sorted(seconds, reverse=bool(number % 2)):
+            begun = time.perf_counter()
+            if name == "loop":
+                expected = np.asarray([func(x) for x in array])
+            else:
+                result = parwise.parallel_apply(func, array, workers=WORKERS)
+            seconds[name].append(time.perf_counter() - begun)
+        assert result.tobytes() == expected.tobytes(), "not the loop's bytes"
+    return statistics.median(seconds["loop"][1:]), statistics.median(seconds["parwise"][1:])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[Cell, tuple[float, float]]:
+    """Measure, print cells that fall short, and return the seconds of loop and parwise of all cells."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grid", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="times that each runs (default: 5)")
+    parser.add_argument("--beside", type=int, default=0, help="busy loops of other programs (default: 0)")
+    parser.add_argument("--middling", action="store_true", help="only the cells between")
+    parser.add_argument("--all", action="store_true", help="print cells without a fault too")
+    parser.add_argument("--longest", type=float, default=MOST_SECONDS, help="seconds of the loop (default: 2)")
+    given = parser.parse_args(argv)
+    cells = [Cell(*one) for one in ([] if given.middling else itertools.product(COUNTS, SECONDS, NBYTES))]
+    cells = [cell for cell in cells if cell.fits] + [Cell(*one) for one in MIDDLING]
+    pace, found = calibrate(), dict[Cell, tuple[float, float]]()
+    with busy_loops(given.beside):
+        parwise.parallel_apply(np.sum, np.ones((9, 2)), workers=WORKERS, isolate=True)  # starts the workers
+        for cell in (one for one in cells if one.count * one.seconds <= given.longest):
+            found[cell] = loop, taken = measured(cell, pace.steps(cell.seconds), given.rounds)
+            fault = cell.fault(loop, taken)
+            if fault or given.all:
+                print(
+                    f"{cell.count:>8} x {1e6 * cell.seconds:>9.1f} us, {cell.nbytes:>8} bytes: loop "
+                    f"{1e3 * loop:>8.2f} ms, parwise {1e3 * taken:>8.2f} ms, {taken / loop:.2f} {fault}",
+                    flush=True,
+                )
+    faults = [cell.fault(*seconds) for cell, seconds in found.items()]
+    print(f"{len(found)} cells: {faults.count('slow')} slow, {faults.count('lazy')} lazy")
+    return found
+
+
+if __name__ == "__main__":
+    main()
