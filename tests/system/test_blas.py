@@ -103,7 +103,7 @@ needs_openblas = pytest.mark.skipif(
 @needs_openblas
 def test_blas_that_is_not_found_is_told_once_by_the_first_call_with_workers():
     code = """
-        import time, warnings
+        import multiprocessing, time, warnings
         from concurrent.futures import ProcessPoolExecutor
         import numpy as np
         import parwise
@@ -123,7 +123,7 @@ def test_blas_that_is_not_found_is_told_once_by_the_first_call_with_workers():
                 pool.submit(slow, 1).result()
 
         def foreign():
-            with ProcessPoolExecutor(1) as executor:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as executor:
                 mapped(executor=executor)
 
         ways = {

@@ -70,12 +70,13 @@ assert mapped(f, range(6)) == ["module '__main__' has no attribute 'nowhere'"] *
 
 def test_processes_of_a_worker_know_the_scripts_classes():
     check("""
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 class Point:
     def __init__(self, x): self.x = x
 def double(point): return Point(2 * point.x)
 def f(k):
-    with ProcessPoolExecutor(1) as inner:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as inner:
         made = inner.submit(double, Point(k)).result()
     return made, type(made) is Point
 for k, (point, right) in enumerate(mapped(f, range(3))):

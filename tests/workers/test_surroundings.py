@@ -321,6 +321,7 @@ def test_multiprocessing():
         import multiprocessing
         from multiprocessing import shared_memory
         from parwise import Pool, parallel_map
+        multiprocessing.set_start_method("fork")  # not Python 3.14's way, which finds no script that comes by stdin
 
         def fill(k, shared):
             shared.append(k)

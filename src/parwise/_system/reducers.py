@@ -218,6 +218,11 @@ def _cached_property(obj: Any) -> tuple[Any, ...]:
     return type(obj), (obj.func,), state
 
 
+def _partial_method(obj: Any) -> tuple[Any, ...]:
+    # Python 3.14 makes none without its function.
+    return object.__new__, (type(obj),), vars(obj)
+
+
 def _weak_dict(obj: Any) -> tuple[Any, ...]:
     return type(obj), (), None, None, iter(list(obj.items()))
 
@@ -288,6 +293,7 @@ def _make_property(cls: type[property], *content: Any) -> property:
 # Reducers by the id of an object's exact type, which may not be hashable.
 _REDUCERS: dict[int, Callable[[Any], Any]] = {
     id(functools.cached_property): _cached_property,
+    id(functools.partialmethod): _partial_method,
     id(weakref.WeakKeyDictionary): _weak_dict,
     id(weakref.WeakValueDictionary): _weak_dict,
     id(weakref.ref): _weak_reference,

@@ -247,11 +247,19 @@ def close_copies() -> None:
     Their end would be a ResourceWarning, for copies that the function's author has not made.
     """
     global _copies
-    unused = 3  # references: the list, the variable and the argument of `getrefcount`
-    for sock in _copies or ():
-        if sys.getrefcount(sock) <= unused:
+    copies, _copies = _copies or [], []
+    if not copies:  # as nearly always: each message asks
+        return
+    # Counted and not known: on Python 3.14 variables and arguments are no references of their own.
+    (unused,) = _references([object()])
+    for sock, count in zip(copies, _references(copies), strict=True):
+        if count <= unused:
             sock.close()
-    _copies = [sock for sock in _copies or () if sock.fileno() >= 0]
+    _copies += [sock for sock in copies if sock.fileno() >= 0]
+
+
+def _references(objects: list[Any]) -> list[int]:
+    return [sys.getrefcount(one) for one in objects]
 
 
 def _reduce_view(obj: memoryview, attachments: Attachments) -> Any:
