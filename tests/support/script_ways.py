@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .scripts import run_script
 
-#: Ways to map in a script; `mapped` gives a list. Forked explicitly: Python 3.14.10 finds no script that comes by stdin.
+#: Ways to map in a script; `mapped` gives a list. Forked explicitly: Python 3.14 cannot find a script on stdin.
 WAYS = {
     "isolated": "mapped = lambda f, items: parallel_map(f, items, workers=2, isolate=True)",
     "helped": "mapped = lambda f, items: parallel_map(f, items, workers=2)",
