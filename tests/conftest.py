@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import hypothesis
@@ -67,7 +68,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_pool():
-    """Start as many workers as any test uses, so that counts before and after a test can be compared."""
+    """Start as many workers as any test uses, so that counts before and after a test can be compared.
+
+    From Python 3.14 on multiprocessing too has a fork server, which stays once it is started.
+    """
+    if multiprocessing.get_start_method() == "forkserver":
+        forkserver.ensure_running()
     fill_pools()
     yield
     default_pool().stop()
