@@ -173,3 +173,12 @@ def test_mappings_are_looked_up_once(tmp_path, monkeypatch):
     parallel_apply(np.negative, np.ones((10, 1000)), out=np.empty((12, 1000))[2:])
     assert len(found) == 1
     assert_same(np.asarray(out), -np.ones((10, 1000)))
+
+
+def test_columns_take_no_more_than_their_pages(tmp_path):
+    """20 numbers, each on a page of its own: the pages between them stay holes."""
+    out = np.memmap(tmp_path / "out", dtype="f8", mode="w+", shape=(20, 250_000))
+    a = np.arange(40.0).reshape(20, 2)
+    assert_same(parallel_apply(np.sum, a, out=out[:, 7]), a.sum(axis=1))
+    assert os.stat(tmp_path / "out").st_blocks * 512 <= 20 * 2 * 4096
+    assert out[3, 7] == a[3].sum()

@@ -17,7 +17,7 @@ from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors import processes
 from parwise._executors.faults import FaultPolicy
 from parwise._workers import fork_server
-from parwise._workers.pool.worker_handle import WorkerHandle
+from parwise._workers.pool.worker_handle import Assignment, WorkerHandle
 
 from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw
 from ..support.functions import ISOLATED, worker_pids
@@ -320,6 +320,28 @@ def test_worker_that_is_killed_while_idle_costs_nothing(proven):
                 FaultPolicy(Job(call)).handle_exit(handle, -9, None)
     finally:
         handle.close()
+
+
+def test_deaths_that_cost_nothing_spend_no_retry():
+    """The fork server ends before an element has begun; then its worker dies once."""
+    call = make_call(
+        abs, (np.arange(9),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
+        out=None, rng=None, settings=resolve({"workers": 2, "retries": 1}),
+    )  # fmt: skip
+    job = Job(call)
+    job.open()
+    policy, task = FaultPolicy(job), job.queue.next_task()
+    for orphaned in (True, False):
+        handle = WorkerHandle(1, 4096, bytes(16))
+        try:
+            handle.pid, handle.orphaned = 1, orphaned
+            handle.slots.cursor.leave()
+            handle.assignments[1] = Assignment(task, False, [])
+            if not orphaned:
+                handle.slots.cursor.enter(task.lo)
+            assert policy.handle_exit(handle, -9, None)
+        finally:
+            handle.close()
 
 
 def test_function_that_cannot_travel_says_so_from_a_cold_start():

@@ -21,8 +21,8 @@ def look(x=0):
     with open("/proc/self/status") as file:
         found = {line.partition(":")[0]: line.split()[1:] for line in file}
     found = {name: found[name] for name in STATUS}
-    # Workers ignore SIGINT, which the caller leaves to Python, and 32 and 33, which belong to glibc.
-    found["SigIgn"] = [str(int(found["SigIgn"][0], 16) & ~(1 << (signal.SIGINT - 1) | 3 << 31))]
+    # Workers ignore SIGINT, and not SIGQUIT, whatever the caller does; 32 and 33 belong to glibc.
+    found["SigIgn"] = [str(int(found["SigIgn"][0], 16) & ~(3 << (signal.SIGINT - 1) | 3 << 31))]
     limits = [resource.getrlimit(k) for k in range(16)]
     spaces = {name: os.readlink("/proc/self/ns/" + name) for name in sorted(os.listdir("/proc/self/ns"))}
     place = [os.getsid(0), os.stat("/").st_ino, os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))]
@@ -83,6 +83,7 @@ check(renewed=False)
 os.umask(0o077)
 os.environ["PARWISE_TEST"] = "1"
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers ignore it whatever the caller does
+signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as os.system does in any thread, for as long as it runs
 told, pids = in_workers()
 assert pids & before and json.loads(told)[0]["Umask"] == ["0077"]
 """)
@@ -142,6 +143,30 @@ with tempfile.TemporaryDirectory() as folder, Pool(workers=2) as pool:
     second = pool.submit(os.getgid)
     open(path, "w").close()
     assert (first.result(), second.result()) == (0, 65534)
+""")
+
+
+@pytest.mark.parametrize("kind", ["CLONE_NEWPID", "CLONE_NEWTIME"])
+def test_children_in_other_namespaces_than_the_caller_are_refused(kind):
+    """Numbers of processes, or clocks, would not be those of the caller; the namespace gets no process of ours."""
+    run(f"""
+if libc.unshare({{"CLONE_NEWPID": 0x20000000, "CLONE_NEWTIME": 0x80}}[{kind!r}]):
+    print("forbidden", os.strerror(ctypes.get_errno()))
+    raise SystemExit
+from parwise import ParwiseError
+for _ in range(2):
+    try:
+        in_workers()
+    except ParwiseError as error:
+        assert "has called unshare" in str(error), error
+    else:
+        raise AssertionError("not refused")
+assert parallel_apply(np.negative, np.arange(3.0), executor="threads").tolist() == [0, -1, -2]
+if (pid := os.fork()) == 0:
+    status = 0 if parallel_apply(np.negative, np.arange(3.0), isolate=True, workers=1).tolist() == [0, -1, -2] else 1
+    default_pool().stop()
+    os._exit(status)
+assert os.waitpid(pid, 0)[1] == 0
 """)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,8 @@ class Acted(np.ndarray):
 
 
 def pids_of(target):
+    if isinstance(target, list):
+        return target
     if target == "self":
         return [os.getpid()]
     if target == "fork server":
@@ -135,7 +138,7 @@ def test_processes_stopped_between_two_calls(which, options, pool):
     wait_until(lambda: all(map(is_stopped, stopped)))
     pool._checked = 0.0  # as after a second
 
-    def look(elapsed):
+    def look(workers, elapsed):
         assert not pool.fork_server.stopped, "the call waits for it"
 
     pool.look = look
@@ -173,15 +176,17 @@ def test_without_a_timeout_the_user_is_told_and_the_call_goes_on(pool, tmp_path)
     function = Acting(tmp_path, [("loading", signal.SIGSTOP, "self")])
     take = pool.look
 
-    def look(elapsed):
-        take(elapsed)
+    def look(workers, elapsed):
+        take(workers, elapsed)
         for worker in pool.workers:
             if worker.silence.told and worker.pid not in continued:
                 continued.append(worker.pid)
                 os.kill(worker.pid, signal.SIGCONT)
 
     pool.look = look
-    with pytest.warns(RuntimeWarning, match=r"worker process \d+ has been stopped for .*timeout=seconds") as caught:
+    with pytest.warns(
+        RuntimeWarning, match=r"worker process \d+ has been stopped for .*timeout=seconds replace"
+    ) as caught:
         result = parallel_apply(function, A, **ISOLATED)
     assert caught[0].filename == __file__
     assert_same(result, A * 2.5)
@@ -255,6 +260,53 @@ def test_answer_that_comes_too_late(pool, tmp_path, monkeypatch):
     os.kill(pool.fork_server.pid, signal.SIGCONT)
     wait_until(lambda: not pool.fork_server.stopped)
     assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
+
+
+def test_fork_server_stopped_beside_workers_that_the_call_does_not_use(pool, tmp_path):
+    parallel_apply(np.negative, A, isolate=True, workers=4)
+    pids = [worker.pid for worker in pool.workers[:2]]
+    actions = [("in an element", signal.SIGSTOP, "fork server"), ("in an element", signal.SIGKILL, pids)]
+    function = Acting(tmp_path, actions)
+    assert_same(parallel_apply(function, A, retries=3, **TIMED), A * 2.5)
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_time_that_counts_for_an_element(streamed, monkeypatch):
+    """Not that of a wait in which nothing ran, nor of the loop's body over streamed results; all other time does."""
+    clock = Clock()
+    monkeypatch.setattr(watchdog, "monotonic", clock)
+    worker = SimpleNamespace(at=3, since=100.0, assignments={1: None}, in_an_element=True, pidfd=9)
+    dog = watchdog.Watchdog(10.0, 2, streamed)
+
+    def step(waited, handled):
+        asked = dog.wait_seconds(None, [worker])
+        clock.now += waited
+        dog.waited()
+        clock.now += handled
+        found = list(dog.overdue([worker]))
+        return asked, bool(found)
+
+    monkeypatch.setattr(watchdog, "SIGNAL_SECONDS", 1.0)
+    assert step(1.0, 0.5) == (1.0, False)  # 1.5
+    assert step(60.0, 0.5) == (1.0, False)  # 2.0: suspended
+    assert step(1.0, 6.0) == (1.0, False)  # 9.0: busy with a result
+    clock.now += 30.0  # the program, if it takes results one by one, or frozen there
+    asked, found = step(0.2, 0.0)
+    if streamed:
+        assert (asked, found) == (1.0, False)  # 3.2: neither the result nor the program's own work count
+        assert [step(1.0, 0.0)[1] for _ in range(7)] == [False] * 6 + [True]
+    else:
+        assert found
 
 
 # Fork servers that end in the middle of a call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from .._system.interpreter import close
 from .._workers.descriptors import above_standard
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,10 +51,22 @@ def allocate(targets: Iterable[Any]) -> None:
     """
     for target in targets:
         if isinstance(target, np.ndarray) and target.nbytes:
-            first, end = byte_bounds(target)
-            mapping = _mapping_of(target, first)
+            mapping = _mapping_of(target, byte_bounds(target)[0])
             if mapping is not None:
-                _allocate(mapping, first - mapping.start + mapping.offset, end - first)
+                shift = mapping.offset - mapping.start
+                _allocate(mapping, [(first + shift, end - first) for first, end in _spans(target)])
+
+
+def _spans(array: np.ndarray) -> list[tuple[int, int]]:
+    """Addresses of the parts of an array between which it leaves out whole pages, as a column of long rows does."""
+    first, _ = byte_bounds(array)
+    starts, length = np.array([first]), array.itemsize
+    for stride, count in sorted((abs(n), k) for n, k in zip(array.strides, array.shape, strict=True) if k > 1):
+        if len(starts) > 1 or stride - length >= mmap.PAGESIZE:
+            starts = np.add.outer(np.arange(count) * stride, starts).ravel()
+        else:
+            length += (count - 1) * stride
+    return [(int(start), int(start) + length) for start in starts]
 
 
 def _mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
@@ -72,7 +86,7 @@ def _mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
 
 def _find(address: int) -> FileMapping | None:
     """The shared mapping of a file that has an address; no private one, as of mode "c", which is not written to it."""
-    with open("/proc/self/maps", "rb") as file:
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/maps", "rb") as file:  # no /proc in some containers
         for line in file:
             span, flags, offset, _, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
             start, end = (int(one, 16) for one in span.split(b"-"))
@@ -82,7 +96,8 @@ def _find(address: int) -> FileMapping | None:
     return None
 
 
-def _allocate(mapping: FileMapping, start: int, length: int) -> None:
+def _allocate(mapping: FileMapping, spans: list[tuple[int, int]]) -> None:
+    length = sum(length for _, length in spans)
     try:
         status = os.stat(mapping.path)
         same = status.st_ino == mapping.inode and stat.S_ISREG(status.st_mode)
@@ -92,10 +107,10 @@ def _allocate(mapping: FileMapping, start: int, length: int) -> None:
     except OSError:  # it was deleted, or may not be opened any more
         return
     try:
-        reason = _take(descriptor, start, length, length - status.st_blocks * 512)
+        reason = _take(descriptor, spans, length - status.st_blocks * 512)
         room = os.fstatvfs(descriptor)
     finally:
-        os.close(descriptor)
+        close(descriptor)
     if reason in _NO_ROOM:
         what = (
             f"{os.strerror(reason)}: out takes {length} bytes of its file, {status.st_blocks * 512} bytes of which are "
@@ -104,14 +119,17 @@ def _allocate(mapping: FileMapping, start: int, length: int) -> None:
         raise OSError(reason, what, os.fsdecode(mapping.path))
 
 
-def _take(descriptor: int, start: int, length: int, least: int) -> int:
-    """Have a file take `length` bytes, at least `least` more than it has; return 0 or the number of the error."""
+def _take(descriptor: int, spans: list[tuple[int, int]], least: int) -> int:
+    """Have a file take parts of it, at least `least` bytes more than it has; return 0 or the number of the error."""
     # Some file systems fill the disk before they refuse, and leave it full. One byte tells whether this one knows how.
-    reason = _fallocate(descriptor, start, 1)
+    # Not f_bfree, which counts what is reserved for the owner of the machine: 75 GB were taken, and left behind.
+    reason = _fallocate(descriptor, spans[0][0], 1)
     room = os.fstatvfs(descriptor)
-    if not reason and least > room.f_bfree * room.f_frsize:
+    if not reason and least > room.f_bavail * room.f_frsize:
         return errno.ENOSPC
-    return reason or _fallocate(descriptor, start, length)
+    for start, length in spans:
+        reason = reason or _fallocate(descriptor, start, length)
+    return reason
 
 
 def _fallocate(descriptor: int, start: int, length: int) -> int:

@@ -157,7 +157,7 @@ class Dispatcher:
         except BaseException:
             self._workers, self._pool.dirty = [], False  # they know nothing of this call
             raise
-        self._watchdog = Watchdog(self._job.call.settings.timeout, self._width)
+        self._watchdog = Watchdog(self._job.call.settings.timeout, self._width, self._job.stepwise)
         self._handshake.start(self._width)
         self._send_session(self._workers)
         self.started = True
@@ -175,6 +175,7 @@ class Dispatcher:
         observer = self._job.observer
         since = perf_counter() if observer.active else 0.0
         events = self._pool.wait(self._watchdog.wait_seconds(timeout, self._workers))
+        self._watchdog.waited()
         observer.waited(since)
         begun = thread_time()
         for kind, worker in events:
@@ -195,7 +196,7 @@ class Dispatcher:
         for worker, index in self._watchdog.overdue(self._workers):
             self._kill(worker, index)
         if elapsed := self._watchdog.look(self._workers):
-            self._pool.look(elapsed)
+            self._pool.look(self._workers, elapsed)
         for worker in self._watchdog.oversized(self._workers):
             worker.kill()
             self._pool.drop(worker)

@@ -26,7 +26,7 @@ class FaultPolicy:
         self._job = job
         # Workers that ended at each element; -1 stands for those that ended at none.
         self._deaths: Counter[int] = Counter()
-        self._silences = 0
+        self._silences = self._idle_deaths = 0
 
     def handle_exit(self, worker: WorkerHandle, code: int | None, killed_for: int | Silence | None) -> bool:
         """Return lost tasks to the queue, leave a gap, or fail the job.
@@ -59,13 +59,16 @@ class FaultPolicy:
         # It was killed before this call, or by the function of an earlier one, which went on without it.
         of_earlier_call = worker.is_of_an_earlier_call
         place = -1 if index is None or of_earlier_call else index
-        self._deaths[place] += 1
         idle = of_earlier_call or (not assignments and worker.has_computed)
-        nothing_lost = (idle and self._deaths[place] <= IDLE_DEATHS) or self._had_not_begun(
-            worker, assignments, killed_for
-        )
+        self._idle_deaths += idle
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
-        if nothing_lost or in_time or self._deaths[place] <= settings.retries:
+        nothing_lost = (
+            in_time
+            or (idle and self._idle_deaths <= IDLE_DEATHS)
+            or self._had_not_begun(worker, assignments, killed_for)
+        )
+        self._deaths[place] += not nothing_lost  # what costs nothing spends no retry
+        if nothing_lost or self._deaths[place] <= settings.retries:
             self._give_back(tasks)
             return True
         error = (
@@ -91,7 +94,7 @@ class FaultPolicy:
             worker.silence.told = True
             warnings.warn(
                 f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C ends the "
-                "call, and with timeout=seconds such workers are replaced",
+                "call, and calls with timeout=seconds replace such workers",
                 RuntimeWarning,
                 stacklevel=user_level(),
             )

@@ -23,7 +23,7 @@ import numpy as np
 
 from .floating_point import read_floats, set_floats
 from .inheritance import read_authkey, set_authkey
-from .interpreter import known_entries, resolve_entries
+from .interpreter import close, known_entries, resolve_entries
 
 
 class ProcessState(NamedTuple):
@@ -164,7 +164,7 @@ def _umask() -> int | None:
     try:
         _, found, text = os.read(fd, 200).partition(b"\nUmask:")
     finally:
-        os.close(fd)
+        close(fd)
     return int(text.split(None, 1)[0], 8) if found else None
 
 

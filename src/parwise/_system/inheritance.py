@@ -8,11 +8,14 @@ import signal
 import sys
 from typing import Any
 
+from .interpreter import close
+
 _LIMITS = range(16)  # RLIMIT_CPU to RLIMIT_RTTIME: the numbers of Linux, some of which `resource` does not name
 # The last two count for children made from now on.
 _NAMESPACES = ("mnt", "net", "ipc", "uts", "user", "cgroup", "pid_for_children", "time_for_children")
 # A fork server starts with these at their default, whatever the caller ignores.
-_RESET = sum(1 << (number - 1) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD))
+RESET = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
+_RESET = sum(1 << (number - 1) for number in RESET)
 
 
 def read_ids() -> tuple[Any, ...]:
@@ -55,7 +58,7 @@ def _read(path: str) -> bytes:
     try:
         return os.read(fd, 2**14)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _namespaces() -> list[str]:
@@ -66,7 +69,21 @@ def _namespaces() -> list[str]:
     try:
         return [_target(name, folder) for name in _NAMESPACES]
     finally:
-        os.close(folder)
+        close(folder)
+
+
+def starts_elsewhere() -> bool:
+    """True if new processes get other process numbers or clocks than this one has, after `unshare`."""
+    try:
+        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        kinds = {kind: f"{kind}_for_children" for kind in ("pid", "time")}
+        known = os.listdir(folder)
+        return any(_target(kind, folder) != _target(other, folder) for kind, other in kinds.items() if other in known)
+    finally:
+        close(folder)
 
 
 def _target(name: str, folder: int) -> str:
@@ -112,6 +129,6 @@ def use_tracker(fd: int) -> None:
 
     tracker: Any = resource_tracker._resource_tracker
     if tracker._fd is not None and tracker._pid is None:
-        os.close(tracker._fd)
+        close(tracker._fd)
     # A tracker of this process's own goes on: it would unlink what it tracks as soon as it is closed.
     tracker._fd, tracker._pid = fd, None

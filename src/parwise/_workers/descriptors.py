@@ -13,7 +13,7 @@ import fcntl
 import os
 from typing import Any
 
-from .._system.interpreter import select
+from .._system.interpreter import close, select
 
 #: The first number behind standard input, output and error.
 FIRST = 3
@@ -30,7 +30,7 @@ def above_standard(fd: int) -> int:
     try:
         return duplicate(fd)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def duplicate(fd: int) -> int:

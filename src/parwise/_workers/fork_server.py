@@ -17,7 +17,16 @@ import sys
 
 from .._core.nesting import FORK_SERVER
 from .._system.blas import THREAD_VARIABLES, libraries
-from .._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, select, start_variables
+from .._system.inheritance import RESET, starts_elsewhere
+from .._system.interpreter import (
+    absolute_path,
+    as_started,
+    close,
+    find_python,
+    packages_elsewhere,
+    select,
+    start_variables,
+)
 from ..errors import ParwiseError
 from .descriptors import open_process, standard_files
 from .other_processes import end_group, has_children
@@ -67,6 +76,11 @@ CONTROL_FD = 3
 
 def start(control: Socket, variables: dict[str, str]) -> int:
     """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
+    if starts_elsewhere():
+        raise ParwiseError(
+            "worker processes cannot be started: this process has called unshare, and its children would be in other "
+            "PID or time namespaces than it is itself; make the call in such a child, or use executor='threads'"
+        )
     python = find_python()
     command = _command(python)
     try:
@@ -77,7 +91,7 @@ def start(control: Socket, variables: dict[str, str]) -> int:
             file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
-            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD),
+            setsigdef=RESET,
         )
     except OSError as error:
         raise ParwiseError(
@@ -204,7 +218,7 @@ class ForkServer:
         self._ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._adopted.add(pid)
         self._poll.unregister(pidfd)
-        os.close(pidfd)
+        close(pidfd)
 
     def _stop(self) -> None:
         """End all workers, and wait for them and their children."""
@@ -236,7 +250,7 @@ class ForkServer:
             self._control.send("forked", key, pid, fds=[pidfd])
         finally:
             for fd in fds:
-                os.close(fd)
+                close(fd)
 
     def _fork_worker(self, fds: list[int], slot_bytes: int) -> tuple[int, int]:
         """Fork a worker; return its process id and a pidfd."""
@@ -269,7 +283,7 @@ class ForkServer:
         os.setpgid(0, 0)
         self._control.sock.close()
         for fd in (self._watch, *self._alive):
-            os.close(fd)
+            close(fd)
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:  # or every worker would draw the same numbers
             numpy_random.seed()
@@ -282,7 +296,7 @@ def _close_inherited() -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) > CONTROL_FD:
             with contextlib.suppress(OSError):
-                os.close(int(name))
+                close(int(name))
 
 
 def _prctl(option: int, value: int | bytes) -> None:

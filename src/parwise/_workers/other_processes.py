@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 
+from .._system.interpreter import close
 from .descriptors import open_process
 
 # A process that owes an answer and uses no CPU counts as silent after so long, if a signal or a debugger has stopped it
@@ -55,7 +56,7 @@ def open_descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             opened[one] = open_process(one)
     for one in opened.keys() - set(descendants(pid)):  # it ended before it was opened
-        os.close(opened.pop(one))
+        close(opened.pop(one))
     return list(opened.values())
 
 

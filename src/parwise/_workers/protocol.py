@@ -73,7 +73,6 @@ from __future__ import annotations
 import _socket
 import array
 import contextlib
-import os
 import pickle
 import zlib
 from collections import deque
@@ -83,6 +82,7 @@ from typing import Any
 
 import numpy as np
 
+from .._system.interpreter import close
 from ..errors import ParwiseError
 from .descriptors import FDS, duplicate, open_sockets, receive
 from .pickling.multiprocessing_objects import Attachments, Token, arrive, close_arrived
@@ -221,7 +221,7 @@ class Channel:
     def _forget_unsent(self, count: int) -> None:
         for _ in range(count):
             for fd in self._unsent.popleft()[1]:
-                os.close(fd)
+                close(fd)
 
     def send_attachments(self, several: Iterable[Attachments]) -> None:
         """Send descriptors that objects in the next message take."""
@@ -258,7 +258,7 @@ class Channel:
                 raise EOFError
             if cut or not self._sent_by_other(data):
                 for fd in fds:
-                    os.close(fd)
+                    close(fd)
                 raise ForeignBytesError
             message: tuple[Any, ...] = pickle.loads(memoryview(data)[_HEAD_BYTES:])
             if message[0] == "refused":

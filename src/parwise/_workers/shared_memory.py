@@ -14,6 +14,7 @@ import numpy as np
 
 from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
+from .._system.interpreter import close
 from .._system.limits import cpu_count, file_limit, memory_limit
 from ..errors import ParwiseError
 from .descriptors import duplicate, open_memory
@@ -42,7 +43,7 @@ def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
         os.ftruncate(fd, nbytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except BaseException:
-        os.close(fd)
+        close(fd)
         raise
     return fd
 

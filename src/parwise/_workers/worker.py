@@ -24,6 +24,7 @@ from .._core.layout import Layout
 from .._system.blas import ThreadLimit, ThreadWatch
 from .._system.definitions import clear_main, install_modules
 from .._system.inheritance import use_tracker
+from .._system.interpreter import close
 from .._system.surroundings import follower
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
@@ -71,7 +72,7 @@ def _read_payload(end: int, nbytes: int, check: int, inline: bytes | None, fd: i
         memory = private_copy(inline)
     else:
         memory = memoryview(map_private(fd, nbytes))
-        os.close(fd)
+        close(fd)
     return memory, pickle.loads(verified(memory[end:], check))
 
 

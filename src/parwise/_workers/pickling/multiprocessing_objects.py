@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..._clock import monotonic, sleep
+from ..._system.interpreter import close
 from ...errors import ParwiseError
 from ..descriptors import duplicate
 
@@ -78,7 +79,7 @@ class _Duplicates(dict[Token, int]):
     def __del__(self) -> None:
         for fd in self.values():
             with contextlib.suppress(OSError):
-                os.close(fd)
+                close(fd)
 
 
 class SentDescriptor:
@@ -106,7 +107,7 @@ def close_arrived(tokens: Iterable[Token]) -> None:
     for token in tokens:
         fd = _arrived.pop(token, None)
         if fd is not None:
-            os.close(fd)
+            close(fd)
 
 
 class Packed(bytes):

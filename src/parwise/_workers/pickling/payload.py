@@ -13,7 +13,7 @@ import numpy as np
 import numpy.rec
 
 from ..._core.layout import Layout, address_of, offsets_for, private_memory
-from ..._system.interpreter import DeferredInterrupt
+from ..._system.interpreter import DeferredInterrupt, close
 from ..._system.limits import file_limit, memory_limit
 from ...errors import ParwiseError
 from ..protocol import INLINE_BYTES, Channel, ForeignBytesError, checksum, verified
@@ -86,7 +86,7 @@ class Payload(NamedTuple):
         finally:
             with DeferredInterrupt():
                 for fd in fds:
-                    os.close(fd)
+                    close(fd)
 
 
 def _shared_file(nbytes: int) -> int:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from ..._system.interpreter import DeferredInterrupt, select
+from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
 from ..fork_server import start
 from ..other_processes import Silence, is_stopped, kill
@@ -132,5 +132,5 @@ class ForkServerHandle:
         if self.pidfd >= 0:
             with contextlib.suppress(OSError):
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-            os.close(self.pidfd)
+            close(self.pidfd)
             self.pidfd = -1

@@ -30,20 +30,28 @@ class Watchdog:
         Seconds that one element may take.
     workers : int
         Workers that share the memory.
+    streamed : bool
+        True if the call's results are taken one by one, and the program does other work between two steps.
     """
 
-    def __init__(self, timeout: float | None, workers: int) -> None:
+    def __init__(self, timeout: float | None, workers: int, streamed: bool = False) -> None:
         self._timeout = timeout
         self._growth = min(GROWTH_BYTES, memory_limit() // (GROWTH_SHARE * workers))
         self._looked = monotonic()
         # When the current wait began, and ends at the latest.
         self._wait = (0.0, float("inf"))
-        # Ends and seconds of waits in which this process was suspended.
+        # When the last step of a streamed call ended.
+        self._left = float("inf")
+        self._streamed = streamed
+        # Ends and seconds of times in which this process was suspended, or the program busy with streamed results.
         self._suspended: list[tuple[float, float]] = []
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float:
         """Seconds to wait for messages: at most `timeout`, and not past the next deadline."""
-        now, seconds = monotonic(), SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
+        now = monotonic()
+        if now - self._left > SUSPENDED_SECONDS:
+            self._suspended.append((now, now - self._left))
+        seconds = SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
         if self._timeout is not None:
             begun = [worker for worker in workers if worker.assignments and worker.at is not None]
             taken = max((self._seconds(worker, now) for worker in begun), default=0.0)
@@ -55,7 +63,6 @@ class Watchdog:
         """Workers whose element has exceeded the deadline, and that element."""
         if self._timeout is None:
             return
-        self._note_suspension(monotonic())
         for worker in list(workers):
             index = worker.at
             if index is None or not worker.in_an_element:
@@ -65,9 +72,13 @@ class Watchdog:
             if overdue and worker.at == index and worker.pidfd >= 0:
                 yield worker, index
 
-    def _note_suspension(self, now: float) -> None:
-        """Note for how long nothing ran: a frozen container, or a laptop that slept, is no element that hangs."""
-        begin, end = self._wait
+    def waited(self) -> None:
+        """Note for how long nothing ran: a frozen container, or a laptop that slept, is no element that hangs.
+
+        To be called at the end of the wait: what follows may take long, as the unpickling of a large result.
+        """
+        now, (begin, end) = monotonic(), self._wait
+        self._left = now if self._streamed else self._left
         if now - end > SUSPENDED_SECONDS:
             self._suspended.append((now, now - begin))
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
-from ..._system.interpreter import select
+from ..._system.interpreter import close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
 from ..other_processes import Silence, end_orphans, kill, open_descendants
@@ -91,7 +91,7 @@ class WorkerHandle:
             undo.callback(self.channel.close)
             undo.callback(worker_end.close)
             segment = create_fd(segment_bytes(slot_bytes))
-            undo.callback(os.close, segment)
+            undo.callback(close, segment)
             self.slots = Slots(segment, slot_bytes)
             undo.pop_all()
         self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
@@ -125,7 +125,7 @@ class WorkerHandle:
             fork_server.send("fork", self.key, slot_bytes, fds=self._worker_fds)
         finally:
             for fd in self._worker_fds:
-                os.close(fd)
+                close(fd)
             self._worker_fds = None
 
     def stage(self, stage: Callable[..., Any], task: Task, slot_bytes: int) -> StagedTask:
@@ -225,7 +225,7 @@ class WorkerHandle:
         self.kill()
         for pidfd in started:
             kill(pidfd)
-            os.close(pidfd)
+            close(pidfd)
 
     def collect_exit(self) -> int | None:
         """Exit code of the worker, or minus the signal, if a dead fork server left it to this process; else None."""
@@ -245,7 +245,7 @@ class WorkerHandle:
         self.sender = self.receiver = None
         self.channel.close()
         for fd in self._worker_fds or ():
-            os.close(fd)
+            close(fd)
         if self.pidfd >= 0:
-            os.close(self.pidfd)
+            close(self.pidfd)
             self.pidfd = -1

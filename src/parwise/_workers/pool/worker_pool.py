@@ -12,7 +12,7 @@ from typing import Any
 
 from ..._clock import monotonic
 from ..._system.inheritance import read_inherited, tracker_fd
-from ..._system.interpreter import DeferredInterrupt, select
+from ..._system.interpreter import DeferredInterrupt, close, select
 from ..._system.limits import LOOK_SECONDS, own_bytes
 from ..._system.module_watch import watch
 from ...errors import ParwiseError
@@ -194,7 +194,7 @@ class WorkerPool:
         with self._waking:
             wake, self._wake = self._wake, -1
             if wake >= 0:
-                os.close(wake)
+                close(wake)
         atexit.unregister(self.stop)
 
     def _start_fork_server(self) -> ForkServerHandle:
@@ -293,12 +293,12 @@ class WorkerPool:
         except (EOFError, OSError):
             self._lose_fork_server()
 
-    def look(self, elapsed: float) -> None:
-        """Kill a fork server that is silent, if no worker is up to do the work; the last look was `elapsed` s ago."""
+    def look(self, workers: list[WorkerHandle], elapsed: float) -> None:
+        """Kill a silent fork server if none of a call's `workers` is up; the last look was `elapsed` s ago."""
         server = self.fork_server
         if server is None:
             return
-        if not self.workers or any(worker.pid for worker in self.workers):
+        if not workers or any(worker.pid for worker in workers):
             server.silence.end()
             return
         server.silence.look(server.pid, None, elapsed)
@@ -344,7 +344,7 @@ class WorkerPool:
                 worker.pid, worker.pidfd = pid, fds.pop()
                 self._poll.register(worker.pidfd, select.EPOLLIN)
         for fd in fds:
-            os.close(fd)
+            close(fd)
 
     def exit_code(self, worker: WorkerHandle) -> int | None:
         """Exit code of a dead worker, or minus the signal; None if the fork server does not know."""

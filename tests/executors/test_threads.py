@@ -1,0 +1,41 @@
+"""Threads of a call: as many as asked for, used again, and gone soon."""
+
+from __future__ import annotations
+
+import threading
+
+from parwise._executors.threads import Threads
+
+
+def test_threads_are_used_again():
+    """Also after a pause in which they have nothing to do: a function may keep a connection for each."""
+    executor = Threads(2)
+    try:
+        idents = set()
+        for _ in range(50):
+            futures = [executor.submit(threading.get_ident) for _ in range(3)]
+            idents |= {future.result() for future in futures}
+        assert len(idents) <= 2
+    finally:
+        executor.shutdown()
+    assert not any(thread.is_alive() for thread in executor._threads)
+
+
+def test_as_many_calls_at_a_time_as_there_are_threads():
+    executor, barrier = Threads(3), threading.Barrier(3)
+    try:
+        for _ in range(20):
+            futures = [executor.submit(barrier.wait, 10) for _ in range(3)]
+            assert sorted(future.result() for future in futures) == [0, 1, 2]
+    finally:
+        executor.shutdown()
+
+
+def test_threads_end_without_a_shutdown():
+    executor = Threads(2)
+    executor.submit(int).result()
+    for thread in executor._threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert executor.submit(int).result() == 0
+    executor.shutdown()
