@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
 import signal
@@ -397,3 +398,16 @@ def test_random_signals(pool, tmp_path_factory, actions, warm):
     vars(pool).pop("add_worker", None)
     assert_same(parallel_apply(np.negative, A, timeout=0.5, **ISOLATED), -A)
     assert len(pool.workers) == 2
+
+
+def test_fork_server_that_only_closes_its_socket_is_ended(pool, monkeypatch):
+    """As where something else in it closes descriptors, or in this process reads from the socket."""
+    monkeypatch.setattr(fork_server_handle, "ANSWER_SECONDS", 0.2)
+    parallel_apply(np.negative, A, **ISOLATED)
+    pid = pool.fork_server.pid
+    pool.fork_server.channel.sock.shutdown(_socket.SHUT_RD)
+    os.kill(pid, signal.SIGSTOP)
+    assert_same(parallel_apply(np.cumsum, A, retries=2, **ISOLATED), A.cumsum(axis=1))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    assert pool.fork_server is None or pool.fork_server.pid != pid

@@ -74,8 +74,10 @@ class ForkServerHandle:
         return is_stopped(self.pid)
 
     def how_it_ended(self) -> str:
-        """How it ended, in words for an error."""
-        self._await_end(ANSWER_SECONDS)
+        """How it ended, in words for an error; if it has only closed its socket, it is killed."""
+        if not self._await_end(ANSWER_SECONDS):
+            self.kill()
+            self._await_end(ANSWER_SECONDS)
         with contextlib.suppress(OSError):  # something else in this process has waited for it
             if (info := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)) is not None:
                 by_itself = info.si_code == os.CLD_EXITED
