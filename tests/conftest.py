@@ -33,6 +33,8 @@ hypothesis.settings.register_profile(
 )
 # For a change of the machinery: pytest --hypothesis-profile=long tests/executors/test_item_machine.py
 hypothesis.settings.register_profile("long", hypothesis.settings.get_profile("parwise"), max_examples=2100)
+# For other versions of dependencies, beside a whole run: pytest --hypothesis-profile=short
+hypothesis.settings.register_profile("short", hypothesis.settings.get_profile("parwise"), max_examples=20)
 hypothesis.settings.load_profile("parwise")
 
 
