@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors import processes
 from parwise._workers import other_processes
-from parwise._workers.pool import fork_server_handle, watchdog
+from parwise._workers.pool import fork_server_handle, silence, watchdog
 
 from ..support.functions import ISOLATED
 from ..support.internals import WorkerPool
@@ -36,7 +36,7 @@ def pool(monkeypatch):
     """The workers that calls share, with bounds that end soon."""
     pool = WorkerPool()
     monkeypatch.setattr(processes, "default_pool", lambda: pool)
-    monkeypatch.setattr(other_processes, "STOPPED_SECONDS", 0.2)
+    monkeypatch.setattr(silence, "STOPPED_SECONDS", 0.2)
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(watchdog, "SIGNAL_SECONDS", 0.05)
     yield pool

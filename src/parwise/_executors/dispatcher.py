@@ -15,8 +15,8 @@ from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
-from .._workers.other_processes import Silence
 from .._workers.output_capture import unpack_events
+from .._workers.pool.silence import Silence
 from .._workers.pool.watchdog import Watchdog
 from .._workers.pool.worker_handle import Assignment, WorkerHandle
 from .._workers.pool.worker_pool import WorkerPool
@@ -203,7 +203,7 @@ class Dispatcher:
             self._workers.remove(worker)
             self.assign_tasks()
         for worker in self._watchdog.silent(self._workers):
-            if self._fault_policy.ends(worker):
+            if self._fault_policy.handle_silence(worker):
                 self._kill(worker, worker.silence)
 
     def _kill(self, worker: WorkerHandle, killed_for: int | Silence) -> None:

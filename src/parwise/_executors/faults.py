@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .._core.indexing import Task
-from .._workers.other_processes import Silence
+from .._workers.pool.silence import Silence
 from .._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
 from .job import Job
@@ -87,8 +87,8 @@ class FaultPolicy:
             self._give_back(task for task in tasks if task.hi <= index)
         return False
 
-    def ends(self, worker: WorkerHandle) -> bool:
-        """True if a silent worker is to be killed; without a timeout the user is told that the call waits for it."""
+    def handle_silence(self, worker: WorkerHandle) -> bool:
+        """Return True if a silent worker is to be killed; tell the user of the wait if the call has no timeout."""
         settings = self._job.call.settings
         if settings.timeout is None and not worker.silence.told:
             worker.silence.told = True

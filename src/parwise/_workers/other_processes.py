@@ -9,15 +9,10 @@ import signal
 from .._system.interpreter import close
 from .descriptors import open_process
 
-# A process that owes an answer and uses no CPU counts as silent after so long, if a signal or a debugger has stopped it
-# and otherwise. The second is long since the import of a module may wait for a network.
-STOPPED_SECONDS = 5.0
-SILENT_SECONDS = 60.0
-
 # Fields of /proc/PID/stat behind the name: the state, page faults and CPU time, also of children that have ended.
-_STATE = 0
+_STATE = slice(1)
 _USED = slice(7, 15)
-_STOPPED = frozenset((b"T", b"t"))  # by a signal, by a debugger
+_STOPPED = ([b"T"], [b"t"])  # by a signal, by a debugger
 
 
 def _stat(pid: int) -> list[bytes]:
@@ -31,7 +26,7 @@ def _stat(pid: int) -> list[bytes]:
 
 def is_stopped(pid: int) -> bool:
     """True if a signal or a debugger has stopped the process."""
-    return _stat(pid)[_STATE : _STATE + 1] in ([one] for one in _STOPPED)
+    return _stat(pid)[_STATE] in _STOPPED
 
 
 def used(pid: int) -> tuple[bytes, ...]:
@@ -91,40 +86,3 @@ def has_children(group: int, options: int = 0) -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-class Silence:
-    """How long a process has owed an answer and used no CPU, as far as it was looked at.
-
-    Attributes
-    ----------
-    stopped : bool
-        True if a signal or a debugger had stopped it at the last look.
-    told : bool
-        True once the user has been told.
-    """
-
-    def __init__(self) -> None:
-        self._sign: object = None
-        self.seconds = 0.0
-        self.stopped = self.told = False
-
-    def look(self, pid: int, heard: object, elapsed: float) -> None:
-        """Look at a process that owes an answer; `heard` changes with whatever is heard of it in other ways."""
-        sign = heard, used(pid)
-        self.seconds = self.seconds + elapsed if sign == self._sign else 0.0
-        self._sign, self.stopped = sign, is_stopped(pid)
-
-    def end(self) -> None:
-        """Note that the process owes nothing."""
-        self._sign, self.seconds = None, 0.0
-
-    @property
-    def too_long(self) -> bool:
-        """True if the process is silent."""
-        return self.seconds >= (STOPPED_SECONDS if self.stopped else SILENT_SECONDS)
-
-    @property
-    def words(self) -> str:
-        """What was seen, for an error or a warning."""
-        return f"{'been stopped' if self.stopped else 'done nothing'} for {self.seconds:.0f} s"

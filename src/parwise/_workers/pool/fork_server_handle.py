@@ -11,8 +11,9 @@ from typing import Any
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
 from ..fork_server import start
-from ..other_processes import Silence, is_stopped, kill
+from ..other_processes import is_stopped, kill
 from ..protocol import Channel, socket_pair
+from .silence import Silence
 from .worker_handle import WorkerHandle
 
 # A fork server that takes longer than this to answer counts as dead.
@@ -73,8 +74,8 @@ class ForkServerHandle:
         """True if a signal or a debugger has stopped it."""
         return is_stopped(self.pid)
 
-    def how_it_ended(self) -> str:
-        """How it ended, in words for an error; if it has only closed its socket, it is killed."""
+    def collect_end(self) -> str:
+        """Wait for its end, and tell in words how that was; if it has only closed its socket, kill it."""
         if not self._await_end(ANSWER_SECONDS):
             self.kill()
             self._await_end(ANSWER_SECONDS)

@@ -14,10 +14,11 @@ from ..._core.indexing import Task
 from ..._system.interpreter import close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
-from ..other_processes import Silence, end_orphans, kill, open_descendants
+from ..other_processes import end_orphans, kill, open_descendants
 from ..pickling.multiprocessing_objects import Attachments
 from ..protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from ..shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
+from .silence import Silence
 
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
 STACK_SECONDS = 0.5

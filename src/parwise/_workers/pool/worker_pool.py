@@ -313,7 +313,7 @@ class WorkerPool:
             self._lost += 1
             for worker in self.workers:
                 worker.orphaned = True
-            how = server.how_it_ended()
+            how = server.collect_end()
             self._poll.unregister(server.channel)
             self._full.discard(server.channel)
             server.close()
