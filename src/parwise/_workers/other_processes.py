@@ -63,6 +63,14 @@ def kill(pidfd: int) -> None:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
+def collect_exit(pidfd: int) -> int | None:
+    """Exit code of an ended child of this process, or minus the signal; None if it is none, or was waited for."""
+    with contextlib.suppress(OSError):
+        if (info := os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)) is not None:
+            return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+    return None
+
+
 def end_group(pid: int) -> None:
     """End a worker and the processes that its function started."""
     with contextlib.suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ from typing import Any
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
 from ..fork_server import start
-from ..other_processes import is_stopped, kill
+from ..other_processes import collect_exit, is_stopped, kill
 from ..protocol import Channel, socket_pair
 from .silence import Silence
 from .worker_handle import WorkerHandle
@@ -74,16 +74,12 @@ class ForkServerHandle:
         """True if a signal or a debugger has stopped it."""
         return is_stopped(self.pid)
 
-    def collect_end(self) -> str:
-        """Wait for its end, and tell in words how that was; if it has only closed its socket, kill it."""
+    def collect_exit(self) -> int | None:
+        """Exit code, or minus the signal, once it has ended; it is killed if it has only closed its socket."""
         if not self._await_end(ANSWER_SECONDS):
             self.kill()
             self._await_end(ANSWER_SECONDS)
-        with contextlib.suppress(OSError):  # something else in this process has waited for it
-            if (info := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)) is not None:
-                by_itself = info.si_code == os.CLD_EXITED
-                return f"with exit code {info.si_status}" if by_itself else f"by signal {info.si_status}"
-        return "in an unknown way"
+        return collect_exit(self.pidfd)
 
     def exit_code(self, worker: WorkerHandle, receive: Callable[[tuple[Any, ...], list[int]], None]) -> int | None:
         """Exit code of a dead worker, or minus the signal; None if it cannot tell. `receive` gets other messages."""
@@ -133,7 +129,6 @@ class ForkServerHandle:
         """Close its socket, at which it ends, and wait for it if it has ended."""
         self.channel.close()
         if self.pidfd >= 0:
-            with contextlib.suppress(OSError):
-                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            collect_exit(self.pidfd)
             close(self.pidfd)
             self.pidfd = -1

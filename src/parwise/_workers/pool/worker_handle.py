@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from ..._core.indexing import Task
 from ..._system.interpreter import close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
-from ..other_processes import end_orphans, kill, open_descendants
+from ..other_processes import collect_exit, end_orphans, kill, open_descendants
 from ..pickling.multiprocessing_objects import Attachments
 from ..protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from ..shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
@@ -194,7 +193,9 @@ class WorkerHandle:
     def in_an_element(self) -> bool:
         """True if the worker is computing an element of one of its tasks, and neither loading nor sending."""
         index = self.at
-        return index is not None and any(one.task.lo <= index < one.task.hi for one in self.assignments.values())
+        # Of its first task only: while the results of that are sent, the index is that of the next one's first element.
+        task = next((one.task for one in self.assignments.values()), None)
+        return index is not None and task is not None and task.lo <= index < task.hi
 
     @property
     def over(self) -> bool:
@@ -230,10 +231,7 @@ class WorkerHandle:
 
     def collect_exit(self) -> int | None:
         """Exit code of the worker, or minus the signal, if a dead fork server left it to this process; else None."""
-        with contextlib.suppress(OSError):
-            if (info := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)) is not None:
-                return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-        return None
+        return collect_exit(self.pidfd)
 
     def end_orphans(self) -> None:
         """End the worker and what it started, where a dead fork server left them to this process."""

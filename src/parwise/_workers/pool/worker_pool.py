@@ -313,17 +313,17 @@ class WorkerPool:
             self._lost += 1
             for worker in self.workers:
                 worker.orphaned = True
-            how = server.collect_end()
+            code = server.collect_exit()
             self._poll.unregister(server.channel)
             self._full.discard(server.channel)
             server.close()
-        if not server.forked and how.startswith("with exit code"):
+        if not server.forked and code is not None and code >= 0:
             raise ParwiseError(
-                f"the process that starts workers ended {how} before it had started one; is NumPy importable in a new "
-                "interpreter? What it printed tells why"
+                f"the process that starts workers ended with exit code {code} before it had started one; is NumPy "
+                "importable in a new interpreter? What it printed tells why"
             )
         if self._lost > LOST_FORK_SERVERS:
-            raise ParwiseError(f"the process that starts workers has ended {self._lost} times, at last {how}")
+            raise ParwiseError(f"the process that starts workers has ended {self._lost} times (at last: {code})")
 
     def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Handle a message of the fork server: a worker was forked, or could not be."""
