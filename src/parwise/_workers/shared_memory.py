@@ -17,6 +17,7 @@ from .._core.layout import address_of
 from .._system.interpreter import close
 from .._system.limits import cpu_count, file_limit, memory_limit
 from ..errors import ParwiseError
+from .claims import CLAIM_BYTES, Claim
 from .descriptors import duplicate, open_memory
 
 HAS_MEMFD = hasattr(os, "memfd_create")
@@ -106,10 +107,11 @@ SLOT_BYTES = 2**20
 # Slots of all workers together take at most 1/16 of the memory.
 MEMORY_SHARE = 16
 
-# At the start of a segment: the cursor, and from byte 64 on the stack of a worker that died.
+# At the start of a segment: the cursor, the claims, and the stack of a worker that died.
 _HEADER = 4 * mmap.PAGESIZE
-_STACK = 64
 _ALIGN = 64
+_CLAIMS = _ALIGN
+_STACK = _CLAIMS + 2 * (SLOTS + 1) * CLAIM_BYTES
 
 
 class Slots:
@@ -121,6 +123,9 @@ class Slots:
         The element that the worker is computing.
     inputs, outputs : list of memoryview
         Slots: the arguments of a task are in ``inputs[k]``, its results in ``outputs[k]``.
+    tasks, results : list of Claim
+        For the task of each slot, and for one without (-1): whoever takes it computes the task; and whoever takes it
+        decides about memory that the task's results are written to.
     stream : list of memoryview
         Two halves, each for one chunk of results too large for a slot.
     """
@@ -129,6 +134,8 @@ class Slots:
         self._fd = fd
         self.slot_bytes = slot_bytes
         memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
+        claims = [Claim(memory[_CLAIMS + k * CLAIM_BYTES :][:CLAIM_BYTES]) for k in range(2 * (SLOTS + 1))]
+        self.tasks, self.results = claims[: SLOTS + 1], claims[SLOTS + 1 :]
         self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
