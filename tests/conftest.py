@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise._executors import background, inline, task_queue
+from parwise._executors import background, inline, sharing, task_queue
 
 from .support.adversarial import WAYS
 from .support.gate import Gate
@@ -194,7 +194,7 @@ def descriptors(*, dask):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Hand over to workers after two elements, however small the call and busy the machine."""
+    """Leave all but two elements to workers, however small the call and busy the machine."""
     poll = background.BackgroundDispatcher.poll
 
     def attend_until_served(self, wanted):
@@ -205,8 +205,11 @@ def eager(monkeypatch):
     monkeypatch.setattr(background.BackgroundDispatcher, "poll", attend_until_served)
     monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)
     monkeypatch.setattr(inline, "WARM_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "BUSY_SECONDS", -1.0)
+    monkeypatch.setattr(sharing, "BESIDE_SECONDS", -1.0)
     monkeypatch.setattr(inline, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "WARM_LOOKS", (0.0,))
     monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
 
 

@@ -135,7 +135,7 @@ def test_claim_in_the_midst_of_an_inline_run():
 
     call = make_call(f, (np.arange(50.0),), settings=resolve({"workers": 2}))
     inline_run = InlineRun(call, Job(call).kernel)
-    inline_run.run(alone, 60.0)
+    inline_run.run(lambda: alone, (60.0,), lambda left: False)
     assert claimed == [6]
     assert inline_run.raw == list(range(6))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from parwise import parallel_imap, parallel_map
-from parwise._executors import background, inline, task_queue
+from parwise._executors import background, inline, sharing, task_queue
 
 from ..support.oracle import assert_same
 
@@ -171,14 +171,16 @@ class Items(RuleBasedStateMachine):
         worth=st.sampled_from([None, -1.0]),
         patience=st.sampled_from([None, 0.0]),
         least=st.sampled_from([None, 0.0]),
+        beside=st.sampled_from([None, -1.0]),
     )
-    def choose_timing(self, trial, worth, patience, least):
+    def choose_timing(self, trial, worth, patience, least, beside):
         """Have the caller's own tasks, the start of workers and the helper thread early, late or as usual."""
         self.patches = contextlib.ExitStack()
         patch = self.patches.enter_context(pytest.MonkeyPatch.context())
         for module, names, chosen in (
             (inline, ("TRIAL_SECONDS", "EARLY_SECONDS", "OWN_SECONDS"), trial),
-            (inline, ("COLD_SECONDS", "WARM_SECONDS"), worth),
+            (inline, ("COLD_SECONDS", "WARM_SECONDS", "BUSY_SECONDS"), worth),
+            (sharing, ("BESIDE_SECONDS",), beside),
             (background, ("HELP_AFTER_SECONDS", "LEAST_HELP_SECONDS"), patience),
             (task_queue, ("LEAST_SECONDS",), least),
         ):

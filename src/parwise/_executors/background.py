@@ -14,6 +14,7 @@ from .._clock import perf_counter
 from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
 from .._system.library_settings import read_local_settings
+from .._system.limits import cpu_is_idle
 from .._workers.pool.default_pool import default_pool, known_pool
 from .._workers.pool.worker_pool import WorkerPool
 from ..errors import ParwiseError
@@ -60,7 +61,10 @@ class CpuAvailability:
 # Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's
 # time; handing a call to workers that are up takes 0.5 ms of it.
 COLD_SECONDS = 0.030
-WARM_SECONDS = 0.002
+WARM_SECONDS = 0.004
+# The same where other programs have all CPUs: two of three processes on two CPUs get a third more than one of two does,
+# and workers then run in turn with the caller, which costs it 2 ms.
+BUSY_SECONDS = 0.040
 # The helper thread acts once an element has taken so long that workers pay if
 # all elements take as long: after the first of these times at the earliest,
 # after the second at the latest.
@@ -96,6 +100,7 @@ class BackgroundDispatcher:
         self._joined = False
         self._start: Callable[[], int] = _nowhere
         self._deadline: float | None = None
+        self._begun = perf_counter()
         self._retry = LEAST_HELP_SECONDS / 2
         # True if the helper thread has shortened the switch interval.
         self._switch_shortened = False
@@ -269,6 +274,8 @@ class BackgroundDispatcher:
             # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
             self._deadline = perf_counter() + self._retry
+            if perf_counter() - self._begun < BUSY_SECONDS and not cpu_is_idle():
+                return False
             if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False
             self.cpus.threads.add(threading.get_native_id())

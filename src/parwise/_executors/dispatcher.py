@@ -26,6 +26,7 @@ from .._workers.shared_memory import SLOTS
 from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job
+from .sharing import Sharing
 
 _numbers = itertools.count(1)
 
@@ -54,7 +55,9 @@ class Dispatcher:
         self._fault_policy = FaultPolicy(job)
         self._handshake = Handshake(job)
         self._threads: ThreadCounts = 1
-        self._width = 0
+        self._sharing = Sharing(job.call, job.queue, job.stepwise)
+        # Workers that may be used at most, and those that are.
+        self._most = self._width = 0
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
         self.caller_computes = False
         self._set_up: SetUp | None = None
@@ -99,14 +102,40 @@ class Dispatcher:
         """Tasks that workers hold."""
         return (one for worker in self._workers for one in worker.assignments.values())
 
+    @property
+    def beside(self) -> bool:
+        """True as long as the caller goes on computing beside the workers."""
+        return self._sharing.beside
+
+    @property
+    def own_seconds(self) -> float:
+        """Length of the caller's next task beside the workers."""
+        return self._sharing.own_seconds(self._width)
+
     def stop_assigning(self) -> None:
         """Assign no more tasks."""
-        self._width = 0
+        self._most = self._width = 0
+
+    def assign_again(self) -> None:
+        """Assign tasks again: those of workers that have ended are computed by others."""
+        self._most = self._job.workers
+        self.assign_tasks()
+        self.step(0)
+
+    def take_back(self) -> bool:
+        """Return a task to the queue that no worker has begun, if nothing before it is left; False without one."""
+        out = [(one.task.lo, number, worker) for worker in self._workers for number, one in worker.assignments.items()]
+        lo, number, worker = min(out, default=(self._job.limit, 0, None))
+        if worker is None or lo >= self._job.limit or (task := worker.take_back(number)) is None:
+            return False
+        self._job.queue.resume(task)
+        return True
 
     def assign_tasks(self) -> None:
         """Assign tasks to workers with free slots, and start workers in the place of dead ones."""
+        self._width = self._sharing.workers(self._most)
         while len(self._workers) < self._width and not self._job.queue.empty:
-            worker = self._pool.add_worker()
+            worker = self._pool.another(self._workers)
             self._workers.append(worker)
             self._send_session([worker])
         for worker in list(self._workers):
@@ -118,7 +147,8 @@ class Dispatcher:
 
     def start_workers(self) -> None:
         """Start workers, without waiting for them."""
-        self._width = self._job.workers
+        self._most = self._job.workers
+        self._width = self._sharing.workers(self._most)
         self._job.observer.workers_called()
         setup = self._job.call.settings.setup
         self._set_up = None if setup is None else SetUp.of(setup, self.local_settings)
@@ -249,7 +279,7 @@ class Dispatcher:
             self._job.output_replay.record(assignment.task.lo, unpack_events(packed))
 
     def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
-        worker.free.append(slot)
+        worker.free_slot(slot)
 
     def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, *described: Any) -> None:
         self._receive_outcome(worker, number, header, buffers_in(worker.slots.outputs[slot], *described))
@@ -318,7 +348,7 @@ class Dispatcher:
         solves took fifteen times as long as in the plain loop.
         """
         if not isinstance(self._threads, int):
-            self._width = workers_beside(self._threads, self._width)
+            self._most = self._width = workers_beside(self._threads, self._width)
 
     # Tasks for workers.
 
@@ -333,7 +363,8 @@ class Dispatcher:
         if others >= self._limit:
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
-            task = queue.next_task(workers=len(self._workers))
+            beside = self.beside
+            task = queue.next_task(workers=len(self._workers) + beside, lost=True, last=beside)
             if task is None:
                 break
             self._send_task(worker, task)
@@ -343,7 +374,7 @@ class Dispatcher:
     @property
     def _limit(self) -> int:
         """Workers that may hold tasks at a time."""
-        return min(self._width, max(1, self._width - self.caller_computes))
+        return min(self._width, max(1, self._width - (self.caller_computes and not self.beside)))
 
     @property
     def _has_cpu(self) -> bool:

@@ -10,7 +10,7 @@ from .job import Job
 # With so few tasks per worker one more task delays the call noticeably.
 FEW_TASKS = 8
 # Seconds that a call may wait for the comparison alone: the least, and as a part of the time of the call.
-GRACE_SECONDS = 0.010
+GRACE_SECONDS = 0.001
 GRACE_SHARE = 0.1
 
 

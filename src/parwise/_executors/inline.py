@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
 
-from .._clock import perf_counter
+from .._clock import perf_counter, sleep
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
 from .._core.inputs.items import LOOK_AHEAD
 from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack
-from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
+from .._system.limits import cpu_is_idle
+from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
 from .dispatcher import Dispatcher
 from .job import Job
 from .serial import compute_list, next_own
+from .sharing import known_paces
 
+# The helper thread looks so often whether it may claim, where the caller has got more time just before.
+CLAIM_SECONDS = 0.0001
 # Bytes that are copied before the time of an element is known: they take 5 us.
 TRIAL_BYTES = 2**16
 
@@ -43,6 +47,8 @@ class InlineRun:
         self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
         self._stop: int | None = None
+        # Before this time the helper thread claims nothing.
+        self._alone = 0.0
         self._lock = threading.Lock()
         self._most = call.count
         for one in call.inputs:
@@ -55,33 +61,31 @@ class InlineRun:
             one.loaded for one in call.inputs
         )
 
-    def run(self, alone: float, seconds: float, early: float = 0.0, enough: float = float("inf")) -> None:
-        """Compute until `seconds` are over, or the helper thread has claimed the next element.
+    def run(self, expect: Callable[[], float], looks: Iterable[float], ends: Callable[[float], bool]) -> None:
+        """Compute until the last of the `looks`, or until the helper thread has claimed the next element.
 
         Parameters
         ----------
-        alone : float
-            Time of `time.perf_counter` before which the helper thread claims nothing.
-            From then on each element may be the last: the helper's elements begin
-            behind the one being computed.
-        early, enough : float
-            After `early` seconds it also ends if more than `enough` seconds of
-            work seem to be left.
+        expect : callable
+            Returns the time of `time.perf_counter` before which the helper thread claims
+            nothing. From then on each element may be the last: the helper's elements
+            begin behind the one being computed.
+        looks : iterable of float
+            Seconds after which it also ends if `ends` of the seconds of work
+            that seem to be left is True.
         """
         call, raw, count = self._call, self.raw, self._most
         calls = self._kernel.start([one.private(0, count) for one in call.inputs])
+        self._stay_alone(expect())
         self._begun = begun = perf_counter()
         self._error = self._kernel.collect(calls, raw, min(1, count), begun)
         self.first_seconds = perf_counter() - begun
-        # The helper thread may have claimed the next element by now.
-        for until in (early, seconds):
-            if self._error is not None or len(raw) == count or self._stop is not None:
-                break
-            elapsed = perf_counter() - begun
-            if elapsed < until:
-                self._error = self._kernel.collect(calls, raw, count, min(begun + until, alone))
-                elapsed = perf_counter() - begun
-            if elapsed * (call.count - len(raw)) > enough * len(raw):
+        for until in looks:
+            # The helper thread may have claimed the next element by now.
+            while not self._over and (elapsed := perf_counter() - begun) < until:
+                self._error = self._kernel.collect(calls, raw, count, min(begun + until, self._alone))
+                self._stay_alone(expect())
+            if self._over or ends(elapsed * (call.count - len(raw)) / len(raw)):
                 break
         # The helper thread may have looked just before the last element was counted.
         stop = self.claim(len(raw))
@@ -89,15 +93,27 @@ class InlineRun:
             self._error = self._kernel.collect(calls, raw, stop, begun)
         self.seconds = perf_counter() - begun
 
+    def _stay_alone(self, until: float) -> None:
+        with self._lock:
+            self._alone = until
+
+    @property
+    def _over(self) -> bool:
+        """True if no more elements are to be computed here."""
+        return self._error is not None or len(self.raw) == self._most or self._stop is not None
+
     def claim(self, stop: int | None = None) -> int:
         """Fix, once, the first element that is not computed here, and return it.
 
         Without `stop` it is the one behind the element being computed.
         """
-        with self._lock:
-            if self._stop is None:
-                self._stop = min(len(self.raw) + 1, self._most) if stop is None else stop
-            return self._stop
+        while True:
+            with self._lock:
+                if self._stop is None and (stop is not None or perf_counter() >= self._alone):
+                    self._stop = min(len(self.raw) + 1, self._most) if stop is None else stop
+                if self._stop is not None:
+                    return self._stop
+            sleep(CLAIM_SECONDS)
 
     def end(self, job: Job) -> bool:
         """Give the job its result, if that is complete; otherwise return False."""
@@ -157,8 +173,8 @@ class InlineRun:
 TRIAL_SECONDS = 0.002
 EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
-# After so short a measurement, this multiple of the work that pays must be left.
-WORTH = 2
+# When a call that may be the caller's alone looks whether workers would pay.
+WARM_LOOKS = (EARLY_SECONDS, 0.0016, 0.0064, 0.0256)
 
 
 def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
@@ -169,13 +185,23 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     """
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
+    known = known_paces.get(job.call) if background.warm else None
+    if known is not None and not known.threaded and pays(known.seconds * job.call.expected) and known.short(job.call):
+        joined = background.join(lambda: 0)
+        job.queue.expect_pace(known.seconds)
+        return joined
     job.pack_first()
     inline = InlineRun(job.call, job.kernel)
-    alone = background.expect(background.help_after(), inline.claim)
-    enough = WORTH * WARM_SECONDS if background.warm else float("inf")
+
+    def expect() -> float:
+        return background.expect(background.help_after(), inline.claim)
+
     if job.call.feed is not None:  # tasks of the queue take less time for each item
-        enough = TRIAL_SECONDS
-    inline.run(alone, TRIAL_SECONDS, EARLY_SECONDS, enough)
+        inline.run(expect, (EARLY_SECONDS, TRIAL_SECONDS), lambda left: left > TRIAL_SECONDS)
+    elif background.warm:
+        inline.run(expect, WARM_LOOKS, pays)
+    else:
+        inline.run(expect, (TRIAL_SECONDS,), lambda left: False)
     if inline.end(job):
         if job.observer.active:
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
@@ -183,6 +209,11 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     joined = background.join(inline.claim)
     inline.hand_over(job)
     return joined
+
+
+def pays(left: float) -> bool:
+    """Tell whether workers that are up pay for `left` seconds of work."""
+    return left > BUSY_SECONDS or (left > WARM_SECONDS and cpu_is_idle())
 
 
 def least_seconds(background: BackgroundDispatcher) -> str:
@@ -211,13 +242,18 @@ class InlineTasks:
         self._begun = pace is not None
         if pace is not None:
             background.pace, self._most = pace, job.queue.seconds_left
-            self._after_first(self._worth(job.queue.seconds_left))
+            worth = self._worth(job.queue.seconds_left)
+            if worth and background.has_idle_workers and background.cpus.seems_free():
+                self._poll(True)
+            else:
+                self._after_first(worth)
 
     def step(self) -> bool:
         """Compute one task, or many of a list; return False if workers have taken over or no task is left."""
         if self._relieved:
             return False
-        if compute_list(self._job, self._tasks()):
+        # Not the first element, whose result is kept.
+        if self._job.queue.next and compute_list(self._job, self._tasks()):
             return True
         compute = next_own(self._job, self._seconds, LOOK_AHEAD)
         if compute is None:
@@ -239,7 +275,8 @@ class InlineTasks:
     @property
     def _relieved(self) -> bool:
         """True if workers have taken over."""
-        return self._background.dispatcher.serving or self._background.error is not None
+        dispatcher = self._background.dispatcher
+        return (dispatcher.serving and not dispatcher.beside) or self._background.error is not None
 
     def _watching(self) -> contextlib.AbstractContextManager[object]:
         """Have the helper thread take over if the next task is long, and BLAS threads watched if they may be busy."""
@@ -257,13 +294,21 @@ class InlineTasks:
         self._most = max(self._most, left)
         worth = self._worth(left)
         if self._begun:
-            background.poll(worth and cpus.known_free())
+            self._seconds = OWN_SECONDS
             self._serial_seconds = max(self._serial_seconds, left if left > WARM_SECONDS else 0.0)
-            # Where BLAS threads use the CPUs, measure again ever more rarely.
-            self._seconds = min(2 * self._seconds, HELP_AFTER_SECONDS / 2) if cpus.watch.busy else OWN_SECONDS
+            self._poll(worth and cpus.known_free())
+            if cpus.watch.busy:  # BLAS threads use the CPUs: measure again ever more rarely
+                self._seconds = min(2 * self._seconds, HELP_AFTER_SECONDS / 2)
         else:
             self._after_first(worth)
         self._begun = True
+
+    def _poll(self, wanted: bool) -> None:
+        """Read the messages of workers, or start them if `wanted`."""
+        self._background.poll(wanted)
+        dispatcher = self._background.dispatcher
+        if dispatcher.started and dispatcher.beside:
+            self._seconds = dispatcher.own_seconds
 
     def leave(self) -> Dispatcher:
         """Leave the other tasks to the workers, if these have been started."""
@@ -290,9 +335,7 @@ class InlineTasks:
         workers could have saved is added up over calls, until it pays for one.
         """
         background = self._background
-        return (
-            left > WARM_SECONDS if background.has_idle_workers else left + background.pool.serial_seconds > COLD_SECONDS
-        )
+        return pays(left) if background.has_idle_workers else left + background.pool.serial_seconds > COLD_SECONDS
 
     def _after_first(self, worth: bool) -> None:
         """After the first element: wake the helper thread, or measure whether CPUs are free during the next one."""

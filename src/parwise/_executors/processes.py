@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from .._clock import perf_counter
+from .._core.indexing import Task
 from .._system.interpreter import DeferredInterrupt
 from .._workers.pool.default_pool import default_pool
 from .._workers.pool.worker_pool import WorkerPool
@@ -15,6 +16,7 @@ from .inline import InlineTasks, run_inline
 from .job import Job
 from .runner import Runner, drive
 from .serial import ITEM_SECONDS, SerialRunner
+from .sharing import KnownPace, known_paces
 from .task_queue import TASK_SECONDS
 
 # An isolated call waits so long for another thread's call to release the workers.
@@ -42,6 +44,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
         drive(ProcessRunner(job, background.dispatcher, background, whole=True) if joined else SerialRunner(job))
         if joined and background.dispatcher.started and not background.dispatcher.computed:
             job.explain("all was done before the first worker was up")
+        if joined and job.queue.mean_pace is not None:
+            known_paces.keep(job.call, KnownPace(job.queue.mean_pace, bool(background.cpus.watch.busy)))
 
 
 @contextlib.contextmanager
@@ -121,7 +125,10 @@ class ProcessRunner:
             return
         if not self._whole:  # items may have come meanwhile
             self._dispatcher.assign_tasks()
-        self._dispatcher.step(None)
+        own = self._next_own()
+        if own is not None:
+            self._job.compute_and_accept(own)
+        self._dispatcher.step(None if own is None else 0)
         self._job.repeat()
         if self._slow is not None and self._slow.too_slow():
             self._take_back()
@@ -134,6 +141,15 @@ class ProcessRunner:
             self._dispatcher.assign_tasks()
             self._dispatcher.step(0)
 
+    def _next_own(self) -> Task | None:
+        """The next task for this process, if it goes on computing beside the workers; no task of a dead worker."""
+        dispatcher, queue = self._dispatcher, self._job.queue
+        if not (self._whole and dispatcher.started and dispatcher.beside):
+            return None
+        if queue.seems_empty and dispatcher.take_back():
+            self._job.repeat()
+        return queue.next_task(dispatcher.own_seconds)
+
     def _hand_over(self, inline: InlineTasks) -> None:
         """Leave the other tasks to the workers, if they have been started."""
         self._inline = None
@@ -141,6 +157,8 @@ class ProcessRunner:
         self._job.repeat()
         if self._whole and self._dispatcher.started and self._background is not None:
             self._dispatcher.assign_tasks()
+            if self._dispatcher.beside:
+                return
             self._slow = SlowWorkers(self._dispatcher, self._background.pace, self._job.transfer_seconds())
 
     def _take_back(self) -> None:
@@ -153,7 +171,7 @@ class ProcessRunner:
         while not dispatcher.idle:
             dispatcher.step(None)
         drive(SerialRunner(job))
-        dispatcher.step(0)
+        dispatcher.assign_again()
 
 
 class SlowWorkers:

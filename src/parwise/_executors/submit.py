@@ -100,7 +100,7 @@ class WorkQueue(Naming):
             self.fixed = self.fixed if state is None else state.fixed
         return state
 
-    def next_task(self, workers: int = 1) -> Task | None:
+    def next_task(self, workers: int = 1, lost: bool = False, last: bool = False) -> Task | None:
         """The next call, or None."""
         with self._lock:
             if self._returned:
@@ -113,7 +113,7 @@ class WorkQueue(Naming):
                     return Task(self._next - 1, self._next)
             return None
 
-    def give_back(self, tasks: Iterable[Task]) -> None:
+    def give_back(self, tasks: Iterable[Task], lost: bool = False) -> None:
         """Take back calls whose worker ended before it began them."""
         with self._lock:
             self._returned.extend(tasks)

@@ -36,7 +36,8 @@ class TaskQueue:
     Notes
     -----
     Several threads may take tasks. A task is handed out once, and again only if
-    it is given back.
+    it is given back. Those that were with a worker that has ended are for
+    workers alone: the function may end this process too.
     """
 
     def __init__(
@@ -51,14 +52,24 @@ class TaskQueue:
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
         self._next = start
         self._stop = call.count
+        # No task from there on counts.
+        self._cut: float = ENDLESS
         self._returned: list[Task] = []
+        self._lost: list[Task] = []
         self._transfer_seconds = transfer_seconds or call.transfer_seconds
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
 
-    def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1, look_ahead: int = LOOK_AHEAD) -> Task | None:
+    def next_task(
+        self,
+        seconds: float = TASK_SECONDS,
+        workers: int = 1,
+        look_ahead: int = LOOK_AHEAD,
+        lost: bool = False,
+        last: bool = False,
+    ) -> Task | None:
         """The next task, or None. Its items are taken from their stream.
 
         Parameters
@@ -69,27 +80,36 @@ class TaskQueue:
             Workers that share the rest.
         look_ahead : int
             Number of items of a stream that are read for other workers.
+        lost : bool
+            True if the task may be one that was with a worker that has ended.
+        last : bool
+            True to take the task from the end of what is left; not of a stream.
         """
         stream = self._stream
         while True:
-            if stream is not None and not self._returned:
+            if stream is not None and not (self._returned or (lost and self._lost)):
                 lo = self._next
                 # Not under the lock: an iterator may be slow.
                 stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
-            task = self._take(seconds, workers)
+            task = self._take(seconds, workers, lost, last)
             # Another thread may have taken all that this one has read.
             if task is not None or stream is None or not stream.readable or self._next >= self._end:
                 return task
 
-    def _take(self, seconds: float, workers: int) -> Task | None:
+    def _take(self, seconds: float, workers: int, lost: bool, last: bool) -> Task | None:
         """Hand out the next task, as far as its items have been read."""
         with self._lock:
+            if lost and self._lost:
+                return self._lost.pop(0)
             if self._returned:
                 return self._returned.pop(0)
             if self._blocks is not None:
-                return self._blocks.popleft() if self._blocks else None
+                return self._take_block(last)
+            if last:
+                return self._take_last(seconds, workers)
             lo = self._next
-            hi = min(lo + self._size(lo, seconds, workers), self._end)
+            # The first one alone: its results are compared with a worker's.
+            hi = min(lo + (self._size(lo, seconds, workers) if lo else 1), self._end)
             if self._stream is not None:
                 hi = min(hi, self._stream.read_to)
                 self._stream.take(lo, hi)
@@ -97,6 +117,24 @@ class TaskQueue:
                 return None
             self._next = hi
             return Task(lo, hi)
+
+    def _take_block(self, last: bool) -> Task | None:
+        """Hand out the first block left, or the last one unless it is the first of all."""
+        blocks = self._blocks
+        if not blocks or (last and blocks[-1].lo == 0):
+            return None
+        return blocks.pop() if last else blocks.popleft()
+
+    def _take_last(self, seconds: float, workers: int) -> Task | None:
+        """Hand out the last task of those left; not across the end of a run, nor the first element."""
+        lo, hi = self._next or 1, self._stop
+        if lo >= hi:
+            return None
+        begin = hi - self._size(lo, seconds, workers)
+        if self._run_end:
+            begin = max(begin, (hi - 1) // self._run_end * self._run_end)
+        self._stop = max(lo, begin)
+        return Task(self._stop, hi)
 
     def next_unread(self, seconds: float) -> Task | None:
         """The next task, if all its items are unread and may be read one by one, as they are computed.
@@ -139,18 +177,27 @@ class TaskQueue:
         size = self._capacity
         if self._pace > 0:
             size = min(size, int(seconds / self._pace))
-            if workers > 1 and self._call.expected > lo:
-                fair = (self._call.expected - lo) // (SHARES * workers)
+            if workers > 1 and (left := min(self._call.expected, self._stop) - lo) > 0:
+                fair = left // (SHARES * workers)
                 size = min(size, max(fair, int(LEAST_SECONDS / self._pace)))
         if self._run_end:
             size = min(size, self._run_end - lo % self._run_end)
         return max(1, size)
 
-    def give_back(self, tasks: Iterable[Task]) -> None:
-        """Take back tasks whose results are lost or do not count."""
+    def give_back(self, tasks: Iterable[Task], lost: bool = False) -> None:
+        """Take back tasks whose results do not count, or are `lost` with a worker that has ended."""
         with self._lock:
-            self._returned.extend(tasks)
-            self._returned.sort(key=lambda task: task.lo)
+            returned = self._lost if lost else self._returned
+            returned.extend(task for task in tasks if task.lo < self._cut)
+            returned.sort(key=lambda task: task.lo)
+
+    def resume(self, task: Task) -> None:
+        """Take back a task that nobody has begun, where nothing else is left; it may be handed out in parts."""
+        with self._lock:
+            if self._blocks is None:
+                self._next, self._stop = task.lo, max(task.lo, min(task.hi, int(self._cut)))
+            elif task.lo < self._cut:
+                self._blocks.append(task)
 
     def restrict(self, task: Task) -> None:
         """Hand out `task` and nothing else."""
@@ -162,7 +209,9 @@ class TaskQueue:
     def cut(self, index: int) -> None:
         """Hand out nothing from `index` on: an error there ends the call."""
         with self._lock:
+            self._cut = min(self._cut, index)
             self._returned = [task for task in self._returned if task.lo < index]
+            self._lost = [task for task in self._lost if task.lo < index]
             if self._blocks is not None:
                 self._blocks = deque(task for task in self._blocks if task.lo < index)
             self._stop = min(self._stop, index)
@@ -177,19 +226,28 @@ class TaskQueue:
             # The very first call is slow (imports, caches), so the second one
             # replaces it. From then on the newest has half the weight: uneven
             # work changes quickly.
-            self._pace = pace if self._pace is None or self._samples == 2 else 0.5 * (self._pace + pace)
+            self._pace = pace if self._pace is None or self._samples <= 2 else 0.5 * (self._pace + pace)
 
     @property
     def pace(self) -> float | None:
         """Seconds of an element, if one has been measured."""
         return self._pace
 
+    def expect_pace(self, seconds: float) -> None:
+        """Plan with the seconds that elements took in an earlier call, until one is measured."""
+        self._pace = seconds
+
+    @property
+    def mean_pace(self) -> float | None:
+        """Mean seconds of the elements measured, if there are any."""
+        return self._seconds / self._measured if self._measured else None
+
     @property
     def seconds_left(self) -> float:
         """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
         with self._lock:
             if self._blocks is not None:
-                left = self._stop - self._blocks[0].lo if self._blocks else 0
+                left = self._blocks[-1].hi - self._blocks[0].lo if self._blocks else 0
             else:
                 stop = min(self._known_stop, max(self._call.expected, self._next + 1))
                 # An iterator of unknown length is assumed to be half done.
@@ -198,7 +256,7 @@ class TaskQueue:
             transfer_seconds = self._transfer_seconds()
             if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
                 pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - transfer_seconds)
-            return (left + sum(map(len, self._returned))) * pace
+            return (left + sum(map(len, self._returned)) + sum(map(len, self._lost))) * pace
 
     @property
     def queue_ahead(self) -> bool:
@@ -226,4 +284,4 @@ class TaskQueue:
         """True if all elements have been handed out, as far as is known."""
         with self._lock:
             left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop
-            return not left and not self._returned
+            return not (left or self._returned or self._lost)

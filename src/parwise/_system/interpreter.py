@@ -191,7 +191,7 @@ def as_started(entry: str, searched: bool = False) -> str:
 
 
 # Switch interval of the GIL while a helper thread works.
-SWITCH_SECONDS = 0.0001
+SWITCH_SECONDS = 0.00001
 
 
 class ShortSwitchInterval:

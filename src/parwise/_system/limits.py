@@ -91,6 +91,16 @@ def _quota_v1(folder: str) -> float | None:
     return quota / period if quota > 0 else None
 
 
+def cpu_is_idle() -> bool:
+    """True unless each CPU of the machine has a thread that runs or waits for it, this one included; takes 10 us."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            running = int(file.read(200).split()[3].partition(b"/")[0])
+    except (OSError, ValueError, IndexError):
+        return True
+    return running < (os.cpu_count() or 1)
+
+
 # Seconds between two readings of the memory of workers.
 LOOK_SECONDS = 1.0
 

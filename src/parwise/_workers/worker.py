@@ -245,6 +245,9 @@ class Worker:
 
         The caller reuses a slot only after it has read the results in it.
         """
+        if slot >= 0 and not self._slots.tasks[slot].take():  # the caller has taken it back
+            self._channel.send("slot_free", slot)
+            return
         session = self._session
         if session is None:  # the caller has been told that it could not be loaded
             return

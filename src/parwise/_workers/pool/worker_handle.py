@@ -24,10 +24,14 @@ STACK_SECONDS = 0.5
 
 
 class Assignment:
-    """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
+    """A task that was sent to a worker at the time `since`; results of a handshake are only compared.
 
-    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments]) -> None:
+    It is in `slot`, or in none (-1).
+    """
+
+    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments], slot: int) -> None:
         self.task = task
+        self.slot = slot
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
@@ -65,6 +69,8 @@ class WorkerHandle:
         Parts of definitions that the worker has been sent, by the token of their call, the latest calls last.
     free : deque of int
         Input slots without a task.
+    taken_back : set of int
+        Slots of tasks that were taken back; the worker will skip them, and tell.
     assignments : dict
         Assignments by their number, in the order sent.
     sender, receiver
@@ -106,11 +112,12 @@ class WorkerHandle:
         self.state: CallerState | None = None
         self.mark: bytes | None = None
         self._tracker: int | None = None
+        self.taken_back: set[int] = set()
         self.reset()
 
     def reset(self) -> None:
         """Prepare for the next call; the worker must have no task left."""
-        self.free = deque(range(SLOTS))
+        self.free = deque(slot for slot in range(SLOTS) if slot not in self.taken_back)
         self.assignments: dict[int, Assignment] = {}
         self.sender: Iterator[None] | None = None
         self.receiver: ChunkReceiver | None = None
@@ -152,13 +159,29 @@ class WorkerHandle:
         """Send a task."""
         task, slot = staged.task, staged.slot
         message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
-        self.assignments[number] = Assignment(task, handshake, staged.attachments)
+        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot)
+        if slot >= 0:
+            self.slots.tasks[slot].offer()
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
         else:
             self.sender = self._argument_chunks(memoryview(staged.large), message)
             self.send_chunks()
+
+    def take_back(self, number: int) -> Task | None:
+        """Take back a task, and return it; None if the worker has begun it, or must have it."""
+        one = self.assignments[number]
+        if one.handshake or one.slot < 0 or one.attachments or not self.slots.tasks[one.slot].take():
+            return None
+        del self.assignments[number]
+        self.taken_back.add(one.slot)
+        return one.task
+
+    def free_slot(self, slot: int) -> None:
+        """Note that the worker has read the arguments in a slot, or skipped a task that was taken back."""
+        self.taken_back.discard(slot)
+        self.free.append(slot)
 
     def _argument_chunks(self, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""

@@ -146,7 +146,7 @@ class WorkerPool:
             self.dirty = True
         while len(self.workers) < workers:
             self.add_worker()
-        return self.workers[:workers]
+        return sorted(self.workers, key=lambda worker: len(worker.taken_back))[:workers]  # late ones last
 
     def _receive_late_answers(self) -> None:
         """Read late outcomes of earlier calls; drop workers that still compute them, are stopped or grown too large."""
@@ -161,13 +161,15 @@ class WorkerPool:
                 worker.kill()
                 self.drop(worker)
                 continue
-            if not worker.assignments and worker.sender is None:
+            if not (worker.assignments or worker.taken_back) and worker.sender is None:
                 continue
             try:
-                while worker.assignments:
+                while worker.assignments or worker.taken_back:
                     message, _ = worker.channel.receive()
                     if message[0] == "done":
                         worker.assignments.pop(message[1], None)
+                    elif message[0] == "slot_free":
+                        worker.free_slot(message[1])
                     elif message[0] == "ready":
                         worker.ready = True
                     else:
@@ -211,6 +213,10 @@ class WorkerPool:
                 self.stop()
                 raise
         return self.fork_server
+
+    def another(self, used: list[WorkerHandle]) -> WorkerHandle:
+        """A worker besides those in use; a new one if there is none."""
+        return next((one for one in self.workers if one not in used), None) or self.add_worker()
 
     def add_worker(self) -> WorkerHandle:
         """Start one more worker, the last of `workers`."""
