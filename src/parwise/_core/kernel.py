@@ -163,35 +163,13 @@ class Kernel:
         """Make results of some elements: stacked if they are of one kind."""
         return pack(raw, indices, self.form)
 
-    def start(self, runs: list[np.ndarray]) -> Iterator[Any]:
-        """Iterate over the results of elements from the first on; each is computed when it is asked for."""
-        return self._calls(self.func, iter(runs[0]), runs, 0)
-
-    def collect(self, calls: Iterator[Any], raw: list[Any], count: int, stop: float) -> BaseException | None:
-        """Append results to `raw` until it has `count`, or until the time `stop`, but at least one.
-
-        Returns the exception that the function raised, or None.
-        """
-        nested = NESTED.set(ALWAYS)
-        # Looked up once: saves 30 ns for each element.
-        clock, as_is, array, scalars = perf_counter, self.form == "list", np.ndarray, SCALARS
-        try:
-            for result in calls:
-                # Arrays may lie in memory that the function uses again; a list keeps the objects themselves.
-                kind = type(result)
-                if as_is or kind in scalars:
-                    raw.append(result)
-                else:
-                    raw.append(result.copy() if kind is array else detached(result))
-                if len(raw) == count or clock() >= stop:
-                    return None
-        except BaseException as error:
-            return error
-        finally:
-            NESTED.reset(nested)
-        # `map` takes a StopIteration from the function for its own end; a plain
-        # loop lets it through.
-        return StopIteration()
+    def calls(self, runs: list[np.ndarray]) -> Callable[[Iterator[Any]], Iterator[Any]]:
+        """Make the function that iterates over the results of elements, as these are asked for, from the first on."""
+        func = partial(self.func, **self.kwargs) if self.kwargs else self.func
+        more: list[Iterator[Any]] = [*map(iter, runs[1:]), *map(repeat, self.args)]
+        if self.streams is not None:
+            func, more = partial(_call_with_rng, func), [*more, iter(self.streams.run(0, len(runs[0])))]
+        return lambda elements: map(func, elements, *more)
 
     def _calls(
         self,

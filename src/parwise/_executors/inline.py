@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
 
-from .._clock import perf_counter, sleep
+from .._clock import perf_counter
 from .._core.call import Call, result_axes
+from .._core.collector import Collector
 from .._core.indexing import Task
 from .._core.inputs.items import LOOK_AHEAD
 from .._core.kernel import Kernel, Outcome
@@ -21,10 +21,10 @@ from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SEC
 from .dispatcher import Dispatcher
 from .job import Job
 from .serial import compute_list, next_own
-from .sharing import known_paces
+from .sharing import BESIDE_SECONDS, KnownPace, known_paces
 
-# The helper thread looks so often whether it may claim, where the caller has got more time just before.
-CLAIM_SECONDS = 0.0001
+# Length of a batch: shorter than the helper thread waits.
+BATCH_SECONDS = 0.001
 # Bytes that are copied before the time of an element is known: they take 5 us.
 TRIAL_BYTES = 2**16
 
@@ -43,16 +43,16 @@ class InlineRun:
     def __init__(self, call: Call, kernel: Kernel) -> None:
         self._call = call
         self._kernel = kernel
-        self.raw: list[Any] = []
         self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
-        self._stop: int | None = None
-        # Before this time the helper thread claims nothing.
-        self._alone = 0.0
-        self._lock = threading.Lock()
         self._most = call.count
         for one in call.inputs:
-            self._most = min(self._most, one.run_end or self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
+            self._most = min(self._most, one.run_end or self._most)
+            if not one.scalars or one.scalar_run(0, 1) is None:  # they are copied
+                self._most = min(self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
+        self._collector = Collector(kernel, [one.private(0, self._most) for one in call.inputs])
+        self.raw = self._collector.raw
+        self.claim = self._collector.claim
 
     @staticmethod
     def suits(call: Call) -> bool:
@@ -61,59 +61,41 @@ class InlineRun:
             one.loaded for one in call.inputs
         )
 
-    def run(self, expect: Callable[[], float], looks: Iterable[float], ends: Callable[[float], bool]) -> None:
+    def run(self, expect: Callable[[], object], looks: Iterable[float], ends: Callable[[float], bool]) -> None:
         """Compute until the last of the `looks`, or until the helper thread has claimed the next element.
 
         Parameters
         ----------
         expect : callable
-            Returns the time of `time.perf_counter` before which the helper thread claims
-            nothing. From then on each element may be the last: the helper's elements
-            begin behind the one being computed.
+            Tells the helper thread, before each batch, when it may claim the elements behind
+            the one being computed.
         looks : iterable of float
             Seconds after which it also ends if `ends` of the seconds of work
             that seem to be left is True.
         """
-        call, raw, count = self._call, self.raw, self._most
-        calls = self._kernel.start([one.private(0, count) for one in call.inputs])
-        self._stay_alone(expect())
+        expect()
         self._begun = begun = perf_counter()
-        self._error = self._kernel.collect(calls, raw, min(1, count), begun)
+        self._error = self._collector.collect(1)
         self.first_seconds = perf_counter() - begun
         for until in looks:
-            # The helper thread may have claimed the next element by now.
             while not self._over and (elapsed := perf_counter() - begun) < until:
-                self._error = self._kernel.collect(calls, raw, count, min(begun + until, self._alone))
-                self._stay_alone(expect())
-            if self._over or ends(elapsed * (call.count - len(raw)) / len(raw)):
+                expect()
+                self._error = self._collector.collect(self._batch(elapsed, until))
+            if self._over or ends(elapsed * (self._call.count - len(self.raw)) / len(self.raw)):
                 break
-        # The helper thread may have looked just before the last element was counted.
-        stop = self.claim(len(raw))
-        if self._error is None and len(raw) < stop:
-            self._error = self._kernel.collect(calls, raw, stop, begun)
+        self.claim(len(self.raw))
         self.seconds = perf_counter() - begun
-
-    def _stay_alone(self, until: float) -> None:
-        with self._lock:
-            self._alone = until
 
     @property
     def _over(self) -> bool:
         """True if no more elements are to be computed here."""
-        return self._error is not None or len(self.raw) == self._most or self._stop is not None
+        return self._error is not None or len(self.raw) == self._most or self._collector.stop is not None
 
-    def claim(self, stop: int | None = None) -> int:
-        """Fix, once, the first element that is not computed here, and return it.
-
-        Without `stop` it is the one behind the element being computed.
-        """
-        while True:
-            with self._lock:
-                if self._stop is None and (stop is not None or perf_counter() >= self._alone):
-                    self._stop = min(len(self.raw) + 1, self._most) if stop is None else stop
-                if self._stop is not None:
-                    return self._stop
-            sleep(CLAIM_SECONDS)
+    def _batch(self, elapsed: float, until: float) -> int:
+        """Length of the next batch: in case that elements take longer from now on, not longer than all so far."""
+        found = len(self.raw)
+        pace = max(elapsed, 1e-9) / found
+        return min(self._most - found, found, max(1, int(min(BATCH_SECONDS, until - elapsed) / pace)))
 
     def end(self, job: Job) -> bool:
         """Give the job its result, if that is complete; otherwise return False."""
@@ -185,24 +167,31 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     """
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
-    known = known_paces.get(job.call) if background.warm else None
-    if known is not None and not known.threaded and pays(known.seconds * job.call.expected) and known.short(job.call):
+    call = job.call
+    known = known_paces.get(call)
+    seconds = 0.0 if known is None else known.seconds * call.expected
+    shared = known is not None and background.warm and pays(seconds)
+    if known is not None and shared and not known.threaded and seconds <= BESIDE_SECONDS:
         joined = background.join(lambda: 0)
         job.queue.expect_pace(known.seconds)
         return joined
     job.pack_first()
-    inline = InlineRun(job.call, job.kernel)
+    inline = InlineRun(call, job.kernel)
 
-    def expect() -> float:
-        return background.expect(background.help_after(), inline.claim)
+    def expect() -> None:
+        # The helper thread takes 30 us, and its turns some ms each where other programs have all CPUs. Without it, a
+        # call whose elements take much longer than last time is shared only when its first batch is done.
+        if known is None or shared or seconds > BUSY_SECONDS:
+            background.expect(background.help_after(), inline.claim)
 
-    if job.call.feed is not None:  # tasks of the queue take less time for each item
+    if call.feed is not None:  # tasks of the queue take less time for each item
         inline.run(expect, (EARLY_SECONDS, TRIAL_SECONDS), lambda left: left > TRIAL_SECONDS)
     elif background.warm:
         inline.run(expect, WARM_LOOKS, pays)
     else:
         inline.run(expect, (TRIAL_SECONDS,), lambda left: False)
     if inline.end(job):
+        known_paces.keep(call, KnownPace(inline.seconds / max(1, call.count), False))
         if job.observer.active:
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
         return None

@@ -66,10 +66,6 @@ class KnownPace(NamedTuple):
     seconds: float
     threaded: bool
 
-    def short(self, call: Call) -> bool:
-        """True if a call is one in which the caller goes on computing beside workers."""
-        return self.seconds * call.expected <= BESIDE_SECONDS
-
 
 class KnownPaces:
     """Remembers how long functions took for elements of one size.

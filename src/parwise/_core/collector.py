@@ -1,0 +1,102 @@
+"""Computes elements in the calling thread, as fast as a list comprehension; another thread may take over the rest."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .nesting import ALWAYS, NESTED
+from .results import SCALARS, detached
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+
+class Collector:
+    """Computes elements one after another, in batches.
+
+    A batch is one loop in C. What another thread claims is cut from the list that the loop iterates over, so that each
+    element is computed by one of both.
+
+    Parameters
+    ----------
+    runs : list of ndarray
+        One for each mapped array.
+
+    Attributes
+    ----------
+    raw : list
+        Results of the function.
+    stop : int or None
+        The first element that is not computed here, once that is fixed.
+    """
+
+    def __init__(self, kernel: Kernel, runs: list[np.ndarray]) -> None:
+        self.raw: list[Any] = []
+        self.stop: int | None = None
+        self._run = runs[0]
+        self._calls = kernel.calls(runs)
+        # Arrays may lie in memory that the function uses again; a list keeps the objects themselves.
+        self._as_is, self._detach = kernel.form == "list", False
+        # The batch, its iterator, and the number of elements before it.
+        self._batch: list[Any] = []
+        self._left = iter(self._batch)
+        self._begin = 0
+        self._lock = threading.Lock()
+
+    def collect(self, count: int) -> BaseException | None:
+        """Compute the next `count` elements, or fewer if another thread claims some; return what the function raised.
+
+        The first element is computed in any case.
+        """
+        with self._lock:
+            self._begin = len(self.raw)
+            if self.stop is not None and self._begin:
+                return None
+            count = min(count, self.stop or count)
+            self._batch = list(self._run[self._begin : self._begin + count])
+            self._left = iter(self._batch)
+        calls = self._calls(self._left)
+        nested = NESTED.set(ALWAYS)
+        try:
+            self.raw.extend(map(detached, calls) if self._detach else calls)
+        except BaseException as error:
+            return error
+        finally:
+            NESTED.reset(nested)
+        if len(self.raw) - self._begin < len(self._batch):
+            # `map` takes a StopIteration from the function for its own end; a plain loop lets it through.
+            return StopIteration()
+        if not (self._as_is or self._detach):
+            self._look_at_kinds()
+        return None
+
+    def _look_at_kinds(self) -> None:
+        """Detach the results of the batch, and those to come each at once, if they are not all numbers or strings."""
+        found = self.raw[self._begin :]
+        if not SCALARS.issuperset(map(type, found)):
+            self.raw[self._begin :] = map(detached, found)
+            self._detach = True
+
+    def claim(self, stop: int | None = None) -> int:
+        """Fix `stop`, once, and return it; without a number it is the element behind the one being computed."""
+        with self._lock:
+            if self.stop is None:
+                self.stop = max(1, self._cut()) if stop is None else stop
+            return self.stop
+
+    def _cut(self) -> int:
+        """End the batch behind the element being computed; return the number of elements computed by then."""
+        position = self._position
+        del self._batch[position:]
+        # The loop may have read more elements meanwhile: then none after them, as its list is shorter now.
+        return self._begin + max(position, self._position)
+
+    @property
+    def _position(self) -> int:
+        """Number of elements of the batch that have been read."""
+        reduced: Any = self._left.__reduce__()
+        # At its end an iterator forgets its index: then all that was read has its result.
+        return int(reduced[2]) if len(reduced) > 2 else len(self.raw) - self._begin
