@@ -123,13 +123,21 @@ class Dispatcher:
         self.step(0)
 
     def take_back(self) -> bool:
-        """Return a task to the queue that no worker has begun, if nothing before it is left; False without one."""
-        out = [(one.task.lo, number, worker) for worker in self._workers for number, one in worker.assignments.items()]
-        lo, number, worker = min(out, default=(self._job.limit, 0, None))
-        if worker is None or lo >= self._job.limit or (task := worker.take_back(number)) is None:
-            return False
-        self._job.queue.resume(task)
-        return True
+        """Return a task to the queue that no worker has begun, if nothing before it is left; False without one.
+
+        A comparison that no worker has begun is left out.
+        """
+        out = sorted((one.task.lo, number) for worker in self._workers for number, one in worker.assignments.items())
+        for lo, number in out:
+            worker = next(worker for worker in self._workers if number in worker.assignments)
+            one = worker.assignments[number]
+            possible = lo < self._job.limit and not self._job.queue.is_for_workers(one.task)
+            taken = possible and worker.take_back(number)
+            if taken and not one.handshake:
+                self._job.queue.resume(one.task)
+            if not one.handshake:
+                return taken
+        return False
 
     def assign_tasks(self) -> None:
         """Assign tasks to workers with free slots, and start workers in the place of dead ones."""

@@ -37,7 +37,7 @@ class TaskQueue:
     -----
     Several threads may take tasks. A task is handed out once, and again only if
     it is given back. Those that were with a worker that has ended are for
-    workers alone: the function may end this process too.
+    workers alone.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class TaskQueue:
         # No task from there on counts.
         self._cut: float = ENDLESS
         self._returned: list[Task] = []
+        # Tasks of workers that have ended, and the first elements of all such tasks so far.
         self._lost: list[Task] = []
+        self._dangerous: set[int] = set()
         self._transfer_seconds = transfer_seconds or call.transfer_seconds
         self._lock = threading.Lock()
         self._pace: float | None = None
@@ -187,9 +189,15 @@ class TaskQueue:
     def give_back(self, tasks: Iterable[Task], lost: bool = False) -> None:
         """Take back tasks whose results do not count, or are `lost` with a worker that has ended."""
         with self._lock:
+            given = [task for task in tasks if task.lo < self._cut]
             returned = self._lost if lost else self._returned
-            returned.extend(task for task in tasks if task.lo < self._cut)
+            returned.extend(given)
             returned.sort(key=lambda task: task.lo)
+            self._dangerous.update(task.lo for task in given if lost)
+
+    def is_for_workers(self, task: Task) -> bool:
+        """True if a task was with a worker that has ended: the function may end this process too."""
+        return task.lo in self._dangerous
 
     def resume(self, task: Task) -> None:
         """Take back a task that nobody has begun, where nothing else is left; it may be handed out in parts."""

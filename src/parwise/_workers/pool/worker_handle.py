@@ -169,19 +169,30 @@ class WorkerHandle:
             self.sender = self._argument_chunks(memoryview(staged.large), message)
             self.send_chunks()
 
-    def take_back(self, number: int) -> Task | None:
-        """Take back a task, and return it; None if the worker has begun it, or must have it."""
+    def take_back(self, number: int) -> bool:
+        """Take back a task; False if the worker has begun it, or must have it."""
         one = self.assignments[number]
-        if one.handshake or one.slot < 0 or one.attachments or not self.slots.tasks[one.slot].take():
-            return None
+        if one.slot < 0 or one.attachments or not self.slots.tasks[one.slot].take():
+            return False
         del self.assignments[number]
         self.taken_back.add(one.slot)
-        return one.task
+        return True
 
     def free_slot(self, slot: int) -> None:
         """Note that the worker has read the arguments in a slot, or skipped a task that was taken back."""
         self.taken_back.discard(slot)
         self.free.append(slot)
+
+    def note_late_answer(self, message: tuple[Any, ...]) -> bool:
+        """Note an answer to an earlier call, of which the results do not count; False for one that says nothing."""
+        kind = message[0]
+        if kind == "done":
+            self.assignments.pop(message[1], None)
+        elif kind == "slot_free":
+            self.free_slot(message[1])
+        elif kind == "ready":
+            self.ready = True
+        return kind in ("done", "slot_free", "ready")
 
     def _argument_chunks(self, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""

@@ -105,7 +105,7 @@ class WorkerPool:
             if worker.over:
                 self.drop(worker)
             else:
-                worker.ready |= worker.channel.receive()[0] == ("ready",)
+                worker.note_late_answer(worker.channel.receive()[0])
         except BlockingIOError:
             pass
         except (EOFError, OSError):
@@ -164,16 +164,10 @@ class WorkerPool:
             if not (worker.assignments or worker.taken_back) and worker.sender is None:
                 continue
             try:
-                while worker.assignments or worker.taken_back:
-                    message, _ = worker.channel.receive()
-                    if message[0] == "done":
-                        worker.assignments.pop(message[1], None)
-                    elif message[0] == "slot_free":
-                        worker.free_slot(message[1])
-                    elif message[0] == "ready":
-                        worker.ready = True
-                    else:
-                        break
+                while (worker.assignments or worker.taken_back) and worker.note_late_answer(
+                    worker.channel.receive()[0]
+                ):
+                    pass
             except (BlockingIOError, EOFError, OSError):
                 pass
             if worker.assignments or worker.sender is not None:
