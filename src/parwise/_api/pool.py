@@ -19,7 +19,8 @@ from .._core.settings import check_int, is_int, too_late
 from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
-from .._executors.submit import ManagerThread, PoolFuture, WorkItem
+from .._executors.submit.manager import ManagerThread, PoolFuture
+from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
 from .._workers.pickling.payload import sendable

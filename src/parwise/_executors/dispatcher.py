@@ -42,6 +42,9 @@ class Dispatcher:
         The caller holds its `lock`.
     """
 
+    #: Name of the message that sends a task.
+    task_message = "task"
+
     def __init__(self, job: Job, pool: WorkerPool) -> None:
         self._job = job
         self._pool = pool
@@ -374,7 +377,7 @@ class Dispatcher:
             return
         self._send_definitions(worker, task)
         self._job.observer.served()
-        worker.send_task(next(_numbers), staged, handshake)
+        worker.send_task(next(_numbers), staged, handshake, self.task_message)
 
     def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
         """Send a worker the parts of definitions that a task needs, each once."""

@@ -310,18 +310,3 @@ def pack_single_call(call: Any, definitions: Definitions) -> bytes:
     definitions.begun = True
     definitions.always |= add_wanted(definitions, pickler.wanted)
     return Packed.with_attachments(stream.getvalue(), pickler.attachments)
-
-
-def perform(packed: bytes) -> tuple[bool, Any]:
-    """Call a submitted function in a worker; return True and its result, or False and the packed error."""
-    try:
-        table, (func, args, kwargs) = pickle.loads(packed)
-        table.begin()
-        table.install()
-        restore()
-        return True, contextvars.copy_context().run(func, *args, **kwargs)
-    except BaseException as error:
-        return False, pack_error(error)
-    finally:
-        if len(packed) > LARGE_BYTES:
-            clear_main()

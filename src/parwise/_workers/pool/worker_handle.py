@@ -26,8 +26,8 @@ STACK_SECONDS = 0.5
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
-    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments]) -> None:
-        self.task = task
+    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments], slot: int) -> None:
+        self.task, self.first, self.slot = task, task.lo, slot
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
@@ -148,11 +148,13 @@ class WorkerHandle:
         """Free the slot of a task that is not sent."""
         self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
 
-    def send_task(self, number: int, staged: StagedTask, handshake: bool) -> None:
-        """Send a task."""
+    def send_task(self, number: int, staged: StagedTask, handshake: bool, kind: str = "task") -> None:
+        """Send a task, in a message of that kind."""
         task, slot = staged.task, staged.slot
-        message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
-        self.assignments[number] = Assignment(task, handshake, staged.attachments)
+        message = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        if kind == "calls":
+            self.slots.tasks[slot].offer(len(task))
+        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot)
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
