@@ -27,7 +27,7 @@ from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
 from .._workers.pool.worker_pool import WorkerPool
-from .._workers.session import pack_call, pack_initializer, pack_single_call
+from .._workers.session import pack_call, pack_initializer, pack_plain_call, pack_single_call
 from .map import parallel_imap
 
 T = TypeVar("T")
@@ -141,17 +141,22 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
-        with sendable("the call"):
-            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
-                definitions = fn.definitions
-                packed = pack_call((fn, args, kwargs), fn.func, definitions)
-            else:
-                definitions = Definitions(self.initialized)
-                packed = pack_single_call((fn, args, kwargs), definitions)
+        packed, definitions = self._pack((fn, args, kwargs))
         state = self._manager.state()  # with the variables that the pickle holds
-        name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
+        name, parts = getattr(fn, "__qualname__", None) or repr(fn), definitions.take_needed() if definitions else []
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future
+
+    def _pack(self, call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> tuple[bytes, Definitions | None]:
+        """Pickle a call; return that with the definitions that it may need."""
+        if (plain := pack_plain_call(call)) is not None:
+            return plain, None
+        fn = call[0]
+        with sendable("the call"):
+            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
+                return pack_call(call, fn.func, fn.definitions), fn.definitions
+            definitions = Definitions(self.initialized)
+            return pack_single_call(call, definitions), definitions
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
         """Call ``func(*args, **kwargs)`` in a worker and wait for its result.

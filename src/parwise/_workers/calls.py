@@ -11,10 +11,9 @@ from typing import Any
 from .._clock import perf_counter
 from .._core.cursor import Cursor
 from .._core.nesting import serial_calls
-from .._core.results import SCALARS
 from .._system.definitions import clear_main
 from .claims import Claim
-from .encoding import pack_error, unpack_error
+from .encoding import PLAIN, pack_error, unpack_error
 from .output_capture import OutputEvent, pack_events, unpack_events
 from .pickling.multiprocessing_objects import Packed
 from .pickling.picklers import dumps
@@ -25,8 +24,6 @@ from .shared_globals import restore
 BATCH_SECONDS = 0.002
 # A result of more bytes ends its batch, and is not copied to the log.
 LARGE_RESULT = 2**14
-# Types of results that any process can unpickle without an import, and that hold no other objects.
-_PLAIN = SCALARS | {str, bytes, type(None)}
 _DIGEST_BYTES = 16
 _SIZE_BYTES = 8
 
@@ -35,8 +32,9 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     """Call a submitted function in a worker; return True and its result, or False and its exception."""
     try:
         table, (func, args, kwargs) = pickle.loads(packed)
-        table.begin()
-        table.install()
+        if table is not None:
+            table.begin()
+            table.install()
         restore()
         return True, contextvars.copy_context().run(func, *args, **kwargs)
     except BaseException as error:
@@ -47,7 +45,7 @@ def perform(packed: bytes) -> tuple[bool, Any]:
 
 
 def _pack_result(done: bool, value: Any) -> bytes:
-    if done and type(value) in _PLAIN:
+    if done and type(value) in PLAIN:
         return pickle.dumps((True, value), protocol=5)
     if done:
         try:

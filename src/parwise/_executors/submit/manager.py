@@ -86,9 +86,8 @@ class ManagerThread:
                 thread = threading.Thread(target=self._run, args=(over,), name="parwise-manager")
                 thread.start()
                 self._thread, self._over = thread, over
-            first = self._items.add(item)
-        if first:  # else the manager looks again before it sleeps, or is told by a worker that is free
-            self._pool.wake()
+            if self._items.add(item):  # else the manager looks again before it sleeps, or a free worker wakes it
+                self._pool.wake()
 
     def check_wait(self) -> None:
         """Raise a RuntimeError in the manager's own thread, which cannot wait for itself."""

@@ -44,7 +44,7 @@ class SubmitJob(Job):
     def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
         """The parts of definitions that calls need; if some need any, all have the same definitions."""
         items = [self.items.item(index) for index in range(task.lo, task.hi)]
-        return items[0].definitions, sorted({part for item in items for part in item.parts})
+        return items[0].definitions or self.definitions, sorted({part for item in items for part in item.parts})
 
     def answer(self, index: int, packed: Any) -> None:
         """Hand the result of a call to its future."""

@@ -36,7 +36,7 @@ class WorkItem:
     future: Future[Any]
     packed: bytes
     name: str
-    definitions: Definitions
+    definitions: Definitions | None
     parts: list[int]
     state: CallerState
 
