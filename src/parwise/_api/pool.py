@@ -23,11 +23,12 @@ from .._executors.submit.manager import ManagerThread, PoolFuture
 from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
+from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
 from .._workers.pool.worker_pool import WorkerPool
-from .._workers.session import pack_call, pack_initializer, pack_plain_call, pack_single_call
+from .._workers.session import pack_initializer
 from .map import parallel_imap
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ class Pool(Executor):
         self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
+        self._calls = CallPickler(self.initialized)
         self._closed = False
         # Isolated calls run one at a time: they have no other process to run in.
         self._turn = threading.Lock()
@@ -141,22 +143,16 @@ class Pool(Executor):
             # In a mapped function, which may occupy the workers: it cannot wait for them.
             _complete(future, fn, args, kwargs)
             return future
-        packed, definitions = self._pack((fn, args, kwargs))
+        with sendable("the call"):
+            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
+                definitions: Definitions | None = fn.definitions
+                packed = pack_chunk((fn, args, kwargs), fn.func, fn.definitions)
+            else:
+                packed, definitions = self._calls.pack((fn, args, kwargs))
         state = self._manager.state()  # with the variables that the pickle holds
         name, parts = getattr(fn, "__qualname__", None) or repr(fn), definitions.take_needed() if definitions else []
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future
-
-    def _pack(self, call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> tuple[bytes, Definitions | None]:
-        """Pickle a call; return that with the definitions that it may need."""
-        if (plain := pack_plain_call(call)) is not None:
-            return plain, None
-        fn = call[0]
-        with sendable("the call"):
-            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
-                return pack_call(call, fn.func, fn.definitions), fn.definitions
-            definitions = Definitions(self.initialized)
-            return pack_single_call(call, definitions), definitions
 
     def apply(self, func: Callable[..., T], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> T:
         """Call ``func(*args, **kwargs)`` in a worker and wait for its result.

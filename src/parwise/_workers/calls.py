@@ -13,8 +13,9 @@ from .._core.cursor import Cursor
 from .._core.nesting import serial_calls
 from .._system.definitions import clear_main
 from .claims import Claim
-from .encoding import PLAIN, pack_error, unpack_error
+from .encoding import pack_error, unpack_error
 from .output_capture import OutputEvent, pack_events, unpack_events
+from .pickling.call_pickler import PLAIN
 from .pickling.multiprocessing_objects import Packed
 from .pickling.picklers import dumps
 from .session import LARGE_BYTES
@@ -32,6 +33,8 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     """Call a submitted function in a worker; return True and its result, or False and its exception."""
     try:
         table, (func, args, kwargs) = pickle.loads(packed)
+        if type(table) is bytes:
+            table, func = pickle.loads(table)
         if table is not None:
             table.begin()
             table.install()
@@ -53,7 +56,9 @@ def _pack_result(done: bool, value: Any) -> bytes:
         except BaseException as error:  # a result that cannot be pickled
             error.add_note("while sending the result of this call")
             value = error
-    return pickle.dumps((False, pack_error(value)), protocol=5)
+    packed = pickle.dumps((False, pack_error(value)), protocol=5)
+    value.__traceback__ = None  # its frames hold the definitions of this call, which the next one may not find
+    return packed
 
 
 def unpack_result(packed: Any) -> tuple[bool, Any]:

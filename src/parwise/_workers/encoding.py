@@ -19,12 +19,11 @@ from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
+from .pickling.call_pickler import PLAIN
 from .pickling.picklers import Pickler, dumps
 
 # Tuples of more results than this are sent as one pickle.
 MANY_COLUMNS = 64
-#: Types that any process can unpickle without an import, and that hold no other objects.
-PLAIN = SCALARS | {str, bytes, type(None)}
 # Kinds of stacks that any process can unpickle without an import.
 _KNOWN = SCALARS | {np.ndarray, "block"}
 # Bytes of a result from which on results are pickled together.

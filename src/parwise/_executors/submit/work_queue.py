@@ -29,6 +29,7 @@ PAUSE_SHARE = 2e-5
 # Bytes of the calls in a batch of several, at most.
 BATCH_BYTES = 2**15
 
+
 @dataclass(slots=True, eq=False)
 class WorkItem:
     """One submitted call; `parts` are those of its `definitions` that a worker needs first."""
