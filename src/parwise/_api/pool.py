@@ -150,7 +150,7 @@ class Pool(Executor):
             else:
                 packed, definitions = self._calls.pack((fn, args, kwargs))
         state = self._manager.state()  # with the variables that the pickle holds
-        name, parts = getattr(fn, "__qualname__", None) or repr(fn), definitions.take_needed() if definitions else []
+        name, parts = getattr(fn, "__qualname__", None) or repr(fn), definitions.take_needed() if definitions else ()
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future
 

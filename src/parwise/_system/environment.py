@@ -125,7 +125,8 @@ def read_numeric_state() -> NumericState:
 
 def seems_unchanged(state: NumericState) -> bool:
     """True if decimal context and warning filters are those of `state`: most of the rest is in context variables."""
-    return state.filters == warnings.filters and state.decimal_context == _decimal_context()
+    now = decimal.getcontext().__reduce__()[1]
+    return state.filters == warnings.filters and tuple(state.decimal_context.values()) == now
 
 
 def _decimal_context() -> dict[str, Any]:

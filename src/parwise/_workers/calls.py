@@ -15,7 +15,7 @@ from .._system.definitions import clear_main
 from .claims import Claim
 from .encoding import pack_error, unpack_error
 from .output_capture import OutputEvent, pack_events, unpack_events
-from .pickling.call_pickler import PLAIN
+from .pickling.call_pickler import PLAIN, are_same, content
 from .pickling.multiprocessing_objects import Packed
 from .pickling.picklers import dumps
 from .session import LARGE_BYTES
@@ -34,7 +34,7 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     try:
         table, (func, args, kwargs) = pickle.loads(packed)
         if type(table) is bytes:
-            table, func = pickle.loads(table)
+            table, func = _load_constant(table)
         if table is not None:
             table.begin()
             table.install()
@@ -45,6 +45,26 @@ def perform(packed: bytes) -> tuple[bool, Any]:
     finally:
         if len(packed) > LARGE_BYTES:
             clear_main()
+
+
+# The head of the latest call of a constant function, its table and function, and what they held at first.
+_latest: tuple[bytes, Any, Any, list[Any]] = b"", None, None, []
+
+
+def _load_constant(head: bytes) -> tuple[Any, Any]:
+    """Table and function of a call; those of the latest one if it had the same and has changed nothing in them."""
+    global _latest
+    if _latest[0] != head or not are_same(_latest[3], _held_by(_latest[1])):
+        _latest = b"", None, None, []  # the table, which has the same name
+        table, func = pickle.loads(head)
+        _latest = head, table, func, _held_by(table)
+    return _latest[1:3]
+
+
+def _held_by(table: Any) -> list[Any]:
+    """What a function could change, as objects that never change themselves."""
+    spaces = [one for names in table.spaces.values() for pair in names.items() for one in pair]
+    return spaces + content(list(table.objects.values()))
 
 
 def _pack_result(done: bool, value: Any) -> bytes:

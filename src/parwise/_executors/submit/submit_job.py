@@ -43,8 +43,11 @@ class SubmitJob(Job):
 
     def needed_parts(self, task: Task) -> tuple[Definitions, list[int]]:
         """The parts of definitions that calls need; if some need any, all have the same definitions."""
-        items = [self.items.item(index) for index in range(task.lo, task.hi)]
-        return items[0].definitions or self.definitions, sorted({part for item in items for part in item.parts})
+        items = map(self.items.item, range(task.lo, task.hi))
+        needed = [(item.definitions, item.parts) for item in items if item.definitions and item.parts]
+        if not needed:
+            return self.definitions, []
+        return needed[0][0], sorted({part for _, parts in needed for part in parts})
 
     def answer(self, index: int, packed: Any) -> None:
         """Hand the result of a call to its future."""

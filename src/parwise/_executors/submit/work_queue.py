@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ MANY = 4
 PAUSE_SECONDS = 0.001
 PAUSE_SHARE = 2e-5
 # Bytes of the calls in a batch of several, at most.
-BATCH_BYTES = 2**15
+BATCH_BYTES = 2**17
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class WorkItem:
     packed: bytes
     name: str
     definitions: Definitions | None
-    parts: list[int]
+    parts: Sequence[int]
     state: CallerState
 
     def goes_with(self, first: WorkItem) -> bool:
@@ -133,16 +133,19 @@ class WorkQueue(Naming):
         with self._lock:
             if self._returned:
                 return self._returned.popleft()
+            if self.shut or self.outdated:
+                return None
             lo, room, first = self._next, self.room, None
             count = self._batch_length(workers)
-            while self._waiting and self._next < lo + count and not (self.shut or self.outdated):
+            while self._waiting and self._next < lo + count:
                 item = self._waiting[0]
                 room -= len(item.packed)
                 if first is not None and (room < 0 or not item.goes_with(first)):
                     break
                 self._waiting.popleft()
                 if item.future.set_running_or_notify_cancel():
-                    first = first or item
+                    if first is None:
+                        first = item
                     self._taken[self._next] = item
                     self._next += 1
             return Task(lo, self._next) if self._next > lo else None

@@ -41,9 +41,7 @@ class _KnownFunction(NamedTuple):
 
     def holds(self) -> bool:
         """True if nothing has changed since."""
-        now = _content(self.definitions.objects)
-        same = len(now) == len(self.content) and all(map(operator.is_, now, self.content))
-        return same and self.modules == len(sys.modules)
+        return are_same(self.content, content(self.definitions.objects)) and self.modules == len(sys.modules)
 
     def constant(self) -> bool:
         """True if that would be seen: nothing of it can change but by becoming another object."""
@@ -56,8 +54,8 @@ class _KnownFunction(NamedTuple):
 class CallPickler:
     """Pickles calls for workers.
 
-    A call is ``(head, (function, arguments, arguments by name))``, and `head` its table of definitions, None if it
-    needs none, or bytes: the pickle of the table and the function.
+    A call is ``(head, (function, arguments, arguments by name))``, and `head` its table of definitions, or None if it
+    needs none. With a function that is constant `head` is bytes, the pickle of the table and the function.
 
     Parameters
     ----------
@@ -77,25 +75,28 @@ class CallPickler:
             # Most calls are such. `DefinitionPickler` takes 12 us for an importable function, and 40 for another one.
             if not is_sent(func):
                 return pickle.dumps((None, call), protocol=5), None
-            head, definitions = self._head(func)
-            if type(head) is bytes:
-                return pickle.dumps((head, (None, args, kwargs)), protocol=5), definitions
+            known = self._know(func)
+            if known is not None:
+                return pickle.dumps((known.head, (None, args, kwargs)), protocol=5), known.definitions
         definitions = Definitions(self._share)
         return _define((definitions, call), definitions), definitions
 
-    def _head(self, func: types.FunctionType) -> tuple[bytes, Definitions]:
-        """The pickle of a function with its definitions, made anew unless nothing that it was made of has changed."""
+    def _know(self, func: types.FunctionType) -> _KnownFunction | None:
+        """The pickle of a function, made anew if it or what it was made of has changed; None if it is not constant."""
         known = self._known.get(id(func))
         if known is not None and known.holds():
-            return known.head, known.definitions
+            return known
+        if not _may_be_constant(func):
+            return None
         definitions = Definitions(self._share)
         head = _define((definitions, func), definitions)
-        found = _KnownFunction(definitions, head, len(sys.modules), _content(definitions.objects))
-        if type(head) is bytes and found.constant():
-            self._known[id(func)] = found
-            if len(self._known) > KEPT_FUNCTIONS:
-                self._known.popitem(last=False)
-        return head, definitions
+        found = _KnownFunction(definitions, head, len(sys.modules), content(definitions.objects))
+        if type(head) is not bytes or not found.constant():
+            return None
+        self._known[id(func)] = found
+        if len(self._known) > KEPT_FUNCTIONS:
+            self._known.popitem(last=False)
+        return found
 
 
 def _define(obj: Any, definitions: Definitions) -> bytes:
@@ -115,7 +116,12 @@ def pack_chunk(call: FunctionCall, func: Any, definitions: Definitions) -> bytes
     return dumps_items((definitions, call), definitions)
 
 
-def _content(objects: list[Any]) -> list[Any]:
+def are_same(one: list[Any], other: list[Any]) -> bool:
+    """True if both hold the same objects."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def content(objects: list[Any]) -> list[Any]:
     """All that pickles of functions are made of; classes count as changing."""
     return [one for obj in objects for one in (_parts_of(obj) if type(obj) is types.FunctionType else [object()])]
 
@@ -132,6 +138,12 @@ def _parts_of(func: types.FunctionType) -> list[Any]:
         found += some.values()
     found += [names[name] if name in names else added.get(name, _ABSENT) for name in used]
     return found
+
+
+def _may_be_constant(func: types.FunctionType) -> bool:
+    """True if a function refers to nothing that changes, but for other functions, which are pickled to find out."""
+    parts = _parts_of(func)
+    return _is_simple(func) and all(type(one) is types.FunctionType or _is_fixed(one) for one in parts)
 
 
 def _is_simple(obj: Any) -> bool:
