@@ -129,7 +129,7 @@ def content(objects: list[Any]) -> list[Any]:
 def _parts_of(func: types.FunctionType) -> list[Any]:
     names, added = func.__globals__, vars(builtins)
     used = [*cloudpickle._extract_code_globals(func.__code__), *names_in_texts(func)]
-    found = [func.__code__, func.__name__, func.__qualname__, func.__module__, func.__doc__, home_of(func)]
+    found = [func.__code__, func.__name__, func.__qualname__, func.__module__, func.__doc__, home_of(func) is None]
     found += func.__defaults__ or ()
     for cell in func.__closure__ or ():
         found += cell_content(cell) or (_ABSENT,)
