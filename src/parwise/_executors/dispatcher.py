@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -173,8 +174,8 @@ class Dispatcher:
         waiting = any(one.task.lo < job.limit and not (one.handshake and job.limit <= 0) for one in self._assignments)
         return not waiting and job.queue.empty
 
-    def step(self, timeout: float | None) -> None:
-        """Wait for messages of workers, act on them, and assign more tasks."""
+    def step(self, timeout: float | None) -> bool:
+        """Wait for messages of workers, act on them, and assign more tasks; return True if there were any."""
         observer = self._job.observer
         since = perf_counter() if observer.active else 0.0
         events = self._pool.wait(self._watchdog.wait_seconds(timeout, self._workers))
@@ -183,9 +184,9 @@ class Dispatcher:
         begun = thread_time()
         for kind, worker in events:
             if worker in self._workers:
-                if kind == "death":
-                    worker.ready = False
-                self._read_messages(worker)
+                worker.ready &= kind != "death"
+                # More than one wake `step` again; to look for a message that is not there takes 3 us.
+                self._read_messages(worker, most=math.inf if kind == "death" else 1)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
             elif worker in self._pool.workers:  # unused by this call, and not dropped just now
@@ -193,6 +194,7 @@ class Dispatcher:
         self._replace_workers()
         self._handshake.check()
         self.feeding += thread_time() - begun
+        return bool(events)
 
     def _replace_workers(self) -> None:
         """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""
@@ -214,13 +216,17 @@ class Dispatcher:
         worker.kill_with_stack()
         self._read_messages(worker, killed_for)
 
-    def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
-        """Read all messages of a worker; `killed_for` is the element or the silence for which it was killed."""
+    def _read_messages(
+        self, worker: WorkerHandle, killed_for: int | Silence | None = None, most: float = math.inf
+    ) -> None:
+        """Read messages of a worker; `killed_for` is the element or the silence for which it was killed."""
         try:
-            while True:
+            while most > 0:
                 (kind, *content), _ = worker.channel.receive()
                 worker.messages += 1
                 getattr(self, f"_on_{kind}")(worker, *content)
+                most -= 1
+            self._assign_tasks(worker)
         except BlockingIOError:
             if killed_for is None:
                 self._assign_tasks(worker)
@@ -332,9 +338,10 @@ class Dispatcher:
         queue = self._job.queue
         if self._handshake.due and worker.free:
             self._send_handshake(worker)
-        others = sum(bool(one.assignments) for one in self._workers if one is not worker)
-        if others >= self._limit:
-            return
+        if len(self._workers) > self._limit:
+            others = sum(bool(one.assignments) for one in self._workers if one is not worker)
+            if others >= self._limit:
+                return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
             task = queue.next_task(workers=len(self._workers))
             if task is None:

@@ -32,14 +32,15 @@ class CallDispatcher(Dispatcher):
         # Workers at a long call; they get no other calls.
         self._late: set[WorkerHandle] = set()
 
-    def step(self, timeout: float | None) -> None:
+    def step(self, timeout: float | None) -> bool:
         """Wait for messages as `Dispatcher` does, and look after workers that hold several calls."""
-        if pause := self._calls.items.pause(len(self._workers)):
+        if (pause := self._calls.items.pause(len(self._workers))) and not super().step(0):
             sleep(pause)
         holding = any(sum(len(one.task) for one in worker.assignments.values()) > 1 for worker in self._workers)
-        super().step(min(HELD_SECONDS, timeout or HELD_SECONDS) if holding else timeout)
+        found = super().step(min(HELD_SECONDS, timeout or HELD_SECONDS) if holding else timeout)
         if holding:
             self._relieve()
+        return found
 
     def _relieve(self) -> None:
         """Take back calls from workers that are at a long one."""
