@@ -84,7 +84,8 @@ class NumericState(NamedTuple):
         np.seterr(**self.errstate)
         np.seterrcall(self.errcall)
         np.setbufsize(self.bufsize)
-        np.set_printoptions(**self.print_options)
+        if np.get_printoptions() != self.print_options:  # 1 us; to set them takes 10
+            np.set_printoptions(**self.print_options)
         decimal.setcontext(decimal.Context(**self.decimal_context))
 
 
