@@ -136,6 +136,11 @@ class Pool(Executor):
             If the pool is shut down, or belongs to another process.
         TypeError
             If the function or an argument cannot be sent to a worker.
+
+        Notes
+        -----
+        Many short calls are sent to workers several at a time, as many as take 2 ms. They count as running from then
+        on, and can no longer be cancelled.
         """
         self._check_open()
         future: Future[T] = PoolFuture(self._manager)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -29,6 +28,7 @@ from .handshake import Handshake
 from .job import Job
 
 _numbers = itertools.count(1)
+ALL = 10**9  # messages; `step` reads one, as others wake it again: to look for one that is not there takes 3 us
 
 
 class Dispatcher:
@@ -42,9 +42,6 @@ class Dispatcher:
     pool : WorkerPool
         The caller holds its `lock`.
     """
-
-    #: Name of the message that sends a task.
-    task_message = "task"
 
     def __init__(self, job: Job, pool: WorkerPool) -> None:
         self._job = job
@@ -185,8 +182,7 @@ class Dispatcher:
         for kind, worker in events:
             if worker in self._workers:
                 worker.ready &= kind != "death"
-                # More than one wake `step` again; to look for a message that is not there takes 3 us.
-                self._read_messages(worker, most=math.inf if kind == "death" else 1)
+                self._read_messages(worker, most=1 if kind == "message" else ALL)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
             elif worker in self._pool.workers:  # unused by this call, and not dropped just now
@@ -216,16 +212,13 @@ class Dispatcher:
         worker.kill_with_stack()
         self._read_messages(worker, killed_for)
 
-    def _read_messages(
-        self, worker: WorkerHandle, killed_for: int | Silence | None = None, most: float = math.inf
-    ) -> None:
+    def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None, most: int = ALL) -> None:
         """Read messages of a worker; `killed_for` is the element or the silence for which it was killed."""
         try:
-            while most > 0:
+            for _ in range(most):
                 (kind, *content), _ = worker.channel.receive()
                 worker.messages += 1
                 getattr(self, f"_on_{kind}")(worker, *content)
-                most -= 1
             self._assign_tasks(worker)
         except BlockingIOError:
             if killed_for is None:
@@ -338,10 +331,9 @@ class Dispatcher:
         queue = self._job.queue
         if self._handshake.due and worker.free:
             self._send_handshake(worker)
-        if len(self._workers) > self._limit:
-            others = sum(bool(one.assignments) for one in self._workers if one is not worker)
-            if others >= self._limit:
-                return
+        many = len(self._workers) > self._limit
+        if many and sum(bool(one.assignments) for one in self._workers if one is not worker) >= self._limit:
+            return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
             task = queue.next_task(workers=len(self._workers))
             if task is None:
@@ -384,7 +376,7 @@ class Dispatcher:
             return
         self._send_definitions(worker, task)
         self._job.observer.served()
-        worker.send_task(next(_numbers), staged, handshake, self.task_message)
+        worker.send_task(next(_numbers), staged, handshake, self._job.task_message)
 
     def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
         """Send a worker the parts of definitions that a task needs, each once."""
@@ -396,8 +388,6 @@ class Dispatcher:
             known.add(part)
             self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
             definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
-
-    # Exits of workers.
 
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""

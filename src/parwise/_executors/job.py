@@ -74,6 +74,8 @@ class Job:
 
     #: What surrounds the first task; None for the state of the thread that packs the function.
     state: CallerState | None = None
+    #: Name of the message that sends a task.
+    task_message = "task"
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay

@@ -31,6 +31,8 @@ define                 (token, late), end, nbytes,           Keep definitions of
                        check, payload                        ones name definitions of the session.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
                        layouts or None                       are in `slot`, or came in chunks (slot -1).
+calls                  number, lo, hi, slot, sizes, check    Make submitted calls, as above. Their pickles have
+                                                             these sizes, and one checksum.
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
 chunk                  slot, nbytes                          A piece of them is in this input slot.
 chunk_ack              half                                  This half of the stream has been read.

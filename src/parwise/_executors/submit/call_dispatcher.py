@@ -24,8 +24,6 @@ class CallDispatcher(Dispatcher):
     The task of an assignment shrinks, to the calls that have no result yet and have not been taken back.
     """
 
-    task_message = "calls"
-
     def __init__(self, job: SubmitJob, pool: WorkerPool) -> None:
         super().__init__(job, pool)
         self._calls = job

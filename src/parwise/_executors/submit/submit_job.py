@@ -22,6 +22,8 @@ from .work_queue import WorkQueue
 class SubmitJob(Job):
     """A job without an end, whose results go to futures."""
 
+    task_message = "calls"
+
     def __init__(self, items: WorkQueue, workers: int) -> None:
         settings = Settings(workers=workers, isolate=True, verify=False, ignore=True)
         feed: Any = items

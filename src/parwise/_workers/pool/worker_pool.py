@@ -255,7 +255,6 @@ class WorkerPool:
         Messages of the fork server are handled here.
         """
         events: list[tuple[str, WorkerHandle]] = []
-        assert self._poll is not None
         self._send_waiting()
         for fd, _ in self._poll.poll(timeout):
             if fd in self._polled:
