@@ -336,7 +336,7 @@ def test_deaths_that_cost_nothing_spend_no_retry():
         try:
             handle.pid, handle.orphaned = 1, orphaned
             handle.slots.cursor.leave()
-            handle.assignments[1] = Assignment(task, False, [])
+            handle.assignments[1] = Assignment(task, False, [], 0)
             if not orphaned:
                 handle.slots.cursor.enter(task.lo)
             assert policy.handle_exit(handle, -9, None)
