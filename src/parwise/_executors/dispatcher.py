@@ -215,10 +215,11 @@ class Dispatcher:
     def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None, most: int = ALL) -> None:
         """Read messages of a worker; `killed_for` is the element or the silence for which it was killed."""
         try:
-            for _ in range(most):
+            while most > 0 or worker.streaming:
                 (kind, *content), _ = worker.channel.receive()
                 worker.messages += 1
                 getattr(self, f"_on_{kind}")(worker, *content)
+                most -= 1
             self._assign_tasks(worker)
         except BlockingIOError:
             if killed_for is None:
@@ -331,8 +332,7 @@ class Dispatcher:
         queue = self._job.queue
         if self._handshake.due and worker.free:
             self._send_handshake(worker)
-        many = len(self._workers) > self._limit
-        if many and sum(bool(one.assignments) for one in self._workers if one is not worker) >= self._limit:
+        if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
             task = queue.next_task(workers=len(self._workers))

@@ -168,6 +168,11 @@ class WorkerHandle:
         yield from ChunkSender(self.channel, self.slots.inputs, self.free).send(memory)
         self.channel.send(*message)
 
+    @property
+    def streaming(self) -> bool:
+        """True while arguments or results pass in chunks."""
+        return self.sender is not None or self.receiver is not None
+
     def send_chunks(self) -> None:
         """Send as many chunks as slots are free, if any are left."""
         if self.sender is not None and next(self.sender, self) is self:
