@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from parwise import Pool, WorkerDiedError
+from parwise._executors.submit.call_dispatcher import CallDispatcher
 from parwise._executors.submit.work_queue import AHEAD_SECONDS
 from parwise._workers.calls import BATCH_SECONDS, CallLog
 from parwise._workers.pickling.call_pickler import CallPickler
@@ -298,6 +299,29 @@ def test_log_of_another_batch_and_foreign_bytes(memory):
         assert set(CallLog(memory, b"secret", 6).read()) <= {b"new"}
         assert b"new" not in CallLog(memory, b"secret", 6).read() or at >= 27
         memory[at] = written
+
+
+def test_the_manager_sleeps_while_all_workers_are_at_long_calls(mortal, gate, monkeypatch):
+    """However many short calls wait behind them."""
+    short(mortal)
+    steps, real = [], CallDispatcher.step
+
+    def step(dispatcher, timeout):
+        steps.append(len(dispatcher._late))
+        return real(dispatcher, timeout)
+
+    monkeypatch.setattr(CallDispatcher, "step", step)
+    with held_back(mortal):
+        futures = [mortal.submit(gate, name) for name in "ab"] + [mortal.submit(abs, -k) for k in range(60)]
+    gate.came("a")
+    gate.came("b")
+    while not steps or steps[-1] < 2:
+        time.sleep(0.001)
+    before = len(steps)
+    time.sleep(0.2)
+    assert len(steps) - before < 20  # of 200
+    gate.open()
+    assert [one.result(60) for one in futures] == ["a", "b", *range(60)]
 
 
 def test_a_batch_ends_in_time(mortal):

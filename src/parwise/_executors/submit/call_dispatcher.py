@@ -32,11 +32,15 @@ class CallDispatcher(Dispatcher):
 
     def step(self, timeout: float | None) -> bool:
         """Wait for messages as `Dispatcher` does, and look after workers that hold several calls."""
-        if (pause := self._calls.items.pause(len(self._workers))) and not super().step(0):
+        # Not where all workers are at long calls.
+        pause = len(self._late) < len(self._workers) and self._calls.items.pause(len(self._workers))
+        if pause and not super().step(0):
             sleep(pause)
         holding = any(sum(len(one.task) for one in worker.assignments.values()) > 1 for worker in self._workers)
-        found = super().step(min(HELD_SECONDS, timeout or HELD_SECONDS) if holding else timeout)
-        if holding:
+        if pause or holding:
+            timeout = 0 if pause else min(HELD_SECONDS, timeout or HELD_SECONDS)
+        found = super().step(timeout)
+        if pause or holding:
             self._relieve()
         return found
 
