@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import classes, grid, labelled, observer_cost, soak
+from benchmarks import classes, grid, labelled, observer_cost, scale, soak, submit
 from benchmarks.history import suite
 from benchmarks.history.base import Case
 from benchmarks.peers import cases, compare, memory, peers, work
@@ -142,6 +142,20 @@ def test_observer_cost(capsys):
     assert set(ratios) == {"progress", "report"}
     assert all(ratio > 0 for ratio in ratios.values())
     assert capsys.readouterr().out.count(" times the plain call's time") == 2
+
+
+def test_submit(capsys):
+    medians = submit.main(["--rounds", "1", "--calls", "20"])
+    assert set(medians) == {"parwise.Pool", "ProcessPoolExecutor"}
+    assert "times the time of the standard library's executor" in capsys.readouterr().out
+
+
+def test_scale(capsys):
+    found = scale.main(["--rounds", "1", "--workers", "3", "--part", "0.005"])
+    assert set(found) == set(scale.CASES)
+    for one in found.values():
+        assert all(0 < each.efficiency <= 1.05 and each.cpu > 0 and each.tasks >= 1 for each in one.values())
+    assert capsys.readouterr().out.count("us of the caller's CPU") == 4
 
 
 def test_labelled(capsys):

@@ -242,17 +242,36 @@ def test_items_that_are_overwritten(length, taps, how):
     items = [{"text": "x" * length, "number": k} for k in range(6)]
     real = worker_handle.WorkerHandle.send_task
 
-    def send_task(worker, number, staged, handshake):
+    def send_task(worker, number, staged, *others):
         ((offset, nbytes, _),) = staged.offsets
         memory = worker.slots.inputs[staged.slot] if staged.large is None else memoryview(staged.large)
         damage(memory, offset, nbytes, *how)
-        real(worker, number, staged, handshake)
+        real(worker, number, staged, *others)
 
     with pytest.MonkeyPatch.context() as patch, in_time():
         patch.setattr(worker_handle.WorkerHandle, "send_task", send_task)
         with pytest.raises(ParwiseError, match=TOLD):
             parallel_map(lambda item: item["number"], items, **ISOLATED)
     assert_right(lambda: parallel_map(lambda item: item["number"], items, **ISOLATED), list(range(6)))
+
+
+@pytest.mark.parametrize("length", [10, 3_000_000])
+@FUZZ
+@given(how=DAMAGE)
+def test_submitted_calls_that_are_overwritten(length, taps, how):
+    real = worker_handle.WorkerHandle.send_task
+
+    def send_task(worker, number, staged, *others):
+        memory = worker.slots.inputs[staged.slot] if staged.large is None else memoryview(staged.large)
+        damage(memory, 0, sum(staged.offsets), *how)
+        real(worker, number, staged, *others)
+
+    with pytest.MonkeyPatch.context() as patch, in_time(), Pool(1) as pool:
+        patch.setattr(worker_handle.WorkerHandle, "send_task", send_task)
+        with pytest.raises(ParwiseError, match=TOLD):
+            pool.submit(len, "x" * length).result()
+        patch.undo()
+        assert pool.submit(len, "x" * length).result() == length
 
 
 @pytest.mark.parametrize("which", [0, 1, -1])

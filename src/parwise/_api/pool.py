@@ -19,14 +19,16 @@ from .._core.settings import check_int, is_int, too_late
 from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
-from .._executors.submit import ManagerThread, PoolFuture, WorkItem
+from .._executors.submit.manager import ManagerThread, PoolFuture
+from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count
 from .._workers.encoding import pack_error, unpack_error
+from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
 from .._workers.pool.worker_pool import WorkerPool
-from .._workers.session import pack_call, pack_initializer, pack_single_call
+from .._workers.session import pack_initializer
 from .map import parallel_imap
 
 T = TypeVar("T")
@@ -106,6 +108,7 @@ class Pool(Executor):
         self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
         self._pool = WorkerPool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
+        self._calls = CallPickler(self.initialized)
         self._closed = False
         # Isolated calls run one at a time: they have no other process to run in.
         self._turn = threading.Lock()
@@ -133,6 +136,11 @@ class Pool(Executor):
             If the pool is shut down, or belongs to another process.
         TypeError
             If the function or an argument cannot be sent to a worker.
+
+        Notes
+        -----
+        Many short calls are sent to workers several at a time, as many as take 2 ms. They count as running from then
+        on, and can no longer be cancelled.
         """
         self._check_open()
         future: Future[T] = PoolFuture(self._manager)
@@ -142,13 +150,12 @@ class Pool(Executor):
             return future
         with sendable("the call"):
             if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
-                definitions = fn.definitions
-                packed = pack_call((fn, args, kwargs), fn.func, definitions)
+                definitions: Definitions | None = fn.definitions
+                packed = pack_chunk((fn, args, kwargs), fn.func, fn.definitions)
             else:
-                definitions = Definitions(self.initialized)
-                packed = pack_single_call((fn, args, kwargs), definitions)
+                packed, definitions = self._calls.pack((fn, args, kwargs))
         state = self._manager.state()  # with the variables that the pickle holds
-        name, parts = getattr(fn, "__qualname__", repr(fn)), definitions.take_needed()
+        name, parts = getattr(fn, "__qualname__", None) or repr(fn), definitions.take_needed() if definitions else ()
         self._manager.submit(WorkItem(future, packed, name, definitions, parts, state))
         return future
 

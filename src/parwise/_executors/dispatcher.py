@@ -29,6 +29,7 @@ from .job import Job
 from .sharing import Sharing
 
 _numbers = itertools.count(1)
+ALL = 10**9  # messages; `step` reads one, as others wake it again: to look for one that is not there takes 3 us
 
 
 class Dispatcher:
@@ -208,8 +209,8 @@ class Dispatcher:
         waiting = any(one.task.lo < job.limit and not (one.handshake and job.limit <= 0) for one in self._assignments)
         return not waiting and job.queue.empty
 
-    def step(self, timeout: float | None) -> None:
-        """Wait for messages of workers, act on them, and assign more tasks."""
+    def step(self, timeout: float | None) -> bool:
+        """Wait for messages of workers, act on them, and assign more tasks; return True if there were any."""
         observer = self._job.observer
         since = perf_counter() if observer.active else 0.0
         events = self._pool.wait(self._watchdog.wait_seconds(timeout, self._workers))
@@ -218,9 +219,8 @@ class Dispatcher:
         begun = thread_time()
         for kind, worker in events:
             if worker in self._workers:
-                if kind == "death":
-                    worker.ready = False
-                self._read_messages(worker)
+                worker.ready &= kind != "death"
+                self._read_messages(worker, most=1 if kind == "message" else ALL)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
             elif worker in self._pool.workers:  # unused by this call, and not dropped just now
@@ -228,6 +228,7 @@ class Dispatcher:
         self._replace_workers()
         self._handshake.check()
         self.feeding += thread_time() - begun
+        return bool(events)
 
     def _replace_workers(self) -> None:
         """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""
@@ -249,13 +250,15 @@ class Dispatcher:
         worker.kill_with_stack()
         self._read_messages(worker, killed_for)
 
-    def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
-        """Read all messages of a worker; `killed_for` is the element or the silence for which it was killed."""
+    def _read_messages(self, worker: WorkerHandle, killed_for: int | Silence | None = None, most: int = ALL) -> None:
+        """Read messages of a worker; `killed_for` is the element or the silence for which it was killed."""
         try:
-            while True:
+            while most > 0 or worker.streaming:
                 (kind, *content), _ = worker.channel.receive()
                 worker.messages += 1
                 getattr(self, f"_on_{kind}")(worker, *content)
+                most -= 1
+            self._assign_tasks(worker)
         except BlockingIOError:
             if killed_for is None:
                 self._assign_tasks(worker)
@@ -367,8 +370,7 @@ class Dispatcher:
         queue = self._job.queue
         if self._handshake.due and worker.free:
             self._send_handshake(worker)
-        others = sum(bool(one.assignments) for one in self._workers if one is not worker)
-        if others >= self._limit:
+        if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
             beside = self.beside
@@ -413,7 +415,7 @@ class Dispatcher:
             return
         self._send_definitions(worker, task)
         self._job.observer.served()
-        worker.send_task(next(_numbers), staged, handshake)
+        worker.send_task(next(_numbers), staged, handshake, self._job.task_message)
 
     def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
         """Send a worker the parts of definitions that a task needs, each once."""
@@ -425,8 +427,6 @@ class Dispatcher:
             known.add(part)
             self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
             definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
-
-    # Exits of workers.
 
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""

@@ -74,6 +74,8 @@ class Job:
 
     #: What surrounds the first task; None for the state of the thread that packs the function.
     state: CallerState | None = None
+    #: Name of the message that sends a task.
+    task_message = "task"
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay
@@ -216,6 +218,8 @@ class Job:
             objects = {k: one.restore() for k, one in self.first_objects.items()}
         else:
             objects = self._objects(task, layouts)
+        if not objects:
+            return {}
         with sendable(f"one of elements {task.lo} to {task.hi - 1}" if len(task) > 1 else f"element {task.lo}"):
             return {k: dumps_items(items, self.definitions) for k, items in objects.items()}
 

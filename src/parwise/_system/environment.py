@@ -84,7 +84,8 @@ class NumericState(NamedTuple):
         np.seterr(**self.errstate)
         np.seterrcall(self.errcall)
         np.setbufsize(self.bufsize)
-        np.set_printoptions(**self.print_options)
+        if np.get_printoptions() != self.print_options:  # 1 us; to set them takes 10
+            np.set_printoptions(**self.print_options)
         decimal.setcontext(decimal.Context(**self.decimal_context))
 
 
@@ -125,7 +126,8 @@ def read_numeric_state() -> NumericState:
 
 def seems_unchanged(state: NumericState) -> bool:
     """True if decimal context and warning filters are those of `state`: most of the rest is in context variables."""
-    return state.filters == warnings.filters and state.decimal_context == _decimal_context()
+    now = decimal.getcontext().__reduce__()[1]
+    return state.filters == warnings.filters and tuple(state.decimal_context.values()) == now
 
 
 def _decimal_context() -> dict[str, Any]:

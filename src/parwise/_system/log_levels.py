@@ -24,15 +24,19 @@ class LogLevels(NamedTuple):
         Loggers lose their handlers, which a module may have added during its import, except those in `kept`: the
         caller's handlers show the records.
         """
-        logging.disable(self.disable)
+        # Only what differs: each `setLevel` empties the caches of all loggers.
+        if logging.root.manager.disable != self.disable:
+            logging.disable(self.disable)
         for name, logger in _loggers().items():
             self._set(name, logger, name in kept)
-        logging.root.setLevel(self.root)
+        if logging.root.level != self.root:
+            logging.root.setLevel(self.root)
         self._await_others(kept)
 
     def _set(self, name: str, logger: logging.Logger, kept: bool) -> None:
         level, logger.disabled = self.loggers.get(name, (logging.NOTSET, False))
-        logger.setLevel(level)
+        if logger.level != level:
+            logger.setLevel(level)
         if not kept:
             logger.handlers[:] = []
             logger.propagate = True

@@ -134,8 +134,9 @@ class CallerState(NamedTuple):
             numeric = read_numeric_state()
         surroundings = Surroundings(numeric, read_log_levels(), libraries, watch.stamps, variables)
         process = read_process_state(None if idle else self.process)
-        state = CallerState(process, surroundings, (watch.reloads, read_ids()))
-        return self if state == self else state
+        fixed = watch.reloads, read_ids()
+        same = process == self.process and surroundings == self.surroundings and fixed == self.fixed
+        return self if same else CallerState(process, surroundings, fixed)
 
 
 class _Changes(NamedTuple):

@@ -19,6 +19,7 @@ from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
 from .output_capture import OutputEvent, pack_events, unpack_events
+from .pickling.call_pickler import PLAIN
 from .pickling.picklers import Pickler, dumps
 
 # Tuples of more results than this are sent as one pickle.
@@ -28,7 +29,7 @@ _KNOWN = SCALARS | {np.ndarray, "block"}
 # Bytes of a result from which on results are pickled together.
 LARGE_RESULT = 2**14
 # Results that are pickled together. Others take 0.4 us more each, and one that cannot be sent is known by its index.
-_PLAIN = SCALARS | {str, bytes, tuple, list, dict, set, frozenset, type(None)}
+_TOGETHER = PLAIN | {tuple, list, dict, set, frozenset}
 
 
 class OutcomeHeader(NamedTuple):
@@ -124,7 +125,7 @@ def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
 
 def _flat(column: Column) -> Any:
     if isinstance(column, list):
-        return dumps(column) if _PLAIN.issuperset(map(type, column)) else _dumps_each(column)
+        return dumps(column) if _TOGETHER.issuperset(map(type, column)) else _dumps_each(column)
     if column.array.dtype.hasobject:
         return dumps(column)
     return np.ascontiguousarray(column.array).reshape(-1).view(np.uint8) if column.array.size else b""

@@ -187,6 +187,11 @@ class OutputCapture:
             self._since = monotonic()
             self._send()
 
+    @property
+    def pending(self) -> bool:
+        """True if there were events since the last `drain`."""
+        return bool(self._events)
+
     def drain(self) -> list[OutputEvent]:
         """Return the events since the last `drain`, and forget them."""
         events, self._events, self._size = self._events, [], 0

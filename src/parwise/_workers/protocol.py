@@ -31,6 +31,8 @@ define                 (token, late), end, nbytes,           Keep definitions of
                        check, payload                        ones name definitions of the session.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
                        layouts or None                       are in `slot`, or came in chunks (slot -1).
+calls                  number, lo, hi, slot, sizes, check    Make submitted calls, as above. Their pickles have
+                                                             these sizes, and one checksum.
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
 chunk                  slot, nbytes                          A piece of them is in this input slot.
 chunk_ack              half                                  This half of the stream has been read.
@@ -174,7 +176,7 @@ class Channel:
         self.sock = sock
         self.cookie = cookie
         # Messages that a socket which does not block had no room for, with duplicates of their descriptors.
-        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self.unsent: deque[tuple[bytes, list[int]]] = deque()
         # Tokens of descriptors that have come.
         self._tokens: list[Token] = []
 
@@ -190,15 +192,15 @@ class Channel:
                 f"a message of {len(data)} bytes is too long; are there thousands of arrays to map over?"
             )
         data = b"".join((self.cookie, len(data).to_bytes(4, "little"), data))
-        if self._unsent:
-            self._unsent.append((data, [duplicate(fd) for fd in fds]))
+        if self.unsent:
+            self.unsent.append((data, [duplicate(fd) for fd in fds]))
             return
         try:
             self._send(data, fds)
         except BlockingIOError:
             # A worker that is starting, or gets no CPU, reads nothing: a few calls that other workers compute fill the
             # 200 kB with their functions.
-            self._unsent.append((data, [duplicate(fd) for fd in fds]))
+            self.unsent.append((data, [duplicate(fd) for fd in fds]))
 
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         if fds:
@@ -209,18 +211,18 @@ class Channel:
     @property
     def waiting(self) -> bool:
         """True if messages wait for room in the socket."""
-        return bool(self._unsent)
+        return bool(self.unsent)
 
     def flush(self) -> None:
         """Send waiting messages, as many as there is room for."""
         with contextlib.suppress(BlockingIOError):
-            while self._unsent:
-                self._send(*self._unsent[0])
+            while self.unsent:
+                self._send(*self.unsent[0])
                 self._forget_unsent(1)
 
     def _forget_unsent(self, count: int) -> None:
         for _ in range(count):
-            for fd in self._unsent.popleft()[1]:
+            for fd in self.unsent.popleft()[1]:
                 close(fd)
 
     def send_attachments(self, several: Iterable[Attachments]) -> None:
@@ -280,7 +282,7 @@ class Channel:
 
     def close(self) -> None:
         """Close this end."""
-        self._forget_unsent(len(self._unsent))
+        self._forget_unsent(len(self.unsent))
         self.close_arrived()
         with contextlib.suppress(OSError):
             self.sock.close()

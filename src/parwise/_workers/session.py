@@ -7,7 +7,6 @@ and by processes of other executors (`remote`), which compute its tasks.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import io
 import os
 import pickle
@@ -22,18 +21,16 @@ from .._core.cursor import Cursor
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
-from .._system.definitions import Table, clear_main, is_sent, open_table
+from .._system.definitions import Table, open_table
 from .._system.inheritance import tracker_fd
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState, Surroundings
-from .encoding import pack_error
-from .pickling.multiprocessing_objects import Packed
 from .pickling.payload import BufferTable, Payload, load
-from .pickling.picklers import DefinitionPickler, Pickler, add_part, add_wanted, dump, dumps, dumps_items
+from .pickling.picklers import Pickler, dump, dumps
 from .pickling.sent_definitions import Definitions
 from .pool.worker_handle import WorkerHandle
 from .protocol import ForeignBytesError, verified
-from .shared_globals import restore, set_by
+from .shared_globals import set_by
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
@@ -293,35 +290,3 @@ class _MarkPickler(Pickler):
 def _code_content(code: types.CodeType) -> tuple[Any, ...]:
     """The parts of code: `marshal` gives other bytes for the same code from time to time."""
     return str, (code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_flags)
-
-
-def pack_call(call: Any, func: Any, definitions: Definitions) -> bytes:
-    """Pickle one of many calls of a function, which travels once for all of them."""
-    if isinstance(func, types.FunctionType) and is_sent(func) and id(func) not in definitions.numbers:
-        add_part(definitions, func)
-    return dumps_items((definitions, call), definitions)
-
-
-def pack_single_call(call: Any, definitions: Definitions) -> bytes:
-    """Pickle a call with all definitions."""
-    stream = io.BytesIO()
-    pickler = DefinitionPickler(stream, definitions)
-    pickler.define((definitions, call))
-    definitions.begun = True
-    definitions.always |= add_wanted(definitions, pickler.wanted)
-    return Packed.with_attachments(stream.getvalue(), pickler.attachments)
-
-
-def perform(packed: bytes) -> tuple[bool, Any]:
-    """Call a submitted function in a worker; return True and its result, or False and the packed error."""
-    try:
-        table, (func, args, kwargs) = pickle.loads(packed)
-        table.begin()
-        table.install()
-        restore()
-        return True, contextvars.copy_context().run(func, *args, **kwargs)
-    except BaseException as error:
-        return False, pack_error(error)
-    finally:
-        if len(packed) > LARGE_BYTES:
-            clear_main()

@@ -26,6 +26,7 @@ from .._system.definitions import clear_main, install_modules
 from .._system.inheritance import use_tracker
 from .._system.interpreter import close
 from .._system.surroundings import follower
+from .calls import Batch, CallLog
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
@@ -88,6 +89,14 @@ def _end_child(error: BaseException | None) -> NoReturn:
         traceback.print_exception(error)
         code = 1
     os._exit(code)
+
+
+def _flush() -> None:
+    """Complete the output of a function: text in buffers, and what it has put into queues."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    flush_queues()
 
 
 def _enable_stack_dump(fd: int) -> None:
@@ -260,15 +269,40 @@ class Worker:
         if kept and slot >= 0:
             del memory
             self._slots.leave_input(slot)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        flush_queues()
-        self._number = None
-        output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
-        header, buffers = pack(outcome, output, lo)
+        _flush()
+        header, buffers = pack(outcome, self._take_output(), lo)
         self._slots.cursor.leave()
         self._reply(number, slot, header, buffers)
+
+    def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
+        """Make submitted calls, which are in `slot`, or came in chunks (-1)."""
+        session = self._session
+        if session is None:
+            return
+        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
+        data = verified(bytes(memory[: sum(sizes)]), check)
+        del memory
+        self._limit.set(session.threads)
+        self._number = number
+        log = CallLog(self._slots.outputs[slot], self._channel.cookie, number) if hi - lo > 1 else None
+        batch = Batch(lo, sizes, data, self._slots.tasks[slot], log)
+        with self._watch:
+            self._context.run(batch.run, self._slots.cursor, self._end_call)
+        self._slots.cursor.leave()
+        self._reply(number, slot, *batch.pack(self._watch.busy is True, self._take_output()))
+
+    def _end_call(self, error: BaseException | None) -> bool:
+        """Complete the output of a submitted call; return True if it has any."""
+        if os.getpid() != self._owner:
+            _end_child(error)
+        _flush()
+        return bool(self._pending_output) or self._capture.pending
+
+    def _take_output(self) -> list[OutputEvent]:
+        """The output of the task at hand that has not been sent; other output belongs to no task."""
+        self._number = None
+        output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
+        return output
 
     def _send_output(self) -> None:
         """Send the output of a long task so far."""

@@ -148,22 +148,26 @@ def globals_of(obj: Any) -> dict[str, Any]:
 
 
 _NAME = re.compile(r"[^\W\d]\w*")
-# A function with one of these names looks up globals that it does not name itself.
-_BY_NAME = {"__main__", "globals"}
+#: A function with one of these names looks up globals that it does not name itself.
+BY_NAME = {"__main__", "globals"}
 
 
-def wanted_names(obj: Any) -> set[str]:
-    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
-    names: set[str] = set()
+def names_in_texts(obj: Any) -> set[str]:
+    """Names in annotations of a class or function, and that of what it is nested in."""
     outer, nested, _ = name_of(obj).partition(".")
-    if nested:
-        names.add(outer)
+    names = {outer} if nested else set()
     notes = vars(obj).get("__annotations__") if isinstance(obj, type) else getattr(obj, "__annotations__", None)
     for note in (notes or {}).values():
         if isinstance(note, str):
             names.update(_NAME.findall(note))
+    return names
+
+
+def wanted_names(obj: Any) -> set[str]:
+    """Globals that a class or function does not use, and that others look up by their names to pickle or check it."""
+    names = names_in_texts(obj)
     code = getattr(obj, "__code__", None)
-    if code is not None and ("__main__" in code.co_consts or not _BY_NAME.isdisjoint(code.co_names)):
+    if code is not None and ("__main__" in code.co_consts or not BY_NAME.isdisjoint(code.co_names)):
         names.update(code.co_names, (one for one in code.co_consts if isinstance(one, str)))
     return names & globals_of(obj).keys() if names else names
 

@@ -45,6 +45,8 @@ class Watchdog:
         self._streamed = streamed
         # Ends and seconds of times in which this process was suspended, or the program busy with streamed results.
         self._suspended: list[tuple[float, float]] = []
+        # True if a worker has grown too much, and if the last look has not been asked about since.
+        self._grown = self._new_look = False
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float:
         """Seconds to wait for messages: at most `timeout`, and not past the next deadline."""
@@ -93,6 +95,7 @@ class Watchdog:
             return 0.0
         self._looked += elapsed
         elapsed = min(elapsed, 2 * LOOK_SECONDS)  # this process may have been busy or suspended
+        self._grown, self._new_look = False, True
         starting = not any(worker.ready for worker in workers)
         for worker in workers:
             self._measure(worker)
@@ -107,13 +110,22 @@ class Watchdog:
         if nbytes:
             worker.least_bytes = min(nbytes, worker.least_bytes or nbytes)
             worker.retiring = nbytes - worker.least_bytes > self._growth
+        self._grown |= worker.retiring
 
     def oversized(self, workers: Iterable[WorkerHandle]) -> list[WorkerHandle]:
         """Workers whose memory has grown too much, and that hold no task now."""
+        if not self._grown:  # each wake asks
+            return []
         return [worker for worker in workers if worker.retiring and not worker.assignments and worker.sender is None]
 
     def silent(self, workers: Iterable[WorkerHandle]) -> list[WorkerHandle]:
-        """Workers that owe an answer and do nothing; of those in an element only stopped ones that have no deadline."""
+        """Workers that owe an answer and do nothing; of those in an element only stopped ones that have no deadline.
+
+        Told once after each look.
+        """
+        new_look, self._new_look = self._new_look, False
+        if not new_look:
+            return []
         return [worker for worker in workers if worker.silence.too_long and self._matters(worker)]
 
     def _matters(self, worker: WorkerHandle) -> bool:

@@ -30,8 +30,7 @@ class Assignment:
     """
 
     def __init__(self, task: Task, handshake: bool, attachments: list[Attachments], slot: int) -> None:
-        self.task = task
-        self.slot = slot
+        self.task, self.first, self.slot = task, task.lo, slot
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
@@ -155,13 +154,13 @@ class WorkerHandle:
         """Free the slot of a task that is not sent."""
         self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
 
-    def send_task(self, number: int, staged: StagedTask, handshake: bool) -> None:
-        """Send a task."""
+    def send_task(self, number: int, staged: StagedTask, handshake: bool, kind: str = "task") -> None:
+        """Send a task, in a message of that kind."""
         task, slot = staged.task, staged.slot
-        message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        message = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        if slot >= 0 or kind == "calls":
+            self.slots.tasks[slot].offer(len(task) if kind == "calls" else 1)
         self.assignments[number] = Assignment(task, handshake, staged.attachments, slot)
-        if slot >= 0:
-            self.slots.tasks[slot].offer()
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
@@ -199,6 +198,11 @@ class WorkerHandle:
         self.channel.send("arguments_in_chunks", len(memory))
         yield from ChunkSender(self.channel, self.slots.inputs, self.free).send(memory)
         self.channel.send(*message)
+
+    @property
+    def streaming(self) -> bool:
+        """True while arguments or results pass in chunks."""
+        return self.sender is not None or self.receiver is not None
 
     def send_chunks(self) -> None:
         """Send as many chunks as slots are free, if any are left."""

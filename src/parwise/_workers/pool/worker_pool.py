@@ -80,6 +80,8 @@ class WorkerPool:
         # What the workers have inherited from this process.
         self._inherited: tuple[Any, ...] | None = None
         self._poll: Any = None
+        # What is polled of workers, by descriptor, and which event it is.
+        self._polled: dict[int, tuple[str, WorkerHandle]] = {}
         # Sockets that are also polled for room for messages.
         self._full: set[Channel] = set()
         self._wake = -1
@@ -231,11 +233,15 @@ class WorkerPool:
                 worker.share_tracker(tracker_fd())
                 self._initializer.send([worker.channel], "initialize", 0)
             worker.channel.sock.setblocking(False)
-            self._poll.register(worker.channel, select.EPOLLIN)
+            self._register(worker.channel.fileno(), "message", worker)
         except BaseException:
             self.drop(worker)
             raise
         return worker
+
+    def _register(self, fd: int, event: str, worker: WorkerHandle) -> None:
+        self._poll.register(fd, select.EPOLLIN)
+        self._polled[fd] = event, worker
 
     def wake(self) -> None:
         """Make another thread's `wait` return."""
@@ -249,15 +255,12 @@ class WorkerPool:
         Messages of the fork server are handled here.
         """
         events: list[tuple[str, WorkerHandle]] = []
-        by_fd = {worker.channel.fileno(): ("message", worker) for worker in self.workers}
-        by_fd |= {worker.pidfd: ("death", worker) for worker in self.workers if worker.pidfd >= 0}
-        assert self._poll is not None
         self._send_waiting()
         for fd, _ in self._poll.poll(timeout):
-            if self.fork_server is not None and fd == self.fork_server.channel.fileno():
+            if fd in self._polled:
+                events.append(self._polled[fd])
+            elif self.fork_server is not None and fd == self.fork_server.channel.fileno():
                 self._read_fork_server()
-            elif fd in by_fd:
-                events.append(by_fd[fd])
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
@@ -267,9 +270,9 @@ class WorkerPool:
 
     def _send_waiting(self) -> None:
         """Send messages that had no room so far, and have `wait` return when there is room for those left."""
-        channels = [worker.channel for worker in self.workers]
+        channels = {worker.channel for worker in self.workers if worker.channel.unsent} | self._full
         if self.fork_server is not None:
-            channels.append(self.fork_server.channel)
+            channels.add(self.fork_server.channel)
         for channel in channels:
             if channel.waiting:
                 with contextlib.suppress(ConnectionError):  # it is dead; its pidfd reports that
@@ -342,7 +345,7 @@ class WorkerPool:
         for worker in self.workers:
             if worker.key == key:
                 worker.pid, worker.pidfd = pid, fds.pop()
-                self._poll.register(worker.pidfd, select.EPOLLIN)
+                self._register(worker.pidfd, "death", worker)
         for fd in fds:
             close(fd)
 
@@ -361,6 +364,7 @@ class WorkerPool:
             self.workers.remove(worker)
             self._full.discard(worker.channel)
             for fd in (worker.channel.fileno(), worker.pidfd):
+                self._polled.pop(fd, None)
                 if fd >= 0 and self._poll is not None:
                     with contextlib.suppress(OSError):
                         self._poll.unregister(fd)
