@@ -13,7 +13,7 @@ from .._clock import perf_counter
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
 from .._core.inputs.items import LOOK_AHEAD
-from .._core.kernel import Kernel, Outcome
+from .._core.kernel import Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack
 from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
@@ -36,16 +36,18 @@ class InlineRun:
         Time of all these elements, and of the first one.
     """
 
-    def __init__(self, call: Call, kernel: Kernel) -> None:
-        self._call = call
-        self._kernel = kernel
+    def __init__(self, job: Job) -> None:
+        self._call = call = job.call
+        self._kernel = job.kernel
+        self._reads_only = job.reads_only
+        self._transfer_seconds = job.transfer_seconds() if self._reads_only else 0.0
         self.raw: list[Any] = []
         self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
         self._stop: int | None = None
         self._lock = threading.Lock()
         self._most = call.count
-        for one in call.inputs:
+        for one in () if self._reads_only else call.inputs:
             self._most = min(self._most, one.run_end or self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
 
     @staticmethod
@@ -69,7 +71,8 @@ class InlineRun:
             work seem to be left.
         """
         call, raw, count = self._call, self.raw, self._most
-        calls = self._kernel.start([one.private(0, count) for one in call.inputs])
+        runs = [one.views(0, count) if self._reads_only else one.private(0, count) for one in call.inputs]
+        calls = self._kernel.start(runs)
         self._begun = begun = perf_counter()
         self._error = self._kernel.collect(calls, raw, min(1, count), begun)
         self.first_seconds = perf_counter() - begun
@@ -81,7 +84,7 @@ class InlineRun:
             if elapsed < until:
                 self._error = self._kernel.collect(calls, raw, count, min(begun + until, alone))
                 elapsed = perf_counter() - begun
-            if elapsed * (call.count - len(raw)) > enough * len(raw):
+            if (elapsed - self._transfer_seconds * len(raw)) * (call.count - len(raw)) > enough * len(raw):
                 break
         # The helper thread may have looked just before the last element was counted.
         stop = self.claim(len(raw))
@@ -170,7 +173,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
     job.pack_first()
-    inline = InlineRun(job.call, job.kernel)
+    inline = InlineRun(job)
     alone = background.expect(background.help_after(), inline.claim)
     enough = WORTH * WARM_SECONDS if background.warm else float("inf")
     if job.call.feed is not None:  # tasks of the queue take less time for each item

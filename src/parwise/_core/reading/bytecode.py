@@ -1,7 +1,7 @@
 """Goes through the bytecode of a function with what is known of each value, on all its ways at once.
 
-Whatever is not known to be harmless ends it with `Unproven`: an instruction without a method here, one whose effect on
-the stack is not what `dis` tells of this interpreter, a call of an unknown function.
+Whatever is not known to be harmless ends it with `UnprovenError`: an instruction without a method in `Instructions`, one
+whose effect on the stack is not what `dis` tells of this interpreter, a call of an unknown function.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from .instructions import KEYWORDS, Instructions
-from .values import EXCEPTION, MISSING, NULL, OPAQUE, Unproven, Value, join
+from .values import EXCEPTION, MISSING, NULL, OPAQUE, UnprovenError, Value, join
 
 #: Interpreters whose instructions are known.
 VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
@@ -54,14 +54,12 @@ class Examination:
         self._active: list[CodeType] = []
         self._results: dict[Any, Value] = {}
 
-    def call(
-        self, function: FunctionType, code: CodeType, given: list[Value], named: dict[str, Value]
-    ) -> Value:
+    def call(self, function: FunctionType, code: CodeType, given: list[Value], named: dict[str, Value]) -> Value:
         """What a function returns; `code` is its own, or that of one within it that captures nothing."""
         if code in self._active or len(self._active) >= MOST_DEPTH:
-            raise Unproven("calls itself, or too many others")
+            raise UnprovenError("calls itself, or too many others")
         if code.co_flags & _REFUSED_FLAGS or code.co_cellvars:
-            raise Unproven("a generator, or one with variables that others share")
+            raise UnprovenError("a generator, or one with variables that others share")
         variables = self._bind(function, code, given, named)
         key = (function, code, tuple(variables.items()))
         if key not in self._results:
@@ -76,25 +74,27 @@ class Examination:
         """Variables at the start."""
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if len(given) > code.co_argcount or not set(names[code.co_posonlyargcount :]).issuperset(named):
-            raise Unproven("arguments that it does not take")
-        variables = dict.fromkeys((*code.co_varnames, KEYWORDS), MISSING) | dict(zip(names, given, strict=False)) | named
+            raise UnprovenError("arguments that it does not take")
+        variables = (
+            dict.fromkeys((*code.co_varnames, KEYWORDS), MISSING) | dict(zip(names, given, strict=False)) | named
+        )
         for name in names:
             if variables[name] == MISSING and code is function.__code__:
                 variables[name] = self.read(function, "default", name)
         if any(variables[name] == MISSING for name in names) or named.keys() & set(names[: len(given)]):
-            raise Unproven("arguments are missing, or given twice")
+            raise UnprovenError("arguments are missing, or given twice")
         return variables
 
     def _go_through(self, function: FunctionType, code: CodeType, variables: dict[str, Value]) -> Value:
         body = list(dis.get_instructions(code))
         place = {one.offset: number for number, one in enumerate(body)}
-        handlers = dis.Bytecode(code).exception_entries
+        handlers = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
         known = {0: State((), variables)}
         waiting, result = [0], MISSING
         while waiting:
             self._steps += 1
             if self._steps > MOST_STEPS:
-                raise Unproven("too long")
+                raise UnprovenError("too long")
             number = waiting.pop()
             one, state = body[number], known[number]
             machine = Instructions(self, function, code, state.stack, state.variables)
@@ -107,7 +107,7 @@ class Examination:
                 if entry.start <= one.offset < entry.end:
                     on = state.stack[: entry.depth] + (OPAQUE,) * entry.lasti + (EXCEPTION,)
                     if len(state.stack) < entry.depth:
-                        raise Unproven("stack of an exception")
+                        raise UnprovenError("stack of an exception")
                     reached |= _both(reached, place[entry.target], State(on, state.variables))
             result = result if machine.returned is None else join(result, machine.returned)
             for number, new in reached.items():
@@ -125,7 +125,7 @@ def _both(reached: dict[int, State], number: int, state: State) -> dict[int, Sta
 def _merged(one: State, other: State) -> State:
     """What is known where two ways meet."""
     if len(one.stack) != len(other.stack):
-        raise Unproven("stacks of two lengths")
+        raise UnprovenError("stacks of two lengths")
     stack = tuple(map(_merge_item, one.stack, other.stack))
     variables = {name: join(value, other.variables[name]) for name, value in one.variables.items()}
     return State(stack, variables)
@@ -140,4 +140,4 @@ def _check_effect(one: dis.Instruction, before: int, after: int) -> None:
     if one.opname in ("PRECALL", "CALL") and sys.version_info < (3, 12):
         return  # what both do together is told of each in part
     if after - before != dis.stack_effect(one.opcode, one.arg, jump=False):
-        raise Unproven(f"{one.opname} has another effect")
+        raise UnprovenError(f"{one.opname} has another effect")

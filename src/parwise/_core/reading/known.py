@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import math
+import sys
 import time
 import types
 from types import BuiltinFunctionType, FunctionType
@@ -130,13 +131,14 @@ VIEW_ATTRIBUTES = frozenset({"T", "real", "imag", "mT"})
 
 def known(thing: Any) -> Rule | None:
     """The rule of a function or type that is known by its identity."""
-    return _table().get(thing)
+    return _table("numpy.fft" in sys.modules).get(thing)
 
 
 @functools.cache
-def _table() -> dict[Any, Rule]:
+def _table(with_fft: bool) -> dict[Any, Rule]:
+    """Rules by function. NumPy imports `numpy.fft` where it is first used."""
     table: dict[Any, Rule] = {}
-    for module, lines in ((np, _FUNCTIONS), (np.linalg, _LINALG), (np.fft, _FFT)):
+    for module, lines in ((np, _FUNCTIONS), (np.linalg, _LINALG), *([(np.fft, _FFT)] if with_fft else [])):
         for name, rule in _rules(lines).items():
             if _is_numpys_own(one := vars(module).get(name)):
                 table[one] = rule

@@ -16,7 +16,7 @@ from .values import (
     RANGE,
     SLICE,
     TYPED_ARRAY,
-    Unproven,
+    UnprovenError,
     Value,
     holds_data,
     is_harmless,
@@ -35,12 +35,12 @@ def binary(operator: str, left: Value, right: Value) -> Value:
     if {left.kind, right.kind} <= OPERANDS:
         if operator.endswith("=") and left.kind in ("shared", "array"):
             if left.kind == "shared":
-                raise Unproven(f"{operator} may write to an argument")
+                raise UnprovenError(f"{operator} may write to an argument")
             return left
         return _arithmetic(operator.rstrip("="), left, right)
     if is_harmless(left) and is_harmless(right):
         return PLAIN
-    raise Unproven(f"operands of {operator}: {left.kind}, {right.kind}")
+    raise UnprovenError(f"operands of {operator}: {left.kind}, {right.kind}")
 
 
 def _arithmetic(operator: str, left: Value, right: Value) -> Value:
@@ -68,7 +68,7 @@ def unary(operand: Value) -> Value:
         return TYPED_ARRAY if _is_typed(operand) else ARRAY
     if is_harmless(operand):
         return PLAIN
-    raise Unproven(f"operand: {operand.kind}")
+    raise UnprovenError(f"operand: {operand.kind}")
 
 
 def compare(left: Value, right: Value) -> Value:
@@ -81,19 +81,19 @@ def contains(item: Value, container: Value) -> Value:
     """The result of ``item in container``."""
     if is_harmless(item) and (is_harmless(container) or container.kind == "shared"):
         return NUMBER
-    raise Unproven("in")
+    raise UnprovenError("in")
 
 
 def truth(value: Value) -> None:
     """Check that the truth of a value can be asked for."""
     if not holds_data(value):
-        raise Unproven(f"truth of {value.kind}")
+        raise UnprovenError(f"truth of {value.kind}")
 
 
 def subscript(value: Value, index: Value) -> Value:
     """The result of indexing: of a shared array it is shared, unless it is one number."""
     if not (is_harmless(index) or (index.kind == "shared" and value.kind in ("shared", "array"))):
-        raise Unproven(f"index: {index.kind}")
+        raise UnprovenError(f"index: {index.kind}")
     if value.kind == "shared":
         return _part(value.detail, index)
     if value.kind == "tuple":
@@ -116,18 +116,17 @@ def _part(ndim: int | None, index: Value) -> Value:
 def _plain(value: Value) -> Value:
     if is_harmless(value):
         return PLAIN
-    raise Unproven(f"part of {value.kind}")
+    raise UnprovenError(f"part of {value.kind}")
 
 
 def store(container: Value, index: Value, value: Value) -> None:
     """Check that ``container[index] = value`` writes to what the function has made, and keeps no argument there."""
     if not (is_harmless(index) or index.kind == "shared"):
-        raise Unproven("index")
-    if container.kind == "array" or container == PLAIN:
-        # Only an array without objects copies what it gets.
-        if is_harmless(value) or (value.kind == "shared" and container == TYPED_ARRAY):
-            return
-    raise Unproven(f"writes {value.kind} to {container.kind}")
+        raise UnprovenError("index")
+    made_here = container.kind == "array" or container == PLAIN
+    # Only an array without objects copies what it gets.
+    if not made_here or not (is_harmless(value) or (value.kind == "shared" and container == TYPED_ARRAY)):
+        raise UnprovenError(f"writes {value.kind} to {container.kind}")
 
 
 def item_of(value: Value) -> Value:
@@ -150,7 +149,7 @@ def unpack(value: Value, count: int) -> list[Value]:
     """The items of a value that is unpacked."""
     if value.kind == "tuple":
         if len(value.detail) != count:
-            raise Unproven("unpacked to another number of names")
+            raise UnprovenError("unpacked to another number of names")
         return list(value.detail)
     return [item_of(value)] * count
 
@@ -168,7 +167,7 @@ def attribute(value: Value, name: str) -> Value:
             return value
     if holds_data(value):
         return Value("method", (value, name))
-    raise Unproven(f"attribute {name} of {value.kind}")
+    raise UnprovenError(f"attribute {name} of {value.kind}")
 
 
 def call_method(value: Value, name: str, given: list[Value], named: dict[str, Value]) -> Value:
@@ -179,14 +178,14 @@ def call_method(value: Value, name: str, given: list[Value], named: dict[str, Va
         return _result(rule, [value, *given], named)
     if value == PLAIN and name in _CONTAINER_METHODS and not named and all(map(is_harmless, given)):
         return PLAIN
-    raise Unproven(f"method {name} of {value.kind}")
+    raise UnprovenError(f"method {name} of {value.kind}")
 
 
 def call_known(rule: Rule, given: list[Value], named: dict[str, Value]) -> Value:
     """The result of a known function."""
     if rule.result == "exception":
         if named or not all(map(is_harmless, given)):
-            raise Unproven("an exception holds an argument")
+            raise UnprovenError("an exception holds an argument")
         return EXCEPTION
     if rule.name == "isinstance":
         return _isinstance(given, named)
@@ -198,18 +197,18 @@ def call_known(rule: Rule, given: list[Value], named: dict[str, Value]) -> Value
 
 def _check(rule: Rule, given: list[Value], named: dict[str, Value]) -> None:
     if not rule.least <= len(given) <= rule.most or not rule.keywords.issuperset(named):
-        raise Unproven(f"arguments of {rule.name}")
+        raise UnprovenError(f"arguments of {rule.name}")
     for name, one in named.items():
         dtype = one == DTYPE or (one.kind == "known" and names_a_dtype(one.detail))
         if not (dtype if name == "dtype" else is_harmless(one)):
-            raise Unproven(f"{name} of {rule.name}")
+            raise UnprovenError(f"{name} of {rule.name}")
     if rule.name == "astype":
         if not (given[0] == DTYPE or (given[0].kind == "known" and names_a_dtype(given[0].detail))):
-            raise Unproven("dtype")
+            raise UnprovenError("dtype")
     elif not all(map(holds_data, given)):
-        raise Unproven(f"arguments of {rule.name}")
+        raise UnprovenError(f"arguments of {rule.name}")
     elif rule.name == "clip" and not {one.kind for one in given} <= OPERANDS:
-        raise Unproven("clip without bounds")
+        raise UnprovenError("clip without bounds")
 
 
 def _result(rule: Rule, given: list[Value], named: dict[str, Value]) -> Value:
@@ -226,23 +225,23 @@ def _result(rule: Rule, given: list[Value], named: dict[str, Value]) -> Value:
         return shared(None) if first.kind == "shared" else first
     if rule.result == "view" and is_harmless(first):
         return ARRAY
-    raise Unproven(rule.name)
+    raise UnprovenError(rule.name)
 
 
 def _isinstance(given: list[Value], named: dict[str, Value]) -> Value:
     """Only for types that are known: others may have a check of their own."""
     if named or len(given) != 2 or not holds_data(given[0]):
-        raise Unproven("isinstance")
+        raise UnprovenError("isinstance")
     kinds = given[1].detail if given[1].kind == "tuple" else (given[1],)
     if all(one.kind == "known" for one in kinds):
         return NUMBER
-    raise Unproven("isinstance")
+    raise UnprovenError("isinstance")
 
 
 def _call_builtin(rule: Rule, given: list[Value], named: dict[str, Value]) -> Value:
     name, count = rule.name, len(given)
     if named or not rule.least <= count <= rule.most:
-        raise Unproven(f"arguments of {name}")
+        raise UnprovenError(f"arguments of {name}")
     if name == "range" and all(map(is_harmless, given)):
         return RANGE
     if name in ("enumerate", "zip") and all(holds_data(one) or one.kind == "iterator" for one in given):
@@ -268,4 +267,4 @@ def _consume(name: str, given: list[Value]) -> Value:
             return item if item.kind in NUMBERS else ARRAY if item.kind == "array" else PLAIN
     if len(given) == 1 and name == "sum" and item.kind == "shared":
         return ARRAY  # 0 and the first item are a new array
-    raise Unproven(f"{name} of {given[0].kind}")
+    raise UnprovenError(f"{name} of {given[0].kind}")

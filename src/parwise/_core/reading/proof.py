@@ -14,7 +14,20 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from .values import MISSING, NUMERIC_KINDS, OPAQUE, Unproven, Value, classify, holds_data, is_harmless, shared
+import numpy as np
+
+from .values import (
+    MISSING,
+    NUMBER,
+    NUMERIC_KINDS,
+    OPAQUE,
+    UnprovenError,
+    Value,
+    classify,
+    holds_data,
+    is_harmless,
+    shared,
+)
 
 _CPYTHON = sys.implementation.name == "cpython"
 #: Kinds of arguments for which the proof of one function is kept.
@@ -22,18 +35,34 @@ _MOST_PROOFS = 16
 
 
 class Dependency(NamedTuple):
-    """Something that a proof rests on. It keeps nothing of the user's alive."""
+    """Something that a proof rests on. It keeps nothing of the user's alive but bytecode.
+
+    Attributes
+    ----------
+    owner : weakref.ref
+        The function or module that is looked at.
+    where, name : str
+        What is looked up there.
+    found : Value
+        What is known of it.
+    thing : object
+        The object itself, if it is bytecode, a function of NumPy or the like, or missing.
+    """
 
     owner: weakref.ref[Any]
     where: str
-    name: Any
+    name: str
     found: Value
+    thing: Any
 
     @property
     def holds(self) -> bool:
         """True if it is still so."""
         owner = self.owner()
-        return owner is not None and _look_up(owner, self.where, self.name) == self.found
+        if owner is None:
+            return False
+        now = _look_up(owner, self.where, self.name)
+        return now is self.thing or _classify(now) == self.found
 
 
 class Proof(NamedTuple):
@@ -69,9 +98,11 @@ def only_reads(func: Callable[..., Any], elements: list[Value], args: tuple[Any,
     return proof.reads_only
 
 
-def element_value(ndim: int, dtype_kind: str) -> Value:
-    """What is known of elements with so many dimensions, or of blocks."""
-    return shared(ndim) if dtype_kind in NUMERIC_KINDS else OPAQUE
+def element_value(dtype: np.dtype[Any], ndim: int) -> Value | None:
+    """What is known of elements of such an array with so many dimensions; None if they may be more than numbers."""
+    if dtype.kind not in NUMERIC_KINDS:
+        return None
+    return shared(ndim) if ndim else NUMBER  # a number of NumPy's, which is a copy
 
 
 def _argument(one: Any) -> Value:
@@ -93,7 +124,7 @@ def _call(func: Any, given: list[Value], named: dict[str, Value]) -> bool:
     from .operations import call_known
 
     value = classify(func)
-    with contextlib.suppress(Unproven):
+    with contextlib.suppress(UnprovenError):
         return value.kind == "known" and is_harmless(call_known(value.detail, given, named))
     return False
 
@@ -101,42 +132,57 @@ def _call(func: Any, given: list[Value], named: dict[str, Value]) -> bool:
 def _examine(func: FunctionType, given: list[Value], named: dict[str, Value]) -> Proof:
     from .bytecode import VERSIONS, Examination
 
-    found: dict[tuple[Any, str, Any], Dependency] = {}
+    found: dict[tuple[Any, str, str], Dependency] = {}
 
-    def read(owner: FunctionType | ModuleType, where: str, name: Any) -> Value:
+    def read(owner: FunctionType | ModuleType, where: str, name: str) -> Value:
         key = (owner, where, name)
         if key not in found:
-            found[key] = Dependency(weakref.ref(owner), where, name, _look_up(owner, where, name))
+            thing = _look_up(owner, where, name)
+            value = _classify(thing)
+            kept = thing if value.kind in ("code", "known", "missing") else None
+            found[key] = Dependency(weakref.ref(owner), where, name, value, kept)
         return found[key].found
 
     reads_only = False
     if sys.version_info[:2] in VERSIONS:
-        code = read(func, "code", None).detail
-        # `RecursionError`, or a mistake in what the interpreter tells of its code: no proof.
+        code = read(func, "code", "").detail
+        # Whatever goes wrong, such as something that the interpreter does not tell of its code: no proof.
         with contextlib.suppress(Exception):
             reads_only = is_harmless(Examination(read).call(func, code, given, named))
     return Proof(reads_only, tuple(found.values()))
 
 
-def _look_up(owner: Any, where: str, name: Any) -> Value:
-    """What is known of what a name of a function or module refers to now."""
-    if where == "code":
-        return Value("code", owner.__code__)
-    if where in ("global", "builtin", "module"):
-        space = vars(owner) if where == "module" else owner.__globals__ if where == "global" else owner.__builtins__
-        return classify(space[name]) if name in space else MISSING
-    if where == "cell":
-        cell = owner.__closure__[owner.__code__.co_freevars.index(name)]
-        try:
-            return classify(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            return OPAQUE
+def _classify(thing: Any) -> Value:
+    return MISSING if thing is MISSING else classify(thing)
+
+
+def _look_up(owner: Any, where: str, name: str) -> Any:
+    """What a name of a function or module refers to now, or `MISSING`."""
+    match where:
+        case "global":
+            return owner.__globals__.get(name, MISSING)
+        case "builtin":
+            return owner.__builtins__.get(name, MISSING)
+        case "module":
+            return vars(owner).get(name, MISSING)
+        case "code":
+            return owner.__code__
+        case "cell":
+            return _captured(owner, name)
     return _default(owner, name)
 
 
-def _default(function: FunctionType, name: str) -> Value:
+def _captured(function: FunctionType, name: str) -> Any:
+    cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return MISSING
+
+
+def _default(function: FunctionType, name: str) -> Any:
     code = function.__code__
     given = function.__defaults__ or ()
     defaults = dict(zip(code.co_varnames[: code.co_argcount][::-1], given[::-1], strict=False))
     defaults |= function.__kwdefaults__ or {}
-    return classify(defaults[name]) if name in defaults else MISSING
+    return defaults.get(name, MISSING)

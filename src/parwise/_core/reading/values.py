@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Unproven(Exception):
+class UnprovenError(Exception):
     """Nothing is proved: the function may write to its arguments, keep them, or do what is not understood."""
 
 
@@ -51,9 +51,9 @@ OPERANDS = NUMBERS | {"array", "shared"}
 
 #: Kinds of dtypes whose items are numbers.
 NUMERIC_KINDS = "biufc"
-_NUMBER_TYPES = frozenset({
-    float, complex, bool, *(one for one in np.sctypeDict.values() if issubclass(one, np.number | np.bool_))
-})
+_NUMBER_TYPES = frozenset(
+    {float, complex, bool, *(one for one in np.sctypeDict.values() if issubclass(one, np.number | np.bool_))}
+)
 
 
 def shared(ndim: int | None) -> Value:
@@ -146,7 +146,7 @@ def slice_of(parts: list[Value]) -> Value:
         return SLICE
     if all(map(is_harmless, parts)):
         return PLAIN
-    raise Unproven("a slice holds an argument")
+    raise UnprovenError("a slice holds an argument")
 
 
 def _callable_types() -> tuple[type, ...]:
