@@ -1,7 +1,7 @@
 """Goes through the bytecode of a function with what is known of each value, on all its ways at once.
 
-Whatever is not known to be harmless ends it with `UnprovenError`: an instruction without a method in `Instructions`, one
-whose effect on the stack is not what `dis` tells of this interpreter, a call of an unknown function.
+Whatever is not known to be harmless ends it with `UnprovenError`: an instruction without a method in `Instructions`,
+one whose effect on the stack is not what `dis` tells of this interpreter, a call of an unknown function.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-from .instructions import KEYWORDS, Instructions
+from .instructions import Instructions
+from .machine import KEYWORDS
 from .values import EXCEPTION, MISSING, NULL, OPAQUE, UnprovenError, Value, join
 
 #: Interpreters whose instructions are known.

@@ -1,4 +1,4 @@
-"""What instructions do that move values, look up names and build values: the stack and the variables of one function."""
+"""Instructions that move values, look up names and build values: the stack and the variables of one function."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import operations
 from .values import (
+    EXCEPTION,
     INT,
     MISSING,
     NULL,
@@ -104,6 +105,8 @@ class Machine:
         value = self.variables[name]
         if value == MISSING:
             raise UnprovenError(f"{name} has no value")
+        if value == EXCEPTION:  # its traceback refers to the variables, and a variable that keeps it is a cycle
+            raise UnprovenError(f"{name} is an exception")
         self.push(value)
 
     def store(self, name: str, value: Value) -> None:
