@@ -17,11 +17,11 @@ import hypothesis
 import numpy as np
 import numpy.fft  # which NumPy imports late
 import pytest
+from benchmarks.grid import read_one
+from benchmarks.peers.work import burn, smooth
 from hypothesis import strategies as st
 
 import parwise
-from benchmarks.grid import read_one
-from benchmarks.peers.work import burn, smooth
 from parwise._core.inputs.arrays import InputArray
 from parwise._core.reading import bytecode, instructions, known, proof
 from parwise._core.reading.operations import call_known, call_method
@@ -215,6 +215,27 @@ def copied_then_argument(x):
     return 1
 
 
+def after_a_failed_call(x):
+    try:
+        return np.sum(x, axis=99)
+    except ValueError:
+        return second_or_axis(1, x)
+
+
+def second_or_axis(first, second=None, axis=None):
+    if second is not None:
+        second[0] = 1
+    return first
+
+
+def object_in_place(x):
+    y = x[0] > 1
+    y += 10**30  # now an int of Python's
+    out = np.zeros_like(y)  # of objects
+    out[()] = x[1:]
+    return out
+
+
 def objects_then_view(x):
     out = np.array([10**30, 1])  # of objects
     out[0] = x[1:]
@@ -236,7 +257,20 @@ KEEPS = Keeps()
 ufunc = np.frompyfunc(KEPT.append, 1, 1)
 REFUSED = [
     *(changed_global, raising, keeping_exception, generator, inner, late, varying, recursive, with_context),
-    *(copied_then_argument, objects_then_view, ufunc, print, str, list, np.asarray, np.copyto, Keeps, KEPT.append),
+    *(
+        after_a_failed_call,
+        copied_then_argument,
+        objects_then_view,
+        object_in_place,
+        ufunc,
+        print,
+        str,
+        list,
+        np.asarray,
+        np.copyto,
+        Keeps,
+        KEPT.append,
+    ),
     lambda x: x,
     lambda x: x[1:],
     lambda x: x.T,
@@ -281,7 +315,7 @@ REFUSED = [
     lambda x: [v for v in x],  # noqa: C416 - of rows, which are views
     lambda x: getattr(x, "T"),  # noqa: B009
     lambda x: x.__setitem__(0, 1),
-    lambda x, kept=[]: kept.append(x),  # noqa: B006
+    lambda x, kept=[]: kept.append(x),
     lambda x: W,
     lambda x: W.__setitem__(0, x[0]),
     lambda x: isinstance(x, Keeps),

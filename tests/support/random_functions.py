@@ -49,7 +49,7 @@ STATEMENTS = [
     "raise ValueError(E)", "raise ValueError('no')", "a.append(E)", "c = []", "c.append(E)", "a = b = E",
     "class C:\n    v = E", "import sys", "yield E", "print(E)", "b.resize(2)", "b.shape = -1", "x.shape = -1",
     "a = x if E is None else b", "b = np.empty(3)", "b = np.empty(2, dtype=object)", "b = np.array([10**30, 1])",
-    "c = [a, b]", "c = {}", "c[E] = E", "c.extend(E)", "c.update(E)", "c = a, b", "global W\n    W = E".split("\n")[0],
+    "c = [a, b]", "c = {}", "c[E] = E", "c.extend(E)", "c.update(E)", "c = a, b", ["global W", "    W = E"][0],
 ]  # fmt: skip
 
 

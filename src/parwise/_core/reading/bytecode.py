@@ -87,6 +87,7 @@ class Examination:
         return variables
 
     def _go_through(self, function: FunctionType, code: CodeType, variables: dict[str, Value]) -> Value:
+        """What a function returns, joined over all its ways."""
         body = list(dis.get_instructions(code))
         place = {one.offset: number for number, one in enumerate(body)}
         handlers = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
@@ -100,18 +101,14 @@ class Examination:
             one, state = body[number], known[number]
             machine = Instructions(self, function, code, state.stack, state.variables)
             machine.execute(one)
-            reached = {place[target]: State(stack, machine.variables) for target, stack in machine.jumps}
+            result = result if machine.returned is None else join(result, machine.returned)
+            ways = [(place[target], State(stack, machine.variables)) for target, stack in machine.jumps]
             if machine.goes_on:
                 _check_effect(one, len(state.stack), len(machine.stack))
-                reached |= _both(reached, number + 1, State(tuple(machine.stack), machine.variables))
-            for entry in handlers:
-                if entry.start <= one.offset < entry.end:
-                    on = state.stack[: entry.depth] + (OPAQUE,) * entry.lasti + (EXCEPTION,)
-                    if len(state.stack) < entry.depth:
-                        raise UnprovenError("stack of an exception")
-                    reached |= _both(reached, place[entry.target], State(on, state.variables))
-            result = result if machine.returned is None else join(result, machine.returned)
-            for number, new in reached.items():
+                ways.append((number + 1, State(tuple(machine.stack), machine.variables)))
+            entries = [entry for entry in handlers if entry.start <= one.offset < entry.end]
+            ways += [(place[entry.target], _at_handler(entry, state)) for entry in entries]
+            for number, new in ways:
                 before = known.get(number)
                 known[number] = new if before is None else _merged(before, new)
                 if known[number] != before:
@@ -119,8 +116,13 @@ class Examination:
         return result
 
 
-def _both(reached: dict[int, State], number: int, state: State) -> dict[int, State]:
-    return {number: _merged(reached[number], state) if number in reached else state}
+def _at_handler(entry: Any, state: State) -> State:
+    """What is known where an exception is handled, which has been raised by an instruction in this state."""
+    if len(state.stack) < entry.depth:
+        raise UnprovenError("stack of an exception")
+    stack = state.stack[: entry.depth] + (OPAQUE,) * entry.lasti + (EXCEPTION,)
+    # A call that raises takes the names of its arguments.
+    return State(stack, state.variables | {KEYWORDS: MISSING})
 
 
 def _merged(one: State, other: State) -> State:

@@ -36,7 +36,7 @@ def binary(operator: str, left: Value, right: Value) -> Value:
         if operator.endswith("=") and left.kind in ("shared", "array"):
             if left.kind == "shared":
                 raise UnprovenError(f"{operator} may write to an argument")
-            return left
+            return left if _is_typed(right) else ARRAY  # a number of NumPy's becomes another object
         return _arithmetic(operator.rstrip("="), left, right)
     if is_harmless(left) and is_harmless(right):
         return PLAIN
