@@ -7,7 +7,6 @@ one whose effect on the stack is not what `dis` tells of this interpreter, a cal
 from __future__ import annotations
 
 import dis
-import inspect
 import sys
 from collections.abc import Callable
 from types import CodeType, FunctionType
@@ -21,15 +20,6 @@ from .values import EXCEPTION, MISSING, NULL, OPAQUE, UnprovenError, Value, join
 VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 #: Instructions that are gone through, at most, and functions within functions.
 MOST_STEPS, MOST_DEPTH = 3000, 8
-
-_REFUSED_FLAGS = (
-    inspect.CO_GENERATOR
-    | inspect.CO_COROUTINE
-    | inspect.CO_ASYNC_GENERATOR
-    | inspect.CO_ITERABLE_COROUTINE
-    | inspect.CO_VARARGS
-    | inspect.CO_VARKEYWORDS
-)
 
 
 class State(NamedTuple):
@@ -59,8 +49,6 @@ class Examination:
         """What a function returns; `code` is its own, or that of one within it that captures nothing."""
         if code in self._active or len(self._active) >= MOST_DEPTH:
             raise UnprovenError("calls itself, or too many others")
-        if code.co_flags & _REFUSED_FLAGS or code.co_cellvars:
-            raise UnprovenError("a generator, or one with variables that others share")
         variables = self._bind(function, code, given, named)
         key = (function, code, tuple(variables.items()))
         if key not in self._results:
