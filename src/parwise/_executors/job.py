@@ -17,7 +17,6 @@ from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
-from .._core.reading.proof import only_reads
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -36,9 +35,7 @@ from .task_queue import TaskQueue
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
 LARGE_ITEM_BYTES = 2**26
-# Calls of fewer bytes are not worth a proof that the function only reads: to copy so many takes 0.1 ms, a first proof
-# 0.2 to 0.5 ms, and to look at it again 5 us.
-PROOF_BYTES = 2**20
+# What workers get is copied.
 COPY_SECONDS_PER_BYTE = 1e-10
 
 
@@ -266,11 +263,7 @@ class Job:
     @cached_property
     def reads_only(self) -> bool:
         """True if it is proved that the function only reads its arguments: here it gets views of the user's arrays."""
-        call = self.call
-        if call.streams is not None or call.count * sum(one.row_bytes for one in call.inputs) < PROOF_BYTES:
-            return False
-        elements = [value for one in call.inputs if (value := one.element) is not None]
-        return len(elements) == len(call.inputs) and only_reads(call.func, elements, call.args, call.kwargs)
+        return self.call.only_reads()
 
     def runs(self, task: Task) -> list[np.ndarray]:
         """The arguments of `task`, for a call in this process: private copies, unless the function only reads them."""

@@ -39,11 +39,15 @@ class Examination:
         enclosing function.
     """
 
-    def __init__(self, read: Callable[[FunctionType, str, Any], Value]) -> None:
-        self.read = read
+    def __init__(self, read: Callable[[FunctionType, str, str], Value]) -> None:
+        self._read = read
         self._steps = 0
         self._active: list[CodeType] = []
         self._results: dict[Any, Value] = {}
+
+    def read(self, function: FunctionType, where: str, name: str) -> Value:
+        """What is known of what a name refers to."""
+        return self._read(function, where, name)
 
     def call(self, function: FunctionType, code: CodeType, given: list[Value], named: dict[str, Value]) -> Value:
         """What a function returns; `code` is its own, or that of one within it that captures nothing."""

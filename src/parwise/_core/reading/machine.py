@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import operations
 from .values import (
@@ -22,12 +22,19 @@ from .values import (
     slice_of,
 )
 
-if TYPE_CHECKING:
-    from .bytecode import Examination
-
 BEFORE_3_13 = sys.version_info < (3, 13)
 #: Where the names of the next call's arguments are kept, in Python 3.11 and 3.12: among the variables.
 KEYWORDS = "names of arguments"
+
+
+class Examiner(Protocol):
+    """Who examines a function and all that it calls."""
+
+    def read(self, function: FunctionType, where: str, name: str) -> Value:
+        """What is known of what a name refers to."""
+
+    def call(self, function: FunctionType, code: CodeType, given: list[Value], named: dict[str, Value]) -> Value:
+        """What a function returns."""
 
 
 class Machine:
@@ -49,7 +56,7 @@ class Machine:
 
     def __init__(
         self,
-        examination: Examination,
+        examination: Examiner,
         function: FunctionType,
         code: CodeType,
         stack: tuple[Value, ...],
