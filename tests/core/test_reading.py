@@ -679,7 +679,7 @@ def no_copies(monkeypatch):
     monkeypatch.setattr(InputArray, "private", private)
 
 
-def rows(count=40, length=5000, dtype=float):
+def rows(count=40, length=15_000, dtype=float):
     return np.random.default_rng(0).integers(0, 99, (count, length)).astype(dtype)
 
 
@@ -696,7 +696,7 @@ def test_views_are_given_to_functions_that_only_read(no_copies, options):
 @pytest.mark.parametrize("axis", [0, 1, -1, (0, 1), (1, 2)])
 @pytest.mark.parametrize("order", "CF")
 def test_axes_and_orders(axis, order):
-    array = np.asarray(rows(60, 5000).reshape(60, 50, 100), order=order)
+    array = np.asarray(rows(60, 10_000).reshape(60, 100, 100), order=order)
     expected = parwise.parallel_apply(lambda x: KEPT.clear() or x.sum(), array, axis=axis, workers=1)
     assert parwise.parallel_apply(lambda x: x.sum(), array, axis=axis, workers=1).tobytes() == expected.tobytes()
 
@@ -748,7 +748,7 @@ def test_read_only_arrays():
 
 
 def test_memmaps_get_copies_of_their_type(tmp_path):
-    array = np.memmap(tmp_path / "a.bin", float, "w+", shape=(40, 5000))
+    array = np.memmap(tmp_path / "a.bin", float, "w+", shape=(40, 15_000))
     array[:] = rows()
     result = parwise.parallel_apply(lambda x: isinstance(x, np.memmap), array, workers=1)
     assert result.all()
