@@ -19,8 +19,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .random import RandomStreams
 
-# Calls of fewer bytes are not worth a proof that the function only reads: to copy so many takes 0.4 ms, as a proof for a
-# new function does.
+# Calls of fewer bytes are not worth a proof that the function only reads: to copy so many takes 0.4 ms, as the proof of
+# a new function does.
 PROOF_BYTES = 2**22
 
 

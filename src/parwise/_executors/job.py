@@ -35,7 +35,7 @@ from .task_queue import TaskQueue
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
 LARGE_ITEM_BYTES = 2**26
-# What workers get is copied.
+# What workers get is copied, at 10 GB/s.
 COPY_SECONDS_PER_BYTE = 1e-10
 
 
