@@ -592,6 +592,27 @@ def test_numpys_functions_are_known_only_if_they_are_its_own(monkeypatch):
     assert known.known(original) is not None
 
 
+def test_a_module_that_makes_what_is_missing():
+    module = types.ModuleType("module")
+    module.__getattr__ = lambda name: KEEPS
+    text = "def f(x):\n    y = x\n    for i in range(2):\n        z = y + x\n        y = module.y\n    return z"
+    func = made(text, module=module)["f"]
+    assert isinstance(func(np.ones(3)), int)
+    assert not proved(func)
+    module.y = 2.0
+    assert proved(func)
+
+
+def test_globals_that_are_no_plain_dict():
+    class Names(dict):
+        def __getitem__(self, name):
+            return KEEPS if name == "y" else super().__getitem__(name)
+
+    space = Names(y=1.0)
+    exec("def f(x):\n    return x[0] + y", space)
+    assert not proved(space["f"])
+
+
 def test_proofs_keep_nothing_alive():
     big = np.ones(1000)
     space = made("def g(x):\n    return x[0]\ndef f(x, w=big):\n    return g(x) @ big * w[0]\n", big=big)

@@ -161,18 +161,15 @@ class Machine:
             self.push(value)
 
     def _do_load_global(self, one: dis.Instruction) -> None:
-        value = self._read("global", one.argval)
+        value = self.examination.read(self.function, "global", one.argval)
         if value == MISSING:
-            value = self._read("builtin", one.argval)
-        self._with_null(value, bool((one.arg or 0) & 1))
+            value = self.examination.read(self.function, "builtin", one.argval)
+        self._with_null(_found(value, one.argval), bool((one.arg or 0) & 1))
 
     def _do_load_deref(self, one: dis.Instruction) -> None:
-        self.push(self._read("cell", one.argval))
-
-    def _read(self, where: str, name: str) -> Value:
-        if self.code is not self.function.__code__ and where == "cell":
+        if self.code is not self.function.__code__:
             raise UnprovenError("a variable of an enclosing function")
-        return self.examination.read(self.function, where, name)
+        self.push(_found(self.examination.read(self.function, "cell", one.argval), one.argval))
 
     def _do_load_attr(self, one: dis.Instruction) -> None:
         method = sys.version_info >= (3, 12) and bool((one.arg or 0) & 1)
@@ -183,7 +180,7 @@ class Machine:
 
     def _attribute(self, value: Value, name: str) -> Value:
         if value.kind == "module":
-            return self.examination.read(value.detail(), "module", name)
+            return _found(self.examination.read(value.detail(), "module", name), name)
         return operations.attribute(value, name)
 
     # The stack, and new values.
@@ -267,3 +264,10 @@ class Machine:
 
     def _do_unpack_sequence(self, one: dis.Instruction) -> None:
         self.push(*reversed(operations.unpack(self.pop(), one.arg or 0)))
+
+
+def _found(value: Value, name: str) -> Value:
+    """The value of a name; a module may have a function that makes those which are missing."""
+    if value == MISSING:
+        raise UnprovenError(f"{name} is not there")
+    return value

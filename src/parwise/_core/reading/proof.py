@@ -160,16 +160,21 @@ def _look_up(owner: Any, where: str, name: str) -> Any:
     """What a name of a function or module refers to now, or `MISSING`."""
     match where:
         case "global":
-            return owner.__globals__.get(name, MISSING)
+            return _get(owner.__globals__, name)
         case "builtin":
-            return owner.__builtins__.get(name, MISSING)
+            return _get(owner.__builtins__, name)
         case "module":
-            return vars(owner).get(name, MISSING)
+            return _get(vars(owner), name)
         case "code":
             return owner.__code__
         case "cell":
             return _captured(owner, name)
     return _default(owner, name)
+
+
+def _get(space: Any, name: str) -> Any:
+    # A dict with methods of its own may find something else each time; nothing is known of what it is asked here.
+    return space.get(name, MISSING) if type(space) is dict else NotImplemented
 
 
 def _captured(function: FunctionType, name: str) -> Any:
