@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 import parwise
 from parwise._core.inputs.arrays import InputArray
 from parwise._core.reading import bytecode, instructions, known, proof
-from parwise._core.reading.operations import call_known, call_method
+from parwise._core.reading.operations import binary, call_known, call_method
 from parwise._core.reading.proof import element_value, only_reads
-from parwise._core.reading.values import Value, is_harmless, shared
+from parwise._core.reading.values import UnprovenError, Value, is_harmless, shared
 
 from ..support import random_functions
 
@@ -671,6 +671,13 @@ def test_an_instruction_that_is_not_known(monkeypatch, forgotten):
 def test_an_instruction_with_another_effect(monkeypatch, forgotten):
     monkeypatch.setattr(instructions.Instructions, "_do_binary_op", lambda self, one: None)
     assert not proved(smooth)
+
+
+def test_an_operator_that_is_not_known():
+    """From Python 3.14 on indexing is one."""
+    for operator in ("[]", "NB_SUBSCR", "", "==", "="):
+        with pytest.raises(UnprovenError):
+            binary(operator, shared(1), Value("int"))
 
 
 def test_another_version(monkeypatch, forgotten):

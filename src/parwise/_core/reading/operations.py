@@ -26,18 +26,21 @@ from .values import (
 
 #: Operators of two ints whose result is one.
 _INT_OPERATORS = frozenset({"+", "-", "*", "//", "%", "<<", ">>", "&", "|", "^"})
+_OPERATORS = _INT_OPERATORS | {"/", "@", "**"}
 #: Methods that change a list, dict or set that the function has made.
 _CONTAINER_METHODS = frozenset({"append", "extend", "insert", "add", "update", "pop", "get", "items", "keys", "values"})
 
 
 def binary(operator: str, left: Value, right: Value) -> Value:
     """The result of a binary operator; one with "=" changes its left operand, if that can be changed."""
+    if operator.removesuffix("=") not in _OPERATORS:
+        raise UnprovenError(operator)
     if {left.kind, right.kind} <= OPERANDS:
         if operator.endswith("=") and left.kind in ("shared", "array"):
             if left.kind == "shared":
                 raise UnprovenError(f"{operator} may write to an argument")
             return left if _is_typed(right) else ARRAY  # a number of NumPy's becomes another object
-        return _arithmetic(operator.rstrip("="), left, right)
+        return _arithmetic(operator.removesuffix("="), left, right)
     if is_harmless(left) and is_harmless(right):
         return PLAIN
     raise UnprovenError(f"operands of {operator}: {left.kind}, {right.kind}")
@@ -73,7 +76,7 @@ def unary(operand: Value) -> Value:
 
 def compare(left: Value, right: Value) -> Value:
     """The result of a comparison."""
-    result = binary("compare", left, right)
+    result = binary("-", left, right)  # which runs no more, and returns as much
     return NUMBER if result.kind in NUMBERS else TYPED_ARRAY if result.kind == "array" else result
 
 
