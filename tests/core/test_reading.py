@@ -52,6 +52,20 @@ def running_sum(x):
     return total
 
 
+def nested_loops(x):
+    total = 0.0
+    for i in range(2):
+        for j, v in enumerate(x):
+            if v > 3:
+                continue
+            total += v * max(1, sum([w * 2 for w in x]), j)
+        else:
+            total -= 1
+    while total > 1e3:
+        total /= 2
+    return total, np.array([total, *(1, 2)])
+
+
 def quiet_log(x):
     with np.errstate(all="ignore"):
         return np.log(x).sum()
@@ -123,6 +137,7 @@ RECOGNISED = [
     (lambda x: x.shape[0] * x.ndim, 2),
     (lambda x: None, 1),
     (running_sum, 1),
+    (nested_loops, 1),
     (quiet_log, 1),
     (root, 1),
     (checked, 1),

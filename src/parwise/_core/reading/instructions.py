@@ -9,7 +9,7 @@ import dis
 import sys
 
 from . import operations
-from .machine import BEFORE_3_13, KEYWORDS, Machine
+from .machine import KEYWORDS, Machine
 from .values import EXCEPTION, MISSING, NONE, NULL, NUMBER, OPAQUE, PLAIN, UnprovenError, Value, classify, slice_of
 
 _TO_POSITIVE = 5  # of CALL_INTRINSIC_1
@@ -105,13 +105,10 @@ class Instructions(Machine):
         iterator = self.pop()
         if iterator.kind != "iterator":
             raise UnprovenError("loop")
-        # At the end Python 3.11 takes the iterator away; later ones do at the instructions jumped to, which they skip.
-        ended = self.stack if sys.version_info < (3, 12) else [*self.stack, iterator, NULL]
+        # At the end Python 3.14 leaves the iterator on the stack, for an instruction that takes it away.
+        ended = self.stack if sys.version_info < (3, 14) else [*self.stack, iterator]
         self.jumps.append((one.argval, tuple(ended)))
         self.push(iterator, iterator.detail)
-
-    def _do_end_for(self, one: dis.Instruction) -> None:
-        self.pop_many(2 if BEFORE_3_13 else 1)
 
     # Calls.
 

@@ -22,7 +22,7 @@ from .values import (
     slice_of,
 )
 
-BEFORE_3_13 = sys.version_info < (3, 13)
+_BEFORE_3_13 = sys.version_info < (3, 13)
 #: Where the names of the next call's arguments are kept, in Python 3.11 and 3.12: among the variables.
 KEYWORDS = "names of arguments"
 
@@ -156,7 +156,7 @@ class Machine:
     def _with_null(self, value: Value, null: bool) -> None:
         """Push a function, perhaps with the empty place that calls have beside it."""
         if null:
-            self.push(*((NULL, value) if BEFORE_3_13 else (value, NULL)))
+            self.push(*((NULL, value) if _BEFORE_3_13 else (value, NULL)))
         else:
             self.push(value)
 

@@ -254,6 +254,8 @@ def _call_builtin(rule: Rule, given: list[Value], named: dict[str, Value]) -> Va
         return unary(given[0])
     if {one.kind for one in given} <= NUMBERS and name in ("min", "max", "round"):
         return given[0] if len(set(given)) == 1 and name != "round" else NUMBER
+    if count > 1 and name in ("min", "max") and all(map(is_harmless, given)):
+        return PLAIN
     return _consume(name, given)
 
 
