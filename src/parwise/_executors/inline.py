@@ -13,7 +13,7 @@ from .._clock import perf_counter
 from .._core.call import Call, result_axes
 from .._core.indexing import Task
 from .._core.inputs.items import LOOK_AHEAD
-from .._core.kernel import Outcome
+from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack
 from .background import COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
@@ -28,6 +28,13 @@ TRIAL_BYTES = 2**16
 class InlineRun:
     """Computes the first elements in the calling thread, before there are tasks, an output array or workers.
 
+    Parameters
+    ----------
+    reads_only : bool
+        True if the function gets views of the user's arrays, see `Job.reads_only`.
+    transfer_seconds : float
+        Seconds that it takes to send an element to a worker, beyond those that a copy here takes.
+
     Attributes
     ----------
     raw : list
@@ -36,11 +43,11 @@ class InlineRun:
         Time of all these elements, and of the first one.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._call = call = job.call
-        self._kernel = job.kernel
-        self._reads_only = job.reads_only
-        self._transfer_seconds = job.transfer_seconds() if self._reads_only else 0.0
+    def __init__(self, call: Call, kernel: Kernel, reads_only: bool = False, transfer_seconds: float = 0.0) -> None:
+        self._call = call
+        self._kernel = kernel
+        self._reads_only = reads_only
+        self._transfer_seconds = transfer_seconds
         self.raw: list[Any] = []
         self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
@@ -173,7 +180,9 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
     job.pack_first()
-    inline = InlineRun(job)
+    # Copies for workers would take longer than what they save, where the function reads little of much.
+    transfer_seconds = job.transfer_seconds() if job.reads_only else 0.0
+    inline = InlineRun(job.call, job.kernel, job.reads_only, transfer_seconds)
     alone = background.expect(background.help_after(), inline.claim)
     enough = WORTH * WARM_SECONDS if background.warm else float("inf")
     if job.call.feed is not None:  # tasks of the queue take less time for each item
