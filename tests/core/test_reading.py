@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 import parwise
 from parwise._core.inputs.arrays import InputArray
-from parwise._core.reading import bytecode, instructions, known, proof
-from parwise._core.reading.operations import binary, call_known, call_method
-from parwise._core.reading.proof import element_value, only_reads
-from parwise._core.reading.values import UnprovenError, Value, is_harmless, shared
+from parwise._core.inputs.reading import bytecode, instructions, known, proof
+from parwise._core.inputs.reading.operations import binary, call_known, call_method
+from parwise._core.inputs.reading.proof import element_value, only_reads
+from parwise._core.inputs.reading.values import UnprovenError, Value, is_harmless, shared
 
 from ..support import random_functions
 
@@ -54,7 +54,7 @@ def running_sum(x):
 
 def nested_loops(x):
     total = 0.0
-    for i in range(2):
+    for _ in range(2):
         for j, v in enumerate(x):
             if v > 3:
                 continue
@@ -610,7 +610,7 @@ def test_numpys_functions_are_known_only_if_they_are_its_own(monkeypatch):
 def test_a_module_that_makes_what_is_missing():
     module = types.ModuleType("module")
     module.__getattr__ = lambda name: KEEPS
-    text = "def f(x):\n    y = x\n    for i in range(2):\n        z = y + x\n        y = module.y\n    return z"
+    text = "def f(x):\n    y = x\n    for _ in range(2):\n        z = y + x\n        y = module.y\n    return z"
     func = made(text, module=module)["f"]
     assert isinstance(func(np.ones(3)), int)
     assert not proved(func)

@@ -12,7 +12,7 @@ import numpy as np
 from .indexing import Halo
 from .inputs.arrays import InputArray
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
-from .reading.proof import only_reads
+from .inputs.reading.proof import only_reads
 from .results import Form
 from .settings import Settings
 

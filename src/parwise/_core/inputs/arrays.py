@@ -10,8 +10,8 @@ import numpy as np
 
 from ..indexing import DtypesZero, Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
-from ..reading.proof import element_value
-from ..reading.values import Value
+from .reading.proof import element_value
+from .reading.values import Value
 from .source import READS
 
 

@@ -20,7 +20,7 @@ class Rule(NamedTuple):
     Attributes
     ----------
     name : str
-        Its name in messages and in `parwise._core.reading.operations`.
+        Its name in messages and in `parwise._core.inputs.reading.operations`.
     result : str
         "array" or "typed": new memory; "like": new memory of the first argument's dtype; "view": perhaps that of the
         first argument; "number", "int", "plain", "arrays"; another word is a rule of its own.

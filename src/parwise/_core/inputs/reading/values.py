@@ -23,7 +23,7 @@ class Value(NamedTuple):
         The kinds of `HARMLESS` values hold no argument, and their operators run no function of the user's. "shared" is
         an ndarray, or a number of NumPy, that may lie in the memory of an argument or of a global array; of a dtype
         without objects. A "list", "tuple" or "iterator" may hold such. Of the others nothing can be done but what
-        their name tells: "function", "known" (in `parwise._core.reading.known`), "module", "method", "null",
+        their name tells: "function", "known" (in `parwise._core.inputs.reading.known`), "module", "method", "null",
         "exception". "opaque" may be anything.
     detail : object
         Of "shared" the number of dimensions, None if that is unknown; of "array" True if its dtype has no objects for
