@@ -32,6 +32,13 @@ TRIAL_BYTES = 2**16
 class InlineRun:
     """Computes the first elements in the calling thread, before there are tasks, an output array or workers.
 
+    Parameters
+    ----------
+    reads_only : bool
+        True if the function gets views of the user's arrays, see `Job.reads_only`.
+    transfer_seconds : float
+        Seconds that it takes to send an element to a worker, beyond those that a copy here takes.
+
     Attributes
     ----------
     raw : list
@@ -40,17 +47,20 @@ class InlineRun:
         Time of all these elements, and of the first one.
     """
 
-    def __init__(self, call: Call, kernel: Kernel) -> None:
+    def __init__(self, call: Call, kernel: Kernel, reads_only: bool = False, transfer_seconds: float = 0.0) -> None:
         self._call = call
         self._kernel = kernel
+        self._transfer_seconds = transfer_seconds
         self._begun = self.seconds = self.first_seconds = 0.0
         self._error: BaseException | None = None
         self._most = call.count
-        for one in call.inputs:
+        for one in () if reads_only else call.inputs:
             self._most = min(self._most, one.run_end or self._most)
             if not one.scalars or one.scalar_run(0, 1) is None:  # they are copied
                 self._most = min(self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
-        self._collector = Collector(kernel, [one.private(0, self._most) for one in call.inputs])
+        most = self._most
+        runs = [one.views(0, most) if reads_only else one.private(0, most) for one in call.inputs]
+        self._collector = Collector(kernel, runs)
         self.raw = self._collector.raw
         self.claim = self._collector.claim
 
@@ -73,6 +83,7 @@ class InlineRun:
             Seconds after which it also ends if `ends` of the seconds of work
             that seem to be left is True.
         """
+        call = self._call
         expect()
         self._begun = begun = perf_counter()
         self._error = self._collector.collect(1)
@@ -81,7 +92,7 @@ class InlineRun:
             while not self._over and (elapsed := perf_counter() - begun) < until:
                 expect()
                 self._error = self._collector.collect(self._batch(elapsed, until))
-            if self._over or ends(elapsed * (self._call.count - len(self.raw)) / len(self.raw)):
+            if self._over or ends((elapsed / len(self.raw) - self._transfer_seconds) * (call.count - len(self.raw))):
                 break
         self.claim(len(self.raw))
         self.seconds = perf_counter() - begun
@@ -168,15 +179,17 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     if not InlineRun.suits(job.call):
         return background.join(lambda: 0)
     call = job.call
+    transfer_seconds = job.transfer_seconds() if job.reads_only else 0.0
     known = known_paces.get(call)
-    seconds = 0.0 if known is None else known.seconds * call.expected
+    seconds = 0.0 if known is None else (known.seconds - transfer_seconds) * call.expected
     shared = known is not None and background.warm and pays(seconds)
     if known is not None and shared and not known.threaded and seconds <= BESIDE_SECONDS:
         joined = background.join(lambda: 0)
         job.queue.expect_pace(known.seconds)
         return joined
     job.pack_first()
-    inline = InlineRun(call, job.kernel)
+    # Copies for workers would take longer than what they save, where the function reads little of much.
+    inline = InlineRun(call, job.kernel, job.reads_only, transfer_seconds)
 
     def expect() -> None:
         # The helper thread takes 30 us, and its turns some ms each where other programs have all CPUs. Without it, a

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from .task_queue import TaskQueue
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
 LARGE_ITEM_BYTES = 2**26
+# What workers get is copied, at 10 GB/s.
+COPY_SECONDS_PER_BYTE = 1e-10
 
 
 class Job:
@@ -112,6 +115,8 @@ class Job:
         self.transfer_seconds = call.transfer_seconds
         if isinstance(call.feed, ItemSequence | ItemStream):  # and not the queue of `Pool.submit`
             self.transfer_seconds = ItemTransfer(call.feed.sample)
+        elif self.reads_only:  # workers get copies, which take longer than to read a little
+            self.transfer_seconds = partial(mul, COPY_SECONDS_PER_BYTE, sum(one.row_bytes for one in call.inputs))
         if call.stream is not None:
             call.stream.snapshot = Snapshot
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
@@ -259,8 +264,15 @@ class Job:
             runs[k] = objects.restore()
         return runs
 
+    @cached_property
+    def reads_only(self) -> bool:
+        """True if it is proved that the function only reads its arguments: here it gets views of the user's arrays."""
+        return self.call.only_reads()
+
     def runs(self, task: Task) -> list[np.ndarray]:
-        """Private copies of the arguments of `task`, for a call in this process."""
+        """The arguments of `task`, for a call in this process: private copies, unless the function only reads them."""
+        if self.reads_only:
+            return [one.views(task.lo, task.hi) for one in self.call.inputs]
         if all(one.scalars for one in self.call.inputs):
             return [one.private(task.lo, task.hi) for one in self.call.inputs]
         layouts = self.layouts(task)

@@ -60,7 +60,8 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     subclasses of `numpy.ndarray` (except `numpy.memmap`), and for arrays of
     other libraries.
 
-    Slices are copies: if `func1d` writes to a slice, `arr` does not change.
+    If `func1d` writes to a slice, `arr` does not change: slices are copies,
+    unless it is proved that `func1d` only reads.
     Masked results of workers have a full mask, even if no value is masked.
 
     Examples

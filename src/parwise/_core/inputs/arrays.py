@@ -10,6 +10,8 @@ import numpy as np
 
 from ..indexing import DtypesZero, Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .reading.proof import element_value
+from .reading.values import Value
 from .source import READS
 
 
@@ -211,6 +213,22 @@ class InputArray:
         self.copy_to(run, lo, hi)
         return run
 
+    @property
+    def element(self) -> Value | None:
+        """What is known of an argument that `views` gives; None if it cannot give any that are the plain loop's."""
+        if not self.loaded or self.like.kind != "ndarray" or self._padded:
+            return None
+        if self.vectorized:
+            return element_value(self.like.dtype, self.source.ndim)
+        return element_value(self.like.dtype, len(self.element_shape)) if len(self.grid) == 1 else None
+
+    def views(self, lo: int, hi: int) -> np.ndarray:
+        """The elements ``lo:hi``, or that block, in the caller's own memory, for a function that only reads them."""
+        if not self.vectorized:
+            return self.elements[lo:hi]
+        start, stop = self.halo.extent(lo, hi) if self.halo else (lo, hi)
+        return self._block(start, stop)  # type: ignore[no-any-return]
+
     def scalar_run(self, lo: int, hi: int) -> np.ndarray | None:
         """The elements in the caller's own memory, if the function cannot write to them; otherwise None."""
         if self.scalars and self.loaded and len(self.grid) == 1:
@@ -263,6 +281,7 @@ class MaskedInput:
     as_object = True
     scalars = loaded = False
     run_end: int | None = None
+    element: Value | None = None
 
     def __init__(self, source: Any, axes: tuple[int, ...], vectorized: bool) -> None:
         self.source, self.axes, self.vectorized = source, axes, vectorized

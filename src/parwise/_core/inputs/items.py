@@ -290,6 +290,7 @@ class ItemColumn:
 
     as_object = True
     scalars = False
+    element = None
     run_end: int | None = None
     row_bytes = 8
 
