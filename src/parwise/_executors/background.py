@@ -61,7 +61,7 @@ class CpuAvailability:
 # Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's
 # time; handing a call to workers that are up takes 0.5 ms of it.
 COLD_SECONDS = 0.030
-WARM_SECONDS = 0.004
+WARM_SECONDS = 0.005
 # The same where other programs have all CPUs: two of three processes on two CPUs get a third more than one of two does,
 # and workers then run in turn with the caller, which costs it 2 ms.
 BUSY_SECONDS = 0.040
