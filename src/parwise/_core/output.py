@@ -89,6 +89,11 @@ class Output(ABC):
         """Memory for arrays from element `lo` on: the final array's own, where it fits."""
         return np.empty((count, *shape), dtype)
 
+    @property
+    def targets(self) -> list[tuple[np.ndarray | None, Any]]:
+        """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
+        return []
+
     @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Take the results of `task`, or of some `indices` of it; their memory is free again afterwards."""
@@ -123,6 +128,11 @@ class ArrayOutput(Output):
             if own is not None:
                 return own
         return super().memory_for(lo, count, dtype, shape)
+
+    @property
+    def targets(self) -> list[tuple[np.ndarray | None, Any]]:
+        """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
+        return [column.target for column in self._columns] if self._begun else []
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""

@@ -12,6 +12,7 @@ import numpy as np
 from .._clock import monotonic, perf_counter, thread_time
 from .._core.indexing import Task
 from .._system.blas import ThreadCounts, read_threads, workers_beside
+from .._system.interpreter import DeferredInterrupt
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
 from .._workers.encoding import unpack_error, unpack_task
@@ -21,8 +22,9 @@ from .._workers.pool.watchdog import Watchdog
 from .._workers.pool.worker_handle import Assignment, WorkerHandle
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
-from .._workers.session import PackedSession, SetUp, keep
+from .._workers.session import PackedSession, SetUp, send_definitions
 from .._workers.shared_memory import SLOTS
+from .direct import DirectJob
 from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job
@@ -53,6 +55,7 @@ class Dispatcher:
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
         self._handshake = Handshake(job)
+        self._direct = DirectJob(job)
         self._threads: ThreadCounts = 1
         self._width = 0
         # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
@@ -74,6 +77,9 @@ class Dispatcher:
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
+        with DeferredInterrupt():
+            for worker in self._workers:
+                worker.revoke()
         if self.started and error is None and self._session is not None:
             self._session.unload(self._workers, self._part_bytes)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
@@ -140,7 +146,14 @@ class Dispatcher:
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
         self._session = PackedSession.of(
-            self._call, job.kernel, job.shared_layouts, self._threads, job.definitions, state, self.local_settings
+            self._call,
+            job.kernel,
+            job.shared_layouts,
+            self._threads,
+            job.definitions,
+            state,
+            self.local_settings,
+            self._direct.places,
         )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
@@ -238,8 +251,8 @@ class Dispatcher:
 
     # Messages of workers.
 
-    def _on_ready(self, worker: WorkerHandle) -> None:
-        worker.ready = True
+    def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
+        worker.answer(direct)
 
     def _on_output(self, worker: WorkerHandle, number: int, packed: bytes) -> None:
         assignment = worker.assignments.get(number)
@@ -251,14 +264,24 @@ class Dispatcher:
     def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
         worker.free.append(slot)
 
-    def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, *described: Any) -> None:
-        self._receive_outcome(worker, number, header, buffers_in(worker.slots.outputs[slot], *described))
+    def _on_unread(self, worker: WorkerHandle, number: int, slot: int) -> None:
+        assignment = worker.assignments.pop(number)
+        worker.free.append(slot)
+        self._direct.forbid_reading()
+        if assignment.handshake:
+            self._handshake.pending = True
+        else:
+            self._job.queue.give_back([assignment.task])
+
+    def _on_done(
+        self, worker: WorkerHandle, number: int, slot: int, header: bytes, written: list[int], *described: Any
+    ) -> None:
+        self._receive_outcome(worker, number, header, written, buffers_in(worker.slots.outputs[slot], *described))
         worker.free.append(slot)
 
-    def _on_done_in_chunks(
-        self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int], checks: list[int | None]
-    ) -> None:
-        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], number, slot, header, checks)
+    def _on_done_in_chunks(self, worker: WorkerHandle, *content: Any) -> None:
+        *message, sizes, checks = content
+        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], *message, checks)
         self._receive_chunked_outcome(worker)
 
     def _on_chunk(self, worker: WorkerHandle, half: int, nbytes: int) -> None:
@@ -272,9 +295,9 @@ class Dispatcher:
         receiver = worker.receiver
         if receiver is not None and receiver.complete:
             worker.receiver = None
-            number, slot, header, checks = receiver.message
+            number, slot, header, written, checks = receiver.message
             buffers = [verified(one.data, check) for one, check in zip(receiver.buffers, checks, strict=True)]
-            self._receive_outcome(worker, number, header, buffers)
+            self._receive_outcome(worker, number, header, written, buffers)
             if slot >= 0:
                 worker.free.append(slot)
 
@@ -291,8 +314,10 @@ class Dispatcher:
 
     # Outcomes of tasks.
 
-    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, buffers: list[Any]) -> None:
-        """Accept the outcome of a task, whose arrays are in `buffers` for now."""
+    def _receive_outcome(
+        self, worker: WorkerHandle, number: int, header: bytes, written: list[int], buffers: list[Any]
+    ) -> None:
+        """Accept the outcome of a task, whose arrays are in `buffers` for now, or `written` where they belong."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
         if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
@@ -300,6 +325,8 @@ class Dispatcher:
             return
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
+        for column in written:
+            buffers[column] = assignment.rows[column]
         outcome, output = unpack_task(header, buffers, assignment.task.lo)
         worker.channel.close_arrived()
         if assignment.handshake:
@@ -368,24 +395,15 @@ class Dispatcher:
         if (state := self._job.state_for(task)) is not worker.state:
             self._pack(state)
             self._send_session([worker])
-        staged = worker.stage(self._job.stage, task, self._pool.slot_bytes)
+        staged = self._direct.stage(worker, task) or worker.stage(self._job.stage, task, self._pool.slot_bytes)
         if handshake and staged.attachments:  # a second call would take or send a message too many
             worker.unstage(staged)
             return
-        self._send_definitions(worker, task)
-        self._job.observer.served()
-        worker.send_task(next(_numbers), staged, handshake)
-
-    def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
-        """Send a worker the parts of definitions that a task needs, each once."""
         definitions, parts = self._job.needed_parts(task)
-        if not parts:
-            return
-        known = keep(worker.parts, definitions.token, set())
-        for part in [part for part in parts if part not in known]:
-            known.add(part)
-            self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
-            definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
+        if parts:
+            self._part_bytes = max(self._part_bytes, send_definitions(worker, definitions, parts))
+        self._job.observer.served()
+        worker.send_task(next(_numbers), staged, handshake, () if handshake else self._direct.offer(worker, staged))
 
     # Exits of workers.
 

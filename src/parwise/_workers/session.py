@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._core.cursor import Cursor
+from .._core.inputs.place import Place
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
@@ -64,6 +65,8 @@ class Session(NamedTuple):
         Layouts of the arguments; empty if they differ from task to task.
     setup : callable, optional
         What each process of another executor calls first.
+    places : list of Place
+        Where the arguments lie in the caller's memory; empty unless workers may read them there.
     """
 
     definitions: Definitions  # in a worker their table; first, as it is needed to unpickle the rest
@@ -72,6 +75,7 @@ class Session(NamedTuple):
     threads: ThreadCounts
     surroundings: Surroundings
     setup: Callable[[], object] | None = None
+    places: list[Place] = []  # noqa: RUF012 - a NamedTuple
 
     @classmethod
     def pack(
@@ -81,9 +85,11 @@ class Session(NamedTuple):
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState,
+        places: list[Place],
     ) -> Payload:
         """Pickle a session for parwise's own workers."""
-        return dump(state.process, cls(definitions, kernel, layouts, threads, state.surroundings), definitions)
+        session = cls(definitions, kernel, layouts, threads, state.surroundings, None, places)
+        return dump(state.process, session, definitions)
 
     @classmethod
     def pack_for_guest(
@@ -227,10 +233,11 @@ class PackedSession(NamedTuple):
         definitions: Definitions,
         state: CallerState | None,
         local: LocalSettings | None,
+        places: list[Place],
     ) -> PackedSession:
         """Pack a session; without `state`, with that of this thread and `local`."""
         given = state or read_state(local)
-        return cls(call, Session.pack(kernel, layouts, threads, definitions, given), state)
+        return cls(call, Session.pack(kernel, layouts, threads, definitions, given, places), state)
 
     def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
         """Send it to workers, behind what prepares them."""
@@ -240,6 +247,7 @@ class PackedSession(NamedTuple):
                 worker.call, worker.earlier_call = self.call, worker.call
             worker.state = self.state
             worker.parts.clear()
+            worker.told_targets = False
             worker.share_tracker(fd)
             if set_up is not None and worker.mark is None:
                 worker.mark = set_up.mark
@@ -252,6 +260,16 @@ class PackedSession(NamedTuple):
             for worker in workers:
                 with contextlib.suppress(OSError):
                     worker.channel.send("unload")
+
+
+def send_definitions(worker: WorkerHandle, definitions: Definitions, parts: list[int]) -> int:
+    """Send a worker parts of definitions, each once; return the size of the largest that was sent."""
+    known = keep(worker.parts, definitions.token, set())
+    new = [part for part in parts if part not in known]
+    known.update(new)
+    for part in new:
+        definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
+    return max((definitions.parts[part].nbytes for part in new), default=0)
 
 
 def mark_of(setup: Callable[[], object]) -> bytes:

@@ -26,6 +26,8 @@ from .._system.definitions import clear_main, install_modules
 from .._system.inheritance import use_tracker
 from .._system.interpreter import close
 from .._system.surroundings import follower
+from .direct.access import CallerMemory
+from .direct.transfer import DirectTransfer, Target
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
@@ -48,7 +50,7 @@ from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_pr
 _MALLOC = {-1: 2**25, -3: 2**24}
 
 
-def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes) -> None:
+def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes, caller: CallerMemory) -> None:
     """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,7 +58,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes) -> None
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
     install_modules()
-    worker = Worker(channel, slots)
+    worker = Worker(channel, slots, caller)
     try:
         worker.run()
     except ForeignBytesError:
@@ -112,9 +114,11 @@ def _keep_memory() -> None:
 class Worker:
     """The main loop of a worker, and its state between two messages."""
 
-    def __init__(self, channel: Channel, slots: Slots) -> None:
+    def __init__(self, channel: Channel, slots: Slots, caller: CallerMemory) -> None:
         self._channel = channel
         self._slots = slots
+        self._caller = caller
+        self._direct = DirectTransfer(caller)
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
         self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
@@ -143,7 +147,7 @@ class Worker:
         """Handle messages in order; ends by EOFError."""
         self._slots.cursor.leave()
         close_copies()
-        self._channel.send("ready")
+        self._channel.send("ready", self._caller.is_open)
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
@@ -155,6 +159,7 @@ class Worker:
         """Load a session."""
         self._slots.cursor.call = call
         self._session = None
+        self._direct.targets = []
         self._tables.clear()
         clear_main()
         self._sent.clear()
@@ -213,6 +218,7 @@ class Worker:
     def _on_unload(self) -> None:
         """Release the session, its connections, and all definitions."""
         self._session = None
+        self._direct.leave()
         self._tables.clear()
         clear_main()
         gc.collect()  # functions and their globals refer to each other
@@ -232,30 +238,44 @@ class Worker:
     def _on_chunk_ack(self, half: int) -> None:
         self._sender.free.appendleft(half)  # used next: it is still in the cache
 
+    def _on_targets(self, targets: list[Target | None]) -> None:
+        """Take note of where results of this call belong."""
+        self._direct.targets = targets
+
     def _on_task(
         self,
         number: int,
         lo: int,
         hi: int,
         slot: int,
-        offsets: Offsets,
+        offsets: Offsets | None,
         layouts: list[Layout] | None,
+        offered: bool,
     ) -> None:
-        """Compute a task whose arguments are in `slot`, or came in chunks (-1).
+        """Compute a task whose arguments are in `slot`, or came in chunks (-1); without offsets, in the caller's memory.
 
         The caller reuses a slot only after it has read the results in it.
         """
         session = self._session
         if session is None:  # the caller has been told that it could not be loaded
             return
-        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
+        if read := offsets is None:
+            try:
+                memory, offsets = self._direct.read(session.places, layouts or session.layouts, lo, hi)
+            except OSError:
+                self._channel.send("unread", number, slot)
+                return
+        else:
+            memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
         self._number = number
         outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
             _end_child(outcome.error)
-        if kept and slot >= 0:
-            del memory
+        del memory
+        if kept and read:
+            self._direct.leave()
+        elif kept and slot >= 0:
             self._slots.leave_input(slot)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
@@ -264,8 +284,14 @@ class Worker:
         self._number = None
         output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
         header, buffers = pack(outcome, output, lo)
+        written: list[int] | None = []
+        if offered:
+            written = self._direct.write(outcome, lo, hi, buffers, self._slots.results[slot])
         self._slots.cursor.leave()
-        self._reply(number, slot, header, buffers)
+        if written is None:
+            self._channel.send("dropped", number, slot)
+        else:
+            self._reply(number, slot, header, written, buffers)
 
     def _send_output(self) -> None:
         """Send the output of a long task so far."""
@@ -311,7 +337,7 @@ class Worker:
 
         return allocate
 
-    def _reply(self, number: int, slot: int, header: bytes, buffers: list[Any]) -> None:
+    def _reply(self, number: int, slot: int, header: bytes, written: list[int], buffers: list[Any]) -> None:
         self._channel.send_attachments(attached(buffers))
         self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
@@ -322,9 +348,9 @@ class Worker:
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
-            self._channel.send("done", number, slot, header, sizes, checks)
+            self._channel.send("done", number, slot, header, written, sizes, checks)
         else:
-            self._channel.send("done_in_chunks", number, slot, header, sizes, checks)
+            self._channel.send("done_in_chunks", number, slot, header, written, sizes, checks)
             for buffer in buffers:
                 self._send_chunks(memoryview(buffer))
 

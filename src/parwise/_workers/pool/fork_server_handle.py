@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
+from ..direct.permission import allow
 from ..fork_server import start
 from ..other_processes import collect_exit, is_stopped, kill
 from ..protocol import Channel, socket_pair
@@ -52,6 +53,7 @@ class ForkServerHandle:
             # From here on not by its number, which may belong to another process once a handler of the program has
             # waited for it.
             self.pidfd = open_process(self.pid)
+            allow(self.pid)
         except BaseException:
             self._undo()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..._clock import monotonic
@@ -13,12 +13,17 @@ from ..._core.indexing import Task
 from ..._system.interpreter import close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
+from ..direct.undying import undying
 from ..other_processes import collect_exit, end_orphans, kill, open_descendants
 from ..pickling.multiprocessing_objects import Attachments
 from ..protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from ..shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
 from .silence import Silence
 
+# Time that a worker has for a write that it has begun; it looks whether that is over, and a killed worker ends, so soon.
+WRITE_SECONDS = 0.5
+WRITE_POLL_SECONDS = 0.001
+DYING_SECONDS = 1.0
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
 STACK_SECONDS = 0.5
 
@@ -26,20 +31,26 @@ STACK_SECONDS = 0.5
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared."""
 
-    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments]) -> None:
+    def __init__(
+        self, task: Task, handshake: bool, attachments: list[Attachments], slot: int = -1, rows: Sequence[Any] = ()
+    ) -> None:
         self.task = task
+        self.slot = slot
+        # Where the worker may write its results, for each column; they live as long as it may.
+        self.rows = rows
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
 
 
 class StagedTask(NamedTuple):
-    """A task whose arguments lie in a slot, or in memory of their own if they are larger."""
+    """A task whose arguments lie in a slot, or in memory of their own if they are larger; without offsets, in the
+    caller's arrays."""
 
     task: Task
     slot: int
     large: Any
-    offsets: list[tuple[int, int, int]]
+    offsets: list[tuple[int, int, int]] | None
     layouts: Any
     attachments: list[Attachments]
 
@@ -53,6 +64,10 @@ class WorkerHandle:
         0 and -1 until the fork server has reported them.
     ready : bool
         True once the worker has answered.
+    direct : bool
+        True if it may read and write this process's memory.
+    told_targets : bool
+        True if it has been told where results of this call belong.
     has_computed : bool
         True once the worker has computed a task.
     orphaned : bool
@@ -97,7 +112,7 @@ class WorkerHandle:
         self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
         self.pid = 0
         self.pidfd = -1
-        self.ready = False
+        self.ready = self.direct = self.told_targets = False
         self.has_computed = self.orphaned = False
         self.messages = 0
         self.call = self.earlier_call = 0
@@ -118,11 +133,15 @@ class WorkerHandle:
         self.retiring = False
         self.silence = Silence()
 
-    def request_fork(self, fork_server: Channel, slot_bytes: int) -> None:
-        """Ask the fork server for the process of this worker."""
+    def answer(self, direct: bool) -> None:
+        """Take note that the worker is up, and whether it may read and write this process's memory."""
+        self.ready, self.direct = True, direct
+
+    def request_fork(self, fork_server: Channel, slot_bytes: int, secret: int) -> None:
+        """Ask the fork server for the process of this worker; `secret` is the address of that of the pool."""
         assert self._worker_fds is not None
         try:
-            fork_server.send("fork", self.key, slot_bytes, fds=self._worker_fds)
+            fork_server.send("fork", self.key, slot_bytes, secret, fds=self._worker_fds)
         finally:
             for fd in self._worker_fds:
                 close(fd)
@@ -148,11 +167,13 @@ class WorkerHandle:
         """Free the slot of a task that is not sent."""
         self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
 
-    def send_task(self, number: int, staged: StagedTask, handshake: bool) -> None:
-        """Send a task."""
+    def send_task(self, number: int, staged: StagedTask, handshake: bool, rows: Sequence[Any] = ()) -> None:
+        """Send a task; the worker may write its results to `rows`."""
         task, slot = staged.task, staged.slot
-        message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
-        self.assignments[number] = Assignment(task, handshake, staged.attachments)
+        message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts, bool(rows))
+        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows)
+        if rows:
+            self.slots.results[slot].offer()
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
@@ -200,16 +221,34 @@ class WorkerHandle:
     @property
     def over(self) -> bool:
         """True if the worker has ended."""
-        if self.pidfd < 0:
-            return False
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return self.pidfd >= 0 and self._ends_within(0)
 
     @property
     def since(self) -> float:
         """When the worker began that element, by the monotonic clock, in seconds."""
         return self.slots.cursor.since
+
+    def revoke(self) -> None:
+        """Return when the worker writes no results to this process's memory any more.
+
+        A write takes milliseconds. A worker that has been stopped within one is killed.
+        """
+        killed_at = monotonic() + WRITE_SECONDS
+        for one in self.assignments.values():
+            while one.rows and not self.slots.results[one.slot].take() and not self._ends_within(WRITE_POLL_SECONDS):
+                if monotonic() > killed_at:
+                    self.kill()
+                if monotonic() > killed_at + DYING_SECONDS:
+                    undying.keep(self.pidfd, one.rows)
+                    break
+            one.rows = ()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """True if the worker ends, if it can be known yet."""
+        poll = select.poll()
+        if self.pidfd >= 0:
+            poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def kill(self) -> None:
         """Kill the worker; the fork server then kills the processes that the worker started."""
@@ -221,9 +260,7 @@ class WorkerHandle:
         if self.pidfd >= 0 and not self.over:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            poll.poll(STACK_SECONDS * 1000)
+            self._ends_within(STACK_SECONDS)
         self.kill()
         for pidfd in started:
             kill(pidfd)

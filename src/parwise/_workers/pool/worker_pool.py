@@ -17,6 +17,8 @@ from ..._system.limits import LOOK_SECONDS, own_bytes
 from ..._system.module_watch import watch
 from ...errors import ParwiseError
 from ..descriptors import open_event, open_poll
+from ..direct.permission import Secret
+from ..direct.undying import undying
 from ..other_processes import is_stopped
 from ..pickling.payload import Payload
 from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
@@ -73,6 +75,7 @@ class WorkerPool:
         self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._cookie = os.urandom(COOKIE_BYTES)
+        self._secret = Secret(self._cookie)
         self._keys = itertools.count(1)
         self.fork_server: ForkServerHandle | None = None
         # Fork servers that have ended in the current call.
@@ -105,7 +108,9 @@ class WorkerPool:
             if worker.over:
                 self.drop(worker)
             else:
-                worker.ready |= worker.channel.receive()[0] == ("ready",)
+                message, _ = worker.channel.receive()
+                if message[0] == "ready":
+                    worker.answer(*message[1:])
         except BlockingIOError:
             pass
         except (EOFError, OSError):
@@ -135,6 +140,7 @@ class WorkerPool:
         self._inherited, self._lost = inherited, 0
         self.dirty = True
         self._receive_late_answers()
+        undying.release()
         watch.look()
         for worker in list(self.workers):
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
@@ -166,10 +172,10 @@ class WorkerPool:
             try:
                 while worker.assignments:
                     message, _ = worker.channel.receive()
-                    if message[0] == "done":
+                    if message[0] in ("done", "dropped", "unread"):
                         worker.assignments.pop(message[1], None)
                     elif message[0] == "ready":
-                        worker.ready = True
+                        worker.answer(*message[1:])
                     else:
                         break
             except (BlockingIOError, EOFError, OSError):
@@ -226,7 +232,7 @@ class WorkerPool:
         worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
         self.workers.append(worker)
         try:
-            worker.request_fork(fork_server.channel, self.slot_bytes)
+            worker.request_fork(fork_server.channel, self.slot_bytes, self._secret.address)
             if self._initializer is not None:
                 worker.share_tracker(tracker_fd())
                 self._initializer.send([worker.channel], "initialize", 0)
@@ -356,8 +362,9 @@ class WorkerPool:
         return worker.collect_exit()
 
     def drop(self, worker: WorkerHandle) -> None:
-        """Remove a worker from the pool, and close its handle."""
+        """Remove a worker from the pool, and close its handle; it writes no result any more."""
         with DeferredInterrupt():
+            worker.revoke()
             self.workers.remove(worker)
             self._full.discard(worker.channel)
             for fd in (worker.channel.fileno(), worker.pidfd):

@@ -1,0 +1,79 @@
+"""What workers may read and write themselves in the arrays of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .._core.indexing import Task
+from .._core.inputs.place import Place
+from .._core.layout import address_of
+from .._workers.direct.transfer import Target
+from .._workers.pool.worker_handle import StagedTask, WorkerHandle
+from .job import Job
+
+# A system call pays from so many bytes of a task on: it takes 3 us, and 10 more to prepare, where the caller's copy to
+# a slot takes 12 us.
+DIRECT_BYTES = 2**14
+# Each piece takes 0.35 us: pieces of 1 kB are read at 2.5 GB/s, those of 4 kB at 6.5, and long ones at 20.
+PIECE_BYTES = 2**12
+
+
+class DirectJob:
+    """Decides which tasks of a job read their arguments themselves, and where they may write their results."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._readable = True
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Where the arguments lie, if workers may read them there; otherwise empty."""
+        call = self._job.call
+        places = [getattr(one, "place", None) for one in call.inputs]
+        found = [place for place in places if place is not None]
+        if len(found) < len(places):
+            return []
+        layouts = self._job.layouts(self._job.first_task)
+        longest = max(zip(layouts, found, strict=True), key=lambda one: one[0].below + one[0].above)
+        enough = longest[0].below + longest[0].above >= DIRECT_BYTES
+        return found if enough and longest[1].piece_bytes(longest[0]) >= PIECE_BYTES else []
+
+    def stage(self, worker: WorkerHandle, task: Task) -> StagedTask | None:
+        """A task whose arguments the worker reads itself; None if they must be copied for it."""
+        job = self._job
+        if not (worker.direct and self._readable and worker.free and self.places):
+            return None
+        nbytes = sum(one.row_bytes for one in job.call.inputs) * len(task)
+        if nbytes < DIRECT_BYTES:
+            return None
+        job.observer.read_directly(nbytes)
+        layouts = None if job.shared_layouts else job.layouts(task)
+        return StagedTask(task, worker.free.popleft(), None, None, layouts, [])
+
+    def forbid_reading(self) -> None:
+        """Copy all arguments from now on: a worker could not read some."""
+        self._readable = False
+
+    def offer(self, worker: WorkerHandle, staged: StagedTask) -> Sequence[Any]:
+        """The memory that a worker may write the results of a task to, which it is told of."""
+        if not worker.direct or staged.slot < 0:
+            return ()
+        columns, task = self._columns, staged.task
+        if sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task) < DIRECT_BYTES:
+            return ()
+        if not worker.told_targets:
+            worker.channel.send("targets", [_target(rows, kind) for rows, kind in columns])
+            worker.told_targets = True
+        return [None if rows is None else rows[task.lo : task.hi].reshape(-1).view(np.uint8) for rows, _ in columns]
+
+    @property
+    def _columns(self) -> list[tuple[np.ndarray | None, Any]]:
+        return self._job.output.targets
+
+
+def _target(rows: np.ndarray | None, kind: Any) -> Target | None:
+    return None if rows is None else Target(address_of(rows), kind, rows.dtype, rows.shape[1:])

@@ -1,0 +1,110 @@
+"""A worker's side of direct transfer: it reads its arguments, and writes its results to where they belong."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._core.inputs.place import Place
+from ..._core.kernel import Outcome
+from ..._core.layout import Layout, address_of, offsets_for
+from ..._core.results import Stack
+from ..claims import Claim
+from ..shared_memory import map_anonymous
+from .access import CallerMemory
+
+
+class Target(NamedTuple):
+    """Where results lie in the caller's memory: row by row, without gaps.
+
+    Attributes
+    ----------
+    address : int
+        Address of the result of element 0.
+    kind : type or "block"
+        As in `Stack`.
+    dtype : dtype
+    shape : tuple of int
+        Shape of one row.
+    """
+
+    address: int
+    kind: Any
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def takes(self, column: Any, count: int) -> bool:
+        """True if results of `count` elements are of that kind."""
+        if not isinstance(column, Stack) or column.kind != self.kind:
+            return False
+        return column.array.dtype == self.dtype and column.array.shape == (count, *self.shape)
+
+    def address_of(self, lo: int, nbytes: int, count: int) -> int:
+        """Address of the result of element `lo`, if `count` results take `nbytes`."""
+        return self.address + lo * (nbytes // count)
+
+
+class DirectTransfer:
+    """Reads arguments from the caller's memory, and writes results there.
+
+    Attributes
+    ----------
+    targets : list of Target or None
+        Where the results of this call belong, one for each column; None for those that are sent.
+    """
+
+    def __init__(self, caller: CallerMemory) -> None:
+        self._caller = caller
+        self.targets: list[Target | None] = []
+        # The arguments of one task after another: memory that is used again is in the cache.
+        self._memory: np.ndarray | None = None
+
+    def read(self, places: list[Place], layouts: list[Layout], lo: int, hi: int) -> tuple[memoryview, Any]:
+        """Read the arguments of a task; return memory with them, and their offsets there.
+
+        Raises
+        ------
+        OSError
+            If the caller's memory cannot be read there.
+        """
+        starts, nbytes = offsets_for(layouts, [place.at(lo) for place in places])
+        if self._memory is None or len(self._memory) < nbytes:
+            self._memory = np.frombuffer(map_anonymous(nbytes), np.uint8)
+        for place, layout, start in zip(places, layouts, starts, strict=True):
+            for pieces in place.pieces(lo, hi, layout):
+                self._caller.read(self._memory, start, pieces)
+        return self._memory.data, [(start, 0, 0) for start in starts]
+
+    def leave(self) -> None:
+        """Leave the memory of the arguments to the function, which has kept one of them."""
+        self._memory = None
+
+    def write(self, outcome: Outcome, lo: int, hi: int, buffers: list[Any], claim: Claim) -> list[int] | None:
+        """Write results to the caller's memory in place of `buffers`.
+
+        Returns the numbers of the columns that were written; None if the caller does not want any result of the task.
+        """
+        columns = [] if outcome.results is None or outcome.error is not None else outcome.results.columns
+        fitting = []
+        if len(columns) == len(self.targets):
+            for k, (target, column) in enumerate(zip(self.targets, columns, strict=True)):
+                if target is not None and target.takes(column, hi - lo):
+                    fitting.append((k, target))
+        if not claim.take():
+            return None
+        try:
+            return [k for k, target in fitting if self._write(target, lo, hi - lo, buffers, k)]
+        finally:
+            claim.release()
+
+    def _write(self, target: Target, lo: int, count: int, buffers: list[Any], k: int) -> bool:
+        data = buffers[k]
+        try:
+            if not self._caller.is_there:
+                return False
+            self._caller.write(target.address_of(lo, data.nbytes, count), data)
+        except OSError:
+            return False
+        buffers[k] = b""
+        return True
