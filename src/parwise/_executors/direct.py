@@ -10,9 +10,11 @@ import numpy as np
 
 from .._core.indexing import Task
 from .._core.inputs.place import Place
+from .._core.kernel import Outcome
 from .._core.layout import address_of
-from .._workers.direct.transfer import Target
-from .._workers.pool.worker_handle import StagedTask, WorkerHandle
+from .._core.results import Results, Stack
+from .._workers.direct.transfer import Extent, Target
+from .._workers.pool.worker_handle import Assignment, StagedTask, WorkerHandle
 from .job import Job
 
 # A system call pays from so many bytes of a task on: it takes 3 us, and 10 more to prepare, where the caller's copy to
@@ -20,6 +22,8 @@ from .job import Job
 DIRECT_BYTES = 2**14
 # Each piece takes 0.35 us: pieces of 1 kB are read at 2.5 GB/s, those of 4 kB at 6.5, and long ones at 20.
 PIECE_BYTES = 2**12
+# Bytes of the longest task that is read and written part by part.
+TASK_BYTES = 2**26
 
 
 class DirectJob:
@@ -47,7 +51,7 @@ class DirectJob:
         job = self._job
         if not (worker.direct and self._readable and worker.free and self.places):
             return None
-        nbytes = sum(one.row_bytes for one in job.call.inputs) * len(task)
+        nbytes = self._row_bytes * len(task)
         if nbytes < DIRECT_BYTES:
             return None
         job.observer.read_directly(nbytes)
@@ -58,21 +62,54 @@ class DirectJob:
         """Copy all arguments from now on: a worker could not read some."""
         self._readable = False
 
+    def capacity(self, worker: WorkerHandle) -> int | None:
+        """Elements of the longest task of a worker that reads all arguments and writes all results itself, else None.
+
+        It does so part by part, each as long as a task that is copied.
+        """
+        if not (worker.direct and self._readable and self.places) or self._job.call.vectorized:
+            return None
+        columns = self._job.output.targets
+        if not columns or any(rows is None for rows, _ in columns):
+            return None
+        least = min(self._row_bytes, *(rows[:1].nbytes for rows, _ in columns if rows is not None))
+        return None if least < DIRECT_BYTES else max(1, TASK_BYTES // self._row_bytes)
+
+    @cached_property
+    def _row_bytes(self) -> int:
+        return sum(one.row_bytes for one in self._job.call.inputs)
+
     def offer(self, worker: WorkerHandle, staged: StagedTask) -> Sequence[Any]:
         """The memory that a worker may write the results of a task to, which it is told of."""
-        if not worker.direct or staged.slot < 0:
-            return ()
-        columns, task = self._columns, staged.task
-        if sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task) < DIRECT_BYTES:
+        columns, task = self._job.output.targets, staged.task
+        nbytes = sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task)
+        if not worker.direct or staged.slot < 0 or nbytes < DIRECT_BYTES:
             return ()
         if not worker.told_targets:
             worker.channel.send("targets", [_target(rows, kind) for rows, kind in columns])
             worker.told_targets = True
-        return [None if rows is None else rows[task.lo : task.hi].reshape(-1).view(np.uint8) for rows, _ in columns]
+        return [(rows if rows is None else rows[task.lo : task.hi], kind) for rows, kind in columns]
 
-    @property
-    def _columns(self) -> list[tuple[np.ndarray | None, Any]]:
-        return self._job.output.targets
+    def accept(self, assignment: Assignment, extent: Extent, outcome: Outcome, who: object) -> int:
+        """Accept the outcome of a task that a worker has computed up to some element; return the number computed."""
+        job, task = self._job, assignment.task
+        begin, end, seconds, _ = extent
+        if end < task.hi:
+            job.queue.give_back([Task(end, task.hi)])
+        if begin > task.lo:
+            before = [Stack(kind, rows[: begin - task.lo]) for rows, kind in assignment.rows]
+            job.accept(Task(task.lo, begin), Outcome(Results([*before], job.output.wrap), seconds, outcome.threaded), who)
+        job.accept(Task(begin, end), outcome, who)
+        return end - task.lo
+
+
+def with_written(buffers: list[Any], assignment: Assignment, extent: Extent) -> list[Any]:
+    """`buffers` of an outcome, with the memory that columns of it have been written to."""
+    begin, end, _, written = extent
+    for column in written:
+        rows, _ = assignment.rows[column]
+        buffers[column] = rows[begin - assignment.task.lo : end - assignment.task.lo].reshape(-1).view(np.uint8)
+    return buffers
 
 
 def _target(rows: np.ndarray | None, kind: Any) -> Target | None:

@@ -15,6 +15,7 @@ from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.interpreter import DeferredInterrupt
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
+from .._workers.direct.transfer import Extent
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.output_capture import unpack_events
 from .._workers.pool.silence import Silence
@@ -24,7 +25,7 @@ from .._workers.pool.worker_pool import WorkerPool
 from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
 from .._workers.session import PackedSession, SetUp, send_definitions
 from .._workers.shared_memory import SLOTS
-from .direct import DirectJob
+from .direct import DirectJob, with_written
 from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job
@@ -274,9 +275,9 @@ class Dispatcher:
             self._job.queue.give_back([assignment.task])
 
     def _on_done(
-        self, worker: WorkerHandle, number: int, slot: int, header: bytes, written: list[int], *described: Any
+        self, worker: WorkerHandle, number: int, slot: int, header: bytes, extent: Extent, *described: Any
     ) -> None:
-        self._receive_outcome(worker, number, header, written, buffers_in(worker.slots.outputs[slot], *described))
+        self._receive_outcome(worker, number, header, extent, buffers_in(worker.slots.outputs[slot], *described))
         worker.free.append(slot)
 
     def _on_done_in_chunks(self, worker: WorkerHandle, *content: Any) -> None:
@@ -295,9 +296,9 @@ class Dispatcher:
         receiver = worker.receiver
         if receiver is not None and receiver.complete:
             worker.receiver = None
-            number, slot, header, written, checks = receiver.message
+            number, slot, header, extent, checks = receiver.message
             buffers = [verified(one.data, check) for one, check in zip(receiver.buffers, checks, strict=True)]
-            self._receive_outcome(worker, number, header, written, buffers)
+            self._receive_outcome(worker, number, header, extent, buffers)
             if slot >= 0:
                 worker.free.append(slot)
 
@@ -315,9 +316,9 @@ class Dispatcher:
     # Outcomes of tasks.
 
     def _receive_outcome(
-        self, worker: WorkerHandle, number: int, header: bytes, written: list[int], buffers: list[Any]
+        self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: list[Any]
     ) -> None:
-        """Accept the outcome of a task, whose arrays are in `buffers` for now, or `written` where they belong."""
+        """Accept the outcome of a task, whose arrays are in `buffers` for now, or have been written where they belong."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
         if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
@@ -325,18 +326,15 @@ class Dispatcher:
             return
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
-        for column in written:
-            buffers[column] = assignment.rows[column]
-        outcome, output = unpack_task(header, buffers, assignment.task.lo)
+        outcome, output = unpack_task(header, with_written(buffers, assignment, extent), extent[0])
         worker.channel.close_arrived()
         if assignment.handshake:
             self._handshake.receive(outcome)
             return
         self._job.output_replay.record(assignment.task.lo, output)
-        self.computed += len(assignment.task)
         if outcome.threaded:
             self._reduce_workers()
-        self._job.accept(assignment.task, outcome, worker.pid)
+        self.computed += self._direct.accept(assignment, extent, outcome, worker.pid)
 
     def _reduce_workers(self) -> None:
         """Assign tasks to fewer workers, since BLAS uses threads in each.
@@ -360,7 +358,7 @@ class Dispatcher:
         if others >= self._limit:
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
-            task = queue.next_task(workers=len(self._workers))
+            task = queue.next_task(workers=len(self._workers), capacity=self._direct.capacity(worker))
             if task is None:
                 break
             self._send_task(worker, task)

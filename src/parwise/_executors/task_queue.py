@@ -58,7 +58,13 @@ class TaskQueue:
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
 
-    def next_task(self, seconds: float = TASK_SECONDS, workers: int = 1, look_ahead: int = LOOK_AHEAD) -> Task | None:
+    def next_task(
+        self,
+        seconds: float = TASK_SECONDS,
+        workers: int = 1,
+        look_ahead: int = LOOK_AHEAD,
+        capacity: int | None = None,
+    ) -> Task | None:
         """The next task, or None. Its items are taken from their stream.
 
         Parameters
@@ -69,27 +75,29 @@ class TaskQueue:
             Workers that share the rest.
         look_ahead : int
             Number of items of a stream that are read for other workers.
+        capacity : int, optional
+            Elements that fit this task, if not the capacity of the queue.
         """
         stream = self._stream
         while True:
             if stream is not None and not self._returned:
                 lo = self._next
                 # Not under the lock: an iterator may be slow.
-                stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
-            task = self._take(seconds, workers)
+                stream.read(min(lo + self._size(lo, seconds, workers, capacity) + look_ahead, self._end), lo + 1)
+            task = self._take(seconds, workers, capacity)
             # Another thread may have taken all that this one has read.
             if task is not None or stream is None or not stream.readable or self._next >= self._end:
                 return task
 
-    def _take(self, seconds: float, workers: int) -> Task | None:
+    def _take(self, seconds: float, workers: int, capacity: int | None) -> Task | None:
         """Hand out the next task, as far as its items have been read."""
         with self._lock:
             if self._returned:
-                return self._returned.pop(0)
+                return self._take_returned(capacity or self._capacity)
             if self._blocks is not None:
                 return self._blocks.popleft() if self._blocks else None
             lo = self._next
-            hi = min(lo + self._size(lo, seconds, workers), self._end)
+            hi = min(lo + self._size(lo, seconds, workers, capacity), self._end)
             if self._stream is not None:
                 hi = min(hi, self._stream.read_to)
                 self._stream.take(lo, hi)
@@ -97,6 +105,14 @@ class TaskQueue:
                 return None
             self._next = hi
             return Task(lo, hi)
+
+    def _take_returned(self, capacity: int) -> Task:
+        """Hand out the first task that was given back, or as much of it as fits."""
+        task = self._returned.pop(0)
+        if self._blocks is None and len(task) > capacity:
+            self._returned.insert(0, Task(task.lo + capacity, task.hi))
+            task = Task(task.lo, task.lo + capacity)
+        return task
 
     def next_unread(self, seconds: float) -> Task | None:
         """The next task, if all its items are unread and may be read one by one, as they are computed.
@@ -132,11 +148,11 @@ class TaskQueue:
     def _known_stop(self) -> int:
         return self._stop if self._stream is None else min(self._stop, self._stream.count)
 
-    def _size(self, lo: int, seconds: float, workers: int) -> int:
+    def _size(self, lo: int, seconds: float, workers: int, capacity: int | None = None) -> int:
         """Elements of the next task."""
         if self._pace is None:
             return 1
-        size = self._capacity
+        size = capacity or self._capacity
         if self._pace > 0:
             size = min(size, int(seconds / self._pace))
             if workers > 1 and self._call.expected > lo:

@@ -13,7 +13,7 @@ import os
 import pickle
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -111,6 +111,12 @@ class Session(NamedTuple):
         """Unpickle a session in the computing process, its arrays in `memory`, after `enter` got what comes first."""
         session: Session = load(memory, table, enter)
         return session
+
+    def parts(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
+        """Cut a task whose arguments are read into parts as long as one that is copied."""
+        most = self.layouts[0].shape[0] if self.layouts else hi - lo
+        for begin in range(lo, hi, most):
+            yield begin, min(begin + most, hi)
 
     def arguments(self, memory: Any, offsets: Offsets, layouts: list[Layout] | None, count: int) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""

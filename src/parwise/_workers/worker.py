@@ -27,7 +27,7 @@ from .._system.inheritance import use_tracker
 from .._system.interpreter import close
 from .._system.surroundings import follower
 from .direct.access import CallerMemory
-from .direct.transfer import DirectTransfer, Target
+from .direct.transfer import DirectTransfer, Extent, Target
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
@@ -259,16 +259,42 @@ class Worker:
         session = self._session
         if session is None:  # the caller has been told that it could not be loaded
             return
-        if read := offsets is None:
+        self._limit.set(session.threads)
+        self._number = number
+        claim = self._slots.results[slot] if offered else None
+        before = 0.0
+        for begin, end in session.parts(lo, hi) if offsets is None else [(lo, hi)]:
+            outcome = self._compute_part(session, begin, end, slot, offsets, layouts)
+            if outcome is None and begin == lo:
+                self._channel.send("unread", number, slot)
+                return
+            if outcome is None:
+                outcome, end = Outcome(None, 0.0), begin
+            if end == hi or claim is None or not self._direct.writes_all(outcome, begin, end, claim):
+                break
+            before += outcome.seconds
+        self._number = None
+        output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
+        header, buffers = pack(outcome, output, begin)
+        written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim)
+        self._slots.cursor.leave()
+        if written is None:
+            self._channel.send("dropped", number, slot)
+        else:
+            self._reply(number, slot, header, (begin, end, before, written), buffers)
+
+    def _compute_part(
+        self, session: Session, lo: int, hi: int, slot: int, offsets: Offsets | None, layouts: list[Layout] | None
+    ) -> Outcome | None:
+        """Compute a task, or a part of it; None if its arguments cannot be read."""
+        read = offsets is None
+        if offsets is not None:
+            memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
+        else:
             try:
                 memory, offsets = self._direct.read(session.places, layouts or session.layouts, lo, hi)
             except OSError:
-                self._channel.send("unread", number, slot)
-                return
-        else:
-            memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
-        self._limit.set(session.threads)
-        self._number = number
+                return None
         outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
             _end_child(outcome.error)
@@ -281,17 +307,7 @@ class Worker:
             with contextlib.suppress(Exception):
                 stream.flush()
         flush_queues()
-        self._number = None
-        output, self._pending_output = [*self._pending_output, *self._capture.drain()], []
-        header, buffers = pack(outcome, output, lo)
-        written: list[int] | None = []
-        if offered:
-            written = self._direct.write(outcome, lo, hi, buffers, self._slots.results[slot])
-        self._slots.cursor.leave()
-        if written is None:
-            self._channel.send("dropped", number, slot)
-        else:
-            self._reply(number, slot, header, written, buffers)
+        return outcome
 
     def _send_output(self) -> None:
         """Send the output of a long task so far."""
@@ -337,7 +353,7 @@ class Worker:
 
         return allocate
 
-    def _reply(self, number: int, slot: int, header: bytes, written: list[int], buffers: list[Any]) -> None:
+    def _reply(self, number: int, slot: int, header: bytes, extent: Extent, buffers: list[Any]) -> None:
         self._channel.send_attachments(attached(buffers))
         self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
@@ -348,9 +364,9 @@ class Worker:
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
-            self._channel.send("done", number, slot, header, written, sizes, checks)
+            self._channel.send("done", number, slot, header, extent, sizes, checks)
         else:
-            self._channel.send("done_in_chunks", number, slot, header, written, sizes, checks)
+            self._channel.send("done_in_chunks", number, slot, header, extent, sizes, checks)
             for buffer in buffers:
                 self._send_chunks(memoryview(buffer))
 

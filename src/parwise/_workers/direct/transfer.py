@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,8 +11,14 @@ from ..._core.kernel import Outcome
 from ..._core.layout import Layout, address_of, offsets_for
 from ..._core.results import Stack
 from ..claims import Claim
+from ..encoding import flat
 from ..shared_memory import map_anonymous
 from .access import CallerMemory
+
+
+#: What of a task an outcome is of: elements from ``begin`` to ``end``, the seconds spent in those of the task before
+#: them, whose results have been written, and the columns of it that have been written.
+Extent: TypeAlias = tuple[int, int, float, list[int]]
 
 
 class Target(NamedTuple):
@@ -80,23 +86,33 @@ class DirectTransfer:
         """Leave the memory of the arguments to the function, which has kept one of them."""
         self._memory = None
 
+    def writes_all(self, outcome: Outcome, lo: int, hi: int, claim: Claim) -> bool:
+        """Write results to the caller's memory; False if nothing was written, or not all that there is."""
+        if outcome.results is None or len(self._fitting(outcome, hi - lo)) < len(outcome.results.columns):
+            return False
+        buffers = [flat(column) for column in outcome.results.columns]
+        written = self.write(outcome, lo, hi, buffers, claim)
+        return written is not None and len(written) == len(buffers)
+
     def write(self, outcome: Outcome, lo: int, hi: int, buffers: list[Any], claim: Claim) -> list[int] | None:
         """Write results to the caller's memory in place of `buffers`.
 
         Returns the numbers of the columns that were written; None if the caller does not want any result of the task.
         """
-        columns = [] if outcome.results is None or outcome.error is not None else outcome.results.columns
-        fitting = []
-        if len(columns) == len(self.targets):
-            for k, (target, column) in enumerate(zip(self.targets, columns, strict=True)):
-                if target is not None and target.takes(column, hi - lo):
-                    fitting.append((k, target))
         if not claim.take():
             return None
         try:
-            return [k for k, target in fitting if self._write(target, lo, hi - lo, buffers, k)]
+            return [k for k, target in self._fitting(outcome, hi - lo) if self._write(target, lo, hi - lo, buffers, k)]
         finally:
             claim.release()
+
+    def _fitting(self, outcome: Outcome, count: int) -> list[tuple[int, Target]]:
+        """Columns of the results of `count` elements that the caller has memory for, and where it is."""
+        results = outcome.results
+        if results is None or outcome.error is not None or len(results.columns) != len(self.targets):
+            return []
+        columns = enumerate(zip(self.targets, results.columns, strict=True))
+        return [(k, target) for k, (target, column) in columns if target is not None and target.takes(column, count)]
 
     def _write(self, target: Target, lo: int, count: int, buffers: list[Any], k: int) -> bool:
         data = buffers[k]
