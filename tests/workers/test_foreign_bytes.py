@@ -242,11 +242,11 @@ def test_items_that_are_overwritten(length, taps, how):
     items = [{"text": "x" * length, "number": k} for k in range(6)]
     real = worker_handle.WorkerHandle.send_task
 
-    def send_task(worker, number, staged, handshake):
+    def send_task(worker, number, staged, handshake, *rest):
         ((offset, nbytes, _),) = staged.offsets
         memory = worker.slots.inputs[staged.slot] if staged.large is None else memoryview(staged.large)
         damage(memory, offset, nbytes, *how)
-        real(worker, number, staged, handshake)
+        real(worker, number, staged, handshake, *rest)
 
     with pytest.MonkeyPatch.context() as patch, in_time():
         patch.setattr(worker_handle.WorkerHandle, "send_task", send_task)

@@ -12,9 +12,9 @@ import numpy as np
 from .._clock import monotonic, perf_counter, thread_time
 from .._core.indexing import Task
 from .._system.blas import ThreadCounts, read_threads, workers_beside
-from .._system.interpreter import DeferredInterrupt
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
+from .._workers.direct.job import DirectJob, with_written
 from .._workers.direct.transfer import Extent
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.output_capture import unpack_events
@@ -25,7 +25,6 @@ from .._workers.pool.worker_pool import WorkerPool
 from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
 from .._workers.session import PackedSession, SetUp, send_definitions
 from .._workers.shared_memory import SLOTS
-from .direct import DirectJob, with_written
 from .faults import FaultPolicy
 from .handshake import Handshake
 from .job import Job
@@ -78,9 +77,8 @@ class Dispatcher:
             return
         if error is not None and self._pool.dirty:
             self._pool.abandon()
-        with DeferredInterrupt():
-            for worker in self._workers:
-                worker.revoke()
+        for worker in self._workers:
+            worker.revoke()
         if self.started and error is None and self._session is not None:
             self._session.unload(self._workers, self._part_bytes)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
@@ -146,15 +144,9 @@ class Dispatcher:
 
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
+        arguments = job.shared_layouts, self._direct.places
         self._session = PackedSession.of(
-            self._call,
-            job.kernel,
-            job.shared_layouts,
-            self._threads,
-            job.definitions,
-            state,
-            self.local_settings,
-            self._direct.places,
+            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings
         )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
@@ -253,7 +245,7 @@ class Dispatcher:
     # Messages of workers.
 
     def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
-        worker.answer(direct)
+        worker.hear("ready", direct)
 
     def _on_output(self, worker: WorkerHandle, number: int, packed: bytes) -> None:
         assignment = worker.assignments.get(number)
@@ -266,18 +258,12 @@ class Dispatcher:
         worker.free.append(slot)
 
     def _on_unread(self, worker: WorkerHandle, number: int, slot: int) -> None:
-        assignment = worker.assignments.pop(number)
-        worker.free.append(slot)
-        self._direct.forbid_reading()
-        if assignment.handshake:
-            self._handshake.pending = True
-        else:
-            self._job.queue.give_back([assignment.task])
+        self._handshake.pending |= self._direct.take_back_unread(worker, number, slot).handshake
 
     def _on_done(
-        self, worker: WorkerHandle, number: int, slot: int, header: bytes, extent: Extent, *described: Any
+        self, worker: WorkerHandle, number: int, slot: int, header: bytes, extent: Extent, *sizes: Any
     ) -> None:
-        self._receive_outcome(worker, number, header, extent, buffers_in(worker.slots.outputs[slot], *described))
+        self._receive_outcome(worker, number, header, extent, buffers_in(worker.slots.outputs[slot], *sizes))
         worker.free.append(slot)
 
     def _on_done_in_chunks(self, worker: WorkerHandle, *content: Any) -> None:
@@ -315,17 +301,15 @@ class Dispatcher:
 
     # Outcomes of tasks.
 
-    def _receive_outcome(
-        self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: list[Any]
-    ) -> None:
-        """Accept the outcome of a task, whose arrays are in `buffers` for now, or have been written where they belong."""
+    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: Any) -> None:
+        """Accept the outcome of a task, whose arrays are in `buffers` for now, or written where they belong."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
         if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
             worker.channel.close_arrived()
             return
         if not header:  # too long for a message
-            header, *buffers = (bytes(buffers[0]), *buffers[1:])
+            header, buffers = bytes(buffers[0]), buffers[1:]
         outcome, output = unpack_task(header, with_written(buffers, assignment, extent), extent[0])
         worker.channel.close_arrived()
         if assignment.handshake:

@@ -100,7 +100,7 @@ class WorkQueue(Naming):
             self.fixed = self.fixed if state is None else state.fixed
         return state
 
-    def next_task(self, workers: int = 1) -> Task | None:
+    def next_task(self, workers: int = 1, capacity: int | None = None) -> Task | None:
         """The next call, or None."""
         with self._lock:
             if self._returned:

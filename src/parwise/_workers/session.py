@@ -82,10 +82,10 @@ class Session(NamedTuple):
         cls,
         kernel: Kernel,
         layouts: list[Layout],
+        places: list[Place],
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState,
-        places: list[Place],
     ) -> Payload:
         """Pickle a session for parwise's own workers."""
         session = cls(definitions, kernel, layouts, threads, state.surroundings, None, places)
@@ -234,16 +234,15 @@ class PackedSession(NamedTuple):
         cls,
         call: int,
         kernel: Kernel,
-        layouts: list[Layout],
+        arguments: tuple[list[Layout], list[Place]],
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState | None,
         local: LocalSettings | None,
-        places: list[Place],
     ) -> PackedSession:
-        """Pack a session; without `state`, with that of this thread and `local`."""
+        """Pack a session; `arguments` are their layouts and places. Without `state`, with this thread's and `local`."""
         given = state or read_state(local)
-        return cls(call, Session.pack(kernel, layouts, threads, definitions, given, places), state)
+        return cls(call, Session.pack(kernel, *arguments, threads, definitions, given), state)
 
     def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
         """Send it to workers, behind what prepares them."""

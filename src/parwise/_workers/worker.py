@@ -252,9 +252,10 @@ class Worker:
         layouts: list[Layout] | None,
         offered: bool,
     ) -> None:
-        """Compute a task whose arguments are in `slot`, or came in chunks (-1); without offsets, in the caller's memory.
+        """Compute a task whose arguments are in `slot`, or came in chunks (-1); without `offsets` it reads them itself.
 
-        The caller reuses a slot only after it has read the results in it.
+        The caller reuses a slot only after it has read the results in it. If results may be written to the caller's
+        memory, a long task is computed part by part, up to a part whose results must be sent.
         """
         session = self._session
         if session is None:  # the caller has been told that it could not be loaded
@@ -264,13 +265,12 @@ class Worker:
         claim = self._slots.results[slot] if offered else None
         before = 0.0
         for begin, end in session.parts(lo, hi) if offsets is None else [(lo, hi)]:
-            outcome = self._compute_part(session, begin, end, slot, offsets, layouts)
-            if outcome is None and begin == lo:
+            computed = self._compute_part(session, begin, end, slot, offsets, layouts)
+            if computed is None and begin == lo:
                 self._channel.send("unread", number, slot)
                 return
-            if outcome is None:
-                outcome, end = Outcome(None, 0.0), begin
-            if end == hi or claim is None or not self._direct.writes_all(outcome, begin, end, claim):
+            outcome, end = (Outcome(None, 0.0), begin) if computed is None else (computed, end)
+            if end in (begin, hi) or claim is None or not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
         self._number = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,6 +27,10 @@ class Pieces(NamedTuple):
     ours: np.ndarray
     theirs: np.ndarray
     nbytes: int
+
+    def moved(self, ours: int, theirs: int) -> Pieces:
+        """The same pieces of another copy, and elsewhere in the caller's memory."""
+        return Pieces(self.ours + ours, self.theirs + theirs, self.nbytes)
 
 
 class Place(NamedTuple):
@@ -63,14 +68,21 @@ class Place(NamedTuple):
     def piece_bytes(self, copy: Layout) -> int:
         """Bytes of a piece of a copy of that layout, about."""
         length = min(copy.shape[0], self.grid[-1]) if self.grid else 0
-        shape, theirs = ((length, *copy.shape[1:]), (self.steps[-1], *self.strides)) if self.grid else (copy.shape, self.strides)
+        shape, theirs = (
+            ((length, *copy.shape[1:]), (self.steps[-1], *self.strides)) if self.grid else (copy.shape, self.strides)
+        )
         axes = [(abs(own), abs(their), n) for n, own, their in zip(shape, copy.strides, theirs, strict=True)]
         return _joined(axes, self.itemsize)[0]
 
     def pieces(self, lo: int, hi: int, copy: Layout) -> Iterator[Pieces]:
         """The pieces of the elements ``lo:hi``, or of a block from `lo` on, for a copy of that layout."""
         if not self.grid:
-            yield pieces_of(self.at(lo), copy.shape, copy.strides, self.strides, self.itemsize)
+            yield pieces_of(copy.shape, copy.strides, self.strides, self.itemsize).moved(0, self.at(lo))
+            return
+        if len(self.grid) == 1:
+            shape = (hi - lo, *copy.shape[1:])
+            found = pieces_of(shape, copy.strides, (*self.steps, *self.strides), self.itemsize)
+            yield found.moved(0, self.at(lo))
             return
         pitch, *inner = copy.strides
         at = 0
@@ -80,24 +92,22 @@ class Place(NamedTuple):
             apart = [pitch * math.prod(lengths[d + 1 :]) for d in range(len(lengths))]
             address = self.address + sum(start * step for (start, _), step in zip(bounds, self.steps, strict=True))
             shape, ours, theirs = (*lengths, *copy.shape[1:]), (*apart, *inner), (*self.steps, *self.strides)
-            found = pieces_of(address, shape, ours, theirs, self.itemsize)
-            yield found._replace(ours=found.ours + at * pitch)
+            yield pieces_of(shape, ours, theirs, self.itemsize).moved(at * pitch, address)
             at += count
 
 
-def pieces_of(
-    address: int, shape: tuple[int, ...], ours: tuple[int, ...], theirs: tuple[int, ...], itemsize: int
-) -> Pieces:
-    """The pieces of an array at `address` with the strides `theirs`, copied to memory with the strides `ours`.
+@functools.lru_cache(maxsize=16)
+def pieces_of(shape: tuple[int, ...], ours: tuple[int, ...], theirs: tuple[int, ...], itemsize: int) -> Pieces:
+    """The pieces of an array at address 0 with the strides `theirs`, copied to memory with the strides `ours`.
 
     Examples
     --------
-    >>> pieces_of(1000, (2, 3), (64, 8), (100, 8), 8)
-    Pieces(ours=array([ 0, 64]), theirs=array([1000, 1100]), nbytes=24)
+    >>> pieces_of((2, 3), (64, 8), (100, 8), 8)
+    Pieces(ours=array([ 0, 64]), theirs=array([  0, 100]), nbytes=24)
     """
     if 0 in shape or not itemsize:
         return Pieces(np.empty(0, np.int64), np.empty(0, np.int64), itemsize)
-    start = 0
+    start = address = 0
     axes = []
     for n, own, their in zip(shape, ours, theirs, strict=True):
         if n > 1 and own < 0 and their < 0:  # the same bytes from the other end

@@ -1,1 +1,1 @@
-"""Arrays that workers read from the caller's memory, and results that they write there, without a copy of the caller's."""
+"""Arrays that workers read from the caller's memory, and results that they write there."""

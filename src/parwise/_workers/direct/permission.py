@@ -7,10 +7,10 @@ import ctypes
 import os
 from pathlib import Path
 
+import numpy as np
+
 from ..._core.layout import PAGE, address_of
 from ..shared_memory import map_anonymous
-
-import numpy as np
 
 _PR_SET_PTRACER = 0x59616D61
 

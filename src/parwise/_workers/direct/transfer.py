@@ -8,13 +8,12 @@ import numpy as np
 
 from ..._core.inputs.place import Place
 from ..._core.kernel import Outcome
-from ..._core.layout import Layout, address_of, offsets_for
+from ..._core.layout import Layout, offsets_for
 from ..._core.results import Stack
 from ..claims import Claim
 from ..encoding import flat
 from ..shared_memory import map_anonymous
 from .access import CallerMemory
-
 
 #: What of a task an outcome is of: elements from ``begin`` to ``end``, the seconds spent in those of the task before
 #: them, whose results have been written, and the columns of it that have been written.

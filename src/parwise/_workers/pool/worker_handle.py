@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
-from ..._system.interpreter import close, select
+from ..._system.interpreter import DeferredInterrupt, close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
 from ..direct.undying import undying
@@ -20,7 +20,8 @@ from ..protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from ..shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
 from .silence import Silence
 
-# Time that a worker has for a write that it has begun; it looks whether that is over, and a killed worker ends, so soon.
+# Time that a worker has for a write that it has begun, time between two looks whether it is over, and time that a
+# killed worker has to end.
 WRITE_SECONDS = 0.5
 WRITE_POLL_SECONDS = 0.001
 DYING_SECONDS = 1.0
@@ -44,8 +45,10 @@ class Assignment:
 
 
 class StagedTask(NamedTuple):
-    """A task whose arguments lie in a slot, or in memory of their own if they are larger; without offsets, in the
-    caller's arrays."""
+    """A task whose arguments lie in a slot, or in memory of their own if they are larger, or are read by the worker.
+
+    Of these no offsets are known.
+    """
 
     task: Task
     slot: int
@@ -100,6 +103,7 @@ class WorkerHandle:
 
     def __init__(self, key: int, slot_bytes: int, cookie: bytes) -> None:
         self.key = key
+        undying.release()
         with contextlib.ExitStack() as undo:
             own_end, worker_end = socket_pair()
             self.channel = Channel(own_end, cookie)
@@ -133,9 +137,10 @@ class WorkerHandle:
         self.retiring = False
         self.silence = Silence()
 
-    def answer(self, direct: bool) -> None:
-        """Take note that the worker is up, and whether it may read and write this process's memory."""
-        self.ready, self.direct = True, direct
+    def hear(self, kind: str, *content: Any) -> None:
+        """Take note if the worker tells that it is up, and whether it may read and write this process's memory."""
+        if kind == "ready":
+            self.ready, (self.direct,) = True, content
 
     def request_fork(self, fork_server: Channel, slot_bytes: int, secret: int) -> None:
         """Ask the fork server for the process of this worker; `secret` is the address of that of the pool."""
@@ -234,14 +239,16 @@ class WorkerHandle:
         A write takes milliseconds. A worker that has been stopped within one is killed.
         """
         killed_at = monotonic() + WRITE_SECONDS
-        for one in self.assignments.values():
-            while one.rows and not self.slots.results[one.slot].take() and not self._ends_within(WRITE_POLL_SECONDS):
-                if monotonic() > killed_at:
-                    self.kill()
-                if monotonic() > killed_at + DYING_SECONDS:
-                    undying.keep(self.pidfd, one.rows)
-                    break
-            one.rows = ()
+        with DeferredInterrupt():
+            for one in self.assignments.values():
+                claim = self.slots.results[one.slot]
+                while one.rows and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
+                    if monotonic() > killed_at:
+                        self.kill()
+                    if monotonic() > killed_at + DYING_SECONDS:
+                        undying.keep(self.pidfd, one.rows)
+                        break
+                one.rows = ()
 
     def _ends_within(self, seconds: float) -> bool:
         """True if the worker ends, if it can be known yet."""

@@ -17,8 +17,6 @@ from ..._system.limits import LOOK_SECONDS, own_bytes
 from ..._system.module_watch import watch
 from ...errors import ParwiseError
 from ..descriptors import open_event, open_poll
-from ..direct.permission import Secret
-from ..direct.undying import undying
 from ..other_processes import is_stopped
 from ..pickling.payload import Payload
 from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
@@ -75,7 +73,6 @@ class WorkerPool:
         self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._cookie = os.urandom(COOKIE_BYTES)
-        self._secret = Secret(self._cookie)
         self._keys = itertools.count(1)
         self.fork_server: ForkServerHandle | None = None
         # Fork servers that have ended in the current call.
@@ -108,9 +105,7 @@ class WorkerPool:
             if worker.over:
                 self.drop(worker)
             else:
-                message, _ = worker.channel.receive()
-                if message[0] == "ready":
-                    worker.answer(*message[1:])
+                worker.hear(*worker.channel.receive()[0])
         except BlockingIOError:
             pass
         except (EOFError, OSError):
@@ -140,7 +135,6 @@ class WorkerPool:
         self._inherited, self._lost = inherited, 0
         self.dirty = True
         self._receive_late_answers()
-        undying.release()
         watch.look()
         for worker in list(self.workers):
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
@@ -175,7 +169,7 @@ class WorkerPool:
                     if message[0] in ("done", "dropped", "unread"):
                         worker.assignments.pop(message[1], None)
                     elif message[0] == "ready":
-                        worker.answer(*message[1:])
+                        worker.hear(*message)
                     else:
                         break
             except (BlockingIOError, EOFError, OSError):
@@ -232,7 +226,7 @@ class WorkerPool:
         worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
         self.workers.append(worker)
         try:
-            worker.request_fork(fork_server.channel, self.slot_bytes, self._secret.address)
+            worker.request_fork(fork_server.channel, self.slot_bytes, fork_server.secret.address)
             if self._initializer is not None:
                 worker.share_tracker(tracker_fd())
                 self._initializer.send([worker.channel], "initialize", 0)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from .._core.indexing import Task
-from .._core.inputs.place import Place
-from .._core.kernel import Outcome
-from .._core.layout import address_of
-from .._core.results import Results, Stack
-from .._workers.direct.transfer import Extent, Target
-from .._workers.pool.worker_handle import Assignment, StagedTask, WorkerHandle
-from .job import Job
+from ..._core.call import Call
+from ..._core.indexing import Task
+from ..._core.inputs.place import Place
+from ..._core.kernel import Outcome
+from ..._core.layout import Layout, address_of
+from ..._core.output import Output
+from ..._core.results import Results, Stack
+from ..encoding import MANY_COLUMNS
+from ..pool.worker_handle import Assignment, StagedTask, WorkerHandle
+from .transfer import Extent, Target
 
 # A system call pays from so many bytes of a task on: it takes 3 us, and 10 more to prepare, where the caller's copy to
 # a slot takes 12 us.
@@ -26,10 +28,30 @@ PIECE_BYTES = 2**12
 TASK_BYTES = 2**26
 
 
+class Transferred(Protocol):
+    """What is to know of a job whose arrays are transferred."""
+
+    call: Call
+    observer: Any
+    output: Output
+    queue: Any
+    first_task: Task
+
+    def layouts(self, task: Task) -> list[Layout]:
+        """Layouts of the copies of the arguments of `task`."""
+
+    def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
+        """Accept the outcome of a task, which worker `who` has computed."""
+
+    @property
+    def shared_layouts(self) -> list[Layout]:
+        """Layouts of the arguments, where they are the same for all tasks; otherwise empty."""
+
+
 class DirectJob:
     """Decides which tasks of a job read their arguments themselves, and where they may write their results."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Transferred) -> None:
         self._job = job
         self._readable = True
 
@@ -58,9 +80,13 @@ class DirectJob:
         layouts = None if job.shared_layouts else job.layouts(task)
         return StagedTask(task, worker.free.popleft(), None, None, layouts, [])
 
-    def forbid_reading(self) -> None:
-        """Copy all arguments from now on: a worker could not read some."""
+    def take_back_unread(self, worker: WorkerHandle, number: int, slot: int) -> Assignment:
+        """Take back a task whose arguments a worker could not read, and copy all from now on."""
         self._readable = False
+        assignment = worker.assignments.pop(number)
+        worker.free.append(slot)
+        self._job.queue.give_back([] if assignment.handshake else [assignment.task])
+        return assignment
 
     def capacity(self, worker: WorkerHandle) -> int | None:
         """Elements of the longest task of a worker that reads all arguments and writes all results itself, else None.
@@ -69,11 +95,17 @@ class DirectJob:
         """
         if not (worker.direct and self._readable and self.places) or self._job.call.vectorized:
             return None
-        columns = self._job.output.targets
+        columns = self._targets
         if not columns or any(rows is None for rows, _ in columns):
             return None
         least = min(self._row_bytes, *(rows[:1].nbytes for rows, _ in columns if rows is not None))
         return None if least < DIRECT_BYTES else max(1, TASK_BYTES // self._row_bytes)
+
+    @property
+    def _targets(self) -> list[tuple[np.ndarray | None, Any]]:
+        """Memory for the results of all elements, of each column, and their kind."""
+        targets = self._job.output.targets
+        return targets if len(targets) <= MANY_COLUMNS else []  # more are sent as one pickle
 
     @cached_property
     def _row_bytes(self) -> int:
@@ -81,9 +113,9 @@ class DirectJob:
 
     def offer(self, worker: WorkerHandle, staged: StagedTask) -> Sequence[Any]:
         """The memory that a worker may write the results of a task to, which it is told of."""
-        columns, task = self._job.output.targets, staged.task
+        columns, task = self._targets, staged.task
         nbytes = sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task)
-        if not worker.direct or staged.slot < 0 or nbytes < DIRECT_BYTES:
+        if not (worker.direct and columns) or staged.slot < 0 or nbytes < DIRECT_BYTES * len(columns):
             return ()
         if not worker.told_targets:
             worker.channel.send("targets", [_target(rows, kind) for rows, kind in columns])
@@ -97,8 +129,9 @@ class DirectJob:
         if end < task.hi:
             job.queue.give_back([Task(end, task.hi)])
         if begin > task.lo:
-            before = [Stack(kind, rows[: begin - task.lo]) for rows, kind in assignment.rows]
-            job.accept(Task(task.lo, begin), Outcome(Results([*before], job.output.wrap), seconds, outcome.threaded), who)
+            written = [Stack(kind, rows[: begin - task.lo]) for rows, kind in assignment.rows]
+            before = Outcome(Results([*written], job.output.wrap), seconds, outcome.threaded)
+            job.accept(Task(task.lo, begin), before, who)
         job.accept(Task(begin, end), outcome, who)
         return end - task.lo
 
