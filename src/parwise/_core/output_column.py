@@ -119,7 +119,7 @@ class OutputColumn:
         rows = self._rows
         if rows is None or self._kind not in (np.ndarray, "block") or rows.dtype != self._dtype:
             return None, self._kind
-        plain = rows.ndim == 1 + len(self._shape) and rows.dtype.kind in "?biufcmMSU" and rows.dtype.isbuiltin != 2
+        plain = rows.ndim == 1 + len(self._shape) and rows.dtype.kind in "?biufcmMSU" and rows.dtype.metadata is None
         block = self._kind == "block" and self._axes != (0,)
         return rows if plain and not block and rows.flags.c_contiguous and rows.flags.writeable else None, self._kind
 

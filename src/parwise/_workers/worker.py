@@ -292,7 +292,7 @@ class Worker:
             memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         else:
             try:
-                memory, offsets = self._direct.read(session.places, layouts or session.layouts, lo, hi)
+                memory, offsets = self._direct.read(session, layouts or session.layouts, lo, hi)
             except OSError:
                 return None
         outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)

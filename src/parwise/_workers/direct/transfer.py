@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from ..._core.inputs.place import Place
-from ..._core.kernel import Outcome
+from ..._core.kernel import Kernel, Outcome
 from ..._core.layout import Layout, offsets_for
 from ..._core.results import Stack
 from ..claims import Claim
@@ -50,6 +50,18 @@ class Target(NamedTuple):
         return self.address + lo * (nbytes // count)
 
 
+class Reading(Protocol):
+    """What is to know of a session whose arguments are read."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The function, and the halo of its blocks."""
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the arguments lie."""
+
+
 class DirectTransfer:
     """Reads arguments from the caller's memory, and writes results there.
 
@@ -65,7 +77,7 @@ class DirectTransfer:
         # The arguments of one task after another: memory that is used again is in the cache.
         self._memory: np.ndarray | None = None
 
-    def read(self, places: list[Place], layouts: list[Layout], lo: int, hi: int) -> tuple[memoryview, Any]:
+    def read(self, session: Reading, layouts: list[Layout], lo: int, hi: int) -> tuple[memoryview, Any]:
         """Read the arguments of a task; return memory with them, and their offsets there.
 
         Raises
@@ -73,6 +85,9 @@ class DirectTransfer:
         OSError
             If the caller's memory cannot be read there.
         """
+        places, halo = session.places, session.kernel.halo
+        if halo is not None:
+            lo, hi = halo.extent(lo, hi)
         starts, nbytes = offsets_for(layouts, [place.at(lo) for place in places])
         if self._memory is None or len(self._memory) < nbytes:
             self._memory = np.frombuffer(map_anonymous(nbytes), np.uint8)
