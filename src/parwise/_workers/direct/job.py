@@ -12,12 +12,12 @@ from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.place import Place
 from ..._core.kernel import Outcome
-from ..._core.layout import Layout, address_of
+from ..._core.layout import Layout
 from ..._core.output import Output
 from ..._core.results import Results, Stack
 from ..encoding import MANY_COLUMNS
 from ..pool.worker_handle import Assignment, StagedTask, WorkerHandle
-from .transfer import Extent, Target
+from .transfer import Extent
 
 # A system call pays from so many bytes of a task on: it takes 3 us, and 10 more to prepare, where the caller's copy to
 # a slot takes 12 us.
@@ -112,14 +112,11 @@ class DirectJob:
         return sum(one.row_bytes for one in self._job.call.inputs)
 
     def offer(self, worker: WorkerHandle, staged: StagedTask) -> Sequence[Any]:
-        """The memory that a worker may write the results of a task to, which it is told of."""
+        """The memory that a worker may write the results of a task to, and their kind, for each column."""
         columns, task = self._targets, staged.task
         nbytes = sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task)
         if not (worker.direct and columns) or staged.slot < 0 or nbytes < DIRECT_BYTES * len(columns):
             return ()
-        if not worker.told_targets:
-            worker.channel.send("targets", [_target(rows, kind) for rows, kind in columns])
-            worker.told_targets = True
         return [(rows if rows is None else rows[task.lo : task.hi], kind) for rows, kind in columns]
 
     def accept(self, assignment: Assignment, extent: Extent, outcome: Outcome, who: object) -> int:
@@ -143,7 +140,3 @@ def with_written(buffers: list[Any], assignment: Assignment, extent: Extent) -> 
         rows, _ = assignment.rows[column]
         buffers[column] = rows[begin - assignment.task.lo : end - assignment.task.lo].reshape(-1).view(np.uint8)
     return buffers
-
-
-def _target(rows: np.ndarray | None, kind: Any) -> Target | None:
-    return None if rows is None else Target(address_of(rows), kind, rows.dtype, rows.shape[1:])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..._core.inputs.place import Place
 from ..._core.kernel import Kernel, Outcome
-from ..._core.layout import Layout, offsets_for
+from ..._core.layout import Layout, address_of, offsets_for
 from ..._core.results import Stack
 from ..claims import Claim
 from ..encoding import flat
@@ -38,6 +38,13 @@ class Target(NamedTuple):
     kind: Any
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: np.ndarray | None, kind: Any, lo: int) -> Target | None:
+        """The target of all results, of which `rows` are those from element `lo` on; None for None."""
+        if rows is None:
+            return None
+        return cls(address_of(rows) - lo * rows.strides[0], kind, rows.dtype, rows.shape[1:])
 
     def takes(self, column: Any, count: int) -> bool:
         """True if results of `count` elements are of that kind."""

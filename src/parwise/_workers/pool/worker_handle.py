@@ -13,6 +13,7 @@ from ..._core.indexing import Task
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
+from ..direct.transfer import Target
 from ..direct.undying import undying
 from ..other_processes import collect_exit, end_orphans, kill, open_descendants
 from ..pickling.multiprocessing_objects import Attachments
@@ -177,14 +178,22 @@ class WorkerHandle:
         task, slot = staged.task, staged.slot
         message = ("task", number, task.lo, task.hi, slot, staged.offsets, staged.layouts, bool(rows))
         self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows)
+        # From here on the task is lost with the worker, if it has ended: it will be given to another one.
         if rows:
             self.slots.results[slot].offer()
+            self._tell_targets(rows, task.lo)
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
         else:
             self.sender = self._argument_chunks(memoryview(staged.large), message)
             self.send_chunks()
+
+    def _tell_targets(self, rows: Sequence[tuple[Any, Any]], lo: int) -> None:
+        """Tell the worker where results of this call belong, once; `rows` are those of elements from `lo` on."""
+        if not self.told_targets:
+            self.channel.send("targets", [Target.of(*one, lo) for one in rows])
+            self.told_targets = True
 
     def _argument_chunks(self, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""
