@@ -75,10 +75,10 @@ class Dispatcher:
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._pool.owned_by_parent:  # a forked child: the workers are the parent's
             return
+        for worker in self._workers:  # before they are killed: what a worker has begun to write becomes whole
+            worker.revoke()
         if error is not None and self._pool.dirty:
             self._pool.abandon()
-        for worker in self._workers:
-            worker.revoke()
         if self.started and error is None and self._session is not None:
             self._session.unload(self._workers, self._part_bytes)
         # A second interrupt within `abandon` leaves it set: the next call then starts new workers.
