@@ -56,7 +56,8 @@ class ForkServerHandle:
             # From here on not by its number, which may belong to another process once a handler of the program has
             # waited for it.
             self.pidfd = open_process(self.pid)
-            allow(self.pid)
+            if self.secret.address:
+                allow(self.pid)
         except BaseException:
             self._undo()
             raise
