@@ -54,6 +54,8 @@ class DirectJob:
     def __init__(self, job: Transferred) -> None:
         self._job = job
         self._readable = True
+        # Known once there are results.
+        self._columns: list[tuple[np.ndarray | None, Any]] = []
 
     @cached_property
     def places(self) -> list[Place]:
@@ -93,19 +95,28 @@ class DirectJob:
 
         It does so part by part, each as long as a task that is copied.
         """
-        if not (worker.direct and self._readable and self.places) or self._job.call.vectorized:
+        if not (worker.direct and self._readable and self._targets):
             return None
-        columns = self._targets
-        if not columns or any(rows is None for rows, _ in columns):
+        return self._capacity
+
+    @cached_property
+    def _capacity(self) -> int | None:
+        sizes = [0 if rows is None else rows[:1].nbytes for rows, _ in self._targets]
+        if not self.places or self._job.call.vectorized or min(self._row_bytes, *sizes) < DIRECT_BYTES:
             return None
-        least = min(self._row_bytes, *(rows[:1].nbytes for rows, _ in columns if rows is not None))
-        return None if least < DIRECT_BYTES else max(1, TASK_BYTES // self._row_bytes)
+        return max(1, TASK_BYTES // self._row_bytes)
+
+    @cached_property
+    def _result_bytes(self) -> int:
+        return sum(0 if rows is None else rows[:1].nbytes for rows, _ in self._targets)
 
     @property
     def _targets(self) -> list[tuple[np.ndarray | None, Any]]:
         """Memory for the results of all elements, of each column, and their kind."""
-        targets = self._job.output.targets
-        return targets if len(targets) <= MANY_COLUMNS else []  # more are sent as one pickle
+        if not self._columns:
+            targets = self._job.output.targets
+            self._columns = targets if len(targets) <= MANY_COLUMNS else []  # more are sent as one pickle
+        return self._columns
 
     @cached_property
     def _row_bytes(self) -> int:
@@ -114,8 +125,9 @@ class DirectJob:
     def offer(self, worker: WorkerHandle, staged: StagedTask) -> Sequence[Any]:
         """The memory that a worker may write the results of a task to, and their kind, for each column."""
         columns, task = self._targets, staged.task
-        nbytes = sum(0 if rows is None else rows[:1].nbytes for rows, _ in columns) * len(task)
-        if not (worker.direct and columns) or staged.slot < 0 or nbytes < DIRECT_BYTES * len(columns):
+        if not (worker.direct and columns) or staged.slot < 0:
+            return ()
+        if self._result_bytes * len(task) < DIRECT_BYTES * len(columns):
             return ()
         return [(rows if rows is None else rows[task.lo : task.hi], kind) for rows, kind in columns]
 
