@@ -360,6 +360,22 @@ def test_interrupt(tmp_path, moment):
     assert (out == 7.0).all()
 
 
+def test_storm_of_interrupts_and_kills():
+    """At random moments, with a checking allocator: right bits or an error, and no write after a call."""
+    script = Path(__file__).parents[1] / "support" / "direct_storm.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), "60", "20", "1"],
+        env={**os.environ, "PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "'KeyboardInterrupt': " in done.stdout
+
+
 def test_fork_of_the_caller():
     """A process that the caller forks during a call neither takes claims nor waits, and sees no later results."""
     status = []
