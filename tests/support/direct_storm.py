@@ -27,17 +27,17 @@ SECONDS = 0.03
 def main(interrupts: int, kills: int, seed: int) -> None:
     """Run the storm; exit with an error at the first wrong bit."""
     rng = random.Random(seed)
-    a = np.random.default_rng(seed).standard_normal((60, 30_000))
-    want = np.sort(a)
+    a = np.random.default_rng(seed).standard_normal((8, 800_000))  # longer than the system copies at a time
+    want = -a
     ends: collections.Counter[str] = collections.Counter()
-    left: collections.deque[np.ndarray] = collections.deque(maxlen=8)
+    left: collections.deque[np.ndarray] = collections.deque(maxlen=3)
     for act in [interrupt] * interrupts + [kill] * kills:
         out = patterned(np.empty_like(a))
         thread = threading.Thread(target=act, args=(rng.random() * SECONDS,))
         try:
             try:
                 thread.start()
-                parwise.parallel_apply(np.sort, a, out=out, workers=2, isolate=True)
+                parwise.parallel_apply(np.negative, a, out=out, workers=2, isolate=True)
                 ends["done"] += 1
                 assert out.tobytes() == want.tobytes(), "wrong bits"
             finally:
@@ -58,10 +58,10 @@ def patterned(array: np.ndarray) -> np.ndarray:
 
 
 def check(out: np.ndarray, want: np.ndarray, broken: int) -> None:
-    """Each row is a result or has none; after the death of a worker one may be half of both."""
+    """Each row is a result or has none; after the death of a worker one may be half written."""
     whole = (out.view(np.uint64) == want.view(np.uint64)).all(axis=1)
     empty = (out.view(np.uint8) == PATTERN).all(axis=1)
-    assert (~(whole | empty)).sum() <= broken * 5, "rows that are half written"
+    assert (~(whole | empty)).sum() <= broken, "rows that are half written"
 
 
 def interrupt(seconds: float) -> None:
