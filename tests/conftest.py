@@ -23,6 +23,7 @@ import pytest
 
 import parwise
 from parwise._executors import background, inline, sharing, task_queue
+from parwise._workers.direct import job as direct
 
 from .support.adversarial import WAYS
 from .support.gate import Gate
@@ -53,6 +54,8 @@ def pytest_configure(config):
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("PARWISE_DIRECT") == "always":  # also where a copy by the caller would be cheaper
+        direct.DIRECT_BYTES = direct.PIECE_BYTES = 1
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
 

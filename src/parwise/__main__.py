@@ -45,6 +45,7 @@ class Measured:
     out: float  # bytes per second from a worker's memory to a new array
     speedup: float  # time of the plain loop divided by that with all workers, for a function in pure Python
     slot_bytes: int
+    direct: bool  # True if workers read and write arrays of the caller themselves
 
 
 def describe() -> Iterator[str]:
@@ -76,6 +77,8 @@ def describe() -> Iterator[str]:
         f"{amount(measured.into)}/s into a worker's slots of {amount(measured.slot_bytes)}, "
         f"{amount(measured.out)}/s out to a new array",
     )
+    how = "workers read and write large arrays themselves" if measured.direct else "copies only: not allowed, or off"
+    yield _line("direct", how)
     yield _line("speed", f"{measured.speedup:.2f} times the plain loop's just now, for pure Python with {_count(cpus)}")
     yield _line("verdict", _verdict(cpus, measured.speedup))
 
@@ -87,7 +90,8 @@ def measure(workers: int) -> Measured:
         first, all_ready = _measure_start(pool, workers)
         wake = _measure_wake(pool)
         into, out = _measure_copy(pool)
-        return Measured(first, all_ready, wake, into, out, _speedup(workers), pool.slot_bytes)
+        direct = all(worker.direct for worker in pool.workers)
+        return Measured(first, all_ready, wake, into, out, _speedup(workers), pool.slot_bytes, direct)
     finally:
         pool.stop()
 

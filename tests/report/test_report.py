@@ -338,7 +338,8 @@ def test_the_machine():
     assert done.stderr == ""
     assert done.returncode == 0
     lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    assert list(lines) == ["parwise", "CPUs", "BLAS", "memory", "start-up", "wake", "copy", "speed", "verdict"]
+    names = ["parwise", "CPUs", "BLAS", "memory", "start-up", "wake", "copy", "direct", "speed", "verdict"]
+    assert list(lines) == names
     assert lines["parwise"].startswith(f"{parwise.__version__} on Python 3.")
     assert f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} by affinity" in lines["CPUs"]
     assert re.search(r"\d threads?", lines["BLAS"])
@@ -346,6 +347,7 @@ def test_the_machine():
     assert re.match(r"[\d.]+ m?s until the first worker is up, [\d.]+ m?s until \d+ worker", lines["start-up"])
     assert re.match(r"[\d.]+ [mu]s for a message", lines["wake"])
     assert re.match(r"[\d.]+ [GM]B/s into a worker's slots of [\d.]+ [kM]B, [\d.]+ [GM]B/s out", lines["copy"])
+    assert lines["direct"] in ("workers read and write large arrays themselves", "copies only: not allowed, or off")
     assert "a call pays from 30 ms of work on, from 2 ms once workers are up" in lines["verdict"]
 
 

@@ -14,7 +14,7 @@ from .._clock import perf_counter
 from .cursor import Cursor
 from .indexing import Halo
 from .nesting import ALWAYS, NESTED
-from .results import SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
+from .results import PLAIN_ARRAYS, SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -244,8 +244,9 @@ class Kernel:
                     return Results([numbers]), found
                 raw = numbers.unstack() + odd
         calls = self._with_cursor(calls, lo + len(raw), cursor)
-        if raw and type(raw[0]) is np.ndarray and not raw[0].dtype.hasobject:
-            stack = _stack(raw[0], calls, count, allocate)
+        kinds = PLAIN_ARRAYS if self.form == "arrays" else frozenset({np.ndarray})
+        if raw and type(raw[0]) in kinds and not raw[0].dtype.hasobject:
+            stack = _stack(raw[0], calls, count, allocate, kinds)
             if isinstance(stack, np.ndarray):
                 return Results([Stack(np.ndarray, stack)]), len(stack)
             raw = stack
@@ -319,14 +320,16 @@ def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[i
     return at + 1, []
 
 
-def _stack(first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate) -> np.ndarray | list[Any]:
+def _stack(
+    first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate, kinds: frozenset[type]
+) -> np.ndarray | list[Any]:
     """Store arrays of one dtype and shape in memory one by one; return a list at the first one that differs."""
     dtype, shape = first.dtype, first.shape
     stack = allocate(count, dtype, shape)
     stack[0] = first
     at = 1
     for result in calls:
-        if type(result) is not np.ndarray or result.dtype != dtype or result.shape != shape:
+        if type(result) not in kinds or result.dtype != dtype or result.shape != shape:
             return [*Stack(np.ndarray, stack[:at].copy()).unstack(), result]
         stack[at] = result
         at += 1

@@ -81,6 +81,9 @@ class Gaps:
 class Output(ABC):
     """Puts the results of all tasks of a call together, in whatever order they come."""
 
+    #: The type of tuple that results are, if they are tuples.
+    wrap: type[tuple[Any, ...]] | None = None
+
     def __init__(self, call: Call) -> None:
         self._call = call
         self._lock = threading.Lock()
@@ -88,6 +91,11 @@ class Output(ABC):
     def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for arrays from element `lo` on: the final array's own, where it fits."""
         return np.empty((count, *shape), dtype)
+
+    @property
+    def targets(self) -> list[tuple[np.ndarray | None, Any]]:
+        """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
+        return []
 
     @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
@@ -113,26 +121,30 @@ class ArrayOutput(Output):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self._columns: list[OutputColumn] = []
-        self._wrap: type[tuple[Any, ...]] | None = None
         self._begun = False
 
     def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for arrays from element `lo` on: the final array's own, where it fits."""
-        if len(self._columns) == 1 and self._wrap is None:
+        if len(self._columns) == 1 and self.wrap is None:
             own = self._columns[0].rows_for(lo, count, dtype, shape)
             if own is not None:
                 return own
         return super().memory_for(lo, count, dtype, shape)
+
+    @property
+    def targets(self) -> list[tuple[np.ndarray | None, Any]]:
+        """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
+        return [column.target for column in self._columns] if self._begun else []
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""
         with self._lock:
             if not self._begun:
                 self._make_columns(task, results)
-            if len(results.columns) != len(self._columns) or (results.wrap is None) != (self._wrap is None):
+            if len(results.columns) != len(self._columns) or (results.wrap is None) != (self.wrap is None):
                 raise ValueError(
                     f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
-                    f"but {len(self._columns)} {'in a tuple' if self._wrap else 'alone'} before"
+                    f"but {len(self._columns)} {'in a tuple' if self.wrap else 'alone'} before"
                 )
             for own, column in zip(self._columns, results.columns, strict=True):
                 own.add(task, column, indices)
@@ -144,7 +156,7 @@ class ArrayOutput(Output):
                 f"func returned {_describe(results)}, but out has {len(out)} array(s); "
                 "pass a tuple with one array per result"
             )
-        self._wrap = results.wrap
+        self.wrap = results.wrap
         self._columns = [
             OutputColumn(self._call, task, column, None if out is None else out[k])
             for k, column in enumerate(results.columns)
@@ -160,7 +172,7 @@ class ArrayOutput(Output):
         if not self._begun:  # no element, no call: np.asarray([])
             return self._empty()
         arrays = [column.finish(gaps) for column in self._columns]
-        return arrays[0] if self._wrap is None else tuple_of(self._wrap, arrays)
+        return arrays[0] if self.wrap is None else tuple_of(self.wrap, arrays)
 
     def _empty(self) -> Any:
         out = self._call.out

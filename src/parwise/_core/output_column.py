@@ -113,6 +113,16 @@ class OutputColumn:
             return None
         return rows[lo : lo + count]
 
+    @property
+    def target(self) -> tuple[np.ndarray | None, Any]:
+        """Memory for the results of all elements, one behind another, and their kind; None if they may not fit."""
+        rows = self._rows
+        if rows is None or self._kind not in (np.ndarray, "block") or rows.dtype != self._dtype:
+            return None, self._kind
+        plain = rows.ndim == 1 + len(self._shape) and rows.dtype.kind in "?biufcmMSU" and rows.dtype.metadata is None
+        block = self._kind == "block" and self._axes != (0,)
+        return rows if plain and not block and rows.flags.c_contiguous and rows.flags.writeable else None, self._kind
+
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
         """Take one column of a task's results: those of all its elements, or of `indices`."""
         if not self._fits(task, column):
@@ -127,7 +137,7 @@ class OutputColumn:
             own = rows[task.lo : task.hi]
             # Most are there already. may_share_memory would release the GIL, and a
             # small call would wait until another thread releases it.
-            if self._block or address_of(own) != address_of(stack):
+            if own.strides != stack.strides or address_of(own) != address_of(stack):
                 own[...] = stack
         else:
             at = 0

@@ -85,17 +85,20 @@ def unstacked(column: Column) -> list[Any]:
 #: Types whose values hold no memory that the function could change.
 SCALARS = frozenset({float, int, bool, complex, str, bytes, *np.sctypeDict.values()} - {np.void, np.object_})
 
+#: Types of arrays of which ``np.asarray`` makes the same. Functions of rows of a memmap mostly return memmaps.
+PLAIN_ARRAYS = frozenset({np.ndarray, np.memmap})
+
 #: Types of 8 bytes, with the dtype that ``np.asarray`` chooses for a list of them.
 WORDS: dict[type, type] = {float: np.float64, np.float64: np.float64, int: np.int64, np.int64: np.int64}
 
 
 def detached(result: Any) -> Any:
     """`result` with copies of the arrays in it, whose memory the function may use again."""
-    if type(result) is np.ndarray:
+    if type(result) in PLAIN_ARRAYS:
         return result.copy()
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
-    if np.ndarray not in map(type, result):
+    if PLAIN_ARRAYS.isdisjoint(map(type, result)):
         return result
     # Without a call of the type, which may want different arguments.
     copied = tuple.__new__(type(result), map(detached, result))
@@ -158,6 +161,8 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     if not raw:
         return raw
     kinds = set(map(type, raw))
+    if refuse and kinds <= PLAIN_ARRAYS:
+        return _pack_arrays(raw)
     if len(kinds) > 1:
         if refuse:
             refuse_more(kinds)

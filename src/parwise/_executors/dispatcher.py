@@ -14,6 +14,8 @@ from .._core.indexing import Task
 from .._system.blas import ThreadCounts, read_threads, workers_beside
 from .._system.library_settings import LocalSettings
 from .._system.surroundings import CallerState
+from .._workers.direct.job import DirectJob, with_written
+from .._workers.direct.transfer import Extent
 from .._workers.encoding import unpack_error, unpack_task
 from .._workers.output_capture import unpack_events
 from .._workers.pool.silence import Silence
@@ -21,7 +23,7 @@ from .._workers.pool.watchdog import Watchdog
 from .._workers.pool.worker_handle import Assignment, WorkerHandle
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
-from .._workers.session import PackedSession, SetUp, keep
+from .._workers.session import PackedSession, SetUp, send_definitions
 from .._workers.shared_memory import SLOTS
 from .faults import FaultPolicy
 from .handshake import Handshake
@@ -55,6 +57,7 @@ class Dispatcher:
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
         self._handshake = Handshake(job)
+        self._direct = DirectJob(job)
         self._threads: ThreadCounts = 1
         self._sharing = Sharing(job.call, job.queue, job.stepwise)
         # Workers that may be used at most, and those that are.
@@ -76,6 +79,8 @@ class Dispatcher:
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._pool.owned_by_parent:  # a forked child: the workers are the parent's
             return
+        for worker in self._workers:  # before they are killed: what a worker has begun to write becomes whole
+            worker.revoke()
         if error is not None and self._pool.dirty:
             self._pool.abandon()
         if self.started and error is None and self._session is not None:
@@ -178,8 +183,9 @@ class Dispatcher:
 
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
+        arguments = job.shared_layouts, self._direct.places
         self._session = PackedSession.of(
-            self._call, job.kernel, job.shared_layouts, self._threads, job.definitions, state, self.local_settings
+            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings
         )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
@@ -279,8 +285,8 @@ class Dispatcher:
 
     # Messages of workers.
 
-    def _on_ready(self, worker: WorkerHandle) -> None:
-        worker.ready = True
+    def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
+        worker.hear("ready", direct)
 
     def _on_output(self, worker: WorkerHandle, number: int, packed: bytes) -> None:
         assignment = worker.assignments.get(number)
@@ -292,14 +298,18 @@ class Dispatcher:
     def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
         worker.free_slot(slot)
 
-    def _on_done(self, worker: WorkerHandle, number: int, slot: int, header: bytes, *described: Any) -> None:
-        self._receive_outcome(worker, number, header, buffers_in(worker.slots.outputs[slot], *described))
+    def _on_unread(self, worker: WorkerHandle, number: int, slot: int) -> None:
+        self._handshake.pending |= self._direct.take_back_unread(worker, number, slot).handshake
+
+    def _on_done(
+        self, worker: WorkerHandle, number: int, slot: int, header: bytes, extent: Extent, *sizes: Any
+    ) -> None:
+        self._receive_outcome(worker, number, header, extent, buffers_in(worker.slots.outputs[slot], *sizes))
         worker.free.append(slot)
 
-    def _on_done_in_chunks(
-        self, worker: WorkerHandle, number: int, slot: int, header: bytes, sizes: list[int], checks: list[int | None]
-    ) -> None:
-        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], number, slot, header, checks)
+    def _on_done_in_chunks(self, worker: WorkerHandle, *content: Any) -> None:
+        *message, sizes, checks = content
+        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], *message, checks)
         self._receive_chunked_outcome(worker)
 
     def _on_chunk(self, worker: WorkerHandle, half: int, nbytes: int) -> None:
@@ -313,9 +323,9 @@ class Dispatcher:
         receiver = worker.receiver
         if receiver is not None and receiver.complete:
             worker.receiver = None
-            number, slot, header, checks = receiver.message
+            number, slot, header, extent, checks = receiver.message
             buffers = [verified(one.data, check) for one, check in zip(receiver.buffers, checks, strict=True)]
-            self._receive_outcome(worker, number, header, buffers)
+            self._receive_outcome(worker, number, header, extent, buffers)
             if slot >= 0:
                 worker.free.append(slot)
 
@@ -332,25 +342,24 @@ class Dispatcher:
 
     # Outcomes of tasks.
 
-    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, buffers: list[Any]) -> None:
-        """Accept the outcome of a task, whose arrays are in `buffers` for now."""
+    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: Any) -> None:
+        """Accept the outcome of a task, whose arrays are in `buffers` for now, or written where they belong."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
         if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
             worker.channel.close_arrived()
             return
         if not header:  # too long for a message
-            header, *buffers = (bytes(buffers[0]), *buffers[1:])
-        outcome, output = unpack_task(header, buffers, assignment.task.lo)
+            header, buffers = bytes(buffers[0]), buffers[1:]
+        outcome, output = unpack_task(header, with_written(buffers, assignment, extent), extent[0])
         worker.channel.close_arrived()
         if assignment.handshake:
             self._handshake.receive(outcome)
             return
         self._job.output_replay.record(assignment.task.lo, output)
-        self.computed += len(assignment.task)
         if outcome.threaded:
             self._reduce_workers()
-        self._job.accept(assignment.task, outcome, worker.pid)
+        self.computed += self._direct.accept(assignment, extent, outcome, worker.pid)
 
     def _reduce_workers(self) -> None:
         """Assign tasks to fewer workers, since BLAS uses threads in each.
@@ -373,8 +382,10 @@ class Dispatcher:
         if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
-            beside = self.beside
-            task = queue.next_task(workers=len(self._workers) + beside, lost=True, last=beside)
+            beside, capacity = self.beside, self._direct.capacity(worker)
+            task = queue.next_task(
+                workers=len(self._workers) + beside, lost=True, last=beside, capacity=None if beside else capacity
+            )
             if task is None:
                 break
             self._send_task(worker, task)
@@ -409,24 +420,16 @@ class Dispatcher:
         if (state := self._job.state_for(task)) is not worker.state:
             self._pack(state)
             self._send_session([worker])
-        staged = worker.stage(self._job.stage, task, self._pool.slot_bytes)
+        staged = self._direct.stage(worker, task) or worker.stage(self._job.stage, task, self._pool.slot_bytes)
         if handshake and staged.attachments:  # a second call would take or send a message too many
             worker.unstage(staged)
             return
-        self._send_definitions(worker, task)
-        self._job.observer.served()
-        worker.send_task(next(_numbers), staged, handshake, self._job.task_message)
-
-    def _send_definitions(self, worker: WorkerHandle, task: Task) -> None:
-        """Send a worker the parts of definitions that a task needs, each once."""
         definitions, parts = self._job.needed_parts(task)
-        if not parts:
-            return
-        known = keep(worker.parts, definitions.token, set())
-        for part in [part for part in parts if part not in known]:
-            known.add(part)
-            self._part_bytes = max(self._part_bytes, definitions.parts[part].nbytes)
-            definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
+        if parts:
+            self._part_bytes = max(self._part_bytes, send_definitions(worker, definitions, parts))
+        self._job.observer.served()
+        rows = () if handshake else self._direct.offer(worker, staged)
+        worker.send_task(next(_numbers), staged, handshake, rows, self._job.task_message)
 
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""

@@ -71,6 +71,7 @@ class TaskQueue:
         look_ahead: int = LOOK_AHEAD,
         lost: bool = False,
         last: bool = False,
+        capacity: int | None = None,
     ) -> Task | None:
         """The next task, or None. Its items are taken from their stream.
 
@@ -86,32 +87,34 @@ class TaskQueue:
             True if the task may be one that was with a worker that has ended.
         last : bool
             True to take the task from the end of what is left; not of a stream.
+        capacity : int, optional
+            Elements that fit this task, if not the capacity of the queue.
         """
         stream = self._stream
         while True:
             if stream is not None and not (self._returned or (lost and self._lost)):
                 lo = self._next
                 # Not under the lock: an iterator may be slow.
-                stream.read(min(lo + self._size(lo, seconds, workers) + look_ahead, self._end), lo + 1)
-            task = self._take(seconds, workers, lost, last)
+                stream.read(min(lo + self._size(lo, seconds, workers, capacity) + look_ahead, self._end), lo + 1)
+            task = self._take(seconds, workers, lost, last, capacity)
             # Another thread may have taken all that this one has read.
             if task is not None or stream is None or not stream.readable or self._next >= self._end:
                 return task
 
-    def _take(self, seconds: float, workers: int, lost: bool, last: bool) -> Task | None:
+    def _take(self, seconds: float, workers: int, lost: bool, last: bool, capacity: int | None) -> Task | None:
         """Hand out the next task, as far as its items have been read."""
         with self._lock:
             if lost and self._lost:
-                return self._lost.pop(0)
+                return self._take_returned(self._lost, capacity or self._capacity)
             if self._returned:
-                return self._returned.pop(0)
+                return self._take_returned(self._returned, capacity or self._capacity)
             if self._blocks is not None:
                 return self._take_block(last)
             if last:
                 return self._take_last(seconds, workers)
             lo = self._next
             # The first one alone: its results are compared with a worker's.
-            hi = min(lo + (self._size(lo, seconds, workers) if lo else 1), self._end)
+            hi = min(lo + (self._size(lo, seconds, workers, capacity) if lo else 1), self._end)
             if self._stream is not None:
                 hi = min(hi, self._stream.read_to)
                 self._stream.take(lo, hi)
@@ -132,11 +135,22 @@ class TaskQueue:
         lo, hi = self._next or 1, self._stop
         if lo >= hi:
             return None
-        begin = hi - self._size(lo, seconds, workers)
+        begin = hi - self._size(lo, seconds, workers, None)
         if self._run_end:
             begin = max(begin, (hi - 1) // self._run_end * self._run_end)
         self._stop = max(lo, begin)
         return Task(self._stop, hi)
+
+    def _take_returned(self, returned: list[Task], capacity: int) -> Task:
+        """Hand out the first task that was given back, or as much of it as fits."""
+        task = returned.pop(0)
+        if self._blocks is None and len(task) > capacity:
+            rest = Task(task.lo + capacity, task.hi)
+            returned.insert(0, rest)
+            if returned is self._lost:
+                self._dangerous.add(rest.lo)
+            task = Task(task.lo, rest.lo)
+        return task
 
     def next_unread(self, seconds: float) -> Task | None:
         """The next task, if all its items are unread and may be read one by one, as they are computed.
@@ -172,11 +186,11 @@ class TaskQueue:
     def _known_stop(self) -> int:
         return self._stop if self._stream is None else min(self._stop, self._stream.count)
 
-    def _size(self, lo: int, seconds: float, workers: int) -> int:
+    def _size(self, lo: int, seconds: float, workers: int, capacity: int | None = None) -> int:
         """Elements of the next task."""
         if self._pace is None:
             return 1
-        size = self._capacity
+        size = capacity or self._capacity
         if self._pace > 0:
             size = min(size, int(seconds / self._pace))
             if workers > 1 and (left := min(self._call.expected, self._stop) - lo) > 0:

@@ -54,6 +54,9 @@ class NullObserver:
     def staged(self, nbytes: int) -> None:
         """Receive that `nbytes` of arguments were copied for a worker."""
 
+    def read_directly(self, nbytes: int) -> None:
+        """Receive that a worker reads `nbytes` of arguments itself."""
+
     def explain(self, why: str) -> None:
         """Receive the reason why workers compute nothing of the call."""
 

@@ -77,4 +77,5 @@ class Observer(NullObserver):
     served = _passed_on(NullObserver.served)
     waited = _passed_on(NullObserver.waited)
     staged = _passed_on(NullObserver.staged)
+    read_directly = _passed_on(NullObserver.read_directly)
     explain = _passed_on(NullObserver.explain)

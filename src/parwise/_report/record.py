@@ -85,7 +85,7 @@ class CallRecord(NullObserver):
         self.caller = Timeline("caller")
         self.startup: float | None = None
         self.waiting = 0.0
-        self.bytes_staged = 0
+        self.bytes_staged = self.bytes_direct = 0
         self.why: str | None = None
         self.error: str | None = None
         self.begun = perf_counter()
@@ -126,6 +126,10 @@ class CallRecord(NullObserver):
     def staged(self, nbytes: int) -> None:
         """Add bytes of arguments that were copied for a worker."""
         self.bytes_staged += nbytes
+
+    def read_directly(self, nbytes: int) -> None:
+        """Add bytes of arguments that a worker has read itself."""
+        self.bytes_direct += nbytes
 
     def explain(self, why: str) -> None:
         """Store the reason why workers compute nothing of the call."""
@@ -168,6 +172,7 @@ class CallRecord(NullObserver):
             "startup_seconds": self.startup,
             "waiting_seconds": self.waiting,
             "bytes_staged": self.bytes_staged,
+            "bytes_direct": self.bytes_direct,
             "per_worker": [self._timeline_dict(one) for one in self.worker_timelines],
             "why_serial": self.why,
             "error": self.error,

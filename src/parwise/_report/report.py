@@ -64,6 +64,7 @@ class Report:
               of the first one; None if no worker had a task;
             - ``waiting_seconds``: time that the caller waited for workers;
             - ``bytes_staged``: bytes of arguments that were copied for workers;
+            - ``bytes_direct``: bytes of arguments that workers read themselves;
             - ``caller``, and the list ``per_worker``: dicts with ``name``,
               ``tasks``, ``elements``, ``busy_seconds`` (time in the function)
               and ``busy_share`` (the same as a fraction of ``seconds``);
@@ -185,6 +186,8 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
         yield "waiting", f"{duration(record.waiting)} of the caller's"
     if record.bytes_staged:
         yield "staged", f"{amount(record.bytes_staged)} of arguments"
+    if record.bytes_direct:
+        yield "direct", f"{amount(record.bytes_direct)} of arguments, read by the workers themselves"
 
 
 def _cells(record: CallRecord, timeline: Timeline) -> list[str]:

@@ -24,7 +24,7 @@ class Claim:
 
     def __init__(self, memory: memoryview) -> None:
         self._semaphore = (ctypes.c_char * CLAIM_BYTES).from_buffer(memory)
-        self._init, self._take = _functions()
+        self._init, self._take, self._release = _functions()
 
     def offer(self, times: int = 1) -> None:
         """Make it free, whoever had taken it; only the process that offers, and while no other uses it."""
@@ -34,11 +34,15 @@ class Claim:
         """Take it; False if it is taken, or was never offered."""
         return bool(self._take(self._semaphore) == 0)
 
+    def release(self) -> None:
+        """Make it free again; only its owner."""
+        self._release(self._semaphore)
+
 
 @functools.cache
-def _functions() -> tuple[Any, Any]:
-    """``sem_init`` and ``sem_trywait`` of C; the GIL is kept, as neither waits."""
+def _functions() -> tuple[Any, Any, Any]:
+    """``sem_init``, ``sem_trywait`` and ``sem_post`` of C; the GIL is kept, as none of them waits."""
     libc = ctypes.PyDLL(None)
     libc.sem_init.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint]
-    libc.sem_trywait.argtypes = [ctypes.c_void_p]
-    return libc.sem_init, libc.sem_trywait
+    libc.sem_trywait.argtypes = libc.sem_post.argtypes = [ctypes.c_void_p]
+    return libc.sem_init, libc.sem_trywait, libc.sem_post

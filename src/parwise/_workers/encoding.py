@@ -102,7 +102,7 @@ def _pack_results(header: OutcomeHeader, results: Results) -> tuple[bytes, list[
     results = stacked(results)
     many = len(results.columns) > MANY_COLUMNS
     columns = () if many else tuple(map(_kind, results.columns))
-    buffers = [dumps(results.columns)] if many else list(map(_flat, results.columns))
+    buffers = [dumps(results.columns)] if many else list(map(flat, results.columns))
     return _dump_header(header._replace(wrap=results.wrap, columns=columns, many=many, found=True)), buffers
 
 
@@ -123,7 +123,8 @@ def _kind(column: Column) -> tuple[Any, np.dtype[Any], tuple[int, ...]] | None:
     return column.kind, column.array.dtype, column.array.shape
 
 
-def _flat(column: Column) -> Any:
+def flat(column: Column) -> Any:
+    """The buffer of a column."""
     if isinstance(column, list):
         return dumps(column) if _TOGETHER.issuperset(map(type, column)) else _dumps_each(column)
     if column.array.dtype.hasobject:

@@ -29,6 +29,7 @@ from .._system.interpreter import (
 )
 from ..errors import ParwiseError
 from .descriptors import open_process, standard_files
+from .direct.access import CallerMemory
 from .other_processes import end_group, has_children
 from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
 from .worker import serve
@@ -155,7 +156,7 @@ def main(parent: int) -> None:
     # saves 10 ms.
     gc.freeze()
     gc.enable()
-    ForkServer(control, watch).run()
+    ForkServer(control, watch, parent).run()
 
 
 class ForkServer:
@@ -168,10 +169,13 @@ class ForkServer:
     watch : int
         A pidfd of the caller: the socket alone does not show the caller's death
         while a process that the caller forked holds a copy.
+    parent : int
+        The caller's process id.
     """
 
-    def __init__(self, control: Channel, watch: int) -> None:
+    def __init__(self, control: Channel, watch: int, parent: int) -> None:
         self._control = control
+        self._parent = parent
         self._watch = watch
         self._poll = select.poll()
         self._poll.register(watch, select.POLLIN)
@@ -239,11 +243,11 @@ class ForkServer:
                 self._collect_exit(pidfd)
         self._control.send("exited", pid, self._ended.pop(pid, None))
 
-    def _fork(self, fds: list[int], key: int, slot_bytes: int) -> None:
+    def _fork(self, fds: list[int], key: int, slot_bytes: int, secret: int) -> None:
         try:
             if len(fds) != _WORKER_FDS:  # the system drops those that it has no room for
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            pid, pidfd = self._fork_worker(fds, slot_bytes)
+            pid, pidfd = self._fork_worker(fds, slot_bytes, secret)
         except OSError as error:  # too many processes or open files, or no memory
             self._control.send("fork_failed", key, str(error))
         else:
@@ -252,13 +256,13 @@ class ForkServer:
             for fd in fds:
                 close(fd)
 
-    def _fork_worker(self, fds: list[int], slot_bytes: int) -> tuple[int, int]:
+    def _fork_worker(self, fds: list[int], slot_bytes: int, secret: int) -> tuple[int, int]:
         """Fork a worker; return its process id and a pidfd."""
         server_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self._become_worker(server_pid, fds, slot_bytes)
+                self._become_worker(server_pid, fds, slot_bytes, secret)
             finally:
                 os._exit(1)
         with contextlib.suppress(OSError):  # the worker does so too, and may have ended
@@ -273,7 +277,7 @@ class ForkServer:
         self._poll.register(pidfd, select.POLLIN)
         return pid, pidfd
 
-    def _become_worker(self, server_pid: int, fds: list[int], slot_bytes: int) -> None:
+    def _become_worker(self, server_pid: int, fds: list[int], slot_bytes: int, secret: int) -> None:
         # The system sends this signal when the *thread* that forked ends; the fork
         # server has only one.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -288,7 +292,8 @@ class ForkServer:
         if numpy_random is not None:  # or every worker would draw the same numbers
             numpy_random.seed()
         sock, segment = fds
-        serve(sock, segment, slot_bytes, self._control.cookie)
+        cookie = self._control.cookie
+        serve(sock, segment, slot_bytes, cookie, CallerMemory(self._parent, secret, cookie))
 
 
 def _close_inherited() -> None:

@@ -29,8 +29,13 @@ load                   call, end, nbytes, check, payload     Load the session of
 unload                                                       Release the session.
 define                 (token, late), end, nbytes,           Keep definitions of a call; as above. Late
                        check, payload                        ones name definitions of the session.
+targets                address, kind, dtype and shape, or   Where results of this call belong in the
+                       None, of each column                  caller's memory.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
-                       layouts or None                       are in `slot`, or came in chunks (slot -1).
+                       layouts or None, offered              are in `slot`, or came in chunks (slot -1);
+                                                             with None as offsets the worker reads them in
+                                                             the caller's memory. If `offered`, it may write
+                                                             the results there, if it takes their claim.
 calls                  number, lo, hi, slot, sizes, check    Make submitted calls, as above. Their pickles have
                                                              these sizes, and one checksum.
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
@@ -39,22 +44,29 @@ chunk_ack              half                                  This half of the st
 ---------------------  ------------------------------------  ---------------------------------------------
 Worker to caller
 ----------------------------------------------------------------------------------------------------------
-ready                                                        The worker is up.
+ready                  direct                                The worker is up; True if it may read and
+                                                             write the caller's memory.
 load_failed            call, error                           The session could not be loaded.
 prepare_failed         note, error                           The initializer or the setup raised.
 output                 number, events                        Prints, warnings and log records of a task
                                                              that is still running.
-done                   number, slot, header, sizes, checks   The outcome of a task: buffers of these sizes
-                                                             are in output slot `slot`, which is free once
+done                   number, slot, header, extent, sizes,  The outcome of a task: buffers of these sizes
+                       checks                                are in output slot `slot`, which is free once
                                                              they are read. Pickled ones have a checksum.
-done_in_chunks         number, slot, header, sizes, checks   An outcome whose buffers follow in chunks.
+                                                             See `Extent` for what has been written.
+done_in_chunks         number, slot, header, extent, sizes,  An outcome whose buffers follow in chunks.
+                       checks
+unread                 number, slot                          The arguments of a task could not be read.
+dropped                number, slot                          The caller did not want its results any more.
 chunk                  half, nbytes                          A piece of them is in this half of the stream.
 slot_free              slot                                  The chunk in this input slot has been read.
 ---------------------  ------------------------------------  ---------------------------------------------
 Caller to fork server
 ----------------------------------------------------------------------------------------------------------
-fork                   key, slot_bytes                       Fork a worker. Its socket and its segment come
-                                                             along as descriptors.
+fork                   key, slot_bytes, address              Fork a worker. Its socket and its segment come
+                                                             along as descriptors. The pool's secret lies at
+                                                             this address of the caller's memory; 0 keeps
+                                                             the worker out of that.
 exit_code              pid                                   Report how this worker ended.
 stop                                                         End all workers, wait for them, and end.
 ---------------------  ------------------------------------  ---------------------------------------------

@@ -12,12 +12,13 @@ import os
 import pickle
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from .._core.cursor import Cursor
+from .._core.inputs.place import Place
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
@@ -61,6 +62,8 @@ class Session(NamedTuple):
         Layouts of the arguments; empty if they differ from task to task.
     setup : callable, optional
         What each process of another executor calls first.
+    places : list of Place
+        Where the arguments lie in the caller's memory; empty unless workers may read them there.
     """
 
     definitions: Definitions  # in a worker their table; first, as it is needed to unpickle the rest
@@ -69,18 +72,21 @@ class Session(NamedTuple):
     threads: ThreadCounts
     surroundings: Surroundings
     setup: Callable[[], object] | None = None
+    places: list[Place] = []  # noqa: RUF012 - a NamedTuple
 
     @classmethod
     def pack(
         cls,
         kernel: Kernel,
         layouts: list[Layout],
+        places: list[Place],
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState,
     ) -> Payload:
         """Pickle a session for parwise's own workers."""
-        return dump(state.process, cls(definitions, kernel, layouts, threads, state.surroundings), definitions)
+        session = cls(definitions, kernel, layouts, threads, state.surroundings, None, places)
+        return dump(state.process, session, definitions)
 
     @classmethod
     def pack_for_guest(
@@ -102,6 +108,12 @@ class Session(NamedTuple):
         """Unpickle a session in the computing process, its arrays in `memory`, after `enter` got what comes first."""
         session: Session = load(memory, table, enter)
         return session
+
+    def parts(self, lo: int, hi: int) -> Iterator[tuple[int, int]]:
+        """Cut a task whose arguments are read into parts as long as one that is copied."""
+        most = self.layouts[0].shape[0] if self.layouts else hi - lo
+        for begin in range(lo, hi, most):
+            yield begin, min(begin + most, hi)
 
     def arguments(self, memory: Any, offsets: Offsets, layouts: list[Layout] | None, count: int) -> list[np.ndarray]:
         """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
@@ -219,15 +231,15 @@ class PackedSession(NamedTuple):
         cls,
         call: int,
         kernel: Kernel,
-        layouts: list[Layout],
+        arguments: tuple[list[Layout], list[Place]],
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState | None,
         local: LocalSettings | None,
     ) -> PackedSession:
-        """Pack a session; without `state`, with that of this thread and `local`."""
+        """Pack a session; `arguments` are their layouts and places. Without `state`, with this thread's and `local`."""
         given = state or read_state(local)
-        return cls(call, Session.pack(kernel, layouts, threads, definitions, given), state)
+        return cls(call, Session.pack(kernel, *arguments, threads, definitions, given), state)
 
     def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
         """Send it to workers, behind what prepares them."""
@@ -237,6 +249,7 @@ class PackedSession(NamedTuple):
                 worker.call, worker.earlier_call = self.call, worker.call
             worker.state = self.state
             worker.parts.clear()
+            worker.told_targets = False
             worker.share_tracker(fd)
             if set_up is not None and worker.mark is None:
                 worker.mark = set_up.mark
@@ -249,6 +262,16 @@ class PackedSession(NamedTuple):
             for worker in workers:
                 with contextlib.suppress(OSError):
                     worker.channel.send("unload")
+
+
+def send_definitions(worker: WorkerHandle, definitions: Definitions, parts: list[int]) -> int:
+    """Send a worker parts of definitions, each once; return the size of the largest that was sent."""
+    known = keep(worker.parts, definitions.token, set())
+    new = [part for part in parts if part not in known]
+    known.update(new)
+    for part in new:
+        definitions.parts[part].send([worker.channel], "define", (definitions.token, definitions.late[part]))
+    return max((definitions.parts[part].nbytes for part in new), default=0)
 
 
 def mark_of(setup: Callable[[], object]) -> bytes:

@@ -27,6 +27,8 @@ from .._system.inheritance import use_tracker
 from .._system.interpreter import close
 from .._system.surroundings import follower
 from .calls import Batch, CallLog
+from .direct.access import CallerMemory
+from .direct.transfer import DirectTransfer, Extent, Target
 from .encoding import pack, pack_error
 from .output_capture import OutputCapture, OutputEvent, pack_events
 from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
@@ -49,7 +51,7 @@ from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_pr
 _MALLOC = {-1: 2**25, -3: 2**24}
 
 
-def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes) -> None:
+def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes, caller: CallerMemory) -> None:
     """Run a worker until the caller closes its end of the socket."""
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -57,7 +59,7 @@ def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes) -> None
     slots = Slots(segment_fd, slot_bytes)
     _enable_stack_dump(slots.stack_file())
     install_modules()
-    worker = Worker(channel, slots)
+    worker = Worker(channel, slots, caller)
     try:
         worker.run()
     except ForeignBytesError:
@@ -121,9 +123,11 @@ def _keep_memory() -> None:
 class Worker:
     """The main loop of a worker, and its state between two messages."""
 
-    def __init__(self, channel: Channel, slots: Slots) -> None:
+    def __init__(self, channel: Channel, slots: Slots, caller: CallerMemory) -> None:
         self._channel = channel
         self._slots = slots
+        self._caller = caller
+        self._direct = DirectTransfer(caller)
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
         self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
@@ -152,7 +156,7 @@ class Worker:
         """Handle messages in order; ends by EOFError."""
         self._slots.cursor.leave()
         close_copies()
-        self._channel.send("ready")
+        self._channel.send("ready", self._caller.is_open)
         while True:
             (kind, *content), fds = self._backlog.popleft() if self._backlog else self._channel.receive()
             getattr(self, f"_on_{kind}")(*content, *fds)
@@ -164,6 +168,7 @@ class Worker:
         """Load a session."""
         self._slots.cursor.call = call
         self._session = None
+        self._direct.targets = []
         self._tables.clear()
         clear_main()
         self._sent.clear()
@@ -222,6 +227,7 @@ class Worker:
     def _on_unload(self) -> None:
         """Release the session, its connections, and all definitions."""
         self._session = None
+        self._direct.leave()
         self._tables.clear()
         clear_main()
         gc.collect()  # functions and their globals refer to each other
@@ -241,18 +247,24 @@ class Worker:
     def _on_chunk_ack(self, half: int) -> None:
         self._sender.free.appendleft(half)  # used next: it is still in the cache
 
+    def _on_targets(self, targets: list[Target | None]) -> None:
+        """Take note of where results of this call belong."""
+        self._direct.targets = targets
+
     def _on_task(
         self,
         number: int,
         lo: int,
         hi: int,
         slot: int,
-        offsets: Offsets,
+        offsets: Offsets | None,
         layouts: list[Layout] | None,
+        offered: bool,
     ) -> None:
-        """Compute a task whose arguments are in `slot`, or came in chunks (-1).
+        """Compute a task whose arguments are in `slot`, or came in chunks (-1); without `offsets` it reads them itself.
 
-        The caller reuses a slot only after it has read the results in it.
+        The caller reuses a slot only after it has read the results in it. If results may be written to the caller's
+        memory, a long task is computed part by part, up to a part whose results must be sent.
         """
         if slot >= 0 and not self._slots.tasks[slot].take():  # the caller has taken it back
             self._channel.send("slot_free", slot)
@@ -260,19 +272,49 @@ class Worker:
         session = self._session
         if session is None:  # the caller has been told that it could not be loaded
             return
-        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         self._limit.set(session.threads)
         self._number = number
+        claim = self._slots.results[slot] if offered else None
+        before = 0.0
+        for begin, end in session.parts(lo, hi) if offsets is None else [(lo, hi)]:
+            computed = self._compute_part(session, begin, end, slot, offsets, layouts)
+            if computed is None and begin == lo:
+                self._channel.send("unread", number, slot)
+                return
+            outcome, end = (Outcome(None, 0.0), begin) if computed is None else (computed, end)
+            if end in (begin, hi) or claim is None or not self._direct.writes_all(outcome, begin, end, claim):
+                break
+            before += outcome.seconds
+        header, buffers = pack(outcome, self._take_output(), begin)
+        written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim)
+        self._slots.cursor.leave()
+        if written is None:
+            self._channel.send("dropped", number, slot)
+        else:
+            self._reply(number, slot, header, (begin, end, before, written), buffers)
+
+    def _compute_part(
+        self, session: Session, lo: int, hi: int, slot: int, offsets: Offsets | None, layouts: list[Layout] | None
+    ) -> Outcome | None:
+        """Compute a task, or a part of it; None if its arguments cannot be read."""
+        read = offsets is None
+        if offsets is not None:
+            memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
+        else:
+            try:
+                memory, offsets = self._direct.read(session, layouts or session.layouts, lo, hi)
+            except OSError:
+                return None
         outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
             _end_child(outcome.error)
-        if kept and slot >= 0:
-            del memory
+        del memory
+        if kept and read:
+            self._direct.leave()
+        elif kept and slot >= 0:
             self._slots.leave_input(slot)
         _flush()
-        header, buffers = pack(outcome, self._take_output(), lo)
-        self._slots.cursor.leave()
-        self._reply(number, slot, header, buffers)
+        return outcome
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
         """Make submitted calls, which are in `slot`, or came in chunks (-1)."""
@@ -289,7 +331,8 @@ class Worker:
         with self._watch:
             self._context.run(batch.run, self._slots.cursor, self._end_call)
         self._slots.cursor.leave()
-        self._reply(number, slot, *batch.pack(self._watch.busy is True, self._take_output()))
+        header, buffers = batch.pack(self._watch.busy is True, self._take_output())
+        self._reply(number, slot, header, (lo, hi, 0.0, []), buffers)
 
     def _end_call(self, error: BaseException | None) -> bool:
         """Complete the output of a submitted call; return True if it has any."""
@@ -348,7 +391,7 @@ class Worker:
 
         return allocate
 
-    def _reply(self, number: int, slot: int, header: bytes, buffers: list[Any]) -> None:
+    def _reply(self, number: int, slot: int, header: bytes, extent: Extent, buffers: list[Any]) -> None:
         self._channel.send_attachments(attached(buffers))
         self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
@@ -359,9 +402,9 @@ class Worker:
         if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
-            self._channel.send("done", number, slot, header, sizes, checks)
+            self._channel.send("done", number, slot, header, extent, sizes, checks)
         else:
-            self._channel.send("done_in_chunks", number, slot, header, sizes, checks)
+            self._channel.send("done_in_chunks", number, slot, header, extent, sizes, checks)
             for buffer in buffers:
                 self._send_chunks(memoryview(buffer))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..indexing import DtypesZero, Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .place import Place
 from .reading.proof import element_value
 from .reading.values import Value
 from .source import READS
@@ -168,6 +169,17 @@ class InputArray:
         index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
         steps = self.elements.strides[: len(index)]
         return address_of(self.elements) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
+
+    @property
+    def place(self) -> Place | None:
+        """Where the array lies, if what the function gets is a plain copy of parts of it."""
+        if not self.loaded or self.as_object or self._padded:
+            return None
+        itemsize = int(self.like.dtype.itemsize)
+        if self.vectorized:
+            return Place(address_of(self.source), (), (), self.source.strides, itemsize, self.axes[0])
+        steps = self.elements.strides[: len(self.grid)]
+        return Place(address_of(self.elements), self.grid, steps, self.like.strides, itemsize)
 
     def copy_to(self, run: np.ndarray, lo: int, hi: int) -> None:
         """Copy the elements ``lo:hi``, or that block, to `run`."""

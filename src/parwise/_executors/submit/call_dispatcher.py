@@ -8,6 +8,7 @@ from typing import Any
 from ..._clock import monotonic, sleep
 from ..._core.indexing import Task
 from ..._workers.calls import CallLog, unpack_answer
+from ..._workers.direct.transfer import Extent
 from ..._workers.pool.silence import Silence
 from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..._workers.pool.worker_pool import WorkerPool
@@ -77,7 +78,9 @@ class CallDispatcher(Dispatcher):
         if worker not in self._late:
             super()._assign(worker)
 
-    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, buffers: list[Any]) -> None:
+    def _receive_outcome(
+        self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: list[Any]
+    ) -> None:
         one = worker.assignments.pop(number)
         self._late.discard(worker)
         worker.has_computed = True

@@ -127,7 +127,9 @@ class WorkQueue(Naming):
         many = self.pace is not None and self.pace < AHEAD_SECONDS and calls > MANY * workers
         return min(PAUSE_SECONDS, calls * PAUSE_SHARE) if many else 0.0
 
-    def next_task(self, workers: int = 1, lost: bool = False, last: bool = False) -> Task | None:
+    def next_task(
+        self, workers: int = 1, lost: bool = False, last: bool = False, capacity: int | None = None
+    ) -> Task | None:
         """The next calls, or None."""
         with self._lock:
             if self._returned:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
+from ..direct.permission import Secret, allow
 from ..fork_server import start
 from ..other_processes import collect_exit, is_stopped, kill
 from ..protocol import Channel, socket_pair
@@ -32,6 +33,8 @@ class ForkServerHandle:
 
     Attributes
     ----------
+    secret : Secret
+        Known to its workers, which find it in this process's memory.
     forked : bool
         True once it has forked a worker.
     silence : Silence
@@ -41,6 +44,7 @@ class ForkServerHandle:
     def __init__(self, variables: dict[str, str], cookie: bytes) -> None:
         own_end, server_end = socket_pair()
         self.channel = Channel(own_end, cookie)
+        self.secret = Secret(cookie)
         self.pid, self.pidfd = 0, -1
         self.forked = False
         self.silence = Silence()
@@ -52,6 +56,8 @@ class ForkServerHandle:
             # From here on not by its number, which may belong to another process once a handler of the program has
             # waited for it.
             self.pidfd = open_process(self.pid)
+            if self.secret.address:
+                allow(self.pid)
         except BaseException:
             self._undo()
             raise

@@ -5,20 +5,27 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
-from ..._system.interpreter import close, select
+from ..._system.interpreter import DeferredInterrupt, close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
+from ..direct.transfer import Target
+from ..direct.undying import undying
 from ..other_processes import collect_exit, end_orphans, kill, open_descendants
 from ..pickling.multiprocessing_objects import Attachments
 from ..protocol import Channel, ChunkReceiver, ChunkSender, socket_pair
 from ..shared_memory import SLOTS, Slots, create_fd, map_anonymous, segment_bytes
 from .silence import Silence
 
+# Time that a worker has for a write that it has begun, time between two looks whether it is over, and time that a
+# killed worker has to end.
+WRITE_SECONDS = 0.5
+WRITE_POLL_SECONDS = 0.001
+DYING_SECONDS = 1.0
 # Time for a worker that gets SIGTERM to write its stack, before it is killed.
 STACK_SECONDS = 0.5
 
@@ -26,23 +33,29 @@ STACK_SECONDS = 0.5
 class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared.
 
-    It is in `slot`, or in none (-1).
+    It is in `slot`, or in none (-1). The worker may write its results to `rows`, one for each column, which live as
+    long as it may.
     """
 
-    def __init__(self, task: Task, handshake: bool, attachments: list[Attachments], slot: int) -> None:
-        self.task, self.first, self.slot = task, task.lo, slot
+    def __init__(
+        self, task: Task, handshake: bool, attachments: list[Attachments], slot: int = -1, rows: Sequence[Any] = ()
+    ) -> None:
+        self.task, self.first, self.slot, self.rows = task, task.lo, slot, rows
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
 
 
 class StagedTask(NamedTuple):
-    """A task whose arguments lie in a slot, or in memory of their own if they are larger."""
+    """A task whose arguments lie in a slot, or in memory of their own if they are larger, or are read by the worker.
+
+    Of these no offsets are known.
+    """
 
     task: Task
     slot: int
     large: Any
-    offsets: list[tuple[int, int, int]]
+    offsets: list[tuple[int, int, int]] | None
     layouts: Any
     attachments: list[Attachments]
 
@@ -56,6 +69,10 @@ class WorkerHandle:
         0 and -1 until the fork server has reported them.
     ready : bool
         True once the worker has answered.
+    direct : bool
+        True if it may read and write this process's memory.
+    told_targets : bool
+        True if it has been told where results of this call belong.
     has_computed : bool
         True once the worker has computed a task.
     orphaned : bool
@@ -90,6 +107,7 @@ class WorkerHandle:
 
     def __init__(self, key: int, slot_bytes: int, cookie: bytes) -> None:
         self.key = key
+        undying.release()
         with contextlib.ExitStack() as undo:
             own_end, worker_end = socket_pair()
             self.channel = Channel(own_end, cookie)
@@ -102,7 +120,7 @@ class WorkerHandle:
         self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
         self.pid = 0
         self.pidfd = -1
-        self.ready = False
+        self.ready = self.direct = self.told_targets = False
         self.has_computed = self.orphaned = False
         self.messages = 0
         self.call = self.earlier_call = 0
@@ -124,11 +142,16 @@ class WorkerHandle:
         self.retiring = False
         self.silence = Silence()
 
-    def request_fork(self, fork_server: Channel, slot_bytes: int) -> None:
-        """Ask the fork server for the process of this worker."""
+    def hear(self, kind: str, *content: Any) -> None:
+        """Take note if the worker tells that it is up, and whether it may read and write this process's memory."""
+        if kind == "ready":
+            self.ready, (self.direct,) = True, content
+
+    def request_fork(self, fork_server: Channel, slot_bytes: int, secret: int) -> None:
+        """Ask the fork server for the process of this worker; `secret` is the address of that of the pool."""
         assert self._worker_fds is not None
         try:
-            fork_server.send("fork", self.key, slot_bytes, fds=self._worker_fds)
+            fork_server.send("fork", self.key, slot_bytes, secret, fds=self._worker_fds)
         finally:
             for fd in self._worker_fds:
                 close(fd)
@@ -154,13 +177,21 @@ class WorkerHandle:
         """Free the slot of a task that is not sent."""
         self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
 
-    def send_task(self, number: int, staged: StagedTask, handshake: bool, kind: str = "task") -> None:
-        """Send a task, in a message of that kind."""
+    def send_task(
+        self, number: int, staged: StagedTask, handshake: bool, rows: Sequence[Any] = (), kind: str = "task"
+    ) -> None:
+        """Send a task, in a message of that kind; the worker may write its results to `rows`."""
         task, slot = staged.task, staged.slot
-        message = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        message: tuple[Any, ...] = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
+        if kind == "task":
+            message = (*message, bool(rows))
+        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows)
+        # From here on the task is lost with the worker, if it has ended: it will be given to another one.
         if slot >= 0 or kind == "calls":
             self.slots.tasks[slot].offer(len(task) if kind == "calls" else 1)
-        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot)
+        if rows:
+            self.slots.results[slot].offer()
+            self._tell_targets(rows, task.lo)
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
             self.channel.send(*message)
@@ -185,13 +216,19 @@ class WorkerHandle:
     def note_late_answer(self, message: tuple[Any, ...]) -> bool:
         """Note an answer to an earlier call, of which the results do not count; False for one that says nothing."""
         kind = message[0]
-        if kind == "done":
+        if kind in ("done", "dropped", "unread"):
             self.assignments.pop(message[1], None)
         elif kind == "slot_free":
             self.free_slot(message[1])
         elif kind == "ready":
-            self.ready = True
-        return kind in ("done", "slot_free", "ready")
+            self.hear(*message)
+        return kind in ("done", "dropped", "unread", "slot_free", "ready")
+
+    def _tell_targets(self, rows: Sequence[tuple[Any, Any]], lo: int) -> None:
+        """Tell the worker where results of this call belong, once; `rows` are those of elements from `lo` on."""
+        if not self.told_targets:
+            self.channel.send("targets", [Target.of(*one, lo) for one in rows])
+            self.told_targets = True
 
     def _argument_chunks(self, memory: memoryview, message: tuple[Any, ...]) -> Iterator[None]:
         """Send arguments too large for a slot through the slots; yields while none is free."""
@@ -238,16 +275,36 @@ class WorkerHandle:
     @property
     def over(self) -> bool:
         """True if the worker has ended."""
-        if self.pidfd < 0:
-            return False
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return self.pidfd >= 0 and self._ends_within(0)
 
     @property
     def since(self) -> float:
         """When the worker began that element, by the monotonic clock, in seconds."""
         return self.slots.cursor.since
+
+    def revoke(self) -> None:
+        """Return when the worker writes no results to this process's memory any more.
+
+        A write takes milliseconds. A worker that has been stopped within one is killed.
+        """
+        killed_at = monotonic() + WRITE_SECONDS
+        with DeferredInterrupt():
+            for one in self.assignments.values():
+                claim = self.slots.results[one.slot]
+                while one.rows and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
+                    if monotonic() > killed_at:
+                        self.kill()
+                    if monotonic() > killed_at + DYING_SECONDS:
+                        undying.keep(self.pidfd, one.rows)
+                        break
+                one.rows = ()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """True if the worker ends, if it can be known yet."""
+        poll = select.poll()
+        if self.pidfd >= 0:
+            poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def kill(self) -> None:
         """Kill the worker; the fork server then kills the processes that the worker started."""
@@ -259,9 +316,7 @@ class WorkerHandle:
         if self.pidfd >= 0 and not self.over:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            poll.poll(STACK_SECONDS * 1000)
+            self._ends_within(STACK_SECONDS)
         self.kill()
         for pidfd in started:
             kill(pidfd)

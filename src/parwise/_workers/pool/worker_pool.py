@@ -166,10 +166,9 @@ class WorkerPool:
             if not (worker.assignments or worker.taken_back) and worker.sender is None:
                 continue
             try:
-                while (worker.assignments or worker.taken_back) and worker.note_late_answer(
-                    worker.channel.receive()[0]
-                ):
-                    pass
+                while worker.assignments or worker.taken_back:
+                    if not worker.note_late_answer(worker.channel.receive()[0]):
+                        break
             except (BlockingIOError, EOFError, OSError):
                 pass
             if worker.assignments or worker.sender is not None:
@@ -228,7 +227,7 @@ class WorkerPool:
         worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
         self.workers.append(worker)
         try:
-            worker.request_fork(fork_server.channel, self.slot_bytes)
+            worker.request_fork(fork_server.channel, self.slot_bytes, fork_server.secret.address)
             if self._initializer is not None:
                 worker.share_tracker(tracker_fd())
                 self._initializer.send([worker.channel], "initialize", 0)
@@ -359,8 +358,9 @@ class WorkerPool:
         return worker.collect_exit()
 
     def drop(self, worker: WorkerHandle) -> None:
-        """Remove a worker from the pool, and close its handle."""
+        """Remove a worker from the pool, and close its handle; it writes no result any more."""
         with DeferredInterrupt():
+            worker.revoke()
             self.workers.remove(worker)
             self._full.discard(worker.channel)
             for fd in (worker.channel.fileno(), worker.pidfd):

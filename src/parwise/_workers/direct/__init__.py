@@ -1,0 +1,1 @@
+"""Arrays that workers read from the caller's memory, and results that they write there."""
