@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise._executors import background, inline, sharing, task_queue
+from parwise._executors import task_queue
+from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 
 from .support.adversarial import WAYS

@@ -13,8 +13,8 @@ import threadpoolctl
 
 from parwise import parallel_apply
 from parwise._core.collector import Collector
-from parwise._executors import background, inline
-from parwise._executors.inline import InlineRun
+from parwise._executors.processes import background, inline
+from parwise._executors.processes.inline import InlineRun
 
 from ..support.functions import slowly
 from ..support.internals import Job, default_pool, make_call, resolve

@@ -17,8 +17,8 @@ import pytest
 from parwise import Pool, WorkerDiedError
 from parwise._executors.submit.call_dispatcher import CallDispatcher
 from parwise._executors.submit.work_queue import AHEAD_SECONDS
-from parwise._workers.calls import BATCH_SECONDS, CallLog
 from parwise._workers.pickling.call_pickler import CallPickler
+from parwise._workers.worker.calls import BATCH_SECONDS, CallLog
 
 CALLS = 400
 

@@ -11,7 +11,7 @@ import pytest
 
 import parwise
 from parwise import ReproducibilityWarning, parallel_apply
-from parwise._executors import processes
+from parwise._executors.processes import runner as processes
 from parwise._system.blas import ThreadWatch
 
 from ..support.functions import ISOLATED, worker_pids

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_map
-from parwise._executors import background, inline, sharing, task_queue
-from parwise._executors.sharing import KnownPaces
+from parwise._executors import task_queue
+from parwise._executors.processes import background, inline, sharing
+from parwise._executors.processes.sharing import KnownPaces
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import make_call, resolve

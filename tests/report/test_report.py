@@ -17,7 +17,8 @@ import pytest
 import parwise
 from parwise import parallel_apply, parallel_map
 from parwise._core.call import Call
-from parwise._executors import inline, processes
+from parwise._executors.processes import inline
+from parwise._executors.processes import runner as processes
 from parwise._report import observer
 from parwise._report.record import GAP_SHARE, Timeline, name_of
 
@@ -202,9 +203,9 @@ def test_why_serial_small_and_cold(monkeypatch):
     """Without workers a few milliseconds are not worth to start any."""
     default_pool().stop()
     monkeypatch.setattr(inline, "COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.background.COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.background.HELP_AFTER_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.background.LEAST_HELP_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.processes.background.COLD_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.processes.background.HELP_AFTER_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.processes.background.LEAST_HELP_SECONDS", 3600.0)
     found = entry(slow, np.arange(20.0))
     pattern = r"\d+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
     assert re.fullmatch(pattern, found["why_serial"])
@@ -214,7 +215,7 @@ def test_why_serial_blas(monkeypatch):
     """Threads of BLAS are seen to run at each look."""
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.running", lambda self, activity=None: True)
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.at_work", lambda self: True)
-    monkeypatch.setattr("parwise._executors.background.workers_beside", lambda threads, workers: 1)
+    monkeypatch.setattr("parwise._executors.processes.background.workers_beside", lambda threads, workers: 1)
     found = entry(slow, np.arange(60.0), workers=2)
     assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
 

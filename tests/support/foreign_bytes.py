@@ -46,7 +46,8 @@ def overwriting(kind, at, junk):
     compute = OUTCOMES[kind]
 
     def f(k):
-        from parwise._workers import protocol, shared_memory, worker
+        from parwise._workers import protocol, shared_memory
+        from parwise._workers.worker import main as worker
 
         def copy_in(slot, offset, buffer):
             shared_memory.copy_in(slot, offset, buffer)

@@ -33,7 +33,7 @@ def patch(value, step):
                 setattr(module, name, found[id(held)])
 """
 CLOCKS = {"far ahead": (4e9, 0.0), "at zero": (0.0, 0.0), "leaping": (4e9, 3600.0), "going back": (4e9, -3600.0)}
-IMPORT = "import parwise._executors.processes, parwise._api.pool, parwise._core.cursor"
+IMPORT = "import parwise._executors.processes.runner, parwise._api.pool, parwise._core.cursor"
 CALLS = """
 import math, os
 import numpy as np

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 import parwise
 from parwise import WorkerDiedError, parallel_apply
 from parwise._core.inputs.arrays import InputArray
-from parwise._executors import job, processes
+from parwise._executors import job
+from parwise._executors.processes import runner as processes
 from parwise._workers.direct import job as direct
 from parwise._workers.direct.access import CallerMemory
 from parwise._workers.direct.permission import Secret

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from parwise import ParwiseError, parallel_apply
-from parwise._executors import processes
+from parwise._executors.processes import runner as processes
 from parwise._system import interpreter
 
 from ..support.functions import ISOLATED

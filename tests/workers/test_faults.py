@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
-from parwise._executors import processes
-from parwise._executors.faults import FaultPolicy
+from parwise._executors.processes import runner as processes
+from parwise._executors.processes.faults import FaultPolicy
 from parwise._workers import fork_server
 from parwise._workers.pool.worker_handle import Assignment, WorkerHandle
 

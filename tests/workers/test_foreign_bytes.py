@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import ParwiseError, Pool, parallel_apply, parallel_map
-from parwise._executors import processes
+from parwise._executors.processes import runner as processes
 from parwise._workers.pickling.payload import Payload
 from parwise._workers.pool import fork_server_handle, worker_handle
 from parwise._workers.protocol import COOKIE_BYTES, Channel, ForeignBytesError, socket_pair

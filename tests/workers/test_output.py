@@ -18,7 +18,7 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._executors.output_replay import OutputReplay
-from parwise._workers.output_capture import OutputCapture, TextEvent
+from parwise._workers.worker.output_capture import OutputCapture, TextEvent
 
 from ..support.functions import ISOLATED
 from ..support.oracle import assert_same

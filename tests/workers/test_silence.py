@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
-from parwise._executors import processes
+from parwise._executors.processes import runner as processes
 from parwise._workers import other_processes
 from parwise._workers.pool import fork_server_handle, silence, watchdog
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from parwise import ParwiseError, parallel_apply
-from parwise._executors import processes
+from parwise._executors.processes import runner as processes
 from parwise._workers import fork_server
 
 from ..support.functions import ISOLATED, worker_pids

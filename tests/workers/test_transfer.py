@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from parwise import parallel_apply
-from parwise._executors import dispatcher, processes
+from parwise._executors.processes import dispatcher
+from parwise._executors.processes import runner as processes
 from parwise._workers import shared_memory
 from parwise._workers.pickling import payload
 from parwise._workers.pool import worker_handle

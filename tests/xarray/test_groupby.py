@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
-from parwise._executors import background, inline
+from parwise._executors.processes import background, inline
 from parwise._xarray import group_transfer
 from parwise._xarray.group_transfer import GroupedData, group_indexers
 

@@ -16,9 +16,9 @@ from .._core.inputs.items import ENDLESS, is_container, restored, still
 from .._core.nesting import is_nested
 from .._core.options import Options
 from .._core.settings import check_int, is_int, too_late
-from .._executors import processes
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
+from .._executors.processes import runner as processes
 from .._executors.submit.manager import ManagerThread, PoolFuture
 from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count

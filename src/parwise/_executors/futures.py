@@ -17,8 +17,8 @@ from .._workers.pickling.payload import Payload
 from .._workers.remote import MISSING, Luggage, Packet, compute
 from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
-from .handshake import Handshake
 from .job import Job
+from .processes.handshake import Handshake
 
 # Length of a task: to send one to another machine takes milliseconds.
 TASK_SECONDS = 0.1

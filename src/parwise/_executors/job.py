@@ -93,8 +93,7 @@ class Job:
     ) -> None:
         self.call = call
         self.observer = observer
-        self._only = only
-        self._observe = observe
+        self._only, self._observe = only, observe
         settings = call.settings
         self.kernel = Kernel(
             call.func,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._system.blas import unknown_blas, warn_of_unknown_blas
-from .._workers.output_capture import OutputEvent
+from .._workers.worker.output_capture import OutputEvent
 
 
 class UnknownBlas(NamedTuple):

@@ -10,9 +10,9 @@ from .._core.arguments import make_call
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
-from .._executors import processes
 from .._executors.choice import run
 from .._executors.job import Job
+from .._executors.processes import runner as processes
 from .._system.blas import SharedThreadLimit, unknown_blas
 from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference

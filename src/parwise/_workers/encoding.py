@@ -18,9 +18,9 @@ from .._core.results import SCALARS, Column, Results, Stack, stacked
 from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
-from .output_capture import OutputEvent, pack_events, unpack_events
 from .pickling.call_pickler import PLAIN
 from .pickling.picklers import Pickler, dumps
+from .worker.output_capture import OutputEvent, pack_events, unpack_events
 
 # Tuples of more results than this are sent as one pickle.
 MANY_COLUMNS = 64

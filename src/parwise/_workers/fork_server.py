@@ -32,7 +32,7 @@ from .descriptors import open_process, standard_files
 from .direct.access import CallerMemory
 from .other_processes import end_group, has_children
 from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
-from .worker import serve
+from .worker.main import serve
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
 _ONE_THREAD = tuple(THREAD_VARIABLES.values())

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..._clock import monotonic, sleep
 from ..._core.indexing import Task
-from ..._workers.calls import CallLog, unpack_answer
 from ..._workers.direct.transfer import Extent
 from ..._workers.pool.silence import Silence
 from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..._workers.pool.worker_pool import WorkerPool
-from ..dispatcher import Dispatcher
+from ..._workers.worker.calls import CallLog, unpack_answer
+from ..processes.dispatcher import Dispatcher
 from .submit_job import SubmitJob
 
 # A call that takes longer holds up others of its worker: they are taken back, and results before it are fetched.

@@ -10,10 +10,10 @@ from ..._core.indexing import Task
 from ..._core.inputs.items import ENDLESS, ItemColumn
 from ..._core.settings import Settings
 from ..._system.surroundings import CallerState
-from ..._workers.calls import perform, unpack_result
 from ..._workers.pickling.multiprocessing_objects import attached
 from ..._workers.pickling.sent_definitions import Definitions
 from ..._workers.protocol import checksum
+from ..._workers.worker.calls import perform, unpack_result
 from ...errors import WorkerDiedError
 from ..job import Job
 from .work_queue import WorkQueue

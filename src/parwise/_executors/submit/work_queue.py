@@ -13,8 +13,8 @@ from ..._core.call import Call, Naming
 from ..._core.indexing import Task
 from ..._core.inputs.items import ENDLESS
 from ..._system.surroundings import CallerState
-from ..._workers.calls import BATCH_SECONDS
 from ..._workers.pickling.sent_definitions import Definitions
+from ..._workers.worker.calls import BATCH_SECONDS
 
 # Calls that wait are shared out evenly: a batch is this part of a worker's share of them.
 SHARES = 2

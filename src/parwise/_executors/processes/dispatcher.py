@@ -7,34 +7,28 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from .._clock import monotonic, perf_counter, thread_time
-from .._core.indexing import Task
-from .._system.blas import ThreadCounts, read_threads, workers_beside
-from .._system.library_settings import LocalSettings
-from .._system.surroundings import CallerState
-from .._workers.direct.job import DirectJob, with_written
-from .._workers.direct.transfer import Extent
-from .._workers.encoding import unpack_error, unpack_task
-from .._workers.output_capture import unpack_events
-from .._workers.pool.silence import Silence
-from .._workers.pool.watchdog import Watchdog
-from .._workers.pool.worker_handle import Assignment, WorkerHandle
-from .._workers.pool.worker_pool import WorkerPool
-from .._workers.protocol import ChunkReceiver, ForeignBytesError, buffers_in, verified
-from .._workers.session import PackedSession, SetUp, send_definitions
-from .._workers.shared_memory import SLOTS
+from ..._clock import monotonic, perf_counter, thread_time
+from ..._core.indexing import Task
+from ..._system.blas import ThreadCounts, read_threads, workers_beside
+from ..._system.library_settings import LocalSettings
+from ..._system.surroundings import CallerState
+from ..._workers.pool.silence import Silence
+from ..._workers.pool.watchdog import Watchdog
+from ..._workers.pool.worker_handle import Assignment, WorkerHandle
+from ..._workers.pool.worker_pool import WorkerPool
+from ..._workers.protocol import ForeignBytesError
+from ..._workers.session import PackedSession, SetUp, send_definitions
+from ..._workers.shared_memory import SLOTS
+from ..job import Job
 from .faults import FaultPolicy
-from .handshake import Handshake
-from .job import Job
+from .receiver import Receiver
 from .sharing import Sharing
 
 _numbers = itertools.count(1)
 ALL = 10**9  # messages; `step` reads one, as others wake it again: to look for one that is not there takes 3 us
 
 
-class Dispatcher:
+class Dispatcher(Receiver):
     """Dispatches the tasks of one job to worker processes; a context manager.
 
     One thread at a time uses it. An exception that leaves its ``with`` block
@@ -47,17 +41,13 @@ class Dispatcher:
     """
 
     def __init__(self, job: Job, pool: WorkerPool) -> None:
-        self._job = job
+        super().__init__(job)
         self._pool = pool
         self._workers: list[WorkerHandle] = []
         self.started = False
-        # Elements that workers have computed.
-        self.computed = 0
         # CPU seconds that sending tasks and collecting outcomes took.
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
-        self._handshake = Handshake(job)
-        self._direct = DirectJob(job)
         self._threads: ThreadCounts = 1
         self._sharing = Sharing(job.call, job.queue, job.stepwise)
         # Workers that may be used at most, and those that are.
@@ -283,84 +273,6 @@ class Dispatcher:
         except ConnectionError:
             worker.ready = False  # dead; `step` sees its exit
 
-    # Messages of workers.
-
-    def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
-        worker.hear("ready", direct)
-
-    def _on_output(self, worker: WorkerHandle, number: int, packed: bytes) -> None:
-        assignment = worker.assignments.get(number)
-        if assignment is None:  # a thread that the function left behind
-            self._job.output_replay.record(0, unpack_events(packed))
-        elif not assignment.handshake:
-            self._job.output_replay.record(assignment.task.lo, unpack_events(packed))
-
-    def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
-        worker.free_slot(slot)
-
-    def _on_unread(self, worker: WorkerHandle, number: int, slot: int) -> None:
-        self._handshake.pending |= self._direct.take_back_unread(worker, number, slot).handshake
-
-    def _on_done(
-        self, worker: WorkerHandle, number: int, slot: int, header: bytes, extent: Extent, *sizes: Any
-    ) -> None:
-        self._receive_outcome(worker, number, header, extent, buffers_in(worker.slots.outputs[slot], *sizes))
-        worker.free.append(slot)
-
-    def _on_done_in_chunks(self, worker: WorkerHandle, *content: Any) -> None:
-        *message, sizes, checks = content
-        worker.receiver = ChunkReceiver([np.empty(size, np.uint8) for size in sizes], *message, checks)
-        self._receive_chunked_outcome(worker)
-
-    def _on_chunk(self, worker: WorkerHandle, half: int, nbytes: int) -> None:
-        assert worker.receiver is not None
-        worker.receiver.receive(worker.slots.stream[half][:nbytes])
-        worker.channel.send("chunk_ack", half)
-        self._receive_chunked_outcome(worker)
-
-    def _receive_chunked_outcome(self, worker: WorkerHandle) -> None:
-        """Take the outcome of a task if all chunks of it have come; an empty one has none."""
-        receiver = worker.receiver
-        if receiver is not None and receiver.complete:
-            worker.receiver = None
-            number, slot, header, extent, checks = receiver.message
-            buffers = [verified(one.data, check) for one, check in zip(receiver.buffers, checks, strict=True)]
-            self._receive_outcome(worker, number, header, extent, buffers)
-            if slot >= 0:
-                worker.free.append(slot)
-
-    def _on_load_failed(self, worker: WorkerHandle, call: int, packed: bytes) -> None:
-        if call == self._call:
-            error = unpack_error(packed)
-            error.add_note("while a worker process was loading the function and its arguments")
-            raise error
-
-    def _on_prepare_failed(self, worker: WorkerHandle, note: str, packed: bytes) -> None:
-        error = unpack_error(packed)
-        error.add_note(note)
-        raise error
-
-    # Outcomes of tasks.
-
-    def _receive_outcome(self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: Any) -> None:
-        """Accept the outcome of a task, whose arrays are in `buffers` for now, or written where they belong."""
-        assignment = worker.assignments.pop(number)
-        worker.has_computed = True
-        if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
-            worker.channel.close_arrived()
-            return
-        if not header:  # too long for a message
-            header, buffers = bytes(buffers[0]), buffers[1:]
-        outcome, output = unpack_task(header, with_written(buffers, assignment, extent), extent[0])
-        worker.channel.close_arrived()
-        if assignment.handshake:
-            self._handshake.receive(outcome)
-            return
-        self._job.output_replay.record(assignment.task.lo, output)
-        if outcome.threaded:
-            self._reduce_workers()
-        self.computed += self._direct.accept(assignment, extent, outcome, worker.pid)
-
     def _reduce_workers(self) -> None:
         """Assign tasks to fewer workers, since BLAS uses threads in each.
 
@@ -369,8 +281,6 @@ class Dispatcher:
         """
         if not isinstance(self._threads, int):
             self._most = self._width = workers_beside(self._threads, self._width)
-
-    # Tasks for workers.
 
     def _assign(self, worker: WorkerHandle) -> None:
         """Send a worker tasks, as far as it has free slots."""

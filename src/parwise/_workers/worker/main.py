@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import ctypes
-import faulthandler
 import gc
 import os
 import pickle
 import signal
-import sys
-import traceback
 import weakref
 from collections import deque
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from .._core.kernel import Outcome
-from .._core.layout import Layout
-from .._system.blas import ThreadLimit, ThreadWatch
-from .._system.definitions import clear_main, install_modules
-from .._system.inheritance import use_tracker
-from .._system.interpreter import close
-from .._system.surroundings import follower
-from .calls import Batch, CallLog
-from .direct.access import CallerMemory
-from .direct.transfer import DirectTransfer, Extent, Target
-from .encoding import pack, pack_error
-from .output_capture import OutputCapture, OutputEvent, pack_events
-from .pickling.multiprocessing_objects import Attachments, attached, close_copies, flush_queues
-from .pickling.payload import load, load_part, private_copy
-from .protocol import (
+from ..._core.kernel import Outcome
+from ..._core.layout import Layout
+from ..._system.blas import ThreadLimit, ThreadWatch
+from ..._system.definitions import clear_main, install_modules
+from ..._system.inheritance import use_tracker
+from ..._system.interpreter import close
+from ..._system.surroundings import follower
+from ..direct.access import CallerMemory
+from ..direct.transfer import DirectTransfer, Extent, Target
+from ..encoding import pack, pack_error
+from ..pickling.multiprocessing_objects import Attachments, attached, close_copies
+from ..pickling.payload import load, load_part, private_copy
+from ..protocol import (
     INLINE_BYTES,
     Channel,
     ChunkReceiver,
@@ -43,21 +36,21 @@ from .protocol import (
     checksum,
     verified,
 )
-from .session import Offsets, Session, Tables
-from .shared_globals import initialize
-from .shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
-
-# Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
-_MALLOC = {-1: 2**25, -3: 2**24}
+from ..session import Offsets, Session, Tables
+from ..shared_globals import initialize
+from ..shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
+from .calls import Batch, CallLog
+from .output_capture import OutputCapture, OutputEvent, pack_events
+from .process import enable_stack_dump, end_child, flush, keep_memory
 
 
 def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes, caller: CallerMemory) -> None:
     """Run a worker until the caller closes its end of the socket."""
-    _keep_memory()
+    keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(blocking_socket(sock_fd), cookie)
     slots = Slots(segment_fd, slot_bytes)
-    _enable_stack_dump(slots.stack_file())
+    enable_stack_dump(slots.stack_file())
     install_modules()
     worker = Worker(channel, slots, caller)
     try:
@@ -77,47 +70,6 @@ def _read_payload(end: int, nbytes: int, check: int, inline: bytes | None, fd: i
         memory = memoryview(map_private(fd, nbytes))
         close(fd)
     return memory, pickle.loads(verified(memory[end:], check))
-
-
-def _end_child(error: BaseException | None) -> NoReturn:
-    """Exit from a process that the function forked and that has returned from the function.
-
-    It has inherited the worker's socket, but must not reply in the worker's place.
-    """
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is not None:
-        traceback.print_exception(error)
-        code = 1
-    os._exit(code)
-
-
-def _flush() -> None:
-    """Complete the output of a function: text in buffers, and what it has put into queues."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    flush_queues()
-
-
-def _enable_stack_dump(fd: int) -> None:
-    """Write the stack to `fd` on a fatal signal, and on SIGTERM, which a timeout may send."""
-    faulthandler.enable(fd, all_threads=False)
-    faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
-
-
-def _keep_memory() -> None:
-    """Make malloc keep memory that the function frees, for its next call.
-
-    By default malloc returns a few hundred kB at the top of the heap to the
-    system each time, and every call faults them in again: smoothing rows of
-    200 kB took 314 us instead of 50.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in _MALLOC.items():
-            libc.mallopt(option, value)
 
 
 class Worker:
@@ -214,7 +166,7 @@ class Worker:
         except BaseException as caught:
             error = caught
         if os.getpid() != self._owner:
-            _end_child(error)
+            end_child(error)
         if error is not None:
             self._channel.send("prepare_failed", note, pack_error(error, INLINE_BYTES))
         self._send_output()
@@ -307,13 +259,13 @@ class Worker:
                 return None
         outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
         if os.getpid() != self._owner:
-            _end_child(outcome.error)
+            end_child(outcome.error)
         del memory
         if kept and read:
             self._direct.leave()
         elif kept and slot >= 0:
             self._slots.leave_input(slot)
-        _flush()
+        flush()
         return outcome
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
@@ -337,8 +289,8 @@ class Worker:
     def _end_call(self, error: BaseException | None) -> bool:
         """Complete the output of a submitted call; return True if it has any."""
         if os.getpid() != self._owner:
-            _end_child(error)
-        _flush()
+            end_child(error)
+        flush()
         return bool(self._pending_output) or self._capture.pending
 
     def _take_output(self) -> list[OutputEvent]:

@@ -8,18 +8,18 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .._clock import perf_counter
-from .._core.cursor import Cursor
-from .._core.nesting import serial_calls
-from .._system.definitions import clear_main
-from .claims import Claim
-from .encoding import pack_error, unpack_error
+from ..._clock import perf_counter
+from ..._core.cursor import Cursor
+from ..._core.nesting import serial_calls
+from ..._system.definitions import clear_main
+from ..claims import Claim
+from ..encoding import pack_error, unpack_error
+from ..pickling.call_pickler import PLAIN, are_same, content
+from ..pickling.multiprocessing_objects import Packed
+from ..pickling.picklers import dumps
+from ..session import LARGE_BYTES
+from ..shared_globals import restore
 from .output_capture import OutputEvent, pack_events, unpack_events
-from .pickling.call_pickler import PLAIN, are_same, content
-from .pickling.multiprocessing_objects import Packed
-from .pickling.picklers import dumps
-from .session import LARGE_BYTES
-from .shared_globals import restore
 
 # A batch goes on for so long. Sending one and its results takes the caller 0.1 ms, and a worker waits as long.
 BATCH_SECONDS = 0.002

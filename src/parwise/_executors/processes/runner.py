@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from .._clock import perf_counter
-from .._core.indexing import Task
-from .._system.interpreter import DeferredInterrupt
-from .._workers.pool.default_pool import default_pool
-from .._workers.pool.worker_pool import WorkerPool
+from ..._clock import perf_counter
+from ..._core.indexing import Task
+from ..._system.interpreter import DeferredInterrupt
+from ..._workers.pool.default_pool import default_pool
+from ..._workers.pool.worker_pool import WorkerPool
+from ..job import Job
+from ..runner import Runner, drive
+from ..serial import ITEM_SECONDS, SerialRunner
+from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .dispatcher import Dispatcher
 from .inline import InlineTasks, run_inline
-from .job import Job
-from .runner import Runner, drive
-from .serial import ITEM_SECONDS, SerialRunner
 from .sharing import KnownPace, known_paces
-from .task_queue import TASK_SECONDS
 
 # An isolated call waits so long for another thread's call to release the workers.
 TURN_SECONDS = 0.5

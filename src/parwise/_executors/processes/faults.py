@@ -7,11 +7,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 
-from .._core.indexing import Task
-from .._workers.pool.silence import Silence
-from .._workers.pool.worker_handle import Assignment, WorkerHandle
-from ..errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
-from .job import Job
+from ..._core.indexing import Task
+from ..._workers.pool.silence import Silence
+from ..._workers.pool.worker_handle import Assignment, WorkerHandle
+from ...errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
+from ..job import Job
 
 # Workers that may be killed in one call while they hold no task; one more is an error.
 IDLE_DEATHS = 100

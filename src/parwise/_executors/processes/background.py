@@ -10,16 +10,16 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal
 
-from .._clock import perf_counter
-from .._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
-from .._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
-from .._system.library_settings import read_local_settings
-from .._system.limits import cpu_is_idle
-from .._workers.pool.default_pool import default_pool, known_pool
-from .._workers.pool.worker_pool import WorkerPool
-from ..errors import ParwiseError
+from ..._clock import perf_counter
+from ..._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
+from ..._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
+from ..._system.library_settings import read_local_settings
+from ..._system.limits import cpu_is_idle
+from ..._workers.pool.default_pool import default_pool, known_pool
+from ..._workers.pool.worker_pool import WorkerPool
+from ...errors import ParwiseError
+from ..job import Job
 from .dispatcher import Dispatcher
-from .job import Job
 
 
 class CpuAvailability:

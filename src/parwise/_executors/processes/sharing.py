@@ -8,9 +8,9 @@ from functools import partial
 from types import CodeType, MethodType
 from typing import Any, NamedTuple, TypeAlias
 
-from .._core.call import Call
-from .._core.inputs.items import ENDLESS
-from .task_queue import SHARES, TASK_SECONDS, TaskQueue
+from ..._core.call import Call
+from ..._core.inputs.items import ENDLESS
+from ..task_queue import SHARES, TASK_SECONDS, TaskQueue
 
 # Work up to which the caller goes on computing beside its workers. Longer calls are left to them: the caller then only
 # waits for messages, and what the function prints comes soon.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .._clock import monotonic
-from .._core.kernel import Outcome
-from .._core.results import Results, owned
-from .job import Job
+from ..._clock import monotonic
+from ..._core.kernel import Outcome
+from ..._core.results import Results, owned
+from ..job import Job
 
 # With so few tasks per worker one more task delays the call noticeably.
 FEW_TASKS = 8

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from .._clock import perf_counter
-from .._core.call import Call, result_axes
-from .._core.collector import Collector
-from .._core.indexing import Task
-from .._core.inputs.items import LOOK_AHEAD
-from .._core.kernel import Kernel, Outcome
-from .._core.output import RawResults, raw_results
-from .._core.results import Results, Stack
-from .._system.limits import cpu_is_idle
+from ..._clock import perf_counter
+from ..._core.call import Call, result_axes
+from ..._core.collector import Collector
+from ..._core.indexing import Task
+from ..._core.inputs.items import LOOK_AHEAD
+from ..._core.kernel import Kernel, Outcome
+from ..._core.output import RawResults, raw_results
+from ..._core.results import Results, Stack
+from ..._system.limits import cpu_is_idle
+from ..job import Job
+from ..serial import compute_list, next_own
 from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
 from .dispatcher import Dispatcher
-from .job import Job
-from .serial import compute_list, next_own
 from .sharing import BESIDE_SECONDS, KnownPace, known_paces
 
 # Length of a batch: shorter than the helper thread waits.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .._clock import monotonic
-from .pickling.picklers import dumps
+from ..._clock import monotonic
+from ..pickling.picklers import dumps
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 

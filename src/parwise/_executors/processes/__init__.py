@@ -1,0 +1,1 @@
+"""Worker processes of parwise's own, as a call uses them."""
