@@ -31,6 +31,8 @@ class Collector:
         Results of the function.
     stop : int or None
         The first element that is not computed here, once that is fixed.
+    kinds : set of type or None
+        Types of the results, if all are numbers or strings, and if it is known.
     """
 
     def __init__(self, kernel: Kernel, runs: list[np.ndarray]) -> None:
@@ -40,6 +42,7 @@ class Collector:
         self._calls = kernel.calls(runs)
         # Arrays may lie in memory that the function uses again; a list keeps the objects themselves.
         self._as_is, self._detach = kernel.form == "list", False
+        self.kinds: set[type] | None = None if self._as_is else set()
         # The batch, its iterator, and the number of elements before it.
         self._batch: list[Any] = []
         self._left = iter(self._batch)
@@ -63,6 +66,7 @@ class Collector:
         try:
             self.raw.extend(map(detached, calls) if self._detach else calls)
         except BaseException as error:
+            self.kinds = None
             return error
         finally:
             NESTED.reset(nested)
@@ -76,9 +80,12 @@ class Collector:
     def _look_at_kinds(self) -> None:
         """Detach the results of the batch, and those to come each at once, if they are not all numbers or strings."""
         found = self.raw[self._begin :]
-        if not SCALARS.issuperset(map(type, found)):
+        kinds = set(map(type, found))
+        if not kinds <= SCALARS:
             self.raw[self._begin :] = map(detached, found)
-            self._detach = True
+            self._detach, self.kinds = True, None
+        elif self.kinds is not None:
+            self.kinds |= kinds
 
     def claim(self, stop: int | None = None) -> int:
         """Fix `stop`, once, and return it; without a number it is the element behind the one being computed."""

@@ -159,9 +159,9 @@ class Kernel:
         stacks: list[Column] = [Stack("block", one) for one in arrays]
         return Outcome(Results(stacks, wrap_of(type(result)) if isinstance(result, tuple) else None), 0.0)
 
-    def pack(self, raw: list[Any], indices: Sequence[int]) -> Results:
-        """Make results of some elements: stacked if they are of one kind."""
-        return pack(raw, indices, self.form)
+    def pack(self, raw: list[Any], indices: Sequence[int], kinds: set[type] | None = None) -> Results:
+        """Make results of some elements, as `results.pack` does."""
+        return pack(raw, indices, self.form, kinds)
 
     def calls(self, runs: list[np.ndarray]) -> Callable[[Iterator[Any]], Iterator[Any]]:
         """Make the function that iterates over the results of elements, as these are asked for, from the first on."""

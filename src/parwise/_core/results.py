@@ -133,19 +133,19 @@ def tuple_of(kind: type[tuple[Any, ...]], items: list[Any]) -> tuple[Any, ...]:
     return made if same else plain
 
 
-def pack(raw: list[Any], indices: Sequence[int], form: Form) -> Results:
-    """Make results of some elements: stacked if they are of one kind."""
+def pack(raw: list[Any], indices: Sequence[int], form: Form, kinds: set[type] | None = None) -> Results:
+    """Make results of some elements: stacked if they are of one kind; `kinds` are their types, if that is known."""
     if form == "list":
         return Results([raw])
     if form == "raw":
-        return Results([pack_column(raw, refuse=False)])
+        return Results([pack_column(raw, refuse=False, kinds=kinds)])
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, indices)
         return Results([pack_column(column) for column in columns], kind)
-    return Results([pack_column(raw)])
+    return Results([pack_column(raw, kinds=kinds)])
 
 
-def pack_column(raw: list[Any], refuse: bool = True) -> Column:
+def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = None) -> Column:
     """Stack results if ``np.asarray`` of all of them would do no more than that.
 
     Results of mixed types, and those whose common dtype depends on their
@@ -157,10 +157,12 @@ def pack_column(raw: list[Any], refuse: bool = True) -> Column:
     ----------
     refuse : bool
         True to refuse masked arrays and the like, whose masks ``np.asarray`` forgets.
+    kinds : set of type, optional
+        The types of the results: to look at all takes 11 ns for each.
     """
     if not raw:
         return raw
-    kinds = set(map(type, raw))
+    kinds = kinds or set(map(type, raw))
     if refuse and kinds <= PLAIN_ARRAYS:
         return _pack_arrays(raw)
     if len(kinds) > 1:

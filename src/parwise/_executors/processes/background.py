@@ -274,7 +274,7 @@ class BackgroundDispatcher:
             # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
             self._deadline = perf_counter() + self._retry
-            if perf_counter() - self._begun < BUSY_SECONDS and not cpu_is_idle():
+            if perf_counter() - self._begun < BUSY_SECONDS and not cpu_is_idle(own=2):
                 return False
             if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False

@@ -193,7 +193,7 @@ class Dispatcher(Receiver):
             self._workers, self._pool.dirty = [], False  # they know nothing of this call
             raise
         self._watchdog = Watchdog(self._job.call.settings.timeout, self._width, self._job.stepwise)
-        self._handshake.start(self._width)
+        self._handshake.start(self._width + self.beside)
         self._send_session(self._workers)
         self.started = True
         self.assign_tasks()

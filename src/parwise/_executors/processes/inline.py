@@ -158,7 +158,7 @@ class InlineRun:
         return Task(0, found + 1), Outcome(None, self.seconds, index=found, error=self._error, begun=self._begun)
 
     def _results(self) -> Results:
-        return self._kernel.pack(self.raw, range(len(self.raw)))
+        return self._kernel.pack(self.raw, range(len(self.raw)), self._collector.kinds)
 
 
 # Lengths of the caller's own tasks: the second one is long enough to measure the time of an element. With workers
