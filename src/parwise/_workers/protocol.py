@@ -2,7 +2,7 @@
 
 A worker and its caller share one socket and a segment of shared memory with a
 few small slots. A message is a tuple: its name, then its content. Methods
-``_on_NAME`` handle those of a worker (in `Dispatcher`) and those to it (in
+``_on_NAME`` handle those of a worker (in `Receiver`) and those to it (in
 `Worker`).
 
 =====================  ====================================  =============================================
@@ -59,7 +59,8 @@ done_in_chunks         number, slot, header, extent, sizes,  An outcome whose bu
 unread                 number, slot                          The arguments of a task could not be read.
 dropped                number, slot                          The caller did not want its results any more.
 chunk                  half, nbytes                          A piece of them is in this half of the stream.
-slot_free              slot                                  The chunk in this input slot has been read.
+slot_free              slot                                  The chunk in this input slot has been read, or
+                                                             its task skipped, since it was taken back.
 ---------------------  ------------------------------------  ---------------------------------------------
 Caller to fork server
 ----------------------------------------------------------------------------------------------------------
