@@ -195,7 +195,7 @@ def test_why_serial_one_cpu(monkeypatch):
 
 
 def test_why_serial_small():
-    pattern = r"all of it took [\d.e-]+ ms; workers pay from 2 ms of work on"
+    pattern = r"all of it took [\d.e-]+ ms; workers pay from 5 ms of work on"
     assert re.fullmatch(pattern, entry(total, A)["why_serial"])
 
 
@@ -349,7 +349,7 @@ def test_the_machine():
     assert re.match(r"[\d.]+ [mu]s for a message", lines["wake"])
     assert re.match(r"[\d.]+ [GM]B/s into a worker's slots of [\d.]+ [kM]B, [\d.]+ [GM]B/s out", lines["copy"])
     assert lines["direct"] in ("workers read and write large arrays themselves", "copies only: not allowed, or off")
-    assert "a call pays from 30 ms of work on, from 2 ms once workers are up" in lines["verdict"]
+    assert "a call pays from 30 ms of work on, from 5 ms once workers are up" in lines["verdict"]
 
 
 def test_the_machine_with_one_cpu_or_without_workers(monkeypatch, capsys):

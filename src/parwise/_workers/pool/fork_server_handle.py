@@ -42,9 +42,9 @@ class ForkServerHandle:
     """
 
     def __init__(self, variables: dict[str, str], cookie: bytes) -> None:
+        self.secret = Secret(cookie)  # before anything is open
         own_end, server_end = socket_pair()
         self.channel = Channel(own_end, cookie)
-        self.secret = Secret(cookie)
         self.pid, self.pidfd = 0, -1
         self.forked = False
         self.silence = Silence()

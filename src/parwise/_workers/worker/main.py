@@ -234,7 +234,10 @@ class Worker:
                 self._channel.send("unread", number, slot)
                 return
             outcome, end = (Outcome(None, 0.0), begin) if computed is None else (computed, end)
-            if end in (begin, hi) or claim is None or not self._direct.writes_all(outcome, begin, end, claim):
+            if end in (begin, hi) or claim is None:
+                break
+            self._slots.cursor.enter(end - 1)  # and not at the next part, if this process ends as it writes
+            if not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
         header, buffers = pack(outcome, self._take_output(), begin)
