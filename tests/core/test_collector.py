@@ -112,3 +112,28 @@ def test_numbers_and_then_arrays():
         assert one.collect(count) is None
     assert np.ravel(one.raw[3:]).tolist() == [3.0, 4.0, 5.0, 6.0, 7.0]
     assert type(one.raw[2]) is np.float64
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_memory_that_the_function_uses_again_after_numbers(wrapped):
+    """A batch of numbers may go on with arrays: each is copied before the next one is computed."""
+    memory = np.zeros(())
+
+    def f(x):
+        if x < 5:
+            return float(x)
+        memory[...] = x
+        return (memory, int(x)) if wrapped else memory
+
+    one = collector(f, np.arange(16.0), form="raw")
+    while len(one.raw) < 16:
+        assert one.collect(8) is None
+    assert [float(value[0] if wrapped and at >= 5 else value) for at, value in enumerate(one.raw)] == list(range(16))
+    assert one.kinds is None
+
+
+def test_types_of_results():
+    one = collector(lambda x: [1, 2.0, "3", True][int(x) % 4], np.arange(9.0))
+    for _ in range(3):
+        assert one.collect(3) is None
+    assert one.kinds == {int, float, str, bool}

@@ -238,6 +238,34 @@ def test_functions_are_known_by_their_code_and_by_the_size_of_elements():
     assert len(known._known) == sharing.MOST_KNOWN
 
 
+class AnyName:
+    """Has an answer to any name, as remote objects have."""
+
+    def __getattr__(self, name):
+        if name.startswith(("__reduce", "__get", "__set")):
+            raise AttributeError(name)
+        return AnyName()
+
+    def __call__(self, x):
+        return x
+
+
+class Unhashable(type):
+    def __eq__(cls, other):
+        return cls is other
+
+
+class OfUnhashable(metaclass=Unhashable):
+    def __call__(self, x):
+        return x
+
+
+@pytest.mark.parametrize("f", [AnyName(), OfUnhashable()], ids=["any name", "type without a hash"])
+def test_paces_of_objects_that_are_unlike_functions(f):
+    for _ in range(2):
+        assert parallel_map(f, list(range(20)), **TWO) == list(range(20))
+
+
 def test_blocks_and_tuples_of_axes(shared):
     rows = np.random.default_rng(0).standard_normal((40, 6, 5))
     assert_same(parallel_apply(np.sort, rows, axis=(0, 2), **TWO), loop(np.sort, rows, axis=(0, 2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,8 +42,10 @@ class Collector:
         self._run = runs[0]
         self._calls = kernel.calls(runs)
         # Arrays may lie in memory that the function uses again; a list keeps the objects themselves.
-        self._as_is, self._detach = kernel.form == "list", False
+        self._as_is = kernel.form == "list"
         self.kinds: set[type] | None = None if self._as_is else set()
+        # The type of the first result.
+        self._kind: type | None = None
         # The batch, its iterator, and the number of elements before it.
         self._batch: list[Any] = []
         self._left = iter(self._batch)
@@ -64,7 +67,10 @@ class Collector:
         calls = self._calls(self._left)
         nested = NESTED.set(ALWAYS)
         try:
-            self.raw.extend(map(detached, calls) if self._detach else calls)
+            if self.kinds is None:
+                self.raw.extend(calls if self._as_is else map(detached, calls))
+            else:
+                self._collect_scalars(calls)
         except BaseException as error:
             self.kinds = None
             return error
@@ -73,19 +79,26 @@ class Collector:
         if len(self.raw) - self._begin < len(self._batch):
             # `map` takes a StopIteration from the function for its own end; a plain loop lets it through.
             return StopIteration()
-        if not (self._as_is or self._detach):
-            self._look_at_kinds()
         return None
 
-    def _look_at_kinds(self) -> None:
-        """Detach the results of the batch, and those to come each at once, if they are not all numbers or strings."""
-        found = self.raw[self._begin :]
-        kinds = set(map(type, found))
-        if not kinds <= SCALARS:
-            self.raw[self._begin :] = map(detached, found)
-            self._detach, self.kinds = True, None
+    def _collect_scalars(self, calls: Iterator[Any]) -> None:
+        """Append results that have been numbers or strings so far, each detached before the function is called again.
+
+        To look at the types of all afterwards takes as long.
+        """
+        append, kind = self.raw.append, self._kind
+        for result in calls:
+            append(result if type(result) is kind else self._unlike(result))
+
+    def _unlike(self, result: Any) -> Any:
+        """A result of another type than the first one, or the first one, detached."""
+        kind = type(result)
+        self._kind = self._kind or kind
+        if kind not in SCALARS:
+            self.kinds = None
         elif self.kinds is not None:
-            self.kinds |= kinds
+            self.kinds.add(kind)
+        return detached(result)
 
     def claim(self, stop: int | None = None) -> int:
         """Fix `stop`, once, and return it; without a number it is the element behind the one being computed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
-from types import CodeType, MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..._core.call import Call
@@ -84,8 +84,8 @@ class KnownPaces:
     def keep(self, call: Call, known: KnownPace) -> None:
         """Remember how long a call took."""
         key = _key(call)
+        self._known.pop(key, None)  # it becomes the latest; another thread may have removed it
         self._known[key] = known
-        self._known.move_to_end(key)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
@@ -99,17 +99,18 @@ def _key(call: Call) -> _Key:
 
 
 def _codes(func: Any, depth: int = 3) -> Iterator[Any]:
-    """Codes of a function and of functions that it holds; the types of other objects."""
+    """Codes of a function and of functions that it holds; the types of other objects, which may lack a hash."""
     while isinstance(func, partial | MethodType):
         func = func.func if isinstance(func, partial) else func.__func__
-    code = getattr(func, "__code__", None)
-    yield code if isinstance(code, CodeType) else type(func)
-    if depth and callable(func):
-        for cell in getattr(func, "__closure__", None) or ():
-            yield from _codes_of_callable(cell, depth)
-        for held in getattr(func, "__dict__", {}).values():
-            if callable(held):
-                yield from _codes(held, depth - 1)
+    # Not of other objects, which may have an answer to any name.
+    function = isinstance(func, FunctionType)
+    yield func.__code__ if function else id(type(func))
+    held = getattr(func, "__dict__", None)
+    for one in func.__closure__ or () if depth and function else ():
+        yield from _codes_of_callable(one, depth)
+    for one in list(held.values()) if depth and type(held) is dict else ():  # another thread may add to it
+        if callable(one):
+            yield from _codes(one, depth - 1)
 
 
 def _codes_of_callable(cell: Any, depth: int) -> Iterator[Any]:
