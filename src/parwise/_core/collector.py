@@ -1,4 +1,4 @@
-"""Computes elements in the calling thread, as fast as a list comprehension; another thread may take over the rest."""
+"""Computes elements in the calling thread, nearly as fast as a list comprehension; another thread may take over."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Collector:
     """Computes elements one after another, in batches.
 
-    A batch is one loop in C. What another thread claims is cut from the list that the loop iterates over, so that each
-    element is computed by one of both.
+    A batch is one loop that looks at no clock. What another thread claims is cut from the list that the loop iterates
+    over, so that each element is computed by one of both.
 
     Parameters
     ----------
