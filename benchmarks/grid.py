@@ -56,7 +56,8 @@ class Cell(NamedTuple):
         if taken > SLOWER * loop + SLOWER_SECONDS:
             return "slow"
         memory_bound = loop < self.count * self.nbytes * SECONDS_PER_BYTE
-        return "lazy" if loop > FASTER_FROM_SECONDS and not memory_bound and loop < FASTER * taken else ""
+        shareable = self.count > 1 and not memory_bound
+        return "lazy" if loop > FASTER_FROM_SECONDS and shareable and loop < FASTER * taken else ""
 
 
 def read_one(x: np.ndarray, steps: int) -> float:
