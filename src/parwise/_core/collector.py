@@ -76,7 +76,7 @@ class Collector:
             return error
         finally:
             NESTED.reset(nested)
-        if len(self.raw) - self._begin < len(self._batch):
+        if self._index is not None:
             # `map` takes a StopIteration from the function for its own end; a plain loop lets it through.
             return StopIteration()
         return None
@@ -117,6 +117,11 @@ class Collector:
     @property
     def _position(self) -> int:
         """Number of elements of the batch that have been read."""
-        reduced: Any = self._left.__reduce__()
         # At its end an iterator forgets its index: then all that was read has its result.
-        return int(reduced[2]) if len(reduced) > 2 else len(self.raw) - self._begin
+        return len(self.raw) - self._begin if (index := self._index) is None else index
+
+    @property
+    def _index(self) -> int | None:
+        """Index of the iterator of the batch; None once it has told its end, be it that of a batch that was cut."""
+        reduced: Any = self._left.__reduce__()
+        return int(reduced[2]) if len(reduced) > 2 else None
