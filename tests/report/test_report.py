@@ -25,6 +25,9 @@ from parwise._report.record import GAP_SHARE, Timeline, name_of
 from ..support.internals import default_pool
 from ..support.oracle import assert_same, loop
 
+stages = pytest.mark.skipif(os.environ.get("PARWISE_DIRECT") == "always", reason="PARWISE_DIRECT=always stages nothing")
+
+
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:distributed")
 
 A = np.arange(60.0).reshape(20, 3)
@@ -62,6 +65,7 @@ def test_every_executor_is_reported(runner):
     assert (found["why_serial"] is None) == bool(found["per_worker"])
 
 
+@stages
 def test_workers_have_lanes_of_their_own():
     found = entry(slow, np.arange(40.0), isolate=True, workers=2)
     assert {one["name"] for one in found["per_worker"]} == {
@@ -245,6 +249,7 @@ def mixed():
     return r
 
 
+@stages
 def test_text():
     text = str(mixed())
     first, second = text.split("\n\n")
