@@ -12,7 +12,6 @@ import numpy as np
 from .indexing import Halo
 from .inputs.arrays import InputArray
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
-from .inputs.reading.proof import only_reads
 from .results import Form
 from .settings import Settings
 
@@ -161,6 +160,8 @@ class Call:
         inputs = self.inputs
         if self.streams is not None or self.count * sum(one.row_bytes for one in inputs) < PROOF_BYTES:
             return False
+        from .inputs.reading.proof import only_reads  # 1 ms, and most calls do without
+
         elements = [value for one in inputs if (value := one.element) is not None]
         return len(elements) == len(inputs) and only_reads(self.func, elements, self.args, self.kwargs)
 

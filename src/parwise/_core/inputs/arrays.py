@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..indexing import DtypesZero, Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
 from .place import Place
-from .reading.proof import element_value
-from .reading.values import Value
 from .source import READS
+
+if TYPE_CHECKING:
+    from .reading.values import Value
 
 
 class InputArray:
@@ -230,6 +231,8 @@ class InputArray:
         """What is known of an argument that `views` gives; None if it cannot give any that are the plain loop's."""
         if not self.loaded or self.like.kind != "ndarray" or self._padded:
             return None
+        from .reading.proof import element_value
+
         if self.vectorized:
             return element_value(self.like.dtype, self.source.ndim)
         return element_value(self.like.dtype, len(self.element_shape)) if len(self.grid) == 1 else None

@@ -88,9 +88,12 @@ class InlineRun:
         self._begun = begun = perf_counter()
         self._error = self._collector.collect(1)
         self.first_seconds = perf_counter() - begun
+        told = 0.0
         for until in looks:
             while not self._over and (elapsed := perf_counter() - begun) < until:
-                expect()
+                if elapsed - told > BATCH_SECONDS / 2:
+                    told = elapsed
+                    expect()
                 self._error = self._collector.collect(self._batch(elapsed, until))
             if self._over or ends((elapsed / len(self.raw) - self._transfer_seconds) * (call.count - len(self.raw))):
                 break
