@@ -748,7 +748,7 @@ def test_the_function_gets_what_the_loop_passes(no_copies, monkeypatch):
     """Views of the user's array, with its address, strides and flags."""
     array = np.asfortranarray(rows(80))[::2, ::-1]
     seen = []
-    monkeypatch.setattr(parwise._core.call, "only_reads", lambda *given: True)
+    monkeypatch.setattr(parwise._core.inputs.reading.proof, "only_reads", lambda *given: True)
 
     def look(x):
         seen.append((x.__array_interface__["data"], x.strides, x.flags.num, x.base is array.base, type(x)))
