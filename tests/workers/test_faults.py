@@ -16,7 +16,7 @@ import pytest
 from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors.processes import runner as processes
 from parwise._executors.processes.faults import FaultPolicy
-from parwise._workers import fork_server
+from parwise._workers.pool import fork_server_start as fork_server
 from parwise._workers.pool.worker_handle import Assignment, WorkerHandle
 
 from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw

@@ -14,7 +14,7 @@ import pytest
 
 from parwise import ParwiseError, parallel_apply
 from parwise._executors.processes import runner as processes
-from parwise._workers import fork_server
+from parwise._workers.pool import fork_server_start as fork_server
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import default_pool

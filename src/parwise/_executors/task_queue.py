@@ -17,6 +17,8 @@ TASK_SECONDS = 0.040
 # a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
 SHARES = 2
 LEAST_SECONDS = 0.001
+# So many workers can be fed with tasks of that length, since a hand-over takes 0.1 ms of the caller.
+FED_WORKERS = 10
 # A second task waits at a worker only if it is shorter than this: a long one is kept for the first free worker.
 QUEUE_SECONDS = 0.050
 
@@ -195,7 +197,8 @@ class TaskQueue:
             size = min(size, int(seconds / self._pace))
             if workers > 1 and (left := min(self._call.expected, self._stop) - lo) > 0:
                 fair = left // (SHARES * workers)
-                size = min(size, max(fair, int(LEAST_SECONDS / self._pace)))
+                least = LEAST_SECONDS * max(1.0, workers / FED_WORKERS)
+                size = min(size, max(fair, int(least / self._pace)))
         if self._run_end:
             size = min(size, self._run_end - lo % self._run_end)
         return max(1, size)

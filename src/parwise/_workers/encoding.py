@@ -18,7 +18,6 @@ from .._core.results import SCALARS, Column, Results, Stack, stacked
 from .._system.modules import note_what_is_missing
 from .._system.reducers import exception_parts
 from ..errors import PACKAGE, RemoteError
-from .pickling.call_pickler import PLAIN
 from .pickling.picklers import Pickler, dumps
 from .worker.output_capture import OutputEvent, pack_events, unpack_events
 
@@ -29,7 +28,7 @@ _KNOWN = SCALARS | {np.ndarray, "block"}
 # Bytes of a result from which on results are pickled together.
 LARGE_RESULT = 2**14
 # Results that are pickled together. Others take 0.4 us more each, and one that cannot be sent is known by its index.
-_TOGETHER = PLAIN | {tuple, list, dict, set, frozenset}
+_TOGETHER = SCALARS | {str, bytes, type(None), tuple, list, dict, set, frozenset}
 
 
 class OutcomeHeader(NamedTuple):

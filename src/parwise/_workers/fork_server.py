@@ -15,52 +15,17 @@ import os
 import signal
 import sys
 
-from .._core.nesting import FORK_SERVER
-from .._system.blas import THREAD_VARIABLES, libraries
-from .._system.inheritance import RESET, starts_elsewhere
+from .._system.blas import libraries
 from .._system.interpreter import (
-    absolute_path,
-    as_started,
     close,
-    find_python,
-    packages_elsewhere,
     select,
-    start_variables,
 )
-from ..errors import ParwiseError
-from .descriptors import open_process, standard_files
+from .descriptors import open_process
 from .direct.access import CallerMemory
 from .other_processes import end_group, has_children
-from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, Socket, blocking_socket
+from .pool.fork_server_start import CONTROL_FD
+from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, blocking_socket
 from .worker.main import serve
-
-# Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
-_ONE_THREAD = tuple(THREAD_VARIABLES.values())
-# OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep other threads
-# off the CPUs; in workers they sleep at once.
-_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-
-#: Options of an interpreter, by their names in `sys.flags`.
-_LETTERS = {
-    "debug": "d",
-    "optimize": "O",
-    "dont_write_bytecode": "B",
-    "no_user_site": "s",
-    "no_site": "S",
-    "ignore_environment": "E",
-    "isolated": "I",
-    "verbose": "v",
-    "bytes_warning": "b",
-    "quiet": "q",
-}
-
-# Imports a package from a folder that is not in the path: the caller has found it by the entry "".
-_IMPORT = """
-from importlib import machinery, util
-spec = machinery.PathFinder.find_spec({name!r}, [{folder!r}])
-sys.modules[{name!r}] = util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules[{name!r}])
-"""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -71,66 +36,6 @@ ADOPTED_MS = 50
 DYING_MS = 500
 # A worker gets its socket and its shared memory.
 _WORKER_FDS = 2
-#: Descriptor of its end of the control socket.
-CONTROL_FD = 3
-
-
-def start(control: Socket, variables: dict[str, str]) -> int:
-    """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
-    if starts_elsewhere():
-        raise ParwiseError(
-            "worker processes cannot be started: this process has called unshare, and its children would be in other "
-            "PID or time namespaces than it is itself; make the call in such a child, or use executor='threads'"
-        )
-    python = find_python()
-    command = _command(python)
-    try:
-        return os.posix_spawn(
-            command[0],
-            command,
-            {**start_variables(), **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
-            file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=RESET,
-        )
-    except OSError as error:
-        raise ParwiseError(
-            f"the process that starts workers could not be started ({error}); use executor='threads', or raise the "
-            "limits on processes and memory"
-        ) from error
-
-
-def _command(python: str | None) -> list[str]:
-    """Command line of a fork server, with this interpreter's flags, and the absolute part of its module path.
-
-    ``-P`` keeps the working directory off the path: a ``random.py`` there must
-    not be imported in place of the standard library's. Workers get the whole
-    path with each call. A frozen program reads its command line in
-    `parwise.freeze_support`.
-    """
-    if python is None:
-        return [sys.executable, FORK_SERVER, str(os.getpid())]
-    path = absolute_path()
-    lines = [f"import gc, sys; gc.disable(); sys.path[:] = {path!r}"]
-    lines += [_IMPORT.format(name=name, folder=folder) for name, folder in packages_elsewhere(path)]
-    lines += [f"from parwise._workers.fork_server import main; main({os.getpid()})"]
-    return [python, *_flags(), "-P", "-c", "\n".join(lines), FORK_SERVER]
-
-
-def _flags() -> list[str]:
-    """Command line options of this interpreter.
-
-    `subprocess` has such a function, but its import takes 8 ms.
-    """
-    letters = [letter * getattr(sys.flags, name) for name, letter in _LETTERS.items()]
-    options = {name: as_started(str(v)) if name == "pycache_prefix" else v for name, v in sys._xoptions.items()}
-    named = [name if value is True else f"{name}={value}" for name, value in options.items()]
-    return [
-        *("-" + letter for letter in letters if letter),
-        *("-W" + one for one in sys.warnoptions),
-        *("-X" + one for one in named),
-    ]
 
 
 def main(parent: int) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..descriptors import open_process
 from ..direct.permission import Secret, allow
-from ..fork_server import start
 from ..other_processes import collect_exit, is_stopped, kill
 from ..protocol import Channel, socket_pair
+from .fork_server_start import start
 from .silence import Silence
 from .worker_handle import WorkerHandle
 
