@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 from .._core.call import Call
 from .._core.nesting import is_nested
@@ -70,6 +71,12 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
     from .threads import SharedThreadRunner, ThreadRunner, Threads
 
     executor = job.call.settings.executor
+    owner = os.getpid()
+
+    def end(call: Callable[[], object]) -> None:
+        if os.getpid() == owner:  # in a forked child, threads that it has not may hold the locks for ever
+            call()
+
     with contextlib.ExitStack() as stack:
         runner: SharedThreadRunner | ThreadRunner | RemoteRunner
         if executor == "threads" and whole and job.workers == 1:
@@ -82,7 +89,7 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
         elif executor == "threads":
             own = Threads(job.workers)
             in_threads = runner = ThreadRunner(job, own, job.workers)
-            stack.callback(lambda: own.shutdown(wait=not in_threads.within))
+            stack.callback(end, lambda: own.shutdown(wait=not in_threads.within))
         elif is_thread_pool(executor):
             runner = (SharedThreadRunner if whole else ThreadRunner)(job, executor, executor._max_workers)
         elif is_dask_client(executor):
@@ -93,5 +100,5 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
             if is_pool(executor):
                 executor._check_wait()
             runner = RemoteRunner(job, executor, getattr(executor, "_max_workers", job.workers))
-        stack.callback(runner.cancel)
+        stack.callback(end, runner.cancel)
         yield runner
