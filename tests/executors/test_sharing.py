@@ -170,7 +170,7 @@ def test_a_late_worker_is_not_waited_for(shared, tmp_path):
         assert_same(parallel_apply(np.negative, array, executor=pool), -array)  # it is still late
         (tmp_path / "go").touch()
         while one.taken_back:
-            assert worker_pids(executor=pool, isolate=True) == before
+            assert set(worker_pids(executor=pool, isolate=True)) <= set(before)
 
 
 def test_an_element_of_a_dead_worker_is_never_computed_here(shared, log):
