@@ -129,8 +129,9 @@ def test_a_class_and_its_globals_are_pickled_once(way, where):
         "function": "range(40)",
         "lambda": "[lambda: table.array[7] for k in range(40)]",
     }
-    # An iterator is computed here until workers are up, which takes longer than all items on a busy machine.
-    wait = "while not os.path.exists(seen): time.sleep(0.001)" if way == "imap" else "time.sleep(0.001)"
+    # Items are computed here until workers are up, which may take longer than all of them.
+    here_too = way in ("imap", "pool", "map")
+    wait = "while not os.path.exists(seen): time.sleep(0.001)" if here_too else "time.sleep(0.001)"
     check(
         f"""
 import tempfile
