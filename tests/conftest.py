@@ -211,7 +211,6 @@ def eager(monkeypatch):
     monkeypatch.setattr(inline, "WARM_SECONDS", -1.0)
     monkeypatch.setattr(inline, "BUSY_SECONDS", -1.0)
     monkeypatch.setattr(sharing, "BESIDE_SECONDS", -1.0)
-    monkeypatch.setattr(inline, "BESIDE_SECONDS", -1.0)
     monkeypatch.setattr(inline, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
     monkeypatch.setattr(inline, "WARM_LOOKS", (0.0,))

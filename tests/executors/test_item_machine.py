@@ -182,7 +182,6 @@ class Items(RuleBasedStateMachine):
             (inline, ("TRIAL_SECONDS", "EARLY_SECONDS", "OWN_SECONDS"), trial),
             (inline, ("COLD_SECONDS", "WARM_SECONDS", "BUSY_SECONDS"), worth),
             (sharing, ("BESIDE_SECONDS",), beside),
-            (inline, ("BESIDE_SECONDS",), beside),
             (background, ("HELP_AFTER_SECONDS", "LEAST_HELP_SECONDS"), patience),
             (task_queue, ("LEAST_SECONDS",), least),
         ):

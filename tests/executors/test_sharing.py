@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_map
 from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
-from parwise._executors.processes.sharing import KnownPaces
+from parwise._executors.processes.known_paces import MOST_KNOWN, KnownPace, KnownPaces
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import make_call, resolve
@@ -36,8 +36,7 @@ def shared(monkeypatch):
     monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
     monkeypatch.setattr(task_queue, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(sharing, "OWN_SECONDS", 0.0)
-    for module in (inline, sharing):
-        monkeypatch.setattr(module, "BESIDE_SECONDS", 1e9)
+    monkeypatch.setattr(sharing, "BESIDE_SECONDS", 1e9)
     for name in ("seems_free", "known_free"):  # BLAS threads may spin at any time
         monkeypatch.setattr(background.CpuAvailability, name, lambda self: True)
     worker_pids(**ISOLATED)
@@ -225,7 +224,7 @@ def test_functions_are_known_by_their_code_and_by_the_size_of_elements():
         return make_call(f, (array,), settings=resolve(TWO))
 
     array, rows = np.arange(5.0), np.ones((5, 2))
-    pace = sharing.KnownPace(1.0, False)
+    pace = KnownPace(1.0, False)
     known.keep(call(adder(1), array), pace)
     assert known.get(call(adder(2), array)) is pace
     assert known.get(call(partial(adder(2)), array)) is pace
@@ -233,9 +232,9 @@ def test_functions_are_known_by_their_code_and_by_the_size_of_elements():
     assert known.get(call(abs, array)) is None
     known.keep(call(wrapped(abs), array), pace)
     assert known.get(call(wrapped(adder(1)), array)) is None
-    for size in range(1, 2 * sharing.MOST_KNOWN):
+    for size in range(1, 2 * MOST_KNOWN):
         known.keep(call(abs, np.ones((2, size))), pace)
-    assert len(known._known) == sharing.MOST_KNOWN
+    assert len(known._known) == MOST_KNOWN
 
 
 class AnyName:

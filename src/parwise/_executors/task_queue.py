@@ -203,14 +203,20 @@ class TaskQueue:
             size = min(size, self._run_end - lo % self._run_end)
         return max(1, size)
 
-    def give_back(self, tasks: Iterable[Task], lost: bool = False) -> None:
-        """Take back tasks whose results do not count, or are `lost` with a worker that has ended."""
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        """Take back tasks whose results do not count."""
+        self._take_back(self._returned, tasks)
+
+    def lose(self, tasks: Iterable[Task]) -> None:
+        """Take back tasks of a worker that has ended; no other process than a worker gets them again."""
+        tasks = list(tasks)
+        self._dangerous.update(task.lo for task in tasks)
+        self._take_back(self._lost, tasks)
+
+    def _take_back(self, returned: list[Task], tasks: Iterable[Task]) -> None:
         with self._lock:
-            given = [task for task in tasks if task.lo < self._cut]
-            returned = self._lost if lost else self._returned
-            returned.extend(given)
+            returned.extend(task for task in tasks if task.lo < self._cut)
             returned.sort(key=lambda task: task.lo)
-            self._dangerous.update(task.lo for task in given if lost)
 
     def is_for_workers(self, task: Task) -> bool:
         """True if a task was with a worker that has ended: the function may end this process too."""

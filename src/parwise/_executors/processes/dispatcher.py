@@ -292,15 +292,19 @@ class Dispatcher(Receiver):
         if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
         while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
-            beside, capacity = self.beside, self._direct.capacity(worker)
-            task = queue.next_task(
-                workers=len(self._workers) + beside, lost=True, last=beside, capacity=None if beside else capacity
-            )
+            task = self._next_task(worker)
             if task is None:
                 break
             self._send_task(worker, task)
         if queue.empty and not worker.assignments and self._has_cpu and self._handshake.fits(self._seconds_left):
             self._send_handshake(worker)
+
+    def _next_task(self, worker: WorkerHandle) -> Task | None:
+        """The next task of a worker: the last one, if the caller computes from the first on."""
+        queue, workers = self._job.queue, len(self._workers)
+        if self.beside:
+            return queue.next_task(workers=workers + 1, lost=True, last=True)
+        return queue.next_task(workers=workers, lost=True, capacity=self._direct.capacity(worker))
 
     @property
     def _limit(self) -> int:

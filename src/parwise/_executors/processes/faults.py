@@ -116,20 +116,20 @@ class FaultPolicy:
         """Return tasks to the queue."""
         for task in list(tasks):
             self._job.output_replay.lose(task.lo)
-            self._job.queue.give_back([task], lost=True)
+            self._job.queue.lose([task])
 
     def _leave_gap(self, task: Task, index: int, error: ParwiseError) -> None:
         """Leave a gap at element `index` if it is in `task`, and return the rest to the queue."""
         job = self._job
         job.output_replay.lose(task.lo)
         if not task.lo <= index < task.hi:
-            job.queue.give_back([task], lost=True)
+            job.queue.lose([task])
         elif job.call.vectorized:
             job.skip(task, error)
         else:
             job.skip(Task(index, index + 1), error)
             rest = (Task(task.lo, index), Task(index + 1, task.hi))
-            job.queue.give_back((part for part in rest if len(part)), lost=True)
+            job.queue.lose(part for part in rest if len(part))
 
     def _name(self, index: int, assignments: list[Assignment]) -> str:
         return self._job.call.name(index, next((one.task.hi for one in assignments if one.task.lo == index), None))

@@ -21,7 +21,8 @@ from ..job import Job
 from ..serial import compute_list, next_own
 from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
 from .dispatcher import Dispatcher
-from .sharing import BESIDE_SECONDS, KnownPace, known_paces
+from .known_paces import KnownPace, known_paces
+from .sharing import is_shared
 
 # Length of a batch: shorter than the helper thread waits.
 BATCH_SECONDS = 0.001
@@ -186,7 +187,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     known = known_paces.get(call)
     seconds = 0.0 if known is None else (known.seconds - transfer_seconds) * call.expected
     shared = known is not None and background.warm and pays(seconds)
-    if known is not None and shared and not known.threaded and seconds <= BESIDE_SECONDS:
+    if known is not None and shared and not known.threaded and is_shared(seconds):
         joined = background.join(lambda: 0)
         job.queue.expect_pace(known.seconds)
         return joined

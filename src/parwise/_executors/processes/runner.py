@@ -17,7 +17,7 @@ from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .dispatcher import Dispatcher
 from .inline import InlineTasks, run_inline
-from .sharing import KnownPace, known_paces
+from .known_paces import KnownPace, known_paces
 
 # An isolated call waits so long for another thread's call to release the workers.
 TURN_SECONDS = 0.5

@@ -78,6 +78,9 @@ class CallDispatcher(Dispatcher):
         if worker not in self._late:
             super()._assign(worker)
 
+    def _next_task(self, worker: WorkerHandle) -> Task | None:
+        return self._calls.items.next_task(len(self._workers))
+
     def _receive_outcome(
         self, worker: WorkerHandle, number: int, header: bytes, extent: Extent, buffers: list[Any]
     ) -> None:

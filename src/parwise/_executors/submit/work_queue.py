@@ -127,9 +127,7 @@ class WorkQueue(Naming):
         many = self.pace is not None and self.pace < AHEAD_SECONDS and calls > MANY * workers
         return min(PAUSE_SECONDS, calls * PAUSE_SHARE) if many else 0.0
 
-    def next_task(
-        self, workers: int = 1, lost: bool = False, last: bool = False, capacity: int | None = None
-    ) -> Task | None:
+    def next_task(self, workers: int = 1) -> Task | None:
         """The next calls, or None."""
         with self._lock:
             if self._returned:
@@ -156,10 +154,14 @@ class WorkQueue(Naming):
             return 1
         return max(1, min(int(BATCH_SECONDS / self.pace), len(self._waiting) // (SHARES * workers)))
 
-    def give_back(self, tasks: Iterable[Task], lost: bool = False) -> None:
+    def give_back(self, tasks: Iterable[Task]) -> None:
         """Take back calls that their worker has not begun."""
         with self._lock:
             self._returned.extend(task for task in tasks if len(task))
+
+    def lose(self, tasks: Iterable[Task]) -> None:
+        """Take back calls whose worker has ended before it began them."""
+        self.give_back(tasks)
 
     def item(self, index: int) -> WorkItem:
         """A call that has begun."""

@@ -87,7 +87,7 @@ class DirectJob:
         self._readable = False
         assignment = worker.assignments.pop(number)
         worker.free.append(slot)
-        self._job.queue.give_back([] if assignment.handshake else [assignment.task], lost=True)
+        self._job.queue.lose([] if assignment.handshake else [assignment.task])
         return assignment
 
     def capacity(self, worker: WorkerHandle) -> int | None:
