@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from parwise import WorkerDiedError, parallel_imap, parallel_map, report
 from parwise._core.inputs import items as input_items
 from parwise._executors.processes import inline
+from parwise._executors.threads import Threads
 
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool
@@ -355,6 +356,27 @@ def test_in_a_forked_child(how, more):
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert list(results) == [k + 1.0 for k in range(1, 30)]
+
+
+def test_a_forked_child_leaves_threads_alone(monkeypatch):
+    """One of them may have held their lock at the fork, for ever in the child."""
+    parent, shutdown = os.getpid(), Threads.shutdown
+
+    def noted(self, *args, **kwargs):
+        if os.getpid() != parent:
+            os._exit(7)
+        return shutdown(self, *args, **kwargs)
+
+    monkeypatch.setattr(Threads, "shutdown", noted)
+    results = parallel_imap(slowly, range(6), executor="threads", workers=2)
+    next(results)
+    pid = os.fork()
+    if pid == 0:
+        del results
+        gc.collect()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(list(results)) == 5
 
 
 def test_dropped_by_one_of_its_own_threads():

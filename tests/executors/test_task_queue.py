@@ -49,3 +49,65 @@ def test_long_tasks_do_not_queue():
     assert not queue.queue_ahead
     queue.measure(Task(1, 2), 1e-5)
     assert queue.queue_ahead
+
+
+def test_last_tasks_and_first_ones_meet():
+    """From both ends each element once; the first one is for whoever takes the first tasks."""
+    queue = queue_for(500)
+    queue.measure(Task(0, 1), 1e-3)
+    taken = [queue.next_task(last=bool(k % 3), workers=2) for k in range(9)]
+    assert taken[0] == Task(0, 1)
+    assert taken[1].hi == 500
+    while (task := queue.next_task(last=True)) is not None:
+        taken.append(task)
+    assert queue.empty
+    assert sorted(k for task in taken for k in range(task.lo, task.hi)) == list(range(500))
+
+
+def test_first_element_is_never_the_last_task():
+    assert queue_for(1).next_task(last=True) is None
+    queue = queue_for(10, vectorized=True, chunk=4)
+    assert [queue.next_task(last=True) for _ in range(3)] == [Task(8, 10), Task(4, 8), None]
+    assert queue.next_task() == Task(0, 4)
+
+
+def test_last_tasks_end_with_runs():
+    """A copied run must not go on where the address of an element no longer follows its step."""
+    queue = queue_for(100)
+    queue._run_end = 7
+    queue.measure(Task(0, 1), 1e-9)
+    while (task := queue.next_task(last=True)) is not None:
+        assert task.lo // 7 == (task.hi - 1) // 7
+
+
+def test_a_task_that_was_taken_back_is_handed_out_in_parts():
+    queue = queue_for(100)
+    queue.measure(Task(0, 1), 1e-3)
+    while queue.next_task() is not None:
+        pass
+    queue.resume(Task(40, 60))
+    assert queue.next_task(seconds=5e-3) == Task(40, 45)
+    assert queue.next_task(seconds=5e-3, last=True) == Task(55, 60)
+    queue.cut(50)
+    queue.resume(Task(70, 80))  # behind an error
+    assert queue.empty
+
+
+def test_lost_tasks_are_for_workers():
+    queue = queue_for(10)
+    while queue.next_task() is not None:
+        pass
+    queue.lose([Task(3, 4)])
+    assert queue.next_task() is None
+    assert not queue.empty
+    assert queue.next_task(lost=True) == Task(3, 4)
+    assert queue.is_for_workers(Task(3, 4))
+    assert not queue.is_for_workers(Task(4, 5))
+
+
+def test_tasks_near_the_end_are_longer_with_many_workers():
+    for workers, length in ((2, 1), (10, 1), (64, 6)):
+        queue = queue_for(20)
+        queue.measure(Task(0, 1), 1e-3)
+        queue.next_task()
+        assert len(queue.next_task(workers=workers)) == max(length, 19 // (2 * workers))

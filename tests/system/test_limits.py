@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from parwise._system import limits
 from parwise._system.limits import _group_limits, memory_limit
 
@@ -39,3 +43,24 @@ def test_memory_limit_of_groups(tmp_path):
     assert list(_group_limits(tmp_path, membership)) == [77]
     assert list(_group_limits(tmp_path, tmp_path / "none")) == []
     assert memory_limit() > 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "idle"),
+    [
+        ("0.20 0.18 0.12 1/80 11206", 1, True),
+        ("0.20 0.18 0.12 2/80 11206", 1, False),
+        ("0.20 0.18 0.12 2/80 11206", 2, True),
+        ("0.20 0.18 0.12 3/80 11206", 2, False),
+        ("0.20 0.18 0.12 0/0 0", 1, True),  # of a sandbox that tells nothing
+        ("", 1, True),
+    ],
+)
+def test_idle_cpus(tmp_path, monkeypatch, text, own, idle):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    (tmp_path / "loadavg").write_text(text)
+    assert limits.cpu_is_idle(own, tmp_path / "loadavg") is idle
+
+
+def test_idle_cpus_that_no_file_tells(tmp_path):
+    assert limits.cpu_is_idle(load=tmp_path / "loadavg")

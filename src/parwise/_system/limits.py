@@ -91,13 +91,13 @@ def _quota_v1(folder: str) -> float | None:
     return quota / period if quota > 0 else None
 
 
-def cpu_is_idle(own: int = 1) -> bool:
+def cpu_is_idle(own: int = 1, load: StrPath = "/proc/loadavg") -> bool:
     """True unless other programs leave no CPU of the machine beside the first of `own` threads that run in this one.
 
     It counts the threads that run or wait for a CPU, which takes 10 us.
     """
     try:
-        with open("/proc/loadavg", "rb", buffering=0) as file:
+        with open(load, "rb", buffering=0) as file:
             running = int(file.read(200).split()[3].partition(b"/")[0])
     except (OSError, ValueError, IndexError):
         return True

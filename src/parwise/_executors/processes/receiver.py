@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..job import Job
 from .handshake import Handshake
 
 
-class Receiver:
+class Receiver(ABC):
     """Handles the messages of workers, each in the method of its name.
 
     Attributes
@@ -107,5 +108,6 @@ class Receiver:
             self._reduce_workers()
         self.computed += self._direct.accept(assignment, extent, outcome, worker.pid)
 
+    @abstractmethod
     def _reduce_workers(self) -> None:
         """Use fewer workers, since BLAS uses threads in each."""
