@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._system.blas import unknown_blas, warn_of_unknown_blas
-from .._workers.worker.output_capture import OutputEvent
+
+if TYPE_CHECKING:
+    from .._workers.worker.output_capture import OutputEvent
 
 
 class UnknownBlas(NamedTuple):

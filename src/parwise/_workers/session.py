@@ -13,7 +13,7 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,9 +29,11 @@ from .._system.surroundings import CallerState, Surroundings
 from .pickling.payload import BufferTable, Payload, load
 from .pickling.picklers import Pickler, dump, dumps
 from .pickling.sent_definitions import Definitions
-from .pool.worker_handle import WorkerHandle
 from .protocol import ForeignBytesError, verified
 from .shared_globals import set_by
+
+if TYPE_CHECKING:
+    from .pool.worker_handle import WorkerHandle
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..._clock import perf_counter
 from ..._system.blas import ThreadWatch, local_threads, read_threads, workers_beside
@@ -16,10 +16,12 @@ from ..._system.interpreter import DeferredInterrupt, short_switch_interval, sta
 from ..._system.library_settings import read_local_settings
 from ..._system.limits import cpu_is_idle
 from ..._workers.pool.default_pool import default_pool, known_pool
-from ..._workers.pool.worker_pool import WorkerPool
 from ...errors import ParwiseError
 from ..job import Job
-from .dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from ..._workers.pool.worker_pool import WorkerPool
+    from .dispatcher import Dispatcher
 
 
 class CpuAvailability:
@@ -149,8 +151,10 @@ class BackgroundDispatcher:
     def _join(self) -> bool:
         if self._joined:
             return True
-        self.pool = self._given_pool or default_pool()
         with DeferredInterrupt():
+            from .dispatcher import Dispatcher  # here, as the pool: calls without workers do without it
+
+            self.pool = self._given_pool or default_pool()
             if not self.pool.lock.acquire(blocking=False):
                 return False
             try:

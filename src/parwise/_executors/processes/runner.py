@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..._clock import perf_counter
 from ..._core.indexing import Task
 from ..._system.interpreter import DeferredInterrupt
 from ..._workers.pool.default_pool import default_pool
-from ..._workers.pool.worker_pool import WorkerPool
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
 from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
-from .dispatcher import Dispatcher
 from .inline import InlineTasks, run_inline
 from .known_paces import KnownPace, known_paces
+
+if TYPE_CHECKING:
+    from ..._workers.pool.worker_pool import WorkerPool
+    from .dispatcher import Dispatcher
 
 # An isolated call waits so long for another thread's call to release the workers.
 TURN_SECONDS = 0.5
@@ -67,6 +70,9 @@ def _open_isolated(job: Job, pool: WorkerPool) -> Iterator[ProcessRunner]:
     Where another thread's call keeps the workers of `pool` the job gets new ones: that call may be waiting for this
     one, if its function has started the thread.
     """
+    from ..._workers.pool.worker_pool import WorkerPool
+    from .dispatcher import Dispatcher
+
     job.open()
     locked = False
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
-from .worker_pool import WorkerPool
+if TYPE_CHECKING:
+    from .worker_pool import WorkerPool
 
 _default: WorkerPool | None = None
 # Reentrant: a garbage collection while it is held may close a generator, which puts its pool back.
@@ -19,7 +21,7 @@ def default_pool() -> WorkerPool:
         pool = _default
         if pool is not None and not pool.owned_by_parent:
             return pool
-    fresh = WorkerPool()
+    fresh = _new_pool()
     with _default_lock:
         # Another thread may have made one meanwhile.
         if _default is pool:
@@ -39,6 +41,12 @@ def take_pool() -> WorkerPool:
             if not pool.lock.locked():
                 return pool
             _default = pool
+    return _new_pool()
+
+
+def _new_pool() -> WorkerPool:
+    from .worker_pool import WorkerPool  # no sooner: most calls are too small for workers, and this takes 6 ms
+
     return WorkerPool()
 
 
