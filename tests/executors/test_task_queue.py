@@ -106,8 +106,16 @@ def test_lost_tasks_are_for_workers():
 
 
 def test_tasks_near_the_end_are_longer_with_many_workers():
-    for workers, length in ((2, 1), (10, 1), (64, 6)):
+    for workers, length in ((2, 1), (5, 1), (64, 12)):
         queue = queue_for(20)
         queue.measure(Task(0, 1), 1e-3)
         queue.next_task()
         assert len(queue.next_task(workers=workers)) == max(length, 19 // (2 * workers))
+
+
+def test_many_workers_hold_two_tasks_each_and_less_than_all_that_is_left():
+    queue = queue_for(12_800)
+    queue.measure(Task(0, 1), 1e-3)
+    queue.next_task()
+    taken = sum(len(queue.next_task(workers=64)) for _ in range(2 * 64))
+    assert 0.4 * 12_800 < taken < 0.55 * 12_800
