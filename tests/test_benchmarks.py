@@ -205,3 +205,15 @@ def test_grid(capsys):
 )
 def test_faults_of_cells(cell, loop, taken, fault):
     assert cell.fault(loop, taken) == fault
+
+
+def test_a_cell_is_not_lazy_where_two_bare_processes_are_no_faster():
+    cell = grid.Cell(10, 1e-2, 8)
+    assert cell.fault(0.1, 0.07, halves=0.065) == ""
+    assert cell.fault(0.1, 0.07, halves=0.06) == "lazy"
+
+
+def test_bare_halves():
+    with grid.Halves() as other:
+        seconds = grid.measured(grid.Cell(5, 1e-6, 8), 10, 1, other)
+    assert len(seconds) == 3
