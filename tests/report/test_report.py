@@ -22,6 +22,7 @@ from parwise._executors.processes import runner as processes
 from parwise._report import observer
 from parwise._report.record import GAP_SHARE, Timeline, name_of
 
+from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import default_pool
 from ..support.oracle import assert_same, loop
 
@@ -220,8 +221,17 @@ def test_why_serial_blas(monkeypatch):
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.running", lambda self, activity=None: True)
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.at_work", lambda self: True)
     monkeypatch.setattr("parwise._executors.processes.background.workers_beside", lambda threads, workers: 1)
+    monkeypatch.setattr(inline, "cpu_is_idle", lambda: True)
     found = entry(slow, np.arange(60.0), workers=2)
     assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
+
+
+@pytest.mark.parametrize("count", [20, 60])  # all of it within the first milliseconds, and not
+def test_why_serial_busy(monkeypatch, count):
+    worker_pids(**ISOLATED)
+    monkeypatch.setattr(inline, "cpu_is_idle", lambda: False)
+    why = entry(slow, np.arange(count, dtype=float), workers=2)["why_serial"]
+    assert why.endswith("other programs use all CPUs, and workers then pay from 150 ms of work on")
 
 
 def test_why_serial_another_call_has_the_workers(monkeypatch):

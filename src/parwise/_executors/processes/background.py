@@ -65,8 +65,11 @@ class CpuAvailability:
 COLD_SECONDS = 0.030
 WARM_SECONDS = 0.005
 # The same where other programs have all CPUs: two of three processes on two CPUs get a third more than one of two does,
-# and workers then run in turn with the caller, which costs it 2 ms.
-BUSY_SECONDS = 0.040
+# or nothing if the system leaves both on one CPU. Calls of 0.1 s then took 0.7 to 1.75 times the loop, those of 0.3 s
+# 0.7 to 0.9.
+BUSY_SECONDS = 0.15
+# An element that has taken so long is taken to be one of a call of that length.
+BUSY_HELP_SECONDS = 0.040
 # The helper thread acts once an element has taken so long that workers pay if
 # all elements take as long: after the first of these times at the earliest,
 # after the second at the latest.
@@ -278,7 +281,7 @@ class BackgroundDispatcher:
             # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)
             self._deadline = perf_counter() + self._retry
-            if perf_counter() - self._begun < BUSY_SECONDS and not cpu_is_idle(own=2):
+            if perf_counter() - self._begun < BUSY_HELP_SECONDS and not cpu_is_idle(own=2):
                 return False
             if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False

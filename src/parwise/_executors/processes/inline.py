@@ -215,7 +215,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     if inline.end(job):
         known_paces.keep(call, KnownPace(inline.seconds / max(1, call.count), False))
         if job.observer.active:
-            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background)}")
+            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background, inline.seconds)}")
         return None
     joined = background.join(inline.claim)
     inline.hand_over(job)
@@ -227,11 +227,13 @@ def pays(left: float) -> bool:
     return left > BUSY_SECONDS or (left > WARM_SECONDS and cpu_is_idle())
 
 
-def least_seconds(background: BackgroundDispatcher) -> str:
-    """Words for the least work that workers pay for."""
-    if background.warm:
-        return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
-    return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
+def least_seconds(background: BackgroundDispatcher, seconds: float) -> str:
+    """Words for the least work that workers pay for, in a call where they did not for so many seconds of work."""
+    if not background.warm:
+        return f"starting workers pays from {COLD_SECONDS * 1e3:g} ms of work on"
+    if seconds > WARM_SECONDS:
+        return f"other programs use all CPUs, and workers then pay from {BUSY_SECONDS * 1e3:g} ms of work on"
+    return f"workers pay from {WARM_SECONDS * 1e3:g} ms of work on"
 
 
 class InlineTasks:
@@ -336,8 +338,9 @@ class InlineTasks:
         job, background, most = self._job, self._background, self._most
         if background.cpus.watch.busy:
             job.explain("BLAS or OpenMP uses all CPUs already, in each call of the function")
-        elif most <= WARM_SECONDS if background.warm else most <= COLD_SECONDS:
-            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least_seconds(background)}")
+        elif job.workers > 1 and most <= (BUSY_SECONDS if background.warm else COLD_SECONDS):
+            least = least_seconds(background, most)
+            job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least}")
 
     def _worth(self, left: float) -> bool:
         """Tell whether workers pay for `left` seconds of work.
