@@ -231,6 +231,8 @@ def test_why_serial_busy(monkeypatch, count):
     worker_pids(**ISOLATED)
     monkeypatch.setattr(inline, "cpu_is_idle", lambda: False)
     monkeypatch.setattr(inline, "BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.processes.background.LEAST_HELP_SECONDS", 3600.0)
+    monkeypatch.setattr("parwise._executors.processes.background.HELP_AFTER_SECONDS", 3600.0)
     why = entry(slow, np.arange(count, dtype=float), workers=2)["why_serial"]
     assert why.endswith("other programs use all CPUs, and workers then pay from 3.6e+06 ms of work on")
 
