@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+from operator import getitem
 from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask.delayed import delayed
+from dask.layers import ArraySliceDep
+from dask.utils import funcname
 
 from .._api.apply import plan
+from .dask_blocks import in_blocks
 from .dask_dtypes import declared_dtypes, strings_of_one_length
-from .dask_task import SerialMap
+from .dask_shared import shared
+from .dask_task import BlockMap, ChunkMap, SerialMap
+from .file_arrays import transposed_data
 from .labels import MappedArrays, listed
 from .request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
 
 _KEPT_OPTIONS = ("errors", "blas_threads", "setup")
 _PAD_MODES = {"nearest": "edge"}
+# Describes chunks that hold a tuple: not an array, but Dask wants it to be described as one.
+_NO_OBJECTS = np.empty(0, object)
 
 
 def map_dask(mapped: MappedArrays, request: Request) -> Any:
@@ -23,13 +31,9 @@ def map_dask(mapped: MappedArrays, request: Request) -> Any:
     check_options(request)
     core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
     shapes = [core_shape(mapped, request, one) for one in core_dims]
-    task = SerialMap(mapped, request, core_dims, shapes, dtypes, in_tuple)
-    if request.vectorized:
-        (axis,) = common_axes(mapped, True)
-        arrays = _map_blocks(task, mapped, request, axis)
-    else:
-        axis = 0
-        arrays = _map_elements(task, mapped)
+    axis = common_axes(mapped, True)[0] if request.vectorized else 0
+    map_lazily = _map_blocks if request.vectorized else _map_elements
+    arrays = map_lazily(mapped, request, axis, (core_dims, shapes, dtypes, in_tuple))
     results = []
     for data, one in zip(arrays, core_dims, strict=True):
         dims = [*one[:axis], *mapped.dims, *one[axis:]]
@@ -61,61 +65,80 @@ def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any]
     return outputs, declared_dtypes(request, count), in_tuple
 
 
-def _map_elements(task: SerialMap, mapped: MappedArrays) -> list[Any]:
+def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map an element function: one Dask task for each chunk of the mapped dimensions."""
     depth = len(mapped.dims)
-    arrays = [da.asarray(one) for one in transposed_arrays(mapped, tuple(range(depth)))]
-    axes = [(*range(depth), *((k, d) for d in range(depth, one.ndim))) for k, one in enumerate(arrays)]
-    _, arrays = da.core.unify_chunks(*(x for pair in zip(arrays, axes, strict=True) for x in pair))
+    arrays = [da.asarray(transposed_data(one, range(one.ndim), mapped.dims)) for one in mapped.arrays]
+    labels = _axis_labels(mapped)
+    _, arrays = da.core.unify_chunks(*(x for pair in zip(arrays, labels, strict=True) for x in pair))
     for one, array in zip(mapped.arrays, arrays, strict=True):
-        slice_dims = [dim for dim in one.dims if dim not in mapped.dims]
-        for dim, chunks in zip(slice_dims, array.chunks[depth:], strict=True):
-            if len(chunks) > 1:
+        for dim, chunks in zip(one.dims, array.chunks, strict=True):
+            if dim not in mapped.dims and len(chunks) > 1:
                 raise ValueError(
                     f"func needs all of {dim!r} at once, which is in {len(chunks)} chunks of Dask's; "
                     f"rechunk first: array.chunk({{{dim!r}: -1}})"
                 )
-    # Indices along each mapped dimension, from which a task knows which elements it has.
-    indices = [
-        da.arange(n, chunks=(chunks,), dtype=np.int64).reshape(n, *[1] * (depth - 1 - k))
-        for k, (n, chunks) in enumerate(zip(mapped.lengths, arrays[0].chunks, strict=False))
+    chunks = {label: chunks for label, chunks in zip(labels[0], arrays[0].chunks, strict=True) if label < depth}
+    return _blockwise(ChunkMap(mapped, request, *described), axis, chunks, arrays, labels)
+
+
+def _axis_labels(mapped: MappedArrays) -> list[tuple[int, ...]]:
+    """Labels of the axes of each array, as `dask.array.blockwise` has them: mapped dimensions have the first ones."""
+    new = itertools.count(len(mapped.dims))
+    return [
+        tuple(mapped.dims.index(dim) if dim in mapped.dims else next(new) for dim in one.dims) for one in mapped.arrays
     ]
-    inputs = [",".join(f"i{k}_{d}" for d in range(depth, one.ndim)) for k, one in enumerate(arrays)]
-    outputs = [",".join(f"o{k}_{d}" for d in range(len(one))) for k, one in enumerate(task.shapes)]
-    signature = ",".join(f"({one})" for one in inputs + [""] * depth) + "->" + ",".join(f"({one})" for one in outputs)
-    single = len(task.shapes) == 1
-    results = da.apply_gufunc(
-        task,
-        signature,
-        *arrays,
-        *indices,
-        output_dtypes=task.dtypes[0] if single else tuple(task.dtypes),
-        output_sizes={f"o{k}_{d}": n for k, one in enumerate(task.shapes) for d, n in enumerate(one)},
-        vectorize=False,
-    )
-    columns = [results] if single else list(results)
-    return [strings_of_one_length([one], dtype)[0] for one, dtype in zip(columns, task.dtypes, strict=True)]
 
 
-def _map_blocks(task: SerialMap, mapped: MappedArrays, request: Request, axis: int) -> list[Any]:
+def _blockwise(
+    task: SerialMap, axis: int, chunks: dict[int, tuple[int, ...]], arrays: list[Any], labels: list[tuple[int, ...]]
+) -> list[Any]:
+    """Call ``task(where, *blocks)`` in a layer that Dask fuses with others; return one Dask array per output.
+
+    Mapped dimensions have the labels 0, 1, ... and, in results, `chunks`; they are at `axis` in results. All other axes
+    of `arrays` are in one chunk; as Dask has it for axes without a place in the result, their blocks come in lists.
+    """
+    mapped = tuple(sorted(chunks))
+    where = ArraySliceDep(tuple(chunks[label] for label in mapped))
+    name = funcname(task.func)
+    pairs = [x for pair in zip(arrays, labels, strict=True) for x in pair]
+    how = {"adjust_chunks": chunks, "align_arrays": False}
+
+    def layer(func: Any, prefix: str, shape: tuple[int, ...], dtype: Any, *args: Any) -> Any:
+        new = {-1 - k: n for k, n in enumerate(shape)}
+        out = (*list(new)[:axis], *mapped, *list(new)[axis:])
+        meta = np.empty((0,) * len(out), dtype)
+        result = da.blockwise(func, out, *args, new_axes=new, token=prefix, dtype=dtype, meta=meta, **how)
+        return strings_of_one_length(result, dtype)
+
+    args = (shared(task, name), None, where, mapped, *pairs)
+    if not task.in_tuple:
+        return [layer(_compute, name, task.shapes[0], task.dtypes[0], *args)]
+    whole = da.blockwise(_compute, mapped, *args, token=f"{name}-tuple", dtype=object, meta=_NO_OBJECTS, **how)
+    return [
+        layer(getitem, f"{name}-{k}", shape, dtype, whole, mapped, k, None)
+        for k, (shape, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True))
+    ]
+
+
+def _compute(task: SerialMap, where: tuple[slice, ...], *blocks: Any) -> Any:
+    return task(where, *blocks)
+
+
+def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map a block function: one Dask task for each block that `parallel_apply` would make, whatever Dask's chunks."""
     arrays = [da.asarray(one) for one in transposed_arrays(mapped, (axis,))]
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
     # Of arrays that take no memory: those of Dask would be computed.
-    blocks = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
-    chunks = {axis: arrays[0].chunks[axis]}
+    planned = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
     pad = request.depth if request.boundary is not None else 0
-    if pad:
-        arrays = [_pad(one, axis, pad, request.boundary) for one in arrays]
-    columns: list[list[Any]] = [[] for _ in task.shapes]
-    for block in blocks:
-        key = (slice(None),) * axis + (slice(block.first + pad, block.last + pad),)
-        result = delayed(task.compute_block)(axis, block.start // blocks[0].stop, block, *[one[key] for one in arrays])
-        for k, (core, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True)):
-            shape = (*core[:axis], block.stop - block.start, *core[axis:])
-            columns[k].append(da.from_delayed(result[k] if task.in_tuple else result, shape, dtype))
-    sized = (strings_of_one_length(one, dtype) for one, dtype in zip(columns, task.dtypes, strict=True))
-    return [da.concatenate(one, axis=axis).rechunk(chunks) for one in sized]
+    extents = [(block.first + pad, block.last + pad) for block in planned]
+    padded = [_pad(one, axis, pad, request.boundary) if pad else one for one in arrays]
+    blocks = [in_blocks(one, axis, extents) for one in padded]
+    lengths = {0: tuple(block.stop - block.start for block in planned)}
+    task = BlockMap(mapped, request, *described, axis=axis, blocks=planned)
+    results = _blockwise(task, axis, lengths, blocks, _axis_labels(mapped))
+    return [one.rechunk({axis: arrays[0].chunks[axis]}) for one in results]
 
 
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:

@@ -14,7 +14,7 @@ from dask.delayed import delayed
 
 from .._core.random import make_random_streams
 from .dask import check_options
-from .dask_dtypes import check_declared, strings_of_one_length
+from .dask_dtypes import check_declared, all_of_one_length
 from .dask_task import serial_options
 from .group_results import VariableSpec, gap_data, label_result, variable_specs
 from .group_transfer import ItsOwn
@@ -48,7 +48,7 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
         for k, one in enumerate(specs):
             columns.setdefault(one.name, []).append(da.from_delayed(data[k], one.shape, one.dtype))
     for one in described[0] if described else ():
-        columns[one.name] = strings_of_one_length(columns[one.name], one.dtype)
+        columns[one.name] = all_of_one_length(columns[one.name], one.dtype)
     return [
         label_result(group, specs, {name: column[k] for name, column in columns.items()})
         for k, (group, specs) in enumerate(zip(groups, described, strict=True))

@@ -13,8 +13,9 @@ import numpy as np
 from .._core.call import Block, Told
 from .._core.inputs.source import plain_array
 from .._core.random import RandomStreams, make_random_streams
-from .labels import MappedArrays, listed
-from .request import Request, common_axes, run
+from .file_arrays import moveaxis_order
+from .labels import Labels, MappedArrays, listed
+from .request import Request, run
 from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
@@ -71,61 +72,30 @@ class SerialMap:
         dtypes: list[Any],
         in_tuple: bool,
     ) -> None:
-        self.shapes, self.dtypes, self.in_tuple = shapes, dtypes, in_tuple
+        self.func, self.shapes, self.dtypes, self.in_tuple = request.func, shapes, dtypes, in_tuple
         self._labels = mapped.labels()
-        self._streams = streams = (
+        self._streams = (
             None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
         )
-        self._func = func = request.func
-        if request.as_xarray:
-            axis = common_axes(mapped, True)[0] if request.vectorized else 0
-            dims = [[*one[:axis], *mapped.dims, *one[axis:]] if request.vectorized else one for one in core_dims]
-            templates = [SliceTemplate(one) for one in mapped.arrays]
-            self._func = func = _DataFunction(LabelledFunction(func, templates, mapped.dims, mapped.lengths), dims)
-        if not request.vectorized:
-            self._func = _NumberedFunction(func, len(mapped.arrays), streams, request.as_xarray)
+        self._mapped_func = self._of_data(mapped, request, core_dims) if request.as_xarray else request.func
         self._request = replace(request, rng=None, options=serial_options(request), chunk=None, depth=0, boundary=None)
 
-    def __call__(self, *args: Any) -> Any:
-        """Call an element function for one chunk; `args` are data of arrays, then indices along mapped dimensions."""
-        depth = len(self._labels.dims)
-        arrays, indices = [plain_array(one, "a block of Dask's", one.dtype) for one in args[:-depth]], args[-depth:]
-        grid = tuple(max(one.shape[k] for one in arrays) for k in range(depth))
-        starts = tuple(int(one.flat[0]) if one.size else 0 for one in indices)
-        labels = self._labels.subset(starts, grid)
-        numbers = np.zeros(grid, np.int64)
-        for one, length in zip(indices, self._labels.lengths, strict=True):
-            numbers = numbers * length + one
-        axes = tuple(range(depth))
-        result = run(self._request, [*arrays, numbers], axes, lambda: labels, func=self._func, told=self._told)
-        results = self._as_declared(result, [(*grid, *one) for one in self.shapes], depth)
-        return tuple(results) if len(results) > 1 else results[0]
+    def _of_data(self, mapped: MappedArrays, request: Request, dims: list[Any]) -> Callable[..., Any]:
+        """The function, as one of unlabelled data; `dims` are those of each output."""
+        templates = [SliceTemplate(one) for one in mapped.arrays]
+        return _DataFunction(LabelledFunction(request.func, templates, mapped.dims, mapped.lengths), dims)
 
-    def compute_block(self, axis: int, number: int, block: Block, *args: Any) -> Any:
-        """Call a block function for block `number`, whose data has a halo, and cut the halo off its result."""
-        func = self._func
-        if self._streams is not None:
-            func = functools.partial(func, rng=self._streams.one(number))
-        arrays = [plain_array(one, "a block of Dask's", one.dtype) for one in args]
-        lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
-        labels = self._labels.subset((lo,), (hi - lo,))
-        request = replace(self._request, chunk=max(1, block.last - block.first))
-        if self._request.as_xarray:
-            arrays.append(np.arange(lo, hi).reshape((1,) * axis + (-1,)))
-        result = run(request, arrays, (axis,), lambda: labels, func=func, told=self._told)
-        length = arrays[0].shape[axis]
-        results = self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes])
-        key = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
-        results = [one[key] for one in results]
-        return results if self.in_tuple else results[0]
+    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
+        """Compute the part of the map that is at `where` along the mapped dimensions, from the blocks of its arrays."""
+        raise NotImplementedError
 
     def _told(self) -> Told:
         return Told(self.shapes, self.dtypes, self.in_tuple)
 
-    def _as_declared(self, result: Any, shapes: list[tuple[int, ...]], depth: int = 0) -> list[np.ndarray]:
-        """The data of each output, cast to its dtype; raise an error if it is not what the lazy arrays say.
+    def _as_declared(self, result: Any, shapes: list[tuple[int, ...]], depth: int, keep: tuple[slice, ...]) -> Any:
+        """The `keep` part of the data, cast to its dtype; raise an error if results are not what the lazy arrays say.
 
-        The first `depth` axes count elements.
+        The first `depth` axes count elements. Data of a function that returns a tuple is a list.
         """
         columns = result if isinstance(result, tuple) else (result,)
         if isinstance(result, tuple) != self.in_tuple or len(columns) != len(shapes):
@@ -144,7 +114,104 @@ class SerialMap:
                     f"output_dtypes says {dtype}, but func gave results of dtype {one.dtype}, "
                     "which same_kind casting does not allow"
                 )
-        return [one.astype(dtype, copy=False) for one, dtype in zip(columns, self.dtypes, strict=True)]
+        data = [one[keep].astype(dtype, copy=False) for one, dtype in zip(columns, self.dtypes, strict=True)]
+        return data if self.in_tuple else data[0]
+
+
+class ChunkMap(SerialMap):
+    """Maps an element function; one Dask task has the elements of one chunk."""
+
+    def __init__(self, mapped: MappedArrays, request: Request, *described: Any) -> None:
+        super().__init__(mapped, request, *described)
+        lead = range(len(mapped.dims))
+        self._orders = [
+            moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], lead) for one in mapped.arrays
+        ]
+        self._numbered = self._streams is not None or request.as_xarray
+        if self._numbered:
+            count = len(mapped.arrays)
+            self._mapped_func = _NumberedFunction(self._mapped_func, count, self._streams, request.as_xarray)
+
+    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
+        """Call the function for each element of a chunk."""
+        starts, grid = tuple(one.start for one in where), tuple(one.stop - one.start for one in where)
+        depth = len(grid)
+        # Contiguous, as one element is that Dask reads alone; and the function may write to its copy.
+        arrays = [
+            np.require(_plain(one).transpose(order), requirements="CW")
+            for one, order in zip(blocks, self._orders, strict=True)
+        ]
+        for one in arrays:
+            _check_lengths(one.shape[:depth], grid)
+        if self._numbered:
+            arrays.append(_numbers(starts, grid, self._labels.lengths))
+
+        def labels() -> Labels:
+            return self._labels.subset(starts, grid)
+
+        result = run(self._request, arrays, tuple(range(depth)), labels, func=self._mapped_func, told=self._told)
+        return self._as_declared(result, [(*grid, *one) for one in self.shapes], depth, ())
+
+
+class BlockMap(SerialMap):
+    """Maps a block function; one Dask task has one of its blocks, all of which are along `axis`."""
+
+    def __init__(
+        self, mapped: MappedArrays, request: Request, *described: Any, axis: int, blocks: list[Block]
+    ) -> None:
+        self._axis, self._blocks = axis, blocks
+        super().__init__(mapped, request, *described)
+
+    def _of_data(self, mapped: MappedArrays, request: Request, dims: list[Any]) -> Callable[..., Any]:
+        axis = self._axis
+        return super()._of_data(mapped, request, [[*one[:axis], *mapped.dims, *one[axis:]] for one in dims])
+
+    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
+        """Call the function for a block, whose data has a halo, and cut the halo off its result."""
+        number = where[0].start // max(1, self._blocks[0].stop)
+        block, axis, func = self._blocks[number], self._axis, self._mapped_func
+        if self._streams is not None:
+            func = functools.partial(func, rng=self._streams.one(number))
+        length = block.last - block.first
+        arrays = [np.require(_plain(one), requirements="W") for one in blocks]
+        for one in arrays:
+            _check_lengths(one.shape[axis : axis + 1], (length,))
+        lo, hi = max(block.first, 0), min(block.last, self._labels.lengths[0])
+        if self._request.as_xarray:
+            arrays.append(np.arange(lo, hi).reshape((1,) * axis + (-1,)))
+
+        def labels() -> Labels:
+            return self._labels.subset((lo,), (hi - lo,))
+
+        request = replace(self._request, chunk=max(1, length))
+        result = run(request, arrays, (axis,), labels, func=func, told=self._told)
+        keep = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
+        return self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes], 0, keep)
+
+
+def _plain(block: Any) -> np.ndarray:
+    """A block of Dask's; one along axes that the result lacks is in lists."""
+    while isinstance(block, list):
+        (block,) = block
+    return plain_array(block, "a block of Dask's", getattr(block, "dtype", object))
+
+
+def _check_lengths(found: tuple[int, ...], told: tuple[int, ...]) -> None:
+    """Raise a ValueError if a block has not the lengths that the chunks of its array tell."""
+    if found != told:
+        raise ValueError(
+            f"a block of Dask's has length(s) {found} along the mapped dimensions, but the array's chunks tell of "
+            f"{told}; make the array with its true chunks"
+        )
+
+
+def _numbers(starts: tuple[int, ...], grid: tuple[int, ...], lengths: tuple[int, ...]) -> np.ndarray:
+    """The number of each element of a chunk, in the whole map."""
+    numbers = np.zeros(grid, np.int64)
+    for axis, (start, count, length) in enumerate(zip(starts, grid, lengths, strict=True)):
+        indices = np.arange(start, start + count, dtype=np.int64)
+        numbers = numbers * length + indices.reshape(-1, *[1] * (len(grid) - 1 - axis))
+    return numbers
 
 
 def _counted(count: int, in_tuple: bool) -> str:
