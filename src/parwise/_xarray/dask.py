@@ -68,7 +68,7 @@ def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any]
 def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map an element function: one Dask task for each chunk of the mapped dimensions."""
     depth = len(mapped.dims)
-    arrays = [da.asarray(transposed_data(one, range(one.ndim), mapped.dims)) for one in mapped.arrays]
+    arrays = [da.asarray(transposed_data(one, tuple(range(one.ndim)), mapped.dims)) for one in mapped.arrays]
     labels = _axis_labels(mapped)
     _, arrays = da.core.unify_chunks(*(x for pair in zip(arrays, labels, strict=True) for x in pair))
     for one, array in zip(mapped.arrays, arrays, strict=True):
