@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import dask.array as da
@@ -20,7 +20,7 @@ def in_blocks(array: Any, axis: int, extents: list[tuple[int, int]]) -> Any:
     whole = {k: -1 for k in range(array.ndim) if k != axis}
     lengths = tuple(stop - start for start, stop in extents)
     ends = [0, *accumulate(lengths)]
-    if extents == list(zip(ends[:-1], ends[1:], strict=True)):
+    if extents == list(pairwise(ends)):
         return array.rechunk({**whole, axis: lengths})
     array = array.rechunk(whole)
     name = f"halo-{tokenize(array.name, axis, extents)}"
@@ -29,7 +29,7 @@ def in_blocks(array: Any, axis: int, extents: list[tuple[int, int]]) -> Any:
     def key(of: str, number: int) -> tuple[Any, ...]:
         return (of, *(number if k == axis else 0 for k in range(array.ndim)))
 
-    tasks = {}
+    tasks: dict[Any, Any] = {}
     for number, (start, stop) in enumerate(extents):
         first = bisect_right(bounds, start) - 1
         last = max(first, bisect_right(bounds, stop - 1) - 1)

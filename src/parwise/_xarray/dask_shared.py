@@ -23,12 +23,12 @@ def shared(value: Any, name: str) -> Any:
     return delayed(value, name=f"{name}-shared-{tokenize(value)}", traverse=False)
 
 
-class _Enough(Exception):
-    """Enough bytes were counted."""
+class _LargeError(Exception):
+    """More bytes were counted than a small value has."""
 
 
 class _Counter(io.RawIOBase):
-    """A file that counts bytes; raises `_Enough` above the limit."""
+    """A file that counts bytes; raises `_LargeError` above the limit."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -40,7 +40,7 @@ class _Counter(io.RawIOBase):
     def add(self, count: int) -> None:
         self._count += count
         if self._count > SHARED_BYTES:
-            raise _Enough
+            raise _LargeError
 
     def add_buffer(self, buffer: pickle.PickleBuffer) -> bool:
         """Count the memory of an array, which is then not copied."""
@@ -55,6 +55,6 @@ def _is_large(value: Any) -> bool:
     with contextlib.suppress(Exception):
         try:
             cloudpickle.Pickler(counter, protocol=5, buffer_callback=counter.add_buffer).dump(value)
-        except _Enough:
+        except _LargeError:
             return True
     return False

@@ -15,7 +15,7 @@ from .._core.inputs.source import plain_array
 from .._core.random import RandomStreams, make_random_streams
 from .file_arrays import moveaxis_order
 from .labels import Labels, MappedArrays, listed
-from .request import Request, run
+from .request import Request, as_told, run
 from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
@@ -92,30 +92,39 @@ class SerialMap:
     def _told(self) -> Told:
         return Told(self.shapes, self.dtypes, self.in_tuple)
 
-    def _as_declared(self, result: Any, shapes: list[tuple[int, ...]], depth: int, keep: tuple[slice, ...]) -> Any:
+    def _as_declared(
+        self, result: Any, shapes: list[tuple[int, ...]], where: tuple[slice, ...], keep: tuple[slice, ...] = ()
+    ) -> Any:
         """The `keep` part of the data, cast to its dtype; raise an error if results are not what the lazy arrays say.
 
-        The first `depth` axes count elements. Data of a function that returns a tuple is a list.
+        Data of a function that returns a tuple is a list.
         """
         columns = result if isinstance(result, tuple) else (result,)
-        if isinstance(result, tuple) != self.in_tuple or len(columns) != len(shapes):
-            raise ValueError(
-                f"output_dtypes and output_core_dims tell of {_counted(len(shapes), self.in_tuple)}, "
-                f"but func returned {_counted(len(columns), isinstance(result, tuple))}"
-            )
-        for one, shape, dtype in zip(columns, shapes, self.dtypes, strict=True):
-            if one.shape != shape:
+        try:
+            if isinstance(result, tuple) != self.in_tuple or len(columns) != len(shapes):
                 raise ValueError(
-                    f"func gave results of shape {one.shape[depth:]}, but the array's dimensions, output_core_dims "
-                    f"and output_sizes tell of {shape[depth:]}"
+                    f"output_dtypes and output_core_dims tell of {_counted(len(shapes), self.in_tuple)}, "
+                    f"but func returned {_counted(len(columns), isinstance(result, tuple))}"
                 )
-            if not np.can_cast(one.dtype, dtype, "same_kind"):
-                raise TypeError(
-                    f"output_dtypes says {dtype}, but func gave results of dtype {one.dtype}, "
-                    "which same_kind casting does not allow"
-                )
-        data = [one[keep].astype(dtype, copy=False) for one, dtype in zip(columns, self.dtypes, strict=True)]
+            for one, shape in zip(columns, shapes, strict=True):
+                self._check_shape(one.shape, shape, len(where))
+            data = [as_told(one, dtype)[keep] for one, dtype in zip(columns, self.dtypes, strict=True)]
+        except (TypeError, ValueError) as error:
+            parts = ", ".join(
+                f"{dim}={one.start}:{one.stop}" for dim, one in zip(self._labels.dims, where, strict=True)
+            )
+            error.add_note(f"in the part with indices {parts}")
+            raise
         return data if self.in_tuple else data[0]
+
+    def _check_shape(self, found: tuple[int, ...], told: tuple[int, ...], depth: int) -> None:
+        """Raise a ValueError for results of another shape; for an element function `depth` axes count elements."""
+        first = 0 if self._request.vectorized else depth
+        if found != told:
+            raise ValueError(
+                f"func gave results of shape {found[first:]}, but the array's dimensions, output_core_dims "
+                f"and output_sizes tell of {told[first:]}"
+            )
 
 
 class ChunkMap(SerialMap):
@@ -138,7 +147,7 @@ class ChunkMap(SerialMap):
         depth = len(grid)
         # Contiguous, as one element is that Dask reads alone; and the function may write to its copy.
         arrays = [
-            np.require(_plain(one).transpose(order), requirements="CW")
+            np.require(_plain(one).transpose(order), requirements=("C", "W"))
             for one, order in zip(blocks, self._orders, strict=True)
         ]
         for one in arrays:
@@ -150,15 +159,13 @@ class ChunkMap(SerialMap):
             return self._labels.subset(starts, grid)
 
         result = run(self._request, arrays, tuple(range(depth)), labels, func=self._mapped_func, told=self._told)
-        return self._as_declared(result, [(*grid, *one) for one in self.shapes], depth, ())
+        return self._as_declared(result, [(*grid, *one) for one in self.shapes], where)
 
 
 class BlockMap(SerialMap):
     """Maps a block function; one Dask task has one of its blocks, all of which are along `axis`."""
 
-    def __init__(
-        self, mapped: MappedArrays, request: Request, *described: Any, axis: int, blocks: list[Block]
-    ) -> None:
+    def __init__(self, mapped: MappedArrays, request: Request, *described: Any, axis: int, blocks: list[Block]) -> None:
         self._axis, self._blocks = axis, blocks
         super().__init__(mapped, request, *described)
 
@@ -186,7 +193,7 @@ class BlockMap(SerialMap):
         request = replace(self._request, chunk=max(1, length))
         result = run(request, arrays, (axis,), labels, func=func, told=self._told)
         keep = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
-        return self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes], 0, keep)
+        return self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes], where, keep)
 
 
 def _plain(block: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
 from .request import (
     Request,
+    as_told,
     check_gaps,
     common_axes,
     core_dims_per_output,
@@ -70,7 +71,7 @@ def _label_result(
         if sizes.get(name, length) != length:
             raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {shape}")
     if dtype is not None:
-        data = data.astype(dtype, casting="same_kind", copy=False)
+        data = as_told(data, dtype)
     dims: list[Hashable] = list(core_dims)
     for place, dim in sorted(zip(places, mapped.dims, strict=True)):
         dims.insert(place, dim)
