@@ -8,6 +8,10 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from dask.blockwise import blockwise
+from dask.delayed import unpack_collections
+from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArraySliceDep
 from dask.utils import funcname
 
@@ -22,8 +26,6 @@ from .request import Request, common_axes, core_dims_per_output, core_shape, out
 
 _KEPT_OPTIONS = ("errors", "blas_threads", "setup")
 _PAD_MODES = {"nearest": "edge"}
-# Describes chunks that hold a tuple: not an array, but Dask wants it to be described as one.
-_NO_OBJECTS = np.empty(0, object)
 
 
 def map_dask(mapped: MappedArrays, request: Request) -> Any:
@@ -99,26 +101,52 @@ def _blockwise(
     of `arrays` are in one chunk; as Dask has it for axes without a place in the result, their blocks come in lists.
     """
     mapped = tuple(sorted(chunks))
-    where = ArraySliceDep(tuple(chunks[label] for label in mapped))
+    lead = tuple(chunks[label] for label in mapped)
     name = funcname(task.func)
-    pairs = [x for pair in zip(arrays, labels, strict=True) for x in pair]
-    how = {"adjust_chunks": chunks, "align_arrays": False}
-
-    def layer(func: Any, prefix: str, shape: tuple[int, ...], dtype: Any, *args: Any) -> Any:
-        new = {-1 - k: n for k, n in enumerate(shape)}
-        out = (*list(new)[:axis], *mapped, *list(new)[axis:])
-        meta = np.empty((0,) * len(out), dtype)
-        result = da.blockwise(func, out, *args, new_axes=new, token=prefix, dtype=dtype, meta=meta, **how)
-        return strings_of_one_length(result, dtype)
-
-    args = (shared(task, name), None, where, mapped, *pairs)
+    given = [(shared(task, name), None), (ArraySliceDep(lead), mapped), *zip(arrays, labels, strict=True)]
     if not task.in_tuple:
-        return [layer(_compute, name, task.shapes[0], task.dtypes[0], *args)]
-    whole = da.blockwise(_compute, mapped, *args, token=f"{name}-tuple", dtype=object, meta=_NO_OBJECTS, **how)
-    return [
-        layer(getitem, f"{name}-{k}", shape, dtype, whole, mapped, k, None)
-        for k, (shape, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True))
-    ]
+        layers = [_layer(_compute, name, given, mapped, lead, axis, task.shapes[0], task.dtypes[0])]
+    else:
+        # An array of tuples, as far as Dask knows.
+        whole = _layer(_compute, f"{name}-tuple", given, mapped, lead, 0, (), np.dtype(object))
+        layers = [
+            _layer(getitem, f"{name}-{k}", [(whole, mapped), (k, None)], mapped, lead, axis, shape, dtype)
+            for k, (shape, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True))
+        ]
+    return [strings_of_one_length(one, dtype) for one, dtype in zip(layers, task.dtypes, strict=True)]
+
+
+def _layer(
+    func: Any,
+    prefix: str,
+    given: list[tuple[Any, tuple[int, ...] | None]],
+    mapped: tuple[int, ...],
+    lead: tuple[tuple[int, ...], ...],
+    axis: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> Any:
+    """A Dask array whose chunks are results of `func`: `lead` along mapped dimensions, one along those of `shape`.
+
+    `given` are arguments of `func` and the labels of their axes, None for what every call gets. This is what
+    `dask.array.blockwise` makes, which in Dask 2024.7 takes no description of chunks (`ArraySliceDep`).
+    """
+    arrays: dict[str, Any] = {one.name: one for one, _ in given if isinstance(one, da.Array)}
+    pairs, others = [], []
+    for one, label in given:
+        if label is None:
+            one, found = unpack_collections(one)
+            others += found
+        pairs += [one.name if isinstance(one, da.Array) else one, label]
+    new = {-1 - k: 1 for k in range(len(shape))}
+    out = (*list(new)[:axis], *mapped, *list(new)[axis:])
+    name = f"{prefix}-{tokenize(func, pairs, out, lead, shape, dtype)}"
+    numblocks = {name: one.numblocks for name, one in arrays.items()}
+    layer = blockwise(func, name, out, *pairs, numblocks=numblocks, new_axes=new, dependencies=others)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[*arrays.values(), *others])
+    core = [(length,) for length in shape]
+    chunks = (*core[:axis], *lead, *core[axis:])
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(out), dtype))
 
 
 def _compute(task: SerialMap, where: tuple[slice, ...], *blocks: Any) -> Any:
