@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import dask
@@ -18,6 +19,8 @@ import numpy as np
 import xarray as xr
 
 import parwise.xarray  # noqa: F401 - has .par
+
+from .peers.work import WORKERS
 
 
 class Cost(NamedTuple):
@@ -92,13 +95,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Cost]]:
     given = parser.parse_args(argv)
     side = given.side
     pixels = xr.DataArray(da.ones((2 * side, 2 * side, 10), chunks=(2, 2, 10)), dims=("y", "x", "time"))
-    rows = xr.DataArray(da.ones((2 * side, 1000), chunks=(2, 1000)), dims=("y", "x"))
+    rows = xr.DataArray(da.ones((20 * side, 1000), chunks=(2, 1000)), dims=("y", "x"))
     cases = {
         f"{side**2} chunks of 4 pixels": (per_element(pixels), side**2),
-        f"{side} blocks of rows": (per_block(rows), side),
+        f"{10 * side} blocks of 2 rows": (per_block(rows), 10 * side),
     }
     result = {}
-    with dask.config.set(scheduler="threads"):
+    with ThreadPoolExecutor(WORKERS) as threads, dask.config.set(scheduler="threads", pool=threads):
         for title, (calls, chunks) in cases.items():
             result[title] = medians = in_turn(calls, given.rounds)
             print(title)
