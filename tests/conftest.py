@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 
+from .support import executors
 from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
@@ -231,12 +231,45 @@ def way(request):
     return WAYS[request.param]
 
 
+#: Executors of others: a name, and how one is made with a folder for files.
+FOREIGN = {
+    "spawn": lambda folder: executors.processes("spawn"),
+    "fork": lambda folder: executors.processes("fork"),
+    "forkserver": lambda folder: executors.processes("forkserver"),
+    "threads": lambda folder: executors.threads(),
+    "home_made": lambda folder: executors.home_made(),
+    "loky": lambda folder: executors.loky(),
+    "ipyparallel": executors.ipyparallel,
+    "ray": executors.ray,
+    "mpi": lambda folder: executors.mpi(),
+    "dask": lambda folder: executors.dask(),
+}
+
+
+def foreign_names(default):
+    """Names of the executors to test: those that are asked for, else `default`, without MPI, which needs mpiexec."""
+    asked = os.environ.get("PARWISE_EXECUTORS")
+    return asked.split(",") if asked else [one for one in default if one != "mpi"]
+
+
 @pytest.fixture(scope="session")
-def process_executor():
-    made.append("processes")
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
-        list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
-        yield executor
+def foreign(tmp_path_factory):
+    """Executors of others by name, each made once."""
+    found = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(name):
+            if name not in found:
+                made.append(name)
+                found[name] = stack.enter_context(FOREIGN[name](tmp_path_factory.mktemp(name)))
+            return found[name]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def process_executor(foreign):
+    return foreign("spawn")
 
 
 @pytest.fixture(scope="session")
@@ -285,21 +318,8 @@ def initialized_pool():
 
 
 @pytest.fixture(scope="session")
-def dask_client():
-    distributed = pytest.importorskip("distributed")
-    made.append("dask")
-    environ = dict(os.environ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with (
-            distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            os.environ.clear()  # the cluster leaves thread settings for its workers there
-            os.environ.update(environ)
-            yield client
+def dask_client(foreign):
+    return foreign("dask")
 
 
 RUNNERS = {
@@ -316,7 +336,9 @@ RUNNERS = {
 }
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(params=foreign_names(RUNNERS))
 def runner(request):
     """Options that choose one executor."""
-    return RUNNERS[request.param](request)
+    if request.param in RUNNERS:
+        return RUNNERS[request.param](request)
+    return {"executor": request.getfixturevalue("foreign")(request.param)}
