@@ -68,8 +68,12 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Run tests with Dask last: before them every descriptor and thread is accounted for."""
-    items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)
+    """Run tests with Dask and its like last: before them every descriptor and thread is accounted for."""
+
+    def restless(item):
+        return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)
+
+    items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames or restless(item))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -123,16 +127,20 @@ def _nothing_left():
     assert {kind: after[kind] for kind in kinds} == {kind: before[kind] for kind in kinds}
 
 
+# Of others, these open and close sockets and threads as they go.
+RESTLESS = {"dask", "ipyparallel", "ray", "mpi"}
+
+
 def process_state():
     deadline = time.monotonic() + 2
     while any(t.name.startswith("parwise") for t in threading.enumerate()) and time.monotonic() < deadline:
         os.sched_yield()
-    dask = "dask" in made
+    restless = not RESTLESS.isdisjoint(made)
     return {
         "children": children(),
         "workers": len(default_pool().workers),
-        "descriptors": descriptors(dask=dask),
-        "threads": None if dask else sorted(t.name for t in threading.enumerate()),
+        "descriptors": descriptors(restless=restless),
+        "threads": None if restless else sorted(t.name for t in threading.enumerate()),
         "environ": {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DASK_"))},
         "folder": os.getcwd(),
         "handlers": {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)},
@@ -182,16 +190,18 @@ def children():
     return sorted(found)
 
 
-def descriptors(*, dask):
+def descriptors(*, restless):
     """Count this process's descriptors by kind."""
     found = collections.Counter()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
-            # Dask's monitor reads these all the time.
+            # A monitor, as Dask's, reads these all the time.
             # A helper thread may still read umask, rights and namespaces when its call is over.
             passing = target.startswith("/proc/") and target.endswith(("/status", "/cgroup", "/ns"))
-            if not (passing or (dask and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/")))):
+            if not (
+                passing or (restless and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/", "/tmp/ray/")))
+            ):
                 found[target] += 1
     return found
 

@@ -211,12 +211,11 @@ def test_calls_within_calls_are_serial(executor):
 
 
 def test_the_call_can_be_made_again_and_again(executor):
+    def times(k):
+        return lambda row: row @ (np.arange(6.0) * k)
+
     for k in range(12):  # a process keeps few sessions
-
-        def f(row, weights=np.arange(6.0) * k):
-            return row @ weights
-
-        assert_same(parallel_apply(f, ROWS, executor=executor), loop(f, ROWS))
+        assert_same(parallel_apply(times(k), ROWS, executor=executor), loop(times(k), ROWS))
 
 
 def test_a_large_closure(executor):

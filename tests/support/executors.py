@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
 import warnings
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -96,15 +97,17 @@ def ipyparallel(folder):
 def ray(folder):
     """Two processes of Ray, by its pool: it has no executor of its own."""
     module = pytest.importorskip("ray")
-    with warnings.catch_warnings():
+    handler = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
-        module.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        try:
+        with same_environment():
+            module.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+            stack.callback(module.shutdown)
             from ray.util.multiprocessing import Pool
 
-            yield OverPool(Pool(2))
-        finally:
-            module.shutdown()
+            pool = Pool(2)
+        signal.signal(signal.SIGTERM, handler)
+        yield OverPool(pool)
 
 
 @contextlib.contextmanager
