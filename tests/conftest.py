@@ -131,6 +131,10 @@ def _nothing_left():
 RESTLESS = {"dask", "ipyparallel", "ray", "mpi"}
 
 
+# Variables that pytest, Dask, loky and Ray set at any time.
+LEFT_BY_OTHERS = ("PYTEST_", "DASK_", "KMP_INIT_AT_FORK", "RAY_")
+
+
 def process_state():
     deadline = time.monotonic() + 2
     while any(t.name.startswith("parwise") for t in threading.enumerate()) and time.monotonic() < deadline:
@@ -141,7 +145,7 @@ def process_state():
         "workers": len(default_pool().workers),
         "descriptors": descriptors(restless=restless),
         "threads": None if restless else sorted(t.name for t in threading.enumerate()),
-        "environ": {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DASK_"))},
+        "environ": {k: v for k, v in os.environ.items() if not k.startswith(LEFT_BY_OTHERS)},
         "folder": os.getcwd(),
         "handlers": {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)},
         "switch": sys.getswitchinterval(),
