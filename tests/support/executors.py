@@ -39,7 +39,9 @@ def same_environment():
 
 @contextlib.contextmanager
 def processes(method):
-    with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as executor:
+    # Forked processes would have pytest's filters, by which each warning is an error.
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, context, warnings.simplefilter, ("ignore",)) as executor:
         list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
         yield executor
 
