@@ -37,7 +37,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     mapped = MappedArrays([array, *others], request.dims)
     check_gaps(request)
     if any(map(is_dask, mapped.arrays)):
-        from .dask import map_dask
+        from .lazy.maps import map_dask
 
         return map_dask(mapped, request)
     axes = common_axes(mapped, request.vectorized)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .._core.call import Block, Told
-from .._core.inputs.source import plain_array
-from .._core.random import RandomStreams, make_random_streams
-from .file_arrays import moveaxis_order
-from .labels import Labels, MappedArrays, listed
-from .request import Request, as_told, run
-from .slices import BareResult, Boxed, LabelledFunction, SliceTemplate
+from ..._core.call import Block, Told
+from ..._core.inputs.source import plain_array
+from ..._core.random import RandomStreams, make_random_streams
+from ..file_arrays import moveaxis_order
+from ..labels import Labels, MappedArrays, listed
+from ..request import Request, as_told, run
+from ..slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
 SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}

@@ -15,14 +15,14 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArraySliceDep
 from dask.utils import funcname
 
-from .._api.apply import plan
-from .dask_blocks import in_blocks
-from .dask_dtypes import declared_dtypes, strings_of_one_length
-from .dask_shared import shared
-from .dask_task import BlockMap, ChunkMap, SerialMap
-from .file_arrays import transposed_data
-from .labels import MappedArrays, listed
-from .request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
+from ..._api.apply import plan
+from ..file_arrays import transposed_data
+from ..labels import MappedArrays, listed
+from ..request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
+from .blocks import in_blocks
+from .dtypes import declared_dtypes, strings_of_one_length
+from .shared import shared
+from .task import BlockMap, ChunkMap, SerialMap
 
 _KEPT_OPTIONS = ("errors", "blas_threads", "setup")
 _PAD_MODES = {"nearest": "edge"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dask.delayed import delayed
 
-from .request import Request, dtypes_per_output
+from ..request import Request, dtypes_per_output
 
 
 def declared_dtypes(request: Request, count: int) -> list[np.dtype[Any]]:

@@ -13,16 +13,16 @@ import xarray as xr
 from dask.delayed import delayed
 from dask.utils import funcname
 
-from .._core.random import RandomStreams, make_random_streams
-from .dask import check_options
-from .dask_dtypes import all_of_one_length, check_declared
-from .dask_shared import shared
-from .dask_task import serial_options
-from .group_results import VariableSpec, gap_data, label_result, variable_specs
-from .group_transfer import ItsOwn
-from .labels import Labels
-from .request import Request, run
-from .slices import Boxed
+from ..._core.random import RandomStreams, make_random_streams
+from ..group_results import VariableSpec, gap_data, label_result, variable_specs
+from ..group_transfer import ItsOwn
+from ..labels import Labels
+from ..request import Request, run
+from ..slices import Boxed
+from .dtypes import all_of_one_length, check_declared
+from .maps import check_options
+from .shared import shared
+from .task import serial_options
 
 
 def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[Any]:
