@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -12,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -260,10 +260,15 @@ FOREIGN = {
 }
 
 
+# Those of FOREIGN that are tested where they are installed.
+OPTIONAL = ("ipyparallel", "ray")
+
+
 def foreign_names(default):
     """Names of the executors to test: those that are asked for, else `default`, without MPI, which needs mpiexec."""
     asked = os.environ.get("PARWISE_EXECUTORS")
-    return asked.split(",") if asked else [one for one in default if one != "mpi"]
+    missing = {"mpi", *(one for one in OPTIONAL if importlib.util.find_spec(one) is None)}
+    return asked.split(",") if asked else [one for one in default if one not in missing]
 
 
 @pytest.fixture(scope="session")
@@ -287,11 +292,8 @@ def process_executor(foreign):
 
 
 @pytest.fixture(scope="session")
-def thread_executor():
-    made.append("threads")
-    with ThreadPoolExecutor(2) as executor:
-        list(executor.map(time.sleep, [0.05] * 2))  # both threads are there from the start
-        yield executor
+def thread_executor(foreign):
+    return foreign("threads")
 
 
 @contextlib.contextmanager

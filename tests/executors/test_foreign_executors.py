@@ -14,7 +14,7 @@ import pytest
 import parwise
 from parwise import parallel_apply, parallel_imap, parallel_map
 
-from ..conftest import FOREIGN, foreign_names
+from ..conftest import FOREIGN, OPTIONAL, foreign_names
 from ..support.oracle import assert_same, blocks, loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -31,6 +31,11 @@ def name(request):
 @pytest.fixture
 def executor(name, foreign):
     return foreign(name)
+
+
+@pytest.mark.parametrize("module", OPTIONAL)
+def test_executors_that_need_not_be_installed(module):
+    pytest.importorskip(module)
 
 
 def test_results_are_the_loops(executor):

@@ -41,7 +41,7 @@ def same_environment():
 def processes(method):
     # Forked processes would have pytest's filters, by which each warning is an error.
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(2, context, warnings.simplefilter, ("ignore",)) as executor:
+    with ProcessPoolExecutor(2, context, warnings.resetwarnings) as executor:
         list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
         yield executor
 
@@ -49,6 +49,7 @@ def processes(method):
 @contextlib.contextmanager
 def threads():
     with ThreadPoolExecutor(2) as executor:
+        list(executor.map(time.sleep, [0.05] * 2))  # both threads are there from the start
         yield executor
 
 
