@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -252,3 +253,20 @@ def test_progress(executor):
     parallel_apply(np.negative, ROWS, progress=lambda done, total: told.append((done, total)), executor=executor)
     assert told[-1] == (40, 40)
     assert told == sorted(told)
+
+
+def test_prints_and_warnings_in_index_order(name, executor, capfd):
+    def f(x):
+        print(f"item {x}\n", end="")
+        warnings.warn(f"odd {x}", UserWarning, stacklevel=1)
+        return x
+
+    with warnings.catch_warnings(record=True) as log:
+        warnings.simplefilter("always")
+        parallel_map(f, range(40), executor=executor, verify=False)
+    lines, texts = capfd.readouterr().out.splitlines(), [str(one.message) for one in log]
+    if name in THREADS:  # they print at once
+        lines, texts = sorted(lines), sorted(texts)
+        assert (lines, texts) == (sorted(f"item {k}" for k in range(40)), sorted(f"odd {k}" for k in range(40)))
+    else:
+        assert (lines, texts) == ([f"item {k}" for k in range(40)], [f"odd {k}" for k in range(40)])
