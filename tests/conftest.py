@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -12,8 +13,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 
+from .support import executors
 from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
@@ -68,8 +68,12 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Run tests with Dask last: before them every descriptor and thread is accounted for."""
-    items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames)
+    """Run tests with Dask and its like last: before them every descriptor and thread is accounted for."""
+
+    def restless(item):
+        return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)
+
+    items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames or restless(item))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -123,17 +127,25 @@ def _nothing_left():
     assert {kind: after[kind] for kind in kinds} == {kind: before[kind] for kind in kinds}
 
 
+# Of others, these open and close sockets and threads as they go.
+RESTLESS = {"dask", "ipyparallel", "ray", "mpi"}
+
+
+# Variables that pytest, Dask, loky and Ray set at any time.
+LEFT_BY_OTHERS = ("PYTEST_", "DASK_", "KMP_INIT_AT_FORK", "RAY_")
+
+
 def process_state():
     deadline = time.monotonic() + 2
     while any(t.name.startswith("parwise") for t in threading.enumerate()) and time.monotonic() < deadline:
         os.sched_yield()
-    dask = "dask" in made
+    restless = not RESTLESS.isdisjoint(made)
     return {
         "children": children(),
         "workers": len(default_pool().workers),
-        "descriptors": descriptors(dask=dask),
-        "threads": None if dask else sorted(t.name for t in threading.enumerate()),
-        "environ": {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "DASK_"))},
+        "descriptors": descriptors(restless=restless),
+        "threads": None if restless else sorted(t.name for t in threading.enumerate()),
+        "environ": {k: v for k, v in os.environ.items() if not k.startswith(LEFT_BY_OTHERS)},
         "folder": os.getcwd(),
         "handlers": {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)},
         "switch": sys.getswitchinterval(),
@@ -182,16 +194,18 @@ def children():
     return sorted(found)
 
 
-def descriptors(*, dask):
+def descriptors(*, restless):
     """Count this process's descriptors by kind."""
     found = collections.Counter()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
-            # Dask's monitor reads these all the time.
+            # A monitor, as Dask's, reads these all the time.
             # A helper thread may still read umask, rights and namespaces when its call is over.
             passing = target.startswith("/proc/") and target.endswith(("/status", "/cgroup", "/ns"))
-            if not (passing or (dask and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/")))):
+            if not (
+                passing or (restless and target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/", "/tmp/ray/")))
+            ):
                 found[target] += 1
     return found
 
@@ -231,20 +245,55 @@ def way(request):
     return WAYS[request.param]
 
 
-@pytest.fixture(scope="session")
-def process_executor():
-    made.append("processes")
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
-        list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
-        yield executor
+#: Executors of others: a name, and how one is made with a folder for files.
+FOREIGN = {
+    "spawn": lambda folder: executors.processes("spawn"),
+    "fork": lambda folder: executors.processes("fork"),
+    "forkserver": lambda folder: executors.processes("forkserver"),
+    "threads": lambda folder: executors.threads(),
+    "home_made": lambda folder: executors.home_made(),
+    "loky": lambda folder: executors.loky(),
+    "ipyparallel": executors.ipyparallel,
+    "ray": executors.ray,
+    "mpi": lambda folder: executors.mpi(),
+    "dask": lambda folder: executors.dask(),
+}
+
+
+# Those of FOREIGN that are tested where they are installed.
+OPTIONAL = ("ipyparallel", "ray")
+
+
+def foreign_names(default):
+    """Names of the executors to test: those that are asked for, else `default`, without MPI, which needs mpiexec."""
+    asked = os.environ.get("PARWISE_EXECUTORS")
+    missing = {"mpi", *(one for one in OPTIONAL if importlib.util.find_spec(one) is None)}
+    return asked.split(",") if asked else [one for one in default if one not in missing]
 
 
 @pytest.fixture(scope="session")
-def thread_executor():
-    made.append("threads")
-    with ThreadPoolExecutor(2) as executor:
-        list(executor.map(time.sleep, [0.05] * 2))  # both threads are there from the start
-        yield executor
+def foreign(tmp_path_factory):
+    """Executors of others by name, each made once."""
+    found = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(name):
+            if name not in found:
+                made.append(name)
+                found[name] = stack.enter_context(FOREIGN[name](tmp_path_factory.mktemp(name)))
+            return found[name]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def process_executor(foreign):
+    return foreign("spawn")
+
+
+@pytest.fixture(scope="session")
+def thread_executor(foreign):
+    return foreign("threads")
 
 
 @contextlib.contextmanager
@@ -285,21 +334,8 @@ def initialized_pool():
 
 
 @pytest.fixture(scope="session")
-def dask_client():
-    distributed = pytest.importorskip("distributed")
-    made.append("dask")
-    environ = dict(os.environ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with (
-            distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            os.environ.clear()  # the cluster leaves thread settings for its workers there
-            os.environ.update(environ)
-            yield client
+def dask_client(foreign):
+    return foreign("dask")
 
 
 RUNNERS = {
@@ -316,7 +352,9 @@ RUNNERS = {
 }
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(params=foreign_names(RUNNERS))
 def runner(request):
     """Options that choose one executor."""
-    return RUNNERS[request.param](request)
+    if request.param in RUNNERS:
+        return RUNNERS[request.param](request)
+    return {"executor": request.getfixturevalue("foreign")(request.param)}

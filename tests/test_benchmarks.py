@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks import classes, grid, labelled, observer_cost, scale, soak, submit
+from benchmarks import classes, grid, labelled, lazy, observer_cost, scale, soak, submit
 from benchmarks.history import suite
 from benchmarks.history.base import Case
 from benchmarks.peers import cases, compare, memory, peers, work
@@ -170,6 +170,14 @@ def test_labelled(capsys):
 def test_labelled_tells_unlike_results():
     with pytest.raises(AssertionError, match="not the same bits"):
         labelled.in_turn({"one": lambda: np.ones(1), "other": lambda: np.zeros(1)}, 1)
+
+
+def test_lazy(capsys):
+    result = lazy.main(["--rounds", "1", "--side", "3"])
+    for medians in result.values():
+        assert set(medians) == {"xarray", "parwise"}
+        assert medians["parwise"].optimized <= medians["xarray"].optimized
+    assert capsys.readouterr().out.count("ms a chunk") == 4
 
 
 def test_soak(capsys):

@@ -190,6 +190,32 @@ def test_print_comes_while_the_call_is_at_work(cells, tmp_path):
     assert cells.run(code, open_gate).value == "[0, 1]"
 
 
+@pytest.mark.parametrize(
+    "executor",
+    [
+        *(f"ProcessPoolExecutor(2, multiprocessing.get_context('{how}'))" for how in ("spawn", "fork", "forkserver")),
+        "loky.ProcessPoolExecutor(2)",
+    ],
+)
+def test_an_executor_of_others(cells, executor):
+    """Its processes know none of the cells."""
+    cells.run("import multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor")
+    if "loky" in executor:
+        pytest.importorskip("joblib")
+        cells.run("from joblib.externals import loky")
+    cells.run("class P:\n    def __init__(self, x): self.x = x\nclass Fault(Exception):\n    pass")
+    cells.run("def g(x):\n    return x + 1\ndef f(x):\n    return P(g(x)), os.getpid()")
+    call = f"with {executor} as executor:\n    found = parallel_map(f, range(60), executor=executor, verify=False)"
+    assert cells.run(call).error is None
+    assert (
+        cells.run("[p.x for p, _ in found] == list(range(1, 61)) and {type(p) for p, _ in found} == {P}").value
+        == "True"
+    )
+    assert cells.run("len({pid for _, pid in found} - {os.getpid()}) > 0").value == "True"
+    cells.run("def f(x):\n    if x > 40:\n        raise Fault(x)\n    return x")
+    assert cells.run(call).error == "Fault"
+
+
 def test_an_error_is_shown(cells):
     cell = cells.run("def f(x):\n    raise KeyError(x)\nparallel_map(f, range(9), **both)")
     assert cell.error == "KeyError"

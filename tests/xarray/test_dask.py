@@ -232,3 +232,4 @@ def test_setup_runs_once_in_each_process(dask_client):
     )
     assert set(np.asarray(found.compute())) == {1.0}
     dask_client.run(lambda: vars(builtins).pop("parwise_mark", None))
+    vars(builtins).pop("parwise_mark", None)

@@ -29,7 +29,7 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
     labels = functools.partial(_group_labels, groupby, group, len(indexers))
     variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj]
     if any(one.chunks is not None for one in variables):
-        from .dask_groupby import lazy_results
+        from .lazy.groupby import lazy_results
 
         groups = [groupby._obj.isel(one) for one in indexers]
         return _combine(groupby, lazy_results(groups, labels(), request))

@@ -17,6 +17,7 @@ from .file_arrays import is_dask
 from .labels import MappedArrays, coords_within, listed
 from .request import (
     Request,
+    as_told,
     check_gaps,
     common_axes,
     core_dims_per_output,
@@ -36,7 +37,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     mapped = MappedArrays([array, *others], request.dims)
     check_gaps(request)
     if any(map(is_dask, mapped.arrays)):
-        from .dask import map_dask
+        from .lazy.maps import map_dask
 
         return map_dask(mapped, request)
     axes = common_axes(mapped, request.vectorized)
@@ -70,7 +71,7 @@ def _label_result(
         if sizes.get(name, length) != length:
             raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {shape}")
     if dtype is not None:
-        data = data.astype(dtype, casting="same_kind", copy=False)
+        data = as_told(data, dtype)
     dims: list[Hashable] = list(core_dims)
     for place, dim in sorted(zip(places, mapped.dims, strict=True)):
         dims.insert(place, dim)

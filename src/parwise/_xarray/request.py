@@ -13,6 +13,7 @@ from .._core.arguments import make_call
 from .._core.call import Told
 from .._core.options import Options, resolve
 from .._core.results import Form
+from .._core.settings import is_int
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
@@ -216,7 +217,23 @@ def core_shape(mapped: MappedArrays, request: Request, core_dims: Sequence[Hasha
                 f"the length of the new dimension {name!r} is not known before func is called; "
                 f"pass output_sizes={{{name!r}: ...}}"
             )
-    return tuple(int(known[name]) for name in core_dims)
+    return tuple(_length(name, known[name]) for name in core_dims)
+
+
+def _length(name: Hashable, given: Any) -> int:
+    if not is_int(given) or given < 0:
+        raise ValueError(f"output_sizes must have an int from 0 on for each dimension, got {given!r} for {name!r}")
+    return int(given)
+
+
+def as_told(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Results as the dtype that `output_dtypes` has for them; raise a TypeError if they do not fit it."""
+    if not np.can_cast(data.dtype, dtype, "same_kind"):
+        raise TypeError(
+            f"output_dtypes says {dtype}, but func gave results of dtype {data.dtype}, which same_kind casting does "
+            "not allow; pass the dtype that func gives, or cast in func"
+        )
+    return data.astype(dtype, copy=False)
 
 
 def core_dims_per_output(request: Request, count: int) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dask.delayed import delayed
 
-from .request import Request, dtypes_per_output
+from ..request import Request, dtypes_per_output
 
 
 def declared_dtypes(request: Request, count: int) -> list[np.dtype[Any]]:
@@ -29,8 +29,13 @@ def check_declared(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
-def strings_of_one_length(arrays: list[Any], dtype: np.dtype[Any]) -> list[Any]:
-    """Dask arrays whose blocks hold strings of one length, that of the longest, if `dtype` has no length itself.
+def strings_of_one_length(array: Any, dtype: np.dtype[Any]) -> Any:
+    """A Dask array whose blocks hold strings of one length, that of the longest, if `dtype` has no length itself."""
+    return all_of_one_length([array], dtype)[0]
+
+
+def all_of_one_length(arrays: list[Any], dtype: np.dtype[Any]) -> list[Any]:
+    """Several Dask arrays that will be joined, with strings of one length in all their blocks.
 
     Dask gives all blocks the dtype of the first where it joins them, and would cut longer strings.
     """

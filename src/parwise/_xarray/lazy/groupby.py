@@ -11,16 +11,18 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.delayed import delayed
+from dask.utils import funcname
 
-from .._core.random import make_random_streams
-from .dask import check_options
-from .dask_dtypes import check_declared, strings_of_one_length
-from .dask_task import serial_options
-from .group_results import VariableSpec, gap_data, label_result, variable_specs
-from .group_transfer import ItsOwn
-from .labels import Labels
-from .request import Request, run
-from .slices import Boxed
+from ..._core.random import RandomStreams, make_random_streams
+from ..group_results import VariableSpec, gap_data, label_result, variable_specs
+from ..group_transfer import ItsOwn
+from ..labels import Labels
+from ..request import Request, run
+from ..slices import Boxed
+from .dtypes import all_of_one_length, check_declared
+from .maps import check_options
+from .shared import shared
+from .task import serial_options
 
 
 def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[Any]:
@@ -35,31 +37,35 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
     streams = (
         None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
     )
-    serial = replace(request, rng=None, options=serial_options(request))
+    serial = shared(replace(request, rng=None, options=serial_options(request)), funcname(request.func))
+    compute = delayed(_compute_group)
     described, columns = [], dict[Hashable, list[Any]]()
     for number, group in enumerate(groups):
-        func = request.func if streams is None else functools.partial(request.func, rng=streams.one(number))
         specs = variable_specs(group, request)
         for one in specs:
             check_declared(one.dtype)
         # Dask computes the data of the group before it calls the function.
-        data = delayed(_compute_group)(replace(serial, func=func), labels.subset((number,), (1,)), specs, group)
+        data = compute(serial, streams, number, labels.subset((number,), (1,)), specs, group)
         described.append(specs)
         for k, one in enumerate(specs):
             columns.setdefault(one.name, []).append(da.from_delayed(data[k], one.shape, one.dtype))
     for one in described[0] if described else ():
-        columns[one.name] = strings_of_one_length(columns[one.name], one.dtype)
+        columns[one.name] = all_of_one_length(columns[one.name], one.dtype)
     return [
         label_result(group, specs, {name: column[k] for name, column in columns.items()})
         for k, (group, specs) in enumerate(zip(groups, described, strict=True))
     ]
 
 
-def _compute_group(request: Request, labels: Labels, specs: list[VariableSpec], group: Any) -> list[np.ndarray]:
-    """Call the function for one group, in a Dask task; return the data of each variable."""
+def _compute_group(
+    request: Request, streams: RandomStreams | None, number: int, labels: Labels, specs: list[VariableSpec], group: Any
+) -> list[np.ndarray]:
+    """Call the function for group `number`, in a Dask task; return the data of each variable."""
+    # A generator of its own each time, since Dask may compute a task again.
+    func = request.func if streams is None else functools.partial(request.func, rng=streams.one(number))
     groups = np.empty(1, object)
     groups[0] = group
-    (box,) = run(request, [groups], (0,), lambda: labels, func=_BoxedFunction(request.func)).tolist()
+    (box,) = run(request, [groups], (0,), lambda: labels, func=_BoxedFunction(func)).tolist()
     if not isinstance(box, Boxed):
         return [gap_data(one) for one in specs]
     return [_variable_data(box.value, one) for one in specs]

@@ -1,0 +1,1 @@
+"""Maps over arrays in Dask's blocks, whose results are lazy."""

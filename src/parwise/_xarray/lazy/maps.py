@@ -1,0 +1,177 @@
+"""Maps over Dask arrays: the graph of Dask tasks, made without a call of the function on made-up data."""
+
+from __future__ import annotations
+
+import itertools
+from operator import getitem
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.blockwise import blockwise
+from dask.delayed import unpack_collections
+from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArraySliceDep
+from dask.utils import funcname
+
+from ..._api.apply import plan
+from ..file_arrays import transposed_data
+from ..labels import MappedArrays, listed
+from ..request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
+from .blocks import in_blocks
+from .dtypes import declared_dtypes, strings_of_one_length
+from .shared import shared
+from .task import BlockMap, ChunkMap, SerialMap
+
+_KEPT_OPTIONS = ("errors", "blas_threads", "setup")
+_PAD_MODES = {"nearest": "edge"}
+
+
+def map_dask(mapped: MappedArrays, request: Request) -> Any:
+    """Map over DataArrays, at least one of which holds a Dask array."""
+    check_options(request)
+    core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
+    shapes = [core_shape(mapped, request, one) for one in core_dims]
+    axis = common_axes(mapped, True)[0] if request.vectorized else 0
+    map_lazily = _map_blocks if request.vectorized else _map_elements
+    arrays = map_lazily(mapped, request, axis, (core_dims, shapes, dtypes, in_tuple))
+    results = []
+    for data, one in zip(arrays, core_dims, strict=True):
+        dims = [*one[:axis], *mapped.dims, *one[axis:]]
+        results.append(mapped.wrap(data, dims, request.keep_attrs))
+    return tuple(results) if in_tuple else results[0]
+
+
+def check_options(request: Request) -> None:
+    """Raise a ValueError for options about where and how tasks run, which Dask decides."""
+    others = [name for name in request.options if name not in _KEPT_OPTIONS and request.options[name] is not None]
+    if others:
+        raise ValueError(
+            f"option(s) {listed(others)} have no meaning for data in Dask's blocks, where Dask's scheduler decides; "
+            "leave them out, or map over array.load()"
+        )
+
+
+def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any], list[Any], bool]:
+    """Core dimensions and dtype of each output; and True if the function returns a tuple."""
+    count, in_tuple = outputs_told(request)
+    outputs = core_dims_per_output(request, count)
+    if request.output_core_dims is None:
+        if mapped.slice_dims and not request.vectorized:
+            raise ValueError(
+                "the data is in Dask's blocks: tell the dimensions of func's results, output_core_dims=[] for scalars, "
+                f"output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
+            )
+        outputs = [list(mapped.slice_dims)] * count
+    return outputs, declared_dtypes(request, count), in_tuple
+
+
+def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
+    """Map an element function: one Dask task for each chunk of the mapped dimensions."""
+    depth = len(mapped.dims)
+    arrays = [da.asarray(transposed_data(one, tuple(range(one.ndim)), mapped.dims)) for one in mapped.arrays]
+    labels = _axis_labels(mapped)
+    _, arrays = da.core.unify_chunks(*(x for pair in zip(arrays, labels, strict=True) for x in pair))
+    for one, array in zip(mapped.arrays, arrays, strict=True):
+        for dim, chunks in zip(one.dims, array.chunks, strict=True):
+            if dim not in mapped.dims and len(chunks) > 1:
+                raise ValueError(
+                    f"func needs all of {dim!r} at once, which is in {len(chunks)} chunks of Dask's; "
+                    f"rechunk first: array.chunk({{{dim!r}: -1}})"
+                )
+    chunks = {label: chunks for label, chunks in zip(labels[0], arrays[0].chunks, strict=True) if label < depth}
+    return _blockwise(ChunkMap(mapped, request, *described), axis, chunks, arrays, labels)
+
+
+def _axis_labels(mapped: MappedArrays) -> list[tuple[int, ...]]:
+    """Labels of the axes of each array, as `dask.array.blockwise` has them: mapped dimensions have the first ones."""
+    new = itertools.count(len(mapped.dims))
+    return [
+        tuple(mapped.dims.index(dim) if dim in mapped.dims else next(new) for dim in one.dims) for one in mapped.arrays
+    ]
+
+
+def _blockwise(
+    task: SerialMap, axis: int, chunks: dict[int, tuple[int, ...]], arrays: list[Any], labels: list[tuple[int, ...]]
+) -> list[Any]:
+    """Call ``task(where, *blocks)`` in a layer that Dask fuses with others; return one Dask array per output.
+
+    Mapped dimensions have the labels 0, 1, ... and, in results, `chunks`; they are at `axis` in results. All other axes
+    of `arrays` are in one chunk; as Dask has it for axes without a place in the result, their blocks come in lists.
+    """
+    mapped = tuple(sorted(chunks))
+    lead = tuple(chunks[label] for label in mapped)
+    name = funcname(task.func)
+    given = [(shared(task, name), None), (ArraySliceDep(lead), mapped), *zip(arrays, labels, strict=True)]
+    if not task.in_tuple:
+        layers = [_layer(_compute, name, given, mapped, lead, axis, task.shapes[0], task.dtypes[0])]
+    else:
+        # An array of tuples, as far as Dask knows.
+        whole = _layer(_compute, f"{name}-tuple", given, mapped, lead, 0, (), np.dtype(object))
+        layers = [
+            _layer(getitem, f"{name}-{k}", [(whole, mapped), (k, None)], mapped, lead, axis, shape, dtype)
+            for k, (shape, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True))
+        ]
+    return [strings_of_one_length(one, dtype) for one, dtype in zip(layers, task.dtypes, strict=True)]
+
+
+def _layer(
+    func: Any,
+    prefix: str,
+    given: list[tuple[Any, tuple[int, ...] | None]],
+    mapped: tuple[int, ...],
+    lead: tuple[tuple[int, ...], ...],
+    axis: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> Any:
+    """A Dask array whose chunks are results of `func`: `lead` along mapped dimensions, one along those of `shape`.
+
+    `given` are arguments of `func` and the labels of their axes, None for what every call gets. This is what
+    `dask.array.blockwise` makes, which in Dask 2024.7 takes no description of chunks (`ArraySliceDep`).
+    """
+    arrays: dict[str, Any] = {one.name: one for one, _ in given if isinstance(one, da.Array)}
+    pairs, others = [], []
+    for one, label in given:
+        if label is None:
+            one, found = unpack_collections(one)
+            others += found
+        pairs += [one.name if isinstance(one, da.Array) else one, label]
+    new = {-1 - k: 1 for k in range(len(shape))}
+    out = (*list(new)[:axis], *mapped, *list(new)[axis:])
+    name = f"{prefix}-{tokenize(func, pairs, out, lead, shape, dtype)}"
+    numblocks = {name: one.numblocks for name, one in arrays.items()}
+    layer = blockwise(func, name, out, *pairs, numblocks=numblocks, new_axes=new, dependencies=others)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[*arrays.values(), *others])
+    core = [(length,) for length in shape]
+    chunks = (*core[:axis], *lead, *core[axis:])
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(out), dtype))
+
+
+def _compute(task: SerialMap, where: tuple[slice, ...], *blocks: Any) -> Any:
+    return task(where, *blocks)
+
+
+def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
+    """Map a block function: one Dask task for each block that `parallel_apply` would make, whatever Dask's chunks."""
+    arrays = [da.asarray(one) for one in transposed_arrays(mapped, (axis,))]
+    how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
+    # Of arrays that take no memory: those of Dask would be computed.
+    planned = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
+    pad = request.depth if request.boundary is not None else 0
+    extents = [(block.first + pad, block.last + pad) for block in planned]
+    padded = [_pad(one, axis, pad, request.boundary) if pad else one for one in arrays]
+    blocks = [in_blocks(one, axis, extents) for one in padded]
+    lengths = {0: tuple(block.stop - block.start for block in planned)}
+    task = BlockMap(mapped, request, *described, axis=axis, blocks=planned)
+    results = _blockwise(task, axis, lengths, blocks, _axis_labels(mapped))
+    return [one.rechunk({axis: arrays[0].chunks[axis]}) for one in results]
+
+
+def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
+    """`dask.array.pad` by the halo along one axis."""
+    mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
+    widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
+    kwargs = {"constant_values": value} if mode == "constant" else {}
+    return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)
