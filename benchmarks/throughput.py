@@ -132,10 +132,15 @@ def measure(setting: Setting, count: int, seconds: float, nbytes: int) -> Measur
     return Measured(elapsed, max(now - then for now, then in zip(after, before, strict=True)))
 
 
-def cost_of(setting: Setting, part: float) -> Cost:
-    """Measure the constants: tasks of one small element that is longer than a task is, and of one large one."""
+def cost_of(setting: Setting, part: float, spins: bool) -> Cost:
+    """Measure the constants: tasks of one small element that is longer than a task is, and of one large one.
+
+    A process that `spins` while it waits uses CPU time for nothing: then elements of no length are timed.
+    """
     tasks = max(8, int(100 * part))
     small = measure(setting, tasks, 0.1, 8).cpu / tasks
+    if spins:
+        return Cost(small, measure(setting, tasks, 0.0, 4 * MEGABYTE).seconds / tasks / 8)
     large = measure(setting, tasks, 0.1, 4 * MEGABYTE).cpu / tasks
     return Cost(small, max(0.0, large - small) / 8)
 
@@ -175,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return found
     name = given.executor
     with EXECUTORS[name](4) as setting:
-        cost = cost_of(setting, given.part)
+        cost = cost_of(setting, given.part, spins=name == "mpi")
     print(f"{name}: {1e3 * cost.task:.2g} ms for a task, {1e3 * cost.megabyte:.2g} ms for a megabyte")
     checks = []
     if name != "mpi":  # its ranks are those of the command
