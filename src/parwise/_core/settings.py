@@ -147,6 +147,11 @@ def is_dask_client(value: Any) -> bool:
     return _is_a(value, "distributed", "Client")
 
 
+def is_dask_executor(value: Any) -> bool:
+    """True for the executor of a Dask client, which holds options of `Client.submit`; does not import dask."""
+    return _is_a(value, "distributed.cfexecutor", "ClientExecutor")
+
+
 def is_pool(value: Any) -> bool:
     """True for a `parwise.Pool`; does not import its module."""
     return _is_a(value, "parwise._api.pool", "Pool")

@@ -1,0 +1,295 @@
+"""Dask: a cluster whose workers come and go, reached through its client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from ..._clock import monotonic
+from ..._core.indexing import Task
+from ..._core.settings import is_dask_client
+from ..._workers.pickling.payload import Payload
+from ..._workers.remote import BOOTSTRAP, Packet, names_for
+from ...errors import ExecutorError, ParwiseError
+from ..job import Job
+from .faults import is_lack_of_parwise
+from .runner import LIGHT_BYTES, RemoteRunner
+
+# Workers are counted again after so long.
+LOOK_SECONDS = 1.0
+# Tasks at hand in the scheduler beside two for each thread: a small cluster runs dry in the 2 to 5 ms of a round trip.
+SPARE_TASKS = 4
+# In a cluster that adapts to its work no more tasks wait in the scheduler than these, nor more bytes of arguments.
+MANY_TASKS = 1000
+WAITING_BYTES = 2**28
+# Dask warns of calls with more bytes (10 MB): larger elements go to a worker before their task does.
+LARGE_BYTES = 9 * 10**6
+# How often data is sent anew that was lost with all workers that had it.
+RESENDS = 3
+# A module of workers is looked for in no more time than this, to name those that lack it.
+SEARCH_SECONDS = 5
+
+
+class DaskRunner(RemoteRunner):
+    """Computes tasks in the workers of Dask, however many there are at the time.
+
+    Parameters
+    ----------
+    executor : Client or ClientExecutor
+        The latter, by ``client.get_executor(...)``, holds options of `Client.submit`.
+    """
+
+    look_seconds = LOOK_SECONDS
+
+    def __init__(self, job: Job, executor: Any) -> None:
+        whole = is_dask_client(executor)
+        self._client = executor if whole else executor._client
+        self._options = {} if whole else {k: v for k, v in executor._kwargs.items() if k != "pure"}
+        _check_usable(self._client)
+        self._loop = self._client.loop.asyncio_loop
+        self._address = self._client.scheduler.address
+        self._futures: dict[Future[Any], Any] = {}
+        self._count: Future[Any] | None = None
+        self._counted = monotonic()
+        self._sent, self._resends = 0, 0
+        self._whole: dict[int, Packet] = {}
+        self._label = f"{_plain_name(job.call.func)}-parwise-{os.urandom(4).hex()}0"
+        self._adaptive = getattr(getattr(self._client, "cluster", None), "_adaptive", None)
+        threads = sum(self._client.nthreads().values())
+        super().__init__(job, self._client, threads)
+        self._workers_wanted = job.call.settings.workers
+        self._threads_there = threads
+
+    @property
+    def name(self) -> str:
+        """Name of the executor, for messages."""
+        return "Dask"
+
+    @property
+    def max_submitted(self) -> int:
+        """Tasks that may be in the scheduler: enough for the next second, or for a cluster to grow by."""
+        tasks = 2 * self.workers + SPARE_TASKS
+        adaptive = self._adaptive
+        if adaptive is not None and self._threads_there < adaptive.maximum:
+            # It starts a worker for each `target_duration` seconds of work that wait.
+            pace = self._job.queue.pace or self.task_seconds
+            wanted = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace, self.task_seconds)
+            size = sum(one.row_bytes for one in self._job.call.inputs)
+            tasks = max(tasks, min(math.ceil(wanted), MANY_TASKS, WAITING_BYTES // max(1, size)))
+        return int(min(tasks, self._most))
+
+    def assign_tasks(self) -> None:
+        """Submit tasks until there are enough of them in the scheduler, for the workers that it has by now."""
+        self._look()
+        super().assign_tasks()
+
+    def _look(self) -> None:
+        """Count the workers' threads, once a second and without waiting for the answer."""
+        if self._client.status in ("closing", "closed"):
+            raise self._lost(None)
+        if self._count is not None and self._count.done():
+            if self._count.exception() is None:
+                self._threads_there = sum(self._count.result().values())
+                self.workers = max(1, min(self._threads_there, self._workers_wanted or self._threads_there))
+            self._count = None
+        if self._count is None and monotonic() - self._counted > LOOK_SECONDS:
+            self._counted = monotonic()
+            self._count = asyncio.run_coroutine_threadsafe(_count_threads(self._client), self._loop)
+
+    def _reduce_tasks(self) -> None:
+        """Nothing: the threads of BLAS in workers are the cluster's own affair."""
+
+    def _start(self, task: Task, call: tuple[Any, ...]) -> Future[Any]:
+        versions, header, memory, *others = call
+        try:
+            if len(memory) > LARGE_BYTES:
+                memory = self._scatter(memory, broadcast=False)
+            self._sent += 1
+            future = self._client.submit(
+                eval,
+                BOOTSTRAP,
+                names_for((versions, header, memory, *others)),
+                key=(self._label, self._describe(task), self._sent),
+                **self._options,
+            )
+        except ParwiseError:
+            raise
+        except Exception as error:
+            raise self._lost(error) from error
+        found = asyncio.run_coroutine_threadsafe(_fetch(self._client, future), self._loop)
+        self._futures[found] = future
+        return found
+
+    def _describe(self, task: Task) -> str:
+        """The indices of a task, for the dashboard."""
+        first, last = (self._job.call.public_index(k) for k in (task.lo, task.hi - 1))
+        return str(first) if len(task) == 1 else f"{first} to {last}"
+
+    def _collect(self, future: Future[Any], task: Task) -> None:
+        self._futures.pop(future, None)
+        super()._collect(future, task)
+
+    def cancel(self) -> None:
+        """Cancel tasks, and wait for none."""
+        if os.getpid() != self._owner:
+            return
+        futures = [self._futures.pop(found) for found in self._submitted if found in self._futures]
+        if futures and self._client.status == "running":
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                asyncio.run_coroutine_threadsafe(_cancel(self._client, futures), self._loop)
+        super().cancel()
+
+    # Data that is sent once
+
+    def _travels(self, packet: Packet, limit: float) -> bool:
+        return True  # what is large is a future of Dask
+
+    def _make_packet(self, payload: Payload, late: bool = False) -> Packet:
+        packet = super()._make_packet(payload, late)
+        return packet if len(packet.data) <= LIGHT_BYTES else self._spread(packet)
+
+    def _spread(self, packet: Packet) -> Packet:
+        """Send data to all workers, which pass it on to each other and to those that join."""
+        sent = packet._replace(data=self._scatter(packet.data, broadcast=True))
+        # Kept, in case all workers that have it end: the user's arrays may be others by then.
+        self._whole[id(sent.data)] = packet
+        return sent
+
+    def _scatter(self, data: Any, broadcast: bool) -> Any:
+        """Send data to workers: to one, or to all."""
+        workers = {} if self._options.get("allow_other_workers") else {"workers": self._options.get("workers")}
+        try:
+            if not self._client.nthreads():
+                # A cluster that adapts starts workers for tasks alone.
+                self._sent += 1
+                key = (self._label, "first worker", self._sent)
+                self._client.submit(int, key=key, **self._options).result()
+            return self._client.scatter([data], broadcast=broadcast, hash=False, **workers)[0]
+        except Exception as error:
+            raise self._lost(error) from error
+
+    def _resend(self) -> None:
+        """Send anew what was lost with all workers that had it."""
+        self._resends += 1
+        self._session = self._respread(self._session)
+        self._parts = {number: self._respread(packet) for number, packet in self._parts.items()}
+
+    def _respread(self, packet: Packet) -> Packet:
+        whole = self._whole.pop(id(packet.data), None)
+        return packet if whole is None else self._spread(whole)
+
+    # Faults
+
+    def _on_fault(self, task: Task, error: BaseException) -> None:
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            count = error.allowed_failures + 1
+            self._lose(
+                task,
+                self._faults.died(
+                    f"{count} worker processes of Dask died one after another with this task; the log of the last, "
+                    f"{getattr(error.last_worker, 'address', error.last_worker)}, may say why",
+                    task,
+                    error,
+                ),
+            )
+        elif self._is_lost(error):
+            raise self._lost(error, task)
+        elif isinstance(error, CancelledError) and self._resends < RESENDS and "dependenc" in str(error):
+            self._resend()
+            self._send(task, math.inf)
+        elif isinstance(error, CancelledError):
+            raise self._faults.executor_error(
+                f"tasks of the call were cancelled ({error}), as Client.restart and Client.cancel do",
+                self._lowest(task),
+                error,
+            )
+        elif is_lack_of_parwise(error):
+            raise self._faults.lacking(error, self._without_parwise())
+        else:
+            super()._on_fault(task, error)
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """True if the connection to the scheduler is gone; a task is cancelled then."""
+        return self._client.status != "running" or getattr(error, "reason", "") == "scheduler-connection-lost"
+
+    def _lost(self, error: BaseException | None, task: Task | None = None) -> ExecutorError:
+        """The error of a scheduler, or a client, that is gone."""
+        waiting = [*self._submitted.values(), *([] if task is None else [task])]
+        lowest = min(waiting, key=lambda one: one.lo, default=None)
+        text = "" if error is None or not str(error) else f" ({type(error).__name__}: {str(error).splitlines()[0]})"
+        return self._faults.executor_error(
+            f"lost the scheduler at {self._address}{text}; look at its log, connect a new Client and make the call "
+            "again",
+            lowest,
+            error,
+        )
+
+    def _without_parwise(self) -> str:
+        """Names the workers that cannot import parwise."""
+        search = "__import__('importlib.util').util.find_spec('parwise') is not None"
+        with contextlib.suppress(Exception):
+            found = asyncio.run_coroutine_threadsafe(_run_everywhere(self._client, search), self._loop)
+            lacking = [name for name, has in found.result(SEARCH_SECONDS).items() if has is False]
+            if lacking:
+                more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+                return f"worker{'s' * (len(lacking) > 1)} {', '.join(lacking[:3])}{more} of Dask"
+        return "a worker of Dask"
+
+
+async def _fetch(client: Any, future: Any) -> Any:
+    """The result of a future of Dask."""
+    return await client.gather(future, asynchronous=True)
+
+
+async def _cancel(client: Any, futures: list[Any]) -> None:
+    with contextlib.suppress(Exception):
+        await client.cancel(futures, asynchronous=True)
+
+
+async def _count_threads(client: Any) -> Any:
+    return await client.scheduler.ncores(workers=None)
+
+
+async def _run_everywhere(client: Any, expression: str) -> Any:
+    return await client.run(eval, expression, {}, on_error="return", asynchronous=True)
+
+
+def _plain_name(function: Any) -> str:
+    """A name by which Dask's dashboard shows and groups tasks."""
+    return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
+
+
+def _check_usable(client: Any) -> None:
+    """Raise an error for a client that is closed, or that would wait for its own thread."""
+    if client.status != "running":
+        raise ExecutorError(f"the Dask client is {client.status}; connect a new Client and make the call again")
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if running is client.loop.asyncio_loop:
+        raise ExecutorError(
+            "this call would wait for Dask in the thread of the client's own event loop, for ever; call it in another "
+            "thread: await asyncio.to_thread(parwise.parallel_apply, f, array, executor=client)"
+        )
+
+
+@contextlib.contextmanager
+def outside_pool() -> Iterator[None]:
+    """Leave the thread pool of Dask's worker for a call made within a task, whose thread the call's tasks may need."""
+    worker: Any = sys.modules.get("distributed.worker")
+    if not hasattr(getattr(worker, "thread_state", None), "start_time"):
+        yield
+        return
+    from distributed import worker_client
+
+    with worker_client():
+        yield
