@@ -54,10 +54,12 @@ class DaskRunner(RemoteRunner):
         _check_usable(self._client)
         self._loop = self._client.loop.asyncio_loop
         self._address = self._client.scheduler.address
-        self._futures: dict[Future[Any], Any] = {}
+        # Dask's futures, and how often data had been sent anew by then.
+        self._futures: dict[Future[Any], tuple[Any, int]] = {}
         self._count: Future[Any] | None = None
         self._counted = monotonic()
-        self._sent, self._resends = 0, 0
+        # Tasks sent; how often data was sent anew, by now and when the task was sent that was collected last.
+        self._sent = self._resends = self._age = 0
         self._whole: dict[int, Packet] = {}
         self._label = f"{_plain_name(job.call.func)}-parwise-{os.urandom(4).hex()}0"
         self._adaptive = getattr(getattr(self._client, "cluster", None), "_adaptive", None)
@@ -122,8 +124,8 @@ class DaskRunner(RemoteRunner):
             raise
         except Exception as error:
             raise self._lost(error) from error
-        found = asyncio.run_coroutine_threadsafe(_fetch(self._client, future), self._loop)
-        self._futures[found] = future
+        found = asyncio.run_coroutine_threadsafe(_fetch(future), self._loop)
+        self._futures[found] = future, self._resends
         return found
 
     def _describe(self, task: Task) -> str:
@@ -132,14 +134,14 @@ class DaskRunner(RemoteRunner):
         return str(first) if len(task) == 1 else f"{first} to {last}"
 
     def _collect(self, future: Future[Any], task: Task) -> None:
-        self._futures.pop(future, None)
+        _, self._age = self._futures.pop(future)
         super()._collect(future, task)
 
     def cancel(self) -> None:
         """Cancel tasks, and wait for none."""
         if os.getpid() != self._owner:
             return
-        futures = [self._futures.pop(found) for found in self._submitted if found in self._futures]
+        futures = [future for future, _ in self._futures.values()]
         if futures and self._client.status == "running":
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 asyncio.run_coroutine_threadsafe(_cancel(self._client, futures), self._loop)
@@ -174,15 +176,23 @@ class DaskRunner(RemoteRunner):
         except Exception as error:
             raise self._lost(error) from error
 
-    def _resend(self) -> None:
-        """Send anew what was lost with all workers that had it."""
-        self._resends += 1
-        self._session = self._respread(self._session)
-        self._parts = {number: self._respread(packet) for number, packet in self._parts.items()}
+    def _has_lost_data(self) -> bool:
+        """True if a task was cancelled since all workers ended that had data; that is sent anew, a few times."""
+        lost = any(
+            one.data.status != "finished" for one in (self._session, *self._parts.values()) if self._is_spread(one)
+        )
+        if lost and self._resends < RESENDS:
+            self._resends += 1
+            self._session = self._respread(self._session)
+            self._parts = {number: self._respread(packet) for number, packet in self._parts.items()}
+            return True
+        return self._age < self._resends
+
+    def _is_spread(self, packet: Packet) -> bool:
+        return id(packet.data) in self._whole
 
     def _respread(self, packet: Packet) -> Packet:
-        whole = self._whole.pop(id(packet.data), None)
-        return packet if whole is None else self._spread(whole)
+        return self._spread(self._whole.pop(id(packet.data))) if self._is_spread(packet) else packet
 
     # Faults
 
@@ -190,20 +200,10 @@ class DaskRunner(RemoteRunner):
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
-            count = error.allowed_failures + 1
-            self._lose(
-                task,
-                self._faults.died(
-                    f"{count} worker processes of Dask died one after another with this task; the log of the last, "
-                    f"{getattr(error.last_worker, 'address', error.last_worker)}, may say why",
-                    task,
-                    error,
-                ),
-            )
+            self._lose(task, self._faults.died(_how_often(error), task, error))
         elif self._is_lost(error):
             raise self._lost(error, task)
-        elif isinstance(error, CancelledError) and self._resends < RESENDS and "dependenc" in str(error):
-            self._resend()
+        elif isinstance(error, CancelledError) and self._has_lost_data():
             self._send(task, math.inf)
         elif isinstance(error, CancelledError):
             raise self._faults.executor_error(
@@ -224,29 +224,36 @@ class DaskRunner(RemoteRunner):
         """The error of a scheduler, or a client, that is gone."""
         waiting = [*self._submitted.values(), *([] if task is None else [task])]
         lowest = min(waiting, key=lambda one: one.lo, default=None)
-        text = "" if error is None or not str(error) else f" ({type(error).__name__}: {str(error).splitlines()[0]})"
-        return self._faults.executor_error(
-            f"lost the scheduler at {self._address}{text}; look at its log, connect a new Client and make the call "
-            "again",
-            lowest,
-            error,
-        )
+        if self._client.status in ("closing", "closed") and getattr(error, "reason", "") != "scheduler-connection-lost":
+            message = "the Dask client was closed during the call; keep it open until the call has returned"
+        else:
+            message = (
+                f"lost the scheduler at {self._address}; its log may say why; connect a new Client and make the call "
+                "again"
+            )
+        return self._faults.executor_error(message, lowest, error)
 
     def _without_parwise(self) -> str:
         """Names the workers that cannot import parwise."""
         search = "__import__('importlib.util').util.find_spec('parwise') is not None"
         with contextlib.suppress(Exception):
             found = asyncio.run_coroutine_threadsafe(_run_everywhere(self._client, search), self._loop)
-            lacking = [name for name, has in found.result(SEARCH_SECONDS).items() if has is False]
+            lacking = [name for name, has in found.result(SEARCH_SECONDS).items() if has is not True]
             if lacking:
                 more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
                 return f"worker{'s' * (len(lacking) > 1)} {', '.join(lacking[:3])}{more} of Dask"
         return "a worker of Dask"
 
 
-async def _fetch(client: Any, future: Any) -> Any:
+def _how_often(killed: Any) -> str:
+    count, last = killed.allowed_failures + 1, getattr(killed.last_worker, "address", killed.last_worker)
+    many = "a worker process of Dask died" if count == 1 else f"{count} worker processes of Dask died one after another"
+    return f"{many} with this work; the log of the {'worker' if count == 1 else 'last one'}, {last}, may say why"
+
+
+async def _fetch(future: Any) -> Any:
     """The result of a future of Dask."""
-    return await client.gather(future, asynchronous=True)
+    return await future  # `gather` leaves tasks of its own behind if the future is cancelled, and asyncio tells of each
 
 
 async def _cancel(client: Any, futures: list[Any]) -> None:
@@ -259,7 +266,7 @@ async def _count_threads(client: Any) -> Any:
 
 
 async def _run_everywhere(client: Any, expression: str) -> Any:
-    return await client.run(eval, expression, {}, on_error="return", asynchronous=True)
+    return await client.run(eval, expression, {}, on_error="return")
 
 
 def _plain_name(function: Any) -> str:

@@ -49,7 +49,7 @@ class Faults:
 
     def died(self, message: str, task: Task, cause: BaseException) -> WorkerDiedError:
         """The error of a process that died with a task."""
-        error = WorkerDiedError(f"{message} ({cause})")
+        error = WorkerDiedError(message)
         error.index = self._job.call.public_index(task.lo)
         error.__cause__ = cause
         return error
@@ -57,7 +57,8 @@ class Faults:
     def process_died(self, lowest: Task, cause: BaseException) -> WorkerDiedError:
         """The error of an executor that a dead process has broken."""
         where = self._job.call.name(lowest.lo, lowest.hi)
-        return self.died(f"a process of {self._name} died; the lowest unfinished work was {where}", lowest, cause)
+        message = f"a process of {self._name} died; the lowest unfinished work was {where} ({cause})"
+        return self.died(message, lowest, cause)
 
     def task_failed(self, task: Task, cause: BaseException) -> ExecutorError:
         """The error of a task that the executor could not compute, for a reason of its own."""

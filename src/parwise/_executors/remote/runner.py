@@ -49,8 +49,6 @@ class RemoteRunner(ExecutorRunner):
         # be computed by another one.
         self._most: float = math.inf if size is None or wanted is None or wanted >= size else wanted
         self._faults = Faults(job, self.name)
-        # Arguments of tasks, and the parts of definitions that they need.
-        self._staged: dict[Task, tuple[TaskArguments, list[int]]] = {}
         # Tasks that were with a process that died, and are to be computed with no other at the same time.
         self._suspects: deque[Task] = deque()
         self._alone: Task | None = None
@@ -113,12 +111,11 @@ class RemoteRunner(ExecutorRunner):
             self._submit(self._alone)
 
     def _submit(self, task: Task) -> None:
-        self._staged[task] = self._stage(task)
         self._send(task, LIGHT_BYTES)
 
     def _send(self, task: Task, limit: float) -> None:
         """Submit a task, and with it what the process may not have yet and has at most `limit` bytes."""
-        arguments, needed = self._staged[task]
+        arguments, needed = self._stage(task)  # anew each time, rather than keep what is under way
         session = self._session if self._travels(self._session, limit) else None
         first, parts = None, dict.fromkeys(needed)
         if session is not None and self._first is not None:
@@ -191,7 +188,6 @@ class RemoteRunner(ExecutorRunner):
 
     def _collect(self, future: Future[Any], task: Task) -> None:
         if task.lo >= self._job.limit:
-            del self._staged[task]
             return
         try:
             reply = Reply(*future.result())
@@ -211,7 +207,6 @@ class RemoteRunner(ExecutorRunner):
             self._accept(task, reply)
 
     def _accept(self, task: Task, reply: Reply) -> None:
-        del self._staged[task]
         self._compare_numpy(reply)
         if reply.handshake is not None:
             self._handshake.receive(unpack_task(*reply.handshake, 0)[0])
@@ -259,7 +254,6 @@ class RemoteRunner(ExecutorRunner):
     def _lose(self, task: Task, error: Exception) -> None:
         """End the call for a task that was lost; or leave a gap, where that task alone ends its process."""
         job = self._job
-        del self._staged[task]
         if isinstance(error, WorkerDiedError):
             error.index = job.call.public_index(task.lo)
             behind = f", or {len(task) - 1} behind it" if len(task) > 1 else ""
