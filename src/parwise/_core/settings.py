@@ -119,6 +119,11 @@ def _workers(value: Any, executor: Any) -> int | None:
     if value is None:
         return None
     hint = "; workers=None takes every CPU, workers=1 is the plain loop"
+    if not is_int(value) and (is_dask_client(executor) or is_dask_executor(executor)):
+        raise TypeError(
+            f"workers must be an int or None, got {value!r}; to choose workers of Dask, pass "
+            f"executor=client.get_executor(workers={value!r})"
+        )
     return check_int("workers", value, 1, "an int or None", hint)
 
 

@@ -7,33 +7,44 @@ import contextlib
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
 from ..._core.settings import is_dask_client
-from ..._workers.pickling.payload import Payload
 from ..._workers.remote import BOOTSTRAP, Packet, names_for
-from ...errors import ExecutorError, ParwiseError
+from ...errors import ExecutorError, ParwiseError, user_level
 from ..job import Job
 from .faults import is_lack_of_parwise
-from .runner import LIGHT_BYTES, RemoteRunner
+from .runner import LIGHT_BYTES, TASK_BYTES, RemoteRunner
 
 # Workers are counted again after so long.
 LOOK_SECONDS = 1.0
-# Tasks at hand in the scheduler beside two for each thread: a small cluster runs dry in the 2 to 5 ms of a round trip.
+# Tasks at hand in the scheduler beside two for each thread, unless they are large: a small cluster runs dry in the 2 to
+# 5 ms of a round trip.
 SPARE_TASKS = 4
 # In a cluster that adapts to its work no more tasks wait in the scheduler than these, nor more bytes of arguments.
 MANY_TASKS = 1000
 WAITING_BYTES = 2**28
 # Dask warns of calls with more bytes (10 MB): larger elements go to a worker before their task does.
 LARGE_BYTES = 9 * 10**6
+# A scheduler that does not answer, or has no workers, for so long is told of.
+WAIT_SECONDS = 60.0
 # How often data is sent anew that was lost with all workers that had it.
 RESENDS = 3
 # A module of workers is looked for in no more time than this, to name those that lack it.
 SEARCH_SECONDS = 5
+
+
+class _Sent(NamedTuple):
+    """A task that is under way: Dask's future, that of its data if this is large, and how often data was sent anew."""
+
+    future: Any
+    data: Any
+    resends: int
 
 
 class DaskRunner(RemoteRunner):
@@ -54,19 +65,19 @@ class DaskRunner(RemoteRunner):
         _check_usable(self._client)
         self._loop = self._client.loop.asyncio_loop
         self._address = self._client.scheduler.address
-        # Dask's futures, and how often data had been sent anew by then.
-        self._futures: dict[Future[Any], tuple[Any, int]] = {}
+        self._futures: dict[Future[Any], _Sent] = {}
         self._count: Future[Any] | None = None
         self._counted = monotonic()
-        # Tasks sent; how often data was sent anew, by now and when the task was sent that was collected last.
-        self._sent = self._resends = self._age = 0
-        self._whole: dict[int, Packet] = {}
+        # Tasks sent, and how often data was sent anew.
+        self._sent = self._resends = 0
+        # Data that all workers have: Dask's futures of it, and itself.
+        self._whole: dict[int, tuple[Any, Packet]] = {}
         self._label = f"{_plain_name(job.call.func)}-parwise-{os.urandom(4).hex()}0"
         self._adaptive = getattr(getattr(self._client, "cluster", None), "_adaptive", None)
-        threads = sum(self._client.nthreads().values())
-        super().__init__(job, self._client, threads)
-        self._workers_wanted = job.call.settings.workers
-        self._threads_there = threads
+        self._threads_there = _threads_of(self._client)
+        self._wanted = job.call.settings.workers or math.inf
+        self._waited, self._warned = monotonic(), False
+        super().__init__(job, self._client, self._threads_there)
 
     @property
     def name(self) -> str:
@@ -76,15 +87,16 @@ class DaskRunner(RemoteRunner):
     @property
     def max_submitted(self) -> int:
         """Tasks that may be in the scheduler: enough for the next second, or for a cluster to grow by."""
-        tasks = 2 * self.workers + SPARE_TASKS
+        size = sum(one.row_bytes for one in self._job.call.inputs)
+        tasks = 2 * self.workers + (SPARE_TASKS if size < TASK_BYTES // 8 else 0)
         adaptive = self._adaptive
         if adaptive is not None and self._threads_there < adaptive.maximum:
             # It starts a worker for each `target_duration` seconds of work that wait.
             pace = self._job.queue.pace or self.task_seconds
             wanted = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace, self.task_seconds)
-            size = sum(one.row_bytes for one in self._job.call.inputs)
             tasks = max(tasks, min(math.ceil(wanted), MANY_TASKS, WAITING_BYTES // max(1, size)))
-        return int(min(tasks, self._most))
+        # With fewer workers than there are none may wait, as another one would compute it.
+        return int(min(tasks, self._wanted if self._wanted < self._threads_there else math.inf))
 
     def assign_tasks(self) -> None:
         """Submit tasks until there are enough of them in the scheduler, for the workers that it has by now."""
@@ -95,23 +107,38 @@ class DaskRunner(RemoteRunner):
         """Count the workers' threads, once a second and without waiting for the answer."""
         if self._client.status in ("closing", "closed"):
             raise self._lost(None)
+        now = monotonic()
         if self._count is not None and self._count.done():
             if self._count.exception() is None:
                 self._threads_there = sum(self._count.result().values())
-                self.workers = max(1, min(self._threads_there, self._workers_wanted or self._threads_there))
+                self.workers = int(max(1, min(self._threads_there, self._wanted)))
+                if self._threads_there:
+                    self._waited = now
             self._count = None
-        if self._count is None and monotonic() - self._counted > LOOK_SECONDS:
-            self._counted = monotonic()
+        if self._count is None and now - self._counted > LOOK_SECONDS:
+            self._counted = now
             self._count = asyncio.run_coroutine_threadsafe(_count_threads(self._client), self._loop)
+        if now - self._waited > WAIT_SECONDS and not self._warned:
+            self._warned = True
+            silent = (
+                "has no workers" if self._count is None or self._counted + LOOK_SECONDS > now else "does not answer"
+            )
+            warnings.warn(
+                f"the call waits for Dask: the scheduler at {self._address} {silent}, for {WAIT_SECONDS} seconds now; "
+                "Ctrl-C ends the call",
+                RuntimeWarning,
+                stacklevel=user_level(),
+            )
 
     def _reduce_tasks(self) -> None:
         """Nothing: the threads of BLAS in workers are the cluster's own affair."""
 
     def _start(self, task: Task, call: tuple[Any, ...]) -> Future[Any]:
         versions, header, memory, *others = call
+        data = None
         try:
             if len(memory) > LARGE_BYTES:
-                memory = self._scatter(memory, broadcast=False)
+                memory = data = self._scatter(memory, broadcast=False)
             self._sent += 1
             future = self._client.submit(
                 eval,
@@ -123,9 +150,9 @@ class DaskRunner(RemoteRunner):
         except ParwiseError:
             raise
         except Exception as error:
-            raise self._lost(error) from error
+            raise self._refused(error) from error
         found = asyncio.run_coroutine_threadsafe(_fetch(future), self._loop)
-        self._futures[found] = future, self._resends
+        self._futures[found] = _Sent(future, data, self._resends)
         return found
 
     def _describe(self, task: Task) -> str:
@@ -134,14 +161,14 @@ class DaskRunner(RemoteRunner):
         return str(first) if len(task) == 1 else f"{first} to {last}"
 
     def _collect(self, future: Future[Any], task: Task) -> None:
-        _, self._age = self._futures.pop(future)
+        self._latest = self._futures.pop(future)
         super()._collect(future, task)
 
     def cancel(self) -> None:
         """Cancel tasks, and wait for none."""
         if os.getpid() != self._owner:
             return
-        futures = [future for future, _ in self._futures.values()]
+        futures = [sent.future for sent in self._futures.values()]
         if futures and self._client.status == "running":
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 asyncio.run_coroutine_threadsafe(_cancel(self._client, futures), self._loop)
@@ -152,15 +179,13 @@ class DaskRunner(RemoteRunner):
     def _travels(self, packet: Packet, limit: float) -> bool:
         return True  # what is large is a future of Dask
 
-    def _make_packet(self, payload: Payload, late: bool = False) -> Packet:
-        packet = super()._make_packet(payload, late)
-        return packet if len(packet.data) <= LIGHT_BYTES else self._spread(packet)
-
     def _spread(self, packet: Packet) -> Packet:
-        """Send data to all workers, which pass it on to each other and to those that join."""
+        """Send data to all workers, which pass it on to each other and to those that join, unless it is small."""
+        if len(packet.data) <= LIGHT_BYTES:
+            return packet
         sent = packet._replace(data=self._scatter(packet.data, broadcast=True))
         # Kept, in case all workers that have it end: the user's arrays may be others by then.
-        self._whole[id(sent.data)] = packet
+        self._whole[id(sent.data)] = sent.data, packet
         return sent
 
     def _scatter(self, data: Any, broadcast: bool) -> Any:
@@ -174,25 +199,24 @@ class DaskRunner(RemoteRunner):
                 self._client.submit(int, key=key, **self._options).result()
             return self._client.scatter([data], broadcast=broadcast, hash=False, **workers)[0]
         except Exception as error:
-            raise self._lost(error) from error
+            raise self._refused(error) from error
 
     def _has_lost_data(self) -> bool:
-        """True if a task was cancelled since all workers ended that had data; that is sent anew, a few times."""
-        lost = any(
-            one.data.status != "finished" for one in (self._session, *self._parts.values()) if self._is_spread(one)
-        )
-        if lost and self._resends < RESENDS:
+        """True if a task was cancelled since all workers ended that had data, which is then sent anew, a few times."""
+        spread = any(sent.status != "finished" for sent, _ in self._whole.values())
+        own = self._latest.data is not None and self._latest.data.status != "finished"
+        if (spread or own) and self._resends < RESENDS:
             self._resends += 1
-            self._session = self._respread(self._session)
-            self._parts = {number: self._respread(packet) for number, packet in self._parts.items()}
+            if spread:
+                self._session = self._respread(self._session)
+                self._first = self._first and self._first._replace(memory=self._respread(self._first.memory))
+                self._parts = {number: self._respread(packet) for number, packet in self._parts.items()}
             return True
-        return self._age < self._resends
-
-    def _is_spread(self, packet: Packet) -> bool:
-        return id(packet.data) in self._whole
+        return self._latest.resends < self._resends
 
     def _respread(self, packet: Packet) -> Packet:
-        return self._spread(self._whole.pop(id(packet.data))) if self._is_spread(packet) else packet
+        _, whole = self._whole.pop(id(packet.data), (None, None))
+        return packet if whole is None else self._spread(whole)
 
     # Faults
 
@@ -219,6 +243,13 @@ class DaskRunner(RemoteRunner):
     def _is_lost(self, error: BaseException) -> bool:
         """True if the connection to the scheduler is gone; a task is cancelled then."""
         return self._client.status != "running" or getattr(error, "reason", "") == "scheduler-connection-lost"
+
+    def _refused(self, error: Exception) -> ExecutorError:
+        """The error of a task, or of data, that Dask does not take."""
+        if self._client.status != "running" or isinstance(error, OSError):
+            return self._lost(error)
+        lowest = min(self._submitted.values(), key=lambda one: one.lo, default=None)
+        return self._faults.executor_error(f"Dask refused work ({type(error).__name__}: {error})", lowest, error)
 
     def _lost(self, error: BaseException | None, task: Task | None = None) -> ExecutorError:
         """The error of a scheduler, or a client, that is gone."""
@@ -259,6 +290,16 @@ async def _fetch(future: Any) -> Any:
 async def _cancel(client: Any, futures: list[Any]) -> None:
     with contextlib.suppress(Exception):
         await client.cancel(futures, asynchronous=True)
+
+
+def _threads_of(client: Any) -> int:
+    try:
+        return sum(client.nthreads().values())
+    except OSError as error:
+        raise ExecutorError(
+            f"the scheduler at {client.scheduler.address} does not answer ({error}); connect a new Client and make the "
+            "call again"
+        ) from error
 
 
 async def _count_threads(client: Any) -> Any:

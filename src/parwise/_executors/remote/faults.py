@@ -63,7 +63,7 @@ class Faults:
     def task_failed(self, task: Task, cause: BaseException) -> ExecutorError:
         """The error of a task that the executor could not compute, for a reason of its own."""
         text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-        return self.executor_error(f"{self._name} could not compute {self._where(task)} ({text})", task, cause)
+        return self.executor_error(f"{self._name} failed {self._where(task)} ({text})", task, cause)
 
     def unfit(self, reply: Reply) -> ExecutorError:
         """The error of a process that runs other versions than this one."""

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,14 @@ LIGHT_BYTES = 2**16
 # Bytes of the arguments of a task of many elements. Dask takes 1.4 ms for a task, and carries 340 MB/s in tasks of
 # 1 MB, 1,000 in tasks of 8; it warns of more than 10.
 TASK_BYTES = 2**23
+
+
+class _First(NamedTuple):
+    """The first task, which each process computes for the handshake: its arguments, and the parts that it needs."""
+
+    arguments: TaskArguments
+    parts: list[int]
+    memory: Packet
 
 
 class RemoteRunner(ExecutorRunner):
@@ -55,20 +63,22 @@ class RemoteRunner(ExecutorRunner):
         # Processes that have answered, and versions of NumPy that were warned of.
         self._known: set[str] = set()
         self._told: set[str] = set()
-        # Those of the first task, which each process computes for the handshake.
-        self._first: tuple[TaskArguments, list[int]] | None = None
+        self._first: _First | None = None
         settings = job.call.settings
         verified = settings.verify is not False and not settings.isolate
         self._own = None if settings.isolate else job.queue.next_task()
         if verified and self._own is not None:
-            self._first = self._stage(job.first_task)
+            arguments, parts = self._stage(job.first_task)
+            self._first = _First(arguments, parts, Packet(arguments.memory, []))
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
-        if payload.attachments or (self._first is not None and type(self._first[0].memory) is Packed):
+        if payload.attachments or (self._first is not None and type(self._first.arguments.memory) is Packed):
             # Queues, locks and connections: f acts on other processes, once for each element.
             self._first = None
         self._check(payload.attachments)
         self._session = self._make_packet(payload)
+        if self._first is not None:
+            self._first = self._first._replace(memory=self._spread(self._first.memory))
         self._parts: dict[int, Packet] = {}
         self._handshake = Handshake(job)
         job.output_replay.doubt_blas()
@@ -116,17 +126,19 @@ class RemoteRunner(ExecutorRunner):
     def _send(self, task: Task, limit: float) -> None:
         """Submit a task, and with it what the process may not have yet and has at most `limit` bytes."""
         arguments, needed = self._stage(task)  # anew each time, rather than keep what is under way
-        session = self._session if self._travels(self._session, limit) else None
-        first, parts = None, dict.fromkeys(needed)
-        if session is not None and self._first is not None:
-            first = self._first[0]
-            parts |= dict.fromkeys(self._first[1])
+        session, first, parts = self._session, None, dict.fromkeys(needed)
+        travels = self._travels(session, limit)
+        if self._first is not None:
+            travels &= self._travels(self._first.memory, limit)
+            first = self._first.arguments._replace(memory=self._first.memory.data)
+            parts |= dict.fromkeys(self._first.parts)
         packets = {part: self._part(part) for part in parts}
         sent = {
             part: packet if self._travels(packet, limit) else packet._replace(data=None)
             for part, packet in packets.items()
         }
-        call = pack_call(self._job.definitions.token, Luggage(session, first, sent), arguments)
+        luggage = Luggage(session, first, sent) if travels else Luggage(None, None, sent)
+        call = pack_call(self._job.definitions.token, luggage, arguments)
         try:
             future = self._start(task, call)
         except BrokenExecutor as error:
@@ -150,7 +162,13 @@ class RemoteRunner(ExecutorRunner):
 
     def _make_packet(self, payload: Payload, late: bool = False) -> Packet:
         data = payload.to_bytes()
-        return Packet(data if type(data) is Packed else np.frombuffer(data, np.uint8), payload.table, late)
+        return self._spread(
+            Packet(data if type(data) is Packed else np.frombuffer(data, np.uint8), payload.table, late)
+        )
+
+    def _spread(self, packet: Packet) -> Packet:
+        """Have the engine keep what all processes need, if it can."""
+        return packet
 
     def _part(self, part: int) -> Packet:
         found, definitions = self._parts.get(part), self._job.definitions
