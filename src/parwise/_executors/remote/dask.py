@@ -334,7 +334,9 @@ def _check_usable(client: Any) -> None:
 def outside_pool() -> Iterator[None]:
     """Leave the thread pool of Dask's worker for a call made within a task, whose thread the call's tasks may need."""
     worker: Any = sys.modules.get("distributed.worker")
-    if not hasattr(getattr(worker, "thread_state", None), "start_time"):
+    pool: Any = sys.modules.get("distributed.threadpoolexecutor")
+    in_task = hasattr(getattr(worker, "thread_state", None), "start_time")
+    if not (in_task and getattr(pool.thread_state, "proceed", False)):  # or it has left the pool already
         yield
         return
     from distributed import worker_client
