@@ -105,10 +105,10 @@ def local():
 
 
 def test_a_cluster_grows_with_its_work(local):
-    """It starts workers for what waits in the scheduler: a second of work for each."""
+    """It starts workers for what waits in the scheduler: two seconds of work for each."""
     with distributed.Client(local) as client:
-        local.adapt(minimum=1, maximum=2, interval="50 ms", target_duration="1 s")
-        assert len(set(parallel_map(pid_after, [0.02] * 300, executor=client, isolate=True))) == 2
+        local.adapt(minimum=1, maximum=3, interval="50 ms", target_duration="2 s")
+        assert len(set(parallel_map(pid_after, [0.02] * 400, executor=client, isolate=True))) == 3
 
 
 def test_fewer_workers_than_there_are(dask_client):
