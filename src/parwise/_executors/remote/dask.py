@@ -23,8 +23,8 @@ from .runner import LIGHT_BYTES, TASK_BYTES, RemoteRunner
 
 # Workers are counted again after so long.
 LOOK_SECONDS = 1.0
-# Tasks at hand in the scheduler beside two for each thread, unless they are large: a small cluster runs dry in the 2 to
-# 5 ms of a round trip.
+# Tasks at hand in the scheduler beside two for each thread, unless they are large: a small cluster runs dry in the
+# 10 ms of a round trip.
 SPARE_TASKS = 4
 # In a cluster that adapts to its work no more tasks wait in the scheduler than these, nor more bytes of arguments.
 MANY_TASKS = 1000
