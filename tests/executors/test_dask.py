@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 import warnings
@@ -18,7 +20,7 @@ import parwise
 from parwise import ExecutorError, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
 
 from .. import conftest
-from ..support.dask_cluster import ProgramCluster
+from ..support.dask_cluster import OtherNetwork, ProgramCluster
 from ..support.oracle import assert_same
 
 dask = pytest.importorskip("dask")
@@ -165,6 +167,39 @@ def test_data_that_dies_with_its_worker_is_sent_again(cluster, client, tmp_path)
         thread.join()
 
 
+@pytest.fixture
+def network():
+    conftest.made.append("dask")
+    if not (os.geteuid() == 0 and shutil.which("ip") and shutil.which("nsenter") and shutil.which("unshare")):
+        pytest.skip("only root can make network namespaces, with the programs ip, nsenter and unshare")
+    network = OtherNetwork()
+    try:
+        network.connect()
+    except (OSError, subprocess.CalledProcessError) as error:
+        network.close()
+        pytest.skip(f"this machine does not allow network namespaces ({error})")
+    yield network
+    network.close()
+
+
+def test_a_worker_that_is_cut_off_for_a_while(network, tmp_path):
+    cluster = ProgramCluster(tmp_path, network.here)
+    try:
+        with distributed.Client(scheduler_file=cluster.file) as client:
+            cluster.add_worker("--host", network.there, within=network.within)
+            cluster.add_worker()
+            client.wait_for_workers(2)
+            rows = np.random.default_rng(0).random((60, 1000))
+            results = parallel_imap(lambda row: (time.sleep(0.05), np.sort(row))[1], rows, executor=client)
+            found = [next(results)]
+            network.plug("down")
+            time.sleep(1)  # the fault itself: what it has computed meanwhile cannot come back
+            network.plug("up")
+            assert_same(np.asarray([*found, *results]), np.sort(rows))
+    finally:
+        cluster.close()
+
+
 # Errors and Ctrl-C
 
 
@@ -227,6 +262,10 @@ def test_a_client_that_is_closed(dask_client):
             list(results)
         with pytest.raises(ExecutorError, match="the Dask client is closed"):
             parallel_map(abs, range(3), executor=client)
+    executor = dask_client.get_executor()
+    executor.shutdown()
+    with pytest.raises(ExecutorError, match=r"shut down; .*get_executor\(\)"):
+        parallel_map(abs, range(3), executor=executor)
 
 
 def test_tasks_that_somebody_else_cancels(dask_client, gate):

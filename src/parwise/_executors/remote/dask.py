@@ -62,7 +62,7 @@ class DaskRunner(RemoteRunner):
         whole = is_dask_client(executor)
         self._client = executor if whole else executor._client
         self._options = {} if whole else {k: v for k, v in executor._kwargs.items() if k != "pure"}
-        _check_usable(self._client)
+        _check_usable(self._client, not whole and executor._shutdown)
         self._loop = self._client.loop.asyncio_loop
         self._address = self._client.scheduler.address
         self._futures: dict[Future[Any], _Sent] = {}
@@ -315,8 +315,10 @@ def _plain_name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
-def _check_usable(client: Any) -> None:
-    """Raise an error for a client that is closed, or that would wait for its own thread."""
+def _check_usable(client: Any, shut_down: bool) -> None:
+    """Raise an error for a client, or its executor, that is closed, or that would wait for its own thread."""
+    if shut_down:
+        raise ExecutorError("this executor of a Dask client is shut down; take another one: client.get_executor()")
     if client.status != "running":
         raise ExecutorError(f"the Dask client is {client.status}; connect a new Client and make the call again")
     try:
