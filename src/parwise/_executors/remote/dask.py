@@ -31,6 +31,8 @@ MANY_TASKS = 1000
 WAITING_BYTES = 2**28
 # Dask warns of calls with more bytes (10 MB): larger elements go to a worker before their task does.
 LARGE_BYTES = 9 * 10**6
+# After so long without a look at the workers nothing is known of how long they have been away.
+PAUSE_SECONDS = 5.0
 # A scheduler that does not answer, or has no workers, for so long is told of.
 WAIT_SECONDS = 60.0
 # How often data is sent anew that was lost with all workers that had it.
@@ -76,7 +78,8 @@ class DaskRunner(RemoteRunner):
         self._adaptive = getattr(getattr(self._client, "cluster", None), "_adaptive", None)
         self._threads_there = _threads_of(self._client)
         self._wanted = job.call.settings.workers or math.inf
-        self._waited, self._warned = monotonic(), False
+        self._looked = self._waited = monotonic()
+        self._warned = False
         super().__init__(job, self._client, self._threads_there)
 
     @property
@@ -87,16 +90,22 @@ class DaskRunner(RemoteRunner):
     @property
     def max_submitted(self) -> int:
         """Tasks that may be in the scheduler: enough for the next second, or for a cluster to grow by."""
-        size = sum(one.row_bytes for one in self._job.call.inputs)
+        size = self._task_bytes()
         tasks = 2 * self.workers + (SPARE_TASKS if size < TASK_BYTES // 8 else 0)
         adaptive = self._adaptive
         if adaptive is not None and self._threads_there < adaptive.maximum:
             # It starts a worker for each `target_duration` seconds of work that wait.
             pace = self._job.queue.pace or self.task_seconds
-            wanted = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace, self.task_seconds)
-            tasks = max(tasks, min(math.ceil(wanted), MANY_TASKS, WAITING_BYTES // max(1, size)))
+            waiting = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace, self.task_seconds)
+            tasks = max(tasks, min(math.ceil(waiting), MANY_TASKS, WAITING_BYTES // max(1, size)))
         # With fewer workers than there are none may wait, as another one would compute it.
         return int(min(tasks, self._wanted if self._wanted < self._threads_there else math.inf))
+
+    def _task_bytes(self) -> int:
+        """Bytes of the arguments of a task, about."""
+        row, pace = sum(one.row_bytes for one in self._job.call.inputs), self._job.queue.pace
+        elements = 1.0 if pace is None else self.task_seconds / max(pace, 1e-9)
+        return int(max(row, min(row * elements, TASK_BYTES)))
 
     def assign_tasks(self) -> None:
         """Submit tasks until there are enough of them in the scheduler, for the workers that it has by now."""
@@ -108,6 +117,9 @@ class DaskRunner(RemoteRunner):
         if self._client.status in ("closing", "closed"):
             raise self._lost(None)
         now = monotonic()
+        if now - self._looked > PAUSE_SECONDS:  # the caller was at other work, and nobody has asked
+            self._waited = now
+        self._looked = now
         if self._count is not None and self._count.done():
             if self._count.exception() is None:
                 self._threads_there = sum(self._count.result().values())
@@ -173,6 +185,11 @@ class DaskRunner(RemoteRunner):
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 asyncio.run_coroutine_threadsafe(_cancel(self._client, futures), self._loop)
         super().cancel()
+        # Workers hold large data as long as anything refers to it here, and an exception may refer to this runner.
+        self._session, self._first = self._session._replace(data=None), None
+        self._parts.clear()
+        self._whole.clear()
+        self._futures.clear()
 
     # Data that is sent once
 
