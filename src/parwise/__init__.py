@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._report.report import Report, report
     from .errors import (
         ElementTimeoutError,
+        ExecutorError,
         NotReproducibleError,
         ParwiseError,
         RemoteError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Block",
     "ElementTimeoutError",
+    "ExecutorError",
     "NotReproducibleError",
     "Options",
     "ParwiseError",

@@ -7,6 +7,7 @@ import sys
 
 __all__ = [
     "ElementTimeoutError",
+    "ExecutorError",
     "NotReproducibleError",
     "ParwiseError",
     "RemoteError",
@@ -58,6 +59,24 @@ class WorkerDiedError(ParwiseError):
     signal: int | None = None
     exitcode: int | None = None
     stack: str = ""
+
+
+class ExecutorError(ParwiseError):
+    """An executor of another library failed: it was closed, lost its scheduler, or cannot compute here.
+
+    The cause is the executor's own exception, if there is one. A process of it
+    that died is a `WorkerDiedError`.
+
+    Attributes
+    ----------
+    index : int or tuple of int or None
+        The lowest element, or first element of the block, without a result.
+    done : int
+        Elements that had been computed.
+    """
+
+    index: int | tuple[int, ...] | None = None
+    done: int = 0
 
 
 class NotReproducibleError(ParwiseError):

@@ -62,13 +62,13 @@ def test_a_process_whose_handshake_failed_is_sent_the_call_again(monkeypatch):
 
     with Told() as executor:
         parallel_apply(np.negative, np.arange(3.0), executor=executor, workers=2)
-    token, luggage, arguments = given[0]
+    token, luggage, arguments = remote._unpack_call(*given[0][1]["call"][1:])
     remote._sessions.pop(token, None)
     with monkeypatch.context() as patch:
         patch.setattr(remote.Session, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             remote.compute(token, luggage, arguments)
-    assert remote.compute(token, luggage._replace(session=None), arguments) == remote.MISSING
+    assert remote.compute(token, luggage._replace(session=None), arguments) is None
     assert remote.compute(token, luggage, arguments)[1] is not None
 
 

@@ -283,10 +283,10 @@ def test_ear_joins_what_belongs_together():
     passed = []
     capture = OutputCapture(lambda: 3, lambda: passed.append(capture.drain()))
     for text in ("a", "b"):
-        capture._add_text("stdout", text)
-    capture._add_text("stderr", "c")
+        capture.add_text("stdout", text)
+    capture.add_text("stderr", "c")
     assert capture.drain() == [TextEvent(3, "stdout", "ab"), TextEvent(3, "stderr", "c")]
-    capture._add_text("stdout", "x" * 10_000)
+    capture.add_text("stdout", "x" * 10_000)
     assert passed == [[TextEvent(3, "stdout", "x" * 10_000)]]
 
 

@@ -28,7 +28,8 @@ class Options(TypedDict, total=False):
         process may use, by affinity mask and cgroup quota. 1 is the plain loop.
     executor : str or executor, optional
         "processes" (the default), "threads", "serial", a `parwise.Pool`, any
-        `concurrent.futures.Executor`, or a `dask.distributed.Client`.
+        `concurrent.futures.Executor`, or a `dask.distributed.Client`; of it
+        also ``client.get_executor(...)``, with the options of `Client.submit`.
     isolate : bool, optional
         True: never call the function in this process. The default, False, lets
         this process compute while the workers start.

@@ -119,6 +119,11 @@ def _workers(value: Any, executor: Any) -> int | None:
     if value is None:
         return None
     hint = "; workers=None takes every CPU, workers=1 is the plain loop"
+    if not is_int(value) and (is_dask_client(executor) or is_dask_executor(executor)):
+        raise TypeError(
+            f"workers must be an int or None, got {value!r}; to choose workers of Dask, pass "
+            f"executor=client.get_executor(workers={value!r})"
+        )
     return check_int("workers", value, 1, "an int or None", hint)
 
 
@@ -145,6 +150,11 @@ def _executor(value: Any) -> Any:
 def is_dask_client(value: Any) -> bool:
     """True for a `dask.distributed.Client`; does not import dask."""
     return _is_a(value, "distributed", "Client")
+
+
+def is_dask_executor(value: Any) -> bool:
+    """True for the executor of a Dask client, which holds options of `Client.submit`; does not import dask."""
+    return _is_a(value, "distributed.cfexecutor", "ClientExecutor")
 
 
 def is_pool(value: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from .._core.call import Call
 from .._core.nesting import is_nested
-from .._core.settings import is_dask_client, is_pool, is_thread_pool
+from .._core.settings import is_dask_client, is_dask_executor, is_pool, is_thread_pool
 from .._workers.pool.default_pool import put_back, take_pool
 from .job import Job
 from .processes import runner as processes
@@ -90,7 +90,7 @@ def open_runner(job: Job) -> Iterator[Runner]:
 def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
     """The runner of a job in threads or in a given executor; `whole` if the call returns all results at once."""
     # Imported by the calls that need them: they take 0.3 ms.
-    from .futures import RemoteRunner
+    from .remote.runner import RemoteRunner
     from .threads import SharedThreadRunner, ThreadRunner, Threads
 
     executor = job.call.settings.executor
@@ -115,13 +115,14 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
             stack.callback(end, lambda: own.shutdown(wait=not in_threads.within))
         elif is_thread_pool(executor):
             runner = (SharedThreadRunner if whole else ThreadRunner)(job, executor, executor._max_workers)
-        elif is_dask_client(executor):
-            # The same element twice must be two computations: pure=False.
-            submitter = stack.enter_context(executor.get_executor(pure=False))
-            runner = RemoteRunner(job, submitter, sum(executor.nthreads().values()))
+        elif is_dask_client(executor) or is_dask_executor(executor):
+            from .remote.dask import DaskRunner, outside_pool
+
+            stack.enter_context(outside_pool())
+            runner = DaskRunner(job, executor)
         else:
             if is_pool(executor):
                 executor._check_wait()
-            runner = RemoteRunner(job, executor, getattr(executor, "_max_workers", job.workers))
+            runner = RemoteRunner(job, executor, getattr(executor, "_max_workers", None))
         stack.callback(end, runner.cancel)
         yield runner

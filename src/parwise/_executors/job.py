@@ -107,7 +107,7 @@ class Job:
             call.bounds[0][1] if call.bounds else 1,
             call.form,
         )
-        self._slot_bytes = slot_bytes
+        self.slot_bytes = slot_bytes
         self.first: Results | None = None
         self.first_objects: dict[int, Snapshot] = {}
         self.first_seconds = 0.0
@@ -142,7 +142,7 @@ class Job:
 
     @cached_property
     def _capacity(self) -> int:
-        return 1 if self.call.vectorized else _capacity(self.call, self._slot_bytes)
+        return 1 if self.call.vectorized else _capacity(self.call, self.slot_bytes)
 
     def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
         """Take the whole result of a job that was never opened."""

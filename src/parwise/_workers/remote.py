@@ -1,14 +1,21 @@
-"""Computes a task in a process of an executor of another library, as `concurrent.futures` or Dask."""
+"""Computes a task in a process of an executor of another library, as `concurrent.futures` or Dask.
+
+The executor carries plain tuples of bytes and uint8 arrays. Engines frame arrays beside their pickles: Dask sends twice
+as many megabytes a second, with a quarter of its scheduler's CPU. And what unpickles them on the way needs no parwise.
+"""
 
 from __future__ import annotations
 
 import contextvars
 import functools
 import os
+import pickle
 import sys
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .._core.kernel import Outcome
 from .._core.nesting import serial_calls
@@ -16,34 +23,120 @@ from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
 from .._system.floating_point import floats
 from .._system.surroundings import follower
-from .encoding import pack
+from .encoding import pack, pack_error
 from .pickling.payload import BufferTable, load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
+from .worker.context_capture import captured_output
 
-#: Reply of a process that has not been sent the session yet.
-MISSING = "missing"
+#: What a process of an engine evaluates, with `CALL` as its globals: names and strings, which any Python can unpickle.
+#: A function pickled by reference to parwise would fail before the task begins where parwise is not installed, which
+#: ends workers of Dask (seen with 2026.8); one pickled by value holds bytecode for one version of Python.
+BOOTSTRAP = "__import__('parwise._workers.remote', None, None, ('answer',)).answer(call)"
+
+#: Versions that must be the same in both processes: bytecode and messages depend on them.
+VERSIONS = {
+    "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+    "parwise": sys.modules[__name__.partition(".")[0]].__version__,
+}
+
+# Smaller results are sent within the pickle of the reply, as to frame an array takes 0.1 kB.
+FRAMED_BYTES = 2**12
+
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
 
-class Packet(NamedTuple):
-    """A pickle with its arrays as bytes, and where they lie in it; a late part names definitions of the session."""
+def names_for(call: tuple[Any, ...]) -> dict[str, Any]:
+    """Globals in which `BOOTSTRAP` answers a call; with `__builtins__`, since `eval` would add that to the dict."""
+    return {"__builtins__": {"__import__": __import__}, "call": call}
 
-    data: bytes
+
+class Packet(NamedTuple):
+    """A pickle with its arrays as bytes, and where they lie in it; a late part names definitions of the session.
+
+    `data` is None if the process should have it already.
+    """
+
+    data: Any
     table: BufferTable
     late: bool = False
 
 
 class Luggage(NamedTuple):
-    """What comes with a task to a process that may not have it yet.
-
-    `session` is None and `parts` of definitions are None if the process should have them.
-    """
+    """What comes with a task to a process that may not have it yet; `session` is None if the process should have it."""
 
     session: Packet | None
     first: TaskArguments | None
-    parts: dict[int, Packet | None]
+    parts: dict[int, Packet]
+
+
+class Reply(NamedTuple):
+    """The answer of a process; sent as a plain tuple.
+
+    Attributes
+    ----------
+    kind : str
+        "done"; "missing": it was not sent the session, or a part, yet; "failed": it could not load them;
+        "unfit": it runs other versions.
+    outcome, handshake : tuple
+        The packed outcome of the task, and that of the handshake if the call is new to this process.
+    error : bytes
+        The packed error of "failed".
+    process : str
+        Name of the process.
+    versions : dict
+        Its versions.
+    """
+
+    kind: str
+    process: str
+    versions: dict[str, str]
+    outcome: Packed = (b"", [])
+    handshake: Packed | None = None
+    error: bytes = b""
+
+
+def pack_call(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Any, ...]:
+    """The call of `answer`: the versions first, in whatever version of parwise, then a header and data."""
+    session, first, parts = luggage
+    header = pickle.dumps(
+        (
+            token,
+            arguments._replace(memory=None),
+            None if session is None else session._replace(data=None),
+            None if first is None else first._replace(memory=None),
+            {number: packet._replace(data=None) for number, packet in parts.items()},
+        )
+    )
+    data = [None if session is None else session.data, None if first is None else first.memory]
+    return VERSIONS, header, arguments.memory, *data, [packet.data for packet in parts.values()]
+
+
+def _unpack_call(header: bytes, memory: Any, *data: Any) -> tuple[str, Luggage, TaskArguments]:
+    token, arguments, session, first, parts = pickle.loads(header)
+    session_data, first_memory, part_data = data
+    luggage = Luggage(
+        session and session._replace(data=session_data),
+        first and first._replace(memory=first_memory),
+        {number: one._replace(data=found) for (number, one), found in zip(parts.items(), part_data, strict=True)},
+    )
+    return token, luggage, arguments._replace(memory=memory)
+
+
+def answer(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Answer a call of `pack_call` with a `Reply`; whatever this raises is a fault of the engine."""
+    versions, *content = call
+    reply = Reply("done", f"{os.uname().nodename} {os.getpid()}", {**VERSIONS, "NumPy": np.__version__})
+    if versions != VERSIONS:
+        return tuple(reply._replace(kind="unfit"))
+    try:
+        packed = compute(*_unpack_call(*content))
+    except BaseException as error:  # whatever a function given as `setup` raises, SystemExit included
+        return tuple(reply._replace(kind="failed", error=pack_error(error)))
+    if packed is None:
+        return tuple(reply._replace(kind="missing"))
+    return tuple(reply._replace(outcome=packed[0], handshake=packed[1]))
 
 
 # Sessions that a process keeps: those of the latest calls.
@@ -67,23 +160,23 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tuple[Packed, Packed | None, str]:
+def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Packed, Packed | None] | None:
     """Compute a task of the call `token`.
 
     Returns
     -------
-    str or tuple
-        `MISSING`; or the packed outcome, the packed outcome of the handshake
-        (None unless the call is new to this process), and the name of this process.
+    tuple or None
+        The packed outcome, and the packed outcome of the handshake if the call is new to this process; None if this
+        process lacks the session, or a part, and was not sent it.
     """
     with _lock:
         session = _sessions.get(token)
         new = session is None
         if not _take_parts(token, luggage.parts):
-            return MISSING
+            return None
         if session is None:
             if luggage.session is None:
-                return MISSING
+                return None
             payload, table, _ = luggage.session
             with serial_calls():
                 session = _sessions[token] = _load(payload, table)
@@ -92,30 +185,41 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
     handshake = _compute_handshake(token, session, luggage.first) if new and luggage.first is not None else None
-    packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
-    process = f"{os.uname().nodename} {os.getpid()}"
-    return packed, None if handshake is None else _to_bytes(pack(handshake, [], arguments.lo)), process
+    return _compute_packed(session, arguments), handshake
 
 
-def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:
+def _compute_packed(session: Session, arguments: TaskArguments) -> Packed:
+    with captured_output(arguments.lo) as output:
+        outcome = _run(session, arguments)
+    header, buffers = pack(outcome, output, arguments.lo)
+    return header, [_sent(buffer) for buffer in buffers]
+
+
+def _sent(buffer: Any) -> Any:
+    """A copy of a buffer, since the function may go on to use the memory of its results: engines send them later."""
+    array = np.frombuffer(buffer, np.uint8)
+    return array.copy() if array.nbytes > FRAMED_BYTES else array.tobytes()
+
+
+def _take_parts(token: str, parts: dict[int, Packet]) -> bool:
     """Keep parts of definitions that are new to this process; return False if some are missing."""
     if not parts:
         return True
     table, known = _tables.setdefault(token, (open_table(token), set()))
-    if any(packet is None and part not in known for part, packet in parts.items()):
+    if any(packet.data is None and part not in known for part, packet in parts.items()):
         return False
     for part, packet in sorted(parts.items()):
-        if packet is not None and part not in known:
+        if packet.data is not None and part not in known:
             known.add(part)
             table.add(packet.late, functools.partial(_load_part, packet.data, packet.table))
     return True
 
 
-def _load_part(payload: bytes, table: BufferTable) -> None:
+def _load_part(payload: Any, table: BufferTable) -> None:
     load_part(private_copy(payload), table)
 
 
-def _load(payload: bytes, table: BufferTable) -> Session:
+def _load(payload: Any, table: BufferTable) -> Session:
     """Unpickle a session, and call its `setup` unless that was the last one that this process has called."""
     global _mark
     marks: list[bytes | None] = []
@@ -146,18 +250,14 @@ def _set_up(session: Session) -> None:
         raise
 
 
-def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Outcome:
+def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Packed:
     """Compute the call's first task; if that fails, forget the session, which will then be sent again."""
     try:
-        return _run(session, first)
+        return _compute_packed(session, first)
     except BaseException:
         with _lock:
             _sessions.pop(token, None)
         raise
-
-
-def _to_bytes(packed: Packed) -> Packed:
-    return packed[0], [bytes(buffer) for buffer in packed[1]]
 
 
 def _run(session: Session, arguments: TaskArguments) -> Outcome:

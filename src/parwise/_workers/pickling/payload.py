@@ -174,7 +174,7 @@ def load_part(memory: Any, table: BufferTable) -> None:
             raise
 
 
-def private_copy(data: bytes) -> memoryview:
+def private_copy(data: Any) -> memoryview:
     """Copy `data` to page-aligned writable memory."""
     memory, start = private_memory(len(data))
     view = memory.data[start : start + len(data)]

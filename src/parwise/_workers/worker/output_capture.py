@@ -157,20 +157,23 @@ class OutputCapture:
 
     def install(self) -> None:
         """Capture all warnings, text and log records of this process from now on."""
-        warnings.showwarning = self._add_warning
-        sys.stdout = CapturedStream("stdout", self._add_text)
-        sys.stderr = CapturedStream("stderr", self._add_text)
-        logging.root.handlers[:] = [_LogHandler(self._add_record)]
+        warnings.showwarning = self.add_warning
+        sys.stdout = CapturedStream("stdout", self.add_text)
+        sys.stderr = CapturedStream("stderr", self.add_text)
+        logging.root.handlers[:] = [LogHandler(self.add_record)]
 
-    def _add_warning(
+    def add_warning(
         self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
+        """Take a warning, as `warnings.showwarning` does."""
         self._add(WarningEvent(self._index(), message, category, filename, lineno), len(str(message)))
 
-    def _add_record(self, record: logging.LogRecord) -> None:
+    def add_record(self, record: logging.LogRecord) -> None:
+        """Take a log record."""
         self._add(LogEvent(self._index(), record), len(record.msg))
 
-    def _add_text(self, stream: StreamName, text: str) -> None:
+    def add_text(self, stream: StreamName, text: str) -> None:
+        """Take text that was written to a standard stream."""
         index = self._index()
         last = self._events[-1] if self._events else None
         if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
@@ -255,7 +258,9 @@ class _CapturedBytes(io.RawIOBase):
         return len(content)
 
 
-class _LogHandler(logging.Handler):
+class LogHandler(logging.Handler):
+    """Passes on copies of log records that can be pickled."""
+
     def __init__(self, add: Callable[[logging.LogRecord], None]) -> None:
         super().__init__()
         self._add = add

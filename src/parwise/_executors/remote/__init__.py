@@ -1,0 +1,1 @@
+"""Runners for processes of other libraries, on this machine or others."""
