@@ -314,7 +314,7 @@ class Job:
                 self.output.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
-                self._leave_gaps(task, outcome.gaps, outcome.error)
+                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error))
             if outcome.results is not None and task.lo < self.limit:
                 self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)
@@ -341,13 +341,9 @@ class Job:
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""
-        self._leave_gaps(task, np.arange(task.lo, task.hi), error)
+        self.output.skip(self._gaps.add(task, np.arange(task.lo, task.hi), error))
         self._close(task)
         self.observer.skipped(task)
-
-    def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
-        self._gaps.add(task, gaps, error)
-        self.output.skip(gaps)
 
     def repeat(self) -> None:
         """Replay output of workers that is due, and show progress; in the calling thread."""
@@ -368,6 +364,12 @@ class Job:
             if task is not None:
                 error.add_note(self.call.name(index, task.hi))
         self.queue.cut(index)
+
+    def abandon(self) -> None:
+        """Write what is held for files: the job ends by an exception."""
+        if self._whole is None and hasattr(self, "output"):
+            with contextlib.suppress(Exception):  # the first one is told
+                self.output.flush()
 
     def finish(self) -> Any:
         """Return the result, or raise the exception that the plain loop would raise."""

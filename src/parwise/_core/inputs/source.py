@@ -276,8 +276,10 @@ def _only_difference(one: Region, other: Region) -> int | None:
     return axes[0] if len(axes) == 1 else None
 
 
-def chunk_ends(source: Any, axis: int) -> list[int] | None:
+def chunk_ends(source: Any, axis: int, shards: bool = False) -> list[int] | None:
     """Where chunks of an array in a file, or Dask's, end along an axis; None if it has no chunks or does not tell.
+
+    With `shards`, where the shards of zarr end, if there are: several chunks, which are written together.
 
     Examples
     --------
@@ -285,7 +287,7 @@ def chunk_ends(source: Any, axis: int) -> list[int] | None:
     >>> chunk_ends(SimpleNamespace(shape=(7, 5), chunks=(3, 5)), 0)
     [3, 6, 7]
     """
-    chunks = getattr(source, "chunks", None)
+    chunks = (getattr(source, "shards", None) if shards else None) or getattr(source, "chunks", None)
     if chunks is None and callable(chunking := getattr(source, "chunking", None)):  # netCDF4
         chunks = chunking()
     if not isinstance(chunks, list | tuple) or len(chunks) != len(source.shape):

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .call import Call, result_axes
-from .indexing import Task, boxes
-from .layout import address_of
-from .results import Column, Stack, owned_column, unstacked
+from ..call import Call, result_axes
+from ..indexing import Task, boxes
+from ..layout import address_of
+from ..results import Column, Stack, owned_column, unstacked
+from .sink import FileSink
 
 
 class OutputColumn:
@@ -41,6 +42,8 @@ class OutputColumn:
         self._kind: Any = None
         self._array: Any = None
         self._rows: np.ndarray | None = None
+        #: Where results go that belong to a file.
+        self.sink: FileSink | None = None
         if isinstance(first, Stack) and (not self._block or self._keeps_length(task, first.array)):
             self._allocate(first)
 
@@ -90,6 +93,11 @@ class OutputColumn:
             if self._axes != (0,):
                 rows = _merged(np.moveaxis(rows, self._axes, range(len(grid))), grid)
             self._rows = rows
+        else:
+            self.sink = self._make_sink()
+
+    def _make_sink(self) -> FileSink:
+        return FileSink(self._out, self._axes, self._call.grid, self._dtype, self._call.held_bytes)
 
     def _full_shape(self) -> tuple[int, ...]:
         shape = list(self._shape)
@@ -133,6 +141,8 @@ class OutputColumn:
         rows = self._rows
         if indices is not None:
             self._scatter(indices, stack)
+        elif self.sink is not None:
+            self.sink.put(task.lo, stack)
         elif rows is not None and rows.ndim == 1 + len(self._shape):
             own = rows[task.lo : task.hi]
             # Most are there already. may_share_memory would release the GIL, and a
@@ -148,12 +158,24 @@ class OutputColumn:
     def _scatter(self, indices: np.ndarray, stack: np.ndarray) -> None:
         """Write the results of single elements to the array."""
         rows = self._rows
-        if rows is not None and rows.ndim == 1 + len(self._shape):
+        if self.sink is not None:
+            self.sink.put_each(indices, stack)
+        elif rows is not None and rows.ndim == 1 + len(self._shape):
             rows[indices] = stack
-            return
-        for at, index in enumerate(indices.tolist()):
-            for box, _ in boxes(index, index + 1, self._call.grid):
-                self._write(box, stack[at : at + 1])
+        else:
+            for at, index in enumerate(indices.tolist()):
+                for box, _ in boxes(index, index + 1, self._call.grid):
+                    self._write(box, stack[at : at + 1])
+
+    def skip(self, gaps: np.ndarray) -> None:
+        """Take note of elements without a result: the chunks of a file that they are in wait for nothing else."""
+        if self.sink is not None:
+            self.sink.fill(gaps, gap_value(self._out.dtype)[1])
+
+    def flush(self) -> None:
+        """Write what is held, after an error too."""
+        if self.sink is not None:
+            self.sink.flush()
 
     def _fits(self, task: Task, column: Column) -> bool:
         if self._kind is None or not isinstance(column, Stack) or column.kind != self._kind:
@@ -166,18 +188,10 @@ class OutputColumn:
         return column.array.dtype == self._dtype and shape[1:] == self._shape
 
     def _write(self, index: tuple[slice, ...], part: np.ndarray) -> None:
-        """Write a box of results to the array, or the file behind `out`."""
-        if self._rows is not None:
-            view = self._rows[index]
-            view[...] = part.reshape(view.shape)
-            return
-        full: list[slice] = [slice(None)] * (len(index) + len(self._shape))
-        lengths = []
-        for axis, one, n in zip(self._axes, index, self._call.grid, strict=True):
-            full[axis] = one
-            lengths.append(len(range(n)[one]))
-        block = part.reshape(*lengths, *self._shape)
-        self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._axes)
+        """Write a box of results to the array."""
+        assert self._rows is not None
+        view = self._rows[index]
+        view[...] = part.reshape(view.shape)
 
     @property
     def _uniform(self) -> bool:
@@ -198,12 +212,12 @@ class OutputColumn:
                 return self._with_gaps(gaps) if len(gaps) else self._array
             if self._fill is not self._out:
                 self._out[...] = self._fill
-                self._fill = self._out
-                self._rows = None
-            if len(gaps):
-                value = gap_value(self._out.dtype)[1]
-                self._scatter(gaps, np.full((len(gaps), *self._shape), value, self._out.dtype))
+            if self.sink is None and len(gaps):
+                self.sink = self._make_sink()
+                self.skip(gaps)
+            self.flush()
             return self._out
+        self.flush()
         whole = self._concatenated(gaps) if self._block else self._as_array(gaps)
         if self._out is None:
             return whole
@@ -282,9 +296,8 @@ class OutputColumn:
 
     def _stacked(self, chosen: np.ndarray) -> Stack:
         """The `chosen` results among those written to the array."""
-        rows = self._rows
-        if rows is None:  # a file behind `out`
-            rows = np.moveaxis(np.asarray(self._fill[...]), self._axes, range(len(self._axes)))
+        rows = self._rows if self.sink is None else self.sink.read()
+        assert rows is not None
         flat = rows.reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
 
