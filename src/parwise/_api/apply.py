@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from .._core.arguments import make_call
 from .._core.call import Block
 from .._core.options import Options, resolve
+from .._system.limits import available_memory
 from .run import compute
 
 
@@ -136,6 +137,7 @@ def parallel_apply(
         out=out,
         rng=rng,
         settings=resolve(options),
+        memory=available_memory,
     )
     return compute(call)
 

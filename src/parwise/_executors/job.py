@@ -366,10 +366,9 @@ class Job:
         self.queue.cut(index)
 
     def abandon(self) -> None:
-        """Write what is held for files: the job ends by an exception."""
-        if self._whole is None and hasattr(self, "output"):
-            with contextlib.suppress(Exception):  # the first one is told
-                self.output.flush()
+        """Write what is held for files, as an exception ends the job, which is told in any case."""
+        with contextlib.suppress(Exception):
+            self.output.flush()
 
     def finish(self) -> Any:
         """Return the result, or raise the exception that the plain loop would raise."""

@@ -13,6 +13,7 @@ from .._core.arguments import make_call
 from .._core.call import Told
 from .._core.options import Options, resolve
 from .._core.results import Form
+from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
@@ -169,6 +170,7 @@ def run(
         transfer_seconds=transfer_seconds,
         naming=LabelNaming(labels),
         told=told,
+        memory=available_memory,
     )
     return compute(call)
 
