@@ -14,9 +14,10 @@ from .._system.blas import read_threads
 from .._workers.encoding import unpack_task
 from .._workers.pickling.multiprocessing_objects import Attachments, Packed
 from .._workers.pickling.payload import Payload
-from .._workers.remote import MISSING, Luggage, Packet, compute
+from .._workers.remote import MISSING, UNREAD, Luggage, Packet, compute
 from .._workers.session import Session, TaskArguments
 from ..errors import WorkerDiedError
+from .files import FileTasks
 from .job import Job
 from .processes.handshake import Handshake
 
@@ -97,6 +98,7 @@ class RemoteRunner(ExecutorRunner):
     """Computes tasks in processes, on this machine or others; the caller computes the first task too."""
 
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
+        job.files = files = None if is_pool(executor) else FileTasks(job.call, workers)
         super().__init__(job, executor, workers)
         # Arguments of tasks, and the parts of definitions that they need.
         self._staged: dict[Task, tuple[TaskArguments, list[int]]] = {}
@@ -108,7 +110,10 @@ class RemoteRunner(ExecutorRunner):
         if verified and self._own is not None:
             self._first = self._stage(job.first_task)
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
+        opened = ([], []) if files is None else (files.inputs, files.outputs)
+        payload = Session.pack_for_guest(
+            job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions, opened
+        )
         if payload.attachments or (self._first is not None and type(self._first[0].memory) is Packed):
             # Queues, locks and connections: f acts on other processes, once for each element.
             self._first = None
@@ -199,6 +204,9 @@ class RemoteRunner(ExecutorRunner):
             # A process that does not know this call is sent the function, once.
             self._send(task, math.inf)
             return
+        if isinstance(reply, str):
+            self._read_here(reply.removeprefix(UNREAD), task)
+            return
         del self._staged[task]
         (head, buffers), handshake, where = reply
         if handshake is not None:
@@ -208,6 +216,13 @@ class RemoteRunner(ExecutorRunner):
             # BLAS uses threads in each process: fewer tasks at a time, so that threads do not outnumber workers.
             self._max_submitted = max(1, self.workers // max(self._threads.values(), default=1))
         self._job.accept(task, outcome, where)
+
+    def _read_here(self, why: str, task: Task) -> None:
+        """Send a task whose process could not read its arguments, and read all others here too."""
+        if self._job.files is not None:
+            self._job.files.give_up(self._job.queue, why)
+        del self._staged[task]
+        self._job.queue.give_back([task])
 
     def _lose(self, task: Task, error: WorkerDiedError) -> None:
         job = self._job

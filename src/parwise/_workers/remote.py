@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+from .._core.inputs.recipes import UnreadableError
 from .._core.kernel import Outcome
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch
@@ -23,6 +24,8 @@ from .shared_globals import forget, initialize
 
 #: Reply of a process that has not been sent the session yet.
 MISSING = "missing"
+#: Beginning of the reply of a process that cannot read an argument from its file, before the reason.
+UNREAD = "unread: "
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
 
@@ -73,7 +76,7 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
     Returns
     -------
     str or tuple
-        `MISSING`; or the packed outcome, the packed outcome of the handshake
+        `MISSING`, or `UNREAD` and a reason; or the packed outcome, the packed outcome of the handshake
         (None unless the call is new to this process), and the name of this process.
     """
     with _lock:
@@ -92,9 +95,25 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> str | tup
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
     handshake = _compute_handshake(token, session, luggage.first) if new and luggage.first is not None else None
-    packed = _to_bytes(pack(_run(session, arguments), [], arguments.lo))
+    try:
+        outcome = _run(session, arguments)
+    except UnreadableError as error:
+        return f"{UNREAD}{error}"
+    if _is_wanted():
+        session.store(outcome, arguments.lo, arguments.hi)
+    packed = _to_bytes(pack(outcome, [], arguments.lo))
     process = f"{os.uname().nodename} {os.getpid()}"
     return packed, None if handshake is None else _to_bytes(pack(handshake, [], arguments.lo)), process
+
+
+def _is_wanted() -> bool:
+    """False if this process is one of Dask's and has been told to forget the task: its call may have ended."""
+    module = sys.modules.get("distributed.worker")
+    state = getattr(getattr(module, "thread_state", None), "execution_state", None)
+    if state is None:
+        return True
+    task = state["worker"].state.tasks.get(module.thread_state.key)  # type: ignore[union-attr]
+    return task is not None and task.state in ("executing", "long-running")
 
 
 def _take_parts(token: str, parts: dict[int, Packet | None]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -26,7 +25,7 @@ Identity: TypeAlias = tuple[str, int, int]
 
 
 class UnreadableError(Exception):
-    """This process cannot open or read an array by its recipe; the caller does it."""
+    """An array cannot be opened or read by its recipe in this process; the caller does it."""
 
 
 class Recipe(NamedTuple):

@@ -93,10 +93,10 @@ class ReadAhead:
         self.reads_are_new |= type(source).__module__.partition(".")[0] in FRESH
         self.most_bytes = MAX_READ_BYTES
         self.bytes_read = self.most_held = 0
-        self._nbytes = READ_BYTES if nbytes is None else nbytes
+        self.nbytes = READ_BYTES if nbytes is None else nbytes
         self.shape = tuple(int(n) for n in source.shape)
         self._chunk_ends = {axis: chunk_ends(source, axis) for axis in axes}
-        self._dtype: np.dtype[Any] | None = None
+        self._dtype = _sure_dtype(source)
         self.masked = False
         self._lock = threading.Lock()
         # What was read last, and what nobody has asked for yet: threads do not read in the order of their tasks. Each
@@ -221,7 +221,7 @@ class ReadAhead:
         for piece in reversed(self._pieces):
             nbytes += piece.data.nbytes
             done = piece.asked >= piece.data.size
-            if nbytes > (3 * self._nbytes if done else MAX_READ_BYTES) and (done or piece is not self._pieces[-1]):
+            if nbytes > (3 * self.nbytes if done else MAX_READ_BYTES) and (done or piece is not self._pieces[-1]):
                 surplus.append(piece)
         return surplus
 
@@ -253,7 +253,7 @@ class ReadAhead:
             ends = self._chunk_ends[axis]
             chunk_end = next((end for end in ends or () if end >= stop), stop)
             if ends is None or len(ends) == self.shape[axis]:
-                fits = (chunk_end - start) * row_bytes <= self._nbytes
+                fits = (chunk_end - start) * row_bytes <= self.nbytes
             else:  # of a row of chunks that is too long, a part: less of it would be read again for each index
                 fits = row_bytes <= self.most_bytes
             if fits or number == len(self.axes) - 1:
@@ -263,7 +263,7 @@ class ReadAhead:
     def _end(self, axis: int, start: int, stop: int, row_bytes: int) -> int:
         """Where a read ends that begins at `start` and must reach `stop`."""
         whole = self.shape[axis]
-        most = min(whole, max(stop, start + self._nbytes // row_bytes))
+        most = min(whole, max(stop, start + self.nbytes // row_bytes))
         ends = self._chunk_ends[axis]
         if ends is None:
             return most
@@ -294,6 +294,13 @@ class ReadAhead:
                 "pass x.astype(...), or another source of one dtype"
             )
         return data if self.reads_are_new else data.copy()
+
+
+def _sure_dtype(source: Any) -> np.dtype[Any] | None:
+    """The declared dtype, where the library surely reads numbers as they are declared: no chunk is read to find out."""
+    library = type(source).__module__.partition(".")[0]
+    dtype = source.dtype
+    return dtype if library in ("zarr", "h5py") and dtype.kind in "?biufc" and dtype.isnative else None
 
 
 def _text(region: Region) -> str:

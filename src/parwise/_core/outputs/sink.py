@@ -5,15 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..indexing import Runs, boxes, chunk_runs, sized_runs
 from ..inputs.source import READS, chunk_ends
+from ..results import Stack
 
 #: Bytes that are written at once, if chunks are smaller: zarr compresses several chunks at a time.
 WRITE_BYTES = 2**23
+
+
+class Written(NamedTuple):
+    """In the place of the kind of a stack: its results, of this kind and shape, have been written to where they belong.
+
+    The stack holds none of them.
+    """
+
+    kind: Any
+    shape: tuple[int, ...]
+
+
+def as_stack(column: Stack) -> Stack:
+    """A stack of the kind, dtype and shape of results that were written; its values mean nothing."""
+    return Stack(column.kind.kind, np.broadcast_to(np.zeros((), column.array.dtype), column.kind.shape))
 
 
 class FileSink:
@@ -38,8 +54,8 @@ class FileSink:
 
     Attributes
     ----------
-    nbytes : int
-        Bytes that have been written.
+    nbytes, nbytes_elsewhere : int
+        Bytes that have been written, by this process and by others.
     most_held : int
         The most bytes that were held at a time.
     """
@@ -53,11 +69,11 @@ class FileSink:
         own = np.dtype(out.dtype) if isinstance(out.dtype, np.dtype) and out.dtype.kind in "?biufcmM" else dtype
         self._dtype = own
         row_bytes = math.prod(self._shape) * own.itemsize
-        shortest = runs_of(out, axes, grid)
-        self._runs = None if shortest is None else sized_runs(grid, shortest, *_lengths(row_bytes, most_bytes))
+        self._shortest = runs_of(out, axes, grid)
+        self._runs = self._shortest and sized_runs(grid, self._shortest, *_lengths(row_bytes, most_bytes))
         # Runs that are not complete, by their first element: results, and which of them are there.
         self._held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.nbytes = self.most_held = 0
+        self.nbytes = self.nbytes_elsewhere = self.most_held = 0
 
     def put(self, lo: int, rows: np.ndarray) -> None:
         """Take the results of elements from `lo` on, stacked along the first axis; their memory is free afterwards."""
@@ -67,7 +83,7 @@ class FileSink:
             end = min(stop, hi)
             part = rows[at - lo : end - lo]
             if end - at == stop - start:
-                self._write(at, part)
+                self.write(at, part)
             else:
                 self._hold(start, stop, at, part)
             at = end
@@ -89,7 +105,7 @@ class FileSink:
             rows, found = self._held.pop(start)
             indices = np.flatnonzero(found)
             for first, stop in _consecutive(indices):
-                self._write(start + int(indices[first]), rows[indices[first] : indices[stop - 1] + 1])
+                self.write(start + int(indices[first]), rows[indices[first] : indices[stop - 1] + 1])
 
     def read(self) -> np.ndarray:
         """All that was written, with the mapped axes first."""
@@ -107,10 +123,28 @@ class FileSink:
         found[at - start : at - start + len(part)] = True
         if found.all():
             del self._held[start]
-            self._write(start, rows)
+            self.write(start, rows)
 
-    def _write(self, lo: int, rows: np.ndarray) -> None:
+    def covers(self, lo: int, hi: int) -> bool:
+        """True if the elements ``lo:hi`` take whole chunks."""
+        runs = self._shortest
+        return runs is not None and runs.around(lo)[0] == lo and runs.around(hi - 1)[1] == hi
+
+    def fits(self, rows: np.ndarray) -> bool:
+        """True if it holds such results, perhaps cast."""
+        return rows.shape[1:] == self._shape and np.can_cast(rows.dtype, self._dtype, "same_kind")
+
+    def note(self, lo: int, hi: int) -> None:
+        """Take note that another process has written the results of the elements ``lo:hi``."""
+        self.nbytes_elsewhere += (hi - lo) * math.prod(self._shape) * self._dtype.itemsize
+
+    def read_rows(self, lo: int, hi: int) -> np.ndarray:
+        """What was written for the elements ``lo:hi``."""
+        return self.read().reshape(-1, *self._shape)[lo:hi]
+
+    def write(self, lo: int, rows: np.ndarray) -> None:
         """Write the results of consecutive elements."""
+        rows = rows.astype(self._dtype, copy=False)
         at = 0
         for index, count in boxes(lo, lo + len(rows), self._grid):
             region: list[slice] = [slice(None)] * (len(index) + len(self._shape))
