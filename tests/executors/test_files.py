@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -18,9 +19,13 @@ from parwise._core.inputs.source import ReadAhead
 from parwise._core.outputs.sink import FileSink
 from parwise._executors import files
 
+from ..conftest import made
 from ..support.oracle import assert_same
 from ..support.oracle import loop as plain_loop
 from ..support.sources import Stored
+
+with contextlib.suppress(ImportError):
+    import netCDF4  # noqa: F401 - here, since it sets environment variables
 
 A = np.random.default_rng(0).normal(size=(120, 6, 8))
 
@@ -41,7 +46,9 @@ def mean_of_row(x):
 @pytest.fixture(scope="module")
 def elsewhere():
     """Processes that are not parwise's own, in which nothing is imported yet."""
-    with ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as executor:
+    made.append("elsewhere")
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
         yield executor
 
 
@@ -85,7 +92,7 @@ def test_memmaps_have_the_layout_that_they_have_here(name, tmp_path, elsewhere):
             got = parallel_apply(func, array, executor=elsewhere)
         assert_same(got, parallel_apply(func, array, executor="serial"))
         assert report.to_dict()["calls"][0]["bytes_direct"] >= array.nbytes * 0.8
-    block = {"vectorized": True, "chunk": 13, "depth": 2, "boundary": "reflect"}
+    block = {"vectorized": True, "chunk": 5, "depth": 2, "boundary": "reflect"}
     got = parallel_apply(plus, array, executor=elsewhere, **block)
     assert_same(got, np.asarray(array) + 1)
 
@@ -114,7 +121,7 @@ def test_files_open_for_reading_travel_by_path(library, tmp_path, elsewhere, cou
                 file = module.Dataset(tmp_path / name, "w")
                 for axis, n in zip("txy", A.shape, strict=True):
                     file.createDimension(axis, n)
-                file.createVariable("x", "f8", "txy", chunksizes=(4, 6, 8))[:] = A
+                file.createVariable("x", "f8", tuple("txy"), chunksizes=(4, 6, 8))[:] = A
                 if name == "a":
                     file.close()
             written = stack.enter_context(file)["x"]
@@ -131,6 +138,8 @@ def test_files_open_for_reading_travel_by_path(library, tmp_path, elsewhere, cou
 @pytest.fixture
 def stored(tmp_path):
     zarr = pytest.importorskip("zarr")
+    if "zarr" not in made:
+        made.append("zarr")  # it leaves threads behind
     array = zarr.create_array(tmp_path / "in", shape=A.shape, chunks=(4, 6, 8), dtype="f8")
     array[:] = A
 

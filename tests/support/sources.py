@@ -58,8 +58,7 @@ class Sunk:
         self.writes = []
 
     def __setitem__(self, key, value):
-        if any(isinstance(part, slice) for part in key):
-            self.writes.append(key)
+        self.writes.append((slice(None),) * len(self.shape) if key is ... else key)
         self.array[key] = value
 
     def __getitem__(self, key):

@@ -184,9 +184,12 @@ def sized_runs(grid: tuple[int, ...], runs: Runs, wanted: int, most: int) -> Run
             joined.append(before)
             start = before
         before = end
+    # Whole rows of the grid, so that a part is one box.
+    row = next((prod(grid[k:]) for k in range(len(grid)) if prod(grid[k:]) <= most), 1)
+    most = max(1, most // row * row)
     cut, start = list[int](), 0
     for end in (*joined, before):
-        cut += [*range(start + max(1, most), end, max(1, most)), end]
+        cut += [*range(start + most, end, most), end]
         start = end
     return Runs(runs.period, tuple(cut))
 

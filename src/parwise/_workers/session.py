@@ -137,7 +137,7 @@ class Session(NamedTuple):
         arguments = []
         for k, ((offset, nbytes, check), layout) in enumerate(zip(offsets, layouts or self.layouts, strict=True)):
             if offset == IN_FILE and (source := self.inputs[k]) is not None:
-                arguments.append(source.read(lo, hi))
+                arguments.append(source.read(lo, hi, layout))
                 continue
             if nbytes:
                 array = _unpickle(verified(bytes(memory[offset : offset + nbytes]), check))

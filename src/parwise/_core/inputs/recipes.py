@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..indexing import Halo
-from ..layout import address_of
+from ..layout import Layout, address_of
 from .arrays import InputArray
 from .source import READS, Region, plain_array
 
-#: Name of a file, its inode and size: of another file with that name, as on another machine, they differ.
-Identity: TypeAlias = tuple[str, int, int]
+#: Name of a file, its inode, its size, and when it was last written, of one that nobody writes to: of another file with
+#: that name, as on another machine, one of these differs.
+Identity: TypeAlias = tuple[str, int, int, int]
 
 
 class UnreadableError(Exception):
@@ -48,7 +49,7 @@ class Recipe(NamedTuple):
     def open(self) -> Any:
         """Open the array; raise an `UnreadableError` if that is not possible here, or it is another one."""
         try:
-            if self.identity is not None and identity_of(self.identity[0]) != self.identity:
+            if self.identity is not None and identity_of(self.identity[0], self.identity[3] > 0) != self.identity:
                 raise OSError(f"{self.identity[0]} is another file here")
             return _OPEN[self.kind](*self.content)
         except Exception as error:
@@ -66,10 +67,10 @@ def recipe_of(array: Any) -> Recipe | None:
         return None
 
 
-def identity_of(path: str) -> Identity:
+def identity_of(path: str, with_time: bool = True) -> Identity:
     """What is known of a file."""
     status = os.stat(path)
-    return path, status.st_ino, status.st_size
+    return path, status.st_ino, status.st_size, status.st_mtime_ns if with_time else 0
 
 
 def _of_memmap(array: Any) -> Recipe | None:
@@ -80,7 +81,7 @@ def _of_memmap(array: Any) -> Recipe | None:
     # A view has the offset of the whole; the mapping begins at a page.
     page = array.offset - array.offset % _granularity()
     begin = below - address_of(np.frombuffer(mapping, np.uint8)) + page
-    identity = identity_of(path)
+    identity = identity_of(path, with_time=False)
     if begin < page or begin + (above - below) > identity[2]:
         return None
     if array.mode != "r":
@@ -208,12 +209,13 @@ class FileInput:
         del state["_lock"]
         return _rebuilt, (state,)
 
-    def read(self, lo: int, hi: int) -> np.ndarray:
-        """The elements ``lo:hi``, or that block, as the caller would send them."""
+    def read(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
+        """The elements ``lo:hi``, or that block, as the caller would send them; in that layout, if it has room."""
         try:
             with self._lock:
                 opened = self._opened = self._opened or self._open()
-            return opened.private(lo, hi)
+            fits = self._vectorized or hi - lo <= layout.shape[0]
+            return opened.private(lo, hi, layout if fits else None)
         except UnreadableError:
             raise
         except Exception as error:  # told by the caller, who reads it again

@@ -22,6 +22,9 @@ MAX_READ_BYTES = 2**28
 #: Libraries that read into new memory each time.
 FRESH = {"zarr", "h5py", "netCDF4"}
 
+#: Attributes by which netCDF4 makes other numbers of those in a file.
+SCALING = {"scale_factor", "add_offset", "_Unsigned"}
+
 #: Held while an array is read that is not Dask's: the libraries below netCDF4 are not made for several threads.
 READS = threading.RLock()
 
@@ -129,8 +132,8 @@ class ReadAhead:
             if 0 in self.shape:
                 declared: np.dtype[Any] = self.source.dtype
                 return declared
+            lengths = (1 if axis in self.axes else n for axis, n in enumerate(self.shape))
             with self._lock:
-                lengths = (1 if axis in self.axes else n for axis, n in enumerate(self.shape))
                 self._keep(self._extend(tuple(slice(0, n) for n in lengths)))
             assert self._dtype is not None
         return self._dtype
@@ -298,9 +301,12 @@ class ReadAhead:
 
 def _sure_dtype(source: Any) -> np.dtype[Any] | None:
     """The declared dtype, where the library surely reads numbers as they are declared: no chunk is read to find out."""
-    library = type(source).__module__.partition(".")[0]
-    dtype = source.dtype
-    return dtype if library in ("zarr", "h5py") and dtype.kind in "?biufc" and dtype.isnative else None
+    library, dtype = type(source).__module__.partition(".")[0], source.dtype
+    if library == "netCDF4":
+        plain = not (source.mask or (source.scale and SCALING & set(source.ncattrs())))
+    else:
+        plain = library in ("zarr", "h5py")
+    return dtype if plain and isinstance(dtype, np.dtype) and dtype.kind in "?biufc" and dtype.isnative else None
 
 
 def _text(region: Region) -> str:

@@ -169,7 +169,7 @@ def runs_of(out: Any, axes: tuple[int, ...], grid: tuple[int, ...]) -> Runs | No
 
 def _lengths(row_bytes: int, most_bytes: int) -> tuple[int, int]:
     """Elements of a run that is long enough, and of one that is not cut."""
-    return WRITE_BYTES // max(1, row_bytes), most_bytes // max(1, row_bytes)
+    return min(WRITE_BYTES, most_bytes) // max(1, row_bytes), most_bytes // max(1, row_bytes)
 
 
 def _consecutive(indices: np.ndarray) -> Iterator[tuple[int, int]]:
