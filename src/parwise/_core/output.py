@@ -13,6 +13,7 @@ from ..errors import user_level
 from .call import Call, Told, result_axes
 from .indexing import Task
 from .outputs.column import OutputColumn, gap_value
+from .outputs.sink import FileSink
 from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
 # Number of indices that the warning names.
@@ -98,6 +99,11 @@ class Output(ABC):
         """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
         return []
 
+    @property
+    def sinks(self) -> list[FileSink]:
+        """Files behind `out`."""
+        return []
+
     @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Take the results of `task`, or of some `indices` of it; their memory is free again afterwards."""
@@ -141,6 +147,11 @@ class ArrayOutput(Output):
     def targets(self) -> list[tuple[np.ndarray | None, Any]]:
         """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
         return [column.target for column in self._columns] if self._begun else []
+
+    @property
+    def sinks(self) -> list[FileSink]:
+        """Files behind `out`."""
+        return [column.sink for column in self._columns if column.sink is not None]
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,14 +12,17 @@ from .._core.call import Call
 from .._core.indexing import Runs, Task, chunk_runs
 from .._core.inputs.recipes import FileInput, recipe_of
 from .._core.inputs.source import READ_BYTES, chunk_ends
+from .._core.output import Output
 from .._core.outputs.sink import runs_of
 from .._core.outputs.stored import FileOutput
+from .._report.null_observer import FileUse
 
 if TYPE_CHECKING:
     from .task_queue import TaskQueue
 
-# Bytes of the arguments and results of one task at most.
-TASK_BYTES = 2**26
+# Bytes of the arguments and results of one task, unless one run of whole chunks has more, and the most of one run.
+TASK_BYTES = 2**24
+RUN_BYTES = 2**26
 # With fewer runs of whole chunks than this for each worker some would have nothing to do: then the caller reads.
 LEAST_RUNS = 4
 # Blocks may have so many chunks read again, at their ends, as a part of all.
@@ -58,7 +61,7 @@ class FileTasks:
             reader.nbytes = 0
 
     @property
-    def _read(self) -> list:
+    def _read(self) -> list[Any]:
         """The inputs that workers read."""
         return [one for one, read in zip(self._call.inputs, self.inputs, strict=True) if read is not None]
 
@@ -84,8 +87,8 @@ class FileTasks:
     def _row_bytes(self) -> int:
         """Bytes of the arguments and results of one element."""
         call = self._call
-        results = sum(math.prod(out.shape) * out.dtype.itemsize for out in call.out or () if self.outputs)
-        return sum(one.row_bytes for one in self._read) + results // max(1, call.count)
+        results = sum(math.prod(out.shape) * int(out.dtype.itemsize) for out in call.out or () if self.outputs)
+        return sum(int(one.row_bytes) for one in self._read) + results // max(1, call.count)
 
     def _element_runs(self, workers: int) -> Runs | None:
         """Runs of elements that take whole chunks of all arrays, or at least of those that are read."""
@@ -101,7 +104,7 @@ class FileTasks:
     def _suit(self, runs: Runs, workers: int) -> bool:
         count = self._call.count
         enough = len(runs.ends) * (count // max(1, runs.period)) >= LEAST_RUNS * workers
-        return enough and runs.longest * self._row_bytes <= TASK_BYTES
+        return enough and runs.longest * self._row_bytes <= RUN_BYTES
 
     def _check_blocks(self) -> None:
         """Leave arrays to the caller of which blocks would read too many chunks twice."""
@@ -114,17 +117,39 @@ class FileTasks:
                 self.inputs[k] = None
 
 
-def _input_of(one: object) -> FileInput | None:
+def file_use(call: Call, output: Output, files: FileTasks | None) -> FileUse:
+    """What a call has read, written and held of arrays in files."""
+    readers = [reader for one in call.inputs if (reader := _reader_of(one)) is not None]
+    why = "" if files is None else files.why or ""
+    if files is None and readers and call.settings.executor not in ("threads", "serial"):
+        why = "workers of this machine are sent what they need"
+    elif not why and readers and files is not None and None in files.inputs:
+        why = "no other process can open one of the arrays, or its chunks are too few or too large for tasks"
+    return FileUse(
+        sum(one.bytes_read for one in readers),
+        sum(one.nbytes for one in output.sinks),
+        sum(one.nbytes_elsewhere for one in output.sinks),
+        sum(one.most_held for one in (*readers, *output.sinks)),
+        why,
+    )
+
+
+def _reader_of(one: Any) -> Any:
+    return getattr(getattr(one, "source", None), "reader", None)
+
+
+def _input_of(one: Any) -> FileInput | None:
     source = getattr(one, "source", None)
     recipe = recipe_of(getattr(source, "source", source))
-    return None if recipe is None or one.as_object else FileInput(one, recipe)  # type: ignore[attr-defined, arg-type]
+    return None if recipe is None or one.as_object else FileInput(one, recipe)
 
 
-def _ends(one) -> list[list[int]] | None:
+def _ends(one: Any) -> list[list[int]] | None:
     """Where chunks of an input end along its mapped axes; None if it has none."""
     source = getattr(one.source, "source", None)
-    ends = [None if source is None else chunk_ends(source, axis) for axis in one.axes]
-    return None if any(end is None for end in ends) else ends
+    every = [None if source is None else chunk_ends(source, axis) for axis in one.axes]
+    ends = [end for end in every if end is not None]
+    return ends if len(ends) == len(every) else None
 
 
 def _common(count: int, every: Sequence[Runs | None]) -> Runs | None:

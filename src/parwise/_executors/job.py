@@ -29,7 +29,7 @@ from .._workers.pickling.snapshot import ItemTransfer, Snapshot
 from .._workers.protocol import checksum
 from .._workers.session import IN_FILE, Offsets
 from .._workers.shared_memory import SLOT_BYTES
-from .files import FileTasks
+from .files import FileTasks, file_use
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue, elements_that_fit
 
@@ -376,6 +376,7 @@ class Job:
         """Write what is held for files, as an exception ends the job, which is told in any case."""
         with contextlib.suppress(Exception):
             self.output.flush()
+            self._tell_files()
 
     def finish(self) -> Any:
         """Return the result, or raise the exception that the plain loop would raise."""
@@ -388,4 +389,10 @@ class Job:
             raise self.call.feed.error
         result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
+        self._tell_files()
         return result
+
+    def _tell_files(self) -> None:
+        """Report what was read, written and held of arrays in files."""
+        if self.observer.active:
+            self.observer.used_files(file_use(self.call, self.output, self.files))

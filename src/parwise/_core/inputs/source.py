@@ -216,15 +216,17 @@ class ReadAhead:
         return self._pieces[-1]
 
     def _surplus(self) -> list[_Piece]:
-        """Old pieces that are not worth their memory; halos ask for some items twice, so that others may be left.
+        """Old pieces that are not worth their memory.
 
-        The last one is kept as long as another thread may want some of it.
+        If each item was asked for once, nobody will ask again. Halos ask for some items twice, so that others may be
+        left. The last piece is kept as long as another thread may want some of it.
         """
         surplus, nbytes = list[_Piece](), 0
         for piece in reversed(self._pieces):
             nbytes += piece.data.nbytes
-            done = piece.asked >= piece.data.size
-            if nbytes > (3 * self.nbytes if done else MAX_READ_BYTES) and (done or piece is not self._pieces[-1]):
+            size = piece.data.size
+            most = 0 if piece.asked == size else 3 * self.nbytes if piece.asked > size else MAX_READ_BYTES
+            if nbytes > most and (piece.asked >= size or piece is not self._pieces[-1]):
                 surplus.append(piece)
         return surplus
 
