@@ -139,6 +139,12 @@ class RemoteRunner(ExecutorRunner):
             self._job.show()
         self._handshake.check()
 
+    def cancel(self) -> None:
+        """Cancel tasks that have not begun, and wait for those that may write to `out`: nothing comes after the call."""
+        super().cancel()
+        if os.getpid() == self._owner and self._job.files is not None and self._job.files.outputs:
+            wait([future for future in self._submitted if not future.cancelled()])
+
     def _submit(self, task: Task) -> None:
         self._staged[task] = self._stage(task)
         self._send(task, LIGHT_BYTES)
