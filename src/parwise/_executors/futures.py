@@ -140,7 +140,7 @@ class RemoteRunner(ExecutorRunner):
         self._handshake.check()
 
     def cancel(self) -> None:
-        """Cancel tasks that have not begun, and wait for those that may write to `out`: nothing comes after the call."""
+        """Cancel tasks that have not begun, and wait for those that may write to `out`: none does after the call."""
         super().cancel()
         if os.getpid() == self._owner and self._job.files is not None and self._job.files.outputs:
             wait([future for future in self._submitted if not future.cancelled()])

@@ -204,7 +204,8 @@ class Job:
         pickled = self._pickled(task, layouts)
         read = self.files.reads(task) if self.files is not None else ()
         plain = [k for k in range(len(inputs)) if k not in pickled and k not in read]
-        starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
+        used = [layouts[k] if self.call.vectorized else layouts[k].of(len(task)) for k in plain]
+        starts, end = offsets_for(used, [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
         nbytes = 0
         offsets = [(IN_FILE, 0, 0)] * len(inputs)
