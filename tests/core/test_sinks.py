@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from parwise import parallel_apply
 from parwise._api import apply
 from parwise._core.inputs import source
+from parwise._core.inputs.source import ReadAhead
 from parwise._core.outputs import plan
 from parwise._core.outputs import sink as sink_module
 from parwise._core.outputs.column import OutputColumn
@@ -29,6 +31,12 @@ CUBE = np.random.default_rng(0).normal(size=(20, 12, 9))
 
 def plus(x):
     return x + 1
+
+
+@pytest.fixture(autouse=True)
+def _short_runs(monkeypatch):
+    """Join no chunks: arrays of tests are small."""
+    monkeypatch.setattr(sink_module, "WRITE_BYTES", 1)
 
 
 @pytest.mark.parametrize("chunks", [(2, 12, 9), (7, 5, 4), (20, 1, 1), (1, 12, 3), (20, 12, 9)], ids=str)
@@ -63,7 +71,8 @@ def test_results_may_come_in_any_order(data):
     grid = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
     out = Sunk((*grid, 2), (*(data.draw(st.integers(1, n)) for n in grid), 1))
     most = data.draw(st.sampled_from([16, 100, 10**6]))
-    sink = FileSink(out, tuple(range(len(grid))), grid, np.dtype("f8"), most)
+    with mock.patch.object(sink_module, "WRITE_BYTES", data.draw(st.sampled_from([1, 50, 10**6]))):
+        sink = FileSink(out, tuple(range(len(grid))), grid, np.dtype("f8"), most)
     count = int(np.prod(grid))
     want = np.arange(2.0 * count).reshape(count, 2)
     cuts = sorted({0, count, *data.draw(st.lists(st.integers(0, count), max_size=6))})
@@ -86,6 +95,7 @@ def test_shards_are_written_once_and_chunks_of_other_lengths(runner):
     assert_same(means.array, plain_loop(np.mean, CUBE, axis=(1, 2)))
     parallel_apply(plus, CUBE, out=blocks, vectorized=True, chunk=4, **runner)
     assert_same(blocks.array, CUBE + 1)
+    assert len(blocks.writes) == 4
     assert set(means.writes_of_chunks().values()) == set(blocks.writes_of_chunks().values()) == {1}
 
 
@@ -95,7 +105,6 @@ def test_gaps_hold_up_no_chunk(runner, monkeypatch):
             raise ValueError("no")
         return x + 0.5
 
-    monkeypatch.setattr(sink_module, "WRITE_BYTES", 1)
     rows, out, left = np.repeat(np.arange(40.0), 2).reshape(40, 2), Sunk((40, 2), (5, 2)), []
     finish = OutputColumn.finish
 
@@ -137,9 +146,10 @@ def test_numbers_are_cast_as_numpy_does(tmp_path):
     h5py = pytest.importorskip("h5py")
     values = np.array([2**31 + 5, 7, -(2**40)])
     with h5py.File(tmp_path / "a", "w") as file:  # HDF5 would store 2**31 - 1
-        out = file.create_dataset("x", (3,), "i4", chunks=(2,))
-        parallel_apply(lambda x: x, values, out=out, executor="serial")
-        assert_same(out[:], values.astype("i4"))
+        for chunk in 1, 2:  # written at once, and held
+            out = file.create_dataset(f"x{chunk}", (3,), "i4", chunks=(chunk,))
+            parallel_apply(lambda x: x, values, out=out, executor="serial")
+            assert_same(out[:], values.astype("i4"))
 
 
 def test_memory_for_badly_chunked_files_is_bounded_and_said_before(monkeypatch):
@@ -162,6 +172,17 @@ def test_memory_for_badly_chunked_files_is_bounded_and_said_before(monkeypatch):
     assert stored.most_bytes < CUBE.nbytes
     assert max(stored.reads_of_chunks().values()) <= 4
     assert max(out.writes_of_chunks().values()) <= 4
+
+
+def test_a_part_of_a_row_of_chunks_is_as_large_as_it_may_be():
+    stored = Stored(CUBE, (2, 12, 9))
+    reader = ReadAhead(stored, [1, 2], "array 0", nbytes=100)
+    reader.most_bytes = 6000
+    for i, j in np.ndindex(12, 9):
+        part = reader.read((slice(0, 20), slice(i, i + 1), slice(j, j + 1)))
+        assert_same(np.ascontiguousarray(part), CUBE[:, i : i + 1, j : j + 1].copy())
+    assert set(stored.reads_of_chunks().values()) == {3}
+    assert reader.most_held <= 2 * 6000
 
 
 ZARR = """

@@ -156,7 +156,10 @@ def test_zarr_to_zarr_passes_nothing_through_the_caller(stored, elsewhere, count
         parallel_apply(plus, array, out=out, executor=elsewhere)
     assert_same(out[:], A + 1)
     assert counted == {"read": A[:4].nbytes, "written": A[:4].nbytes}  # those of the first element
-    assert report.to_dict()["calls"][0]["bytes_direct"] == A[4:].nbytes
+    told = report.to_dict()["calls"][0]
+    assert told["bytes_direct"] == told["files"]["written_elsewhere"] == A[4:].nbytes
+    assert told["files"]["read"] == told["files"]["written"] == A[:4].nbytes
+    assert "written by the workers themselves" in str(report)
 
 
 def test_shards_other_chunks_and_casts(stored, elsewhere, counted):
@@ -209,9 +212,12 @@ def test_random_numbers_gaps_errors_and_odd_results(stored, elsewhere):
     with pytest.warns(RuntimeWarning, match="no result for 1 of 120 elements"):
         parallel_apply(fails, array, out=(out := make("g")), executor=elsewhere, errors="ignore")
     assert np.flatnonzero(np.isnan(out[:]).any((1, 2))).tolist() == [where]
-    odd = make("odd", dtype="f8")
-    parallel_apply(lambda x: x.astype("f4") if x[0, 0] > 0 else x, array, out=odd, executor=elsewhere)
-    assert_same(odd[:], plain_loop(lambda x: x.astype("f4") if x[0, 0] > 0 else x, A))
+    for number, dtype in enumerate(("f8", "f4")):  # unlike the first, after many that are alike, and already written
+        odd = make(f"odd{number}", dtype=dtype)
+        both = (lambda x, i: x.astype("f4") if i >= 60 else x), array, np.arange(120)
+        parallel_apply(*both, out=odd, executor=elsewhere)
+        want = plain_loop(lambda x, i: x.astype("f4") if i >= 60 else x, A, np.arange(120))
+        assert_same(odd[:], want.astype(dtype))
 
 
 def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewhere, tmp_path, monkeypatch):
@@ -239,8 +245,14 @@ def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewher
 
 def test_the_output_is_not_written_there_if_the_function_reads_it(stored, elsewhere, counted):
     array, _ = stored
-    parallel_apply(plus, array, out=array, executor=elsewhere)
+    with parwise.report() as report:
+        parallel_apply(plus, array, out=array, executor=elsewhere)
     assert_same(array[:], A + 1)
+    assert report.to_dict()["calls"][0]["files"]["written_elsewhere"] == 0
+    array[:] = A
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    parallel_apply(lambda b: b + np.roll(b, 1, 0), array, out=array, executor=elsewhere, **how)
+    assert_same(array[:], parallel_apply(lambda b: b + np.roll(b, 1, 0), A, **how))
 
 
 def test_few_large_chunks_are_read_by_the_caller(stored, elsewhere, counted):
@@ -251,8 +263,15 @@ def test_few_large_chunks_are_read_by_the_caller(stored, elsewhere, counted):
     assert counted["read"] == A.nbytes
 
 
-def test_an_input_in_a_file_and_one_in_memory(stored, elsewhere):
-    array, _ = stored
+def test_an_input_in_a_file_and_one_in_memory(stored, elsewhere, tmp_path, monkeypatch):
+    array, make = stored
+    many = make("many", (4000,), (500,))
+    many[:] = np.arange(4000.0)
+    kinds = np.memmap(tmp_path / "m", "f8", "w+", shape=(4000, 300))
+    got = parallel_apply(lambda x, y: (type(y).__name__, y.flags.writeable), many, kinds, executor=elsewhere)
+    assert set(got[0].tolist()) == {"memmap"}
+    assert got[1].all()
+    del kinds
     got = parallel_apply(lambda x, y, z: x @ z * y, array, np.arange(120.0), A[:, 0].copy(), executor=elsewhere)
     assert_same(got, plain_loop(lambda x, y, z: x @ z * y, A, np.arange(120.0), A[:, 0]))
 

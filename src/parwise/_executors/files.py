@@ -88,7 +88,7 @@ class FileTasks:
         """Bytes of the arguments and results of one element."""
         call = self._call
         results = sum(math.prod(out.shape) * int(out.dtype.itemsize) for out in call.out or () if self.outputs)
-        return sum(int(one.row_bytes) for one in self._read) + results // max(1, call.count)
+        return int(sum(one.row_bytes for one in self._read) + results // max(1, call.count))
 
     def _element_runs(self, workers: int) -> Runs | None:
         """Runs of elements that take whole chunks of all arrays, or at least of those that are read."""
