@@ -6,8 +6,11 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+import types
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +20,9 @@ from parwise import parallel_apply
 from parwise._core.inputs.recipes import FileInput, UnreadableError, recipe_of
 from parwise._core.inputs.source import ReadAhead
 from parwise._core.outputs.sink import FileSink
-from parwise._executors import files
+from parwise._core.outputs.stored import FileOutput
+from parwise._executors import files, futures
+from parwise._workers import remote
 
 from ..conftest import made
 from ..support.oracle import assert_same
@@ -280,3 +285,61 @@ def test_inputs_are_pickled_unopened(tmp_path):
     array = memmaps(tmp_path)["part"]
     calls = parwise._core.arguments.make_call(np.sum, (array,), settings=parwise._core.options.resolve({}))
     assert isinstance(files.FileTasks(calls, 2).inputs[0], FileInput)
+
+
+def test_over_a_dask_client(stored, dask_client, counted):
+    array, make = stored
+    out = make()
+    parallel_apply(plus, array, out=out, executor=dask_client)
+    assert_same(out[:], A + 1)
+    assert counted == {"read": A[:4].nbytes, "written": A[:4].nbytes}
+
+
+def test_a_task_that_dask_has_cancelled_writes_nothing(monkeypatch):
+    assert remote._is_wanted()
+    states = {"a": types.SimpleNamespace(state="executing"), "b": types.SimpleNamespace(state="cancelled")}
+    worker = types.SimpleNamespace(state=types.SimpleNamespace(tasks=states))
+    module = types.SimpleNamespace(thread_state=types.SimpleNamespace(execution_state={"worker": worker}))
+    monkeypatch.setitem(sys.modules, "distributed.worker", module)
+    for key, wanted in {"a": True, "b": False, "forgotten": False}.items():
+        module.thread_state.key = key
+        assert remote._is_wanted() is wanted
+
+
+class Threads(Executor):
+    """Threads in the place of processes: the caller does not know."""
+
+    def __init__(self):
+        self._threads, self.futures = ThreadPoolExecutor(2), []
+
+    def submit(self, func, /, *args, **kwargs):
+        self.futures.append(self._threads.submit(func, *args, **kwargs))
+        return self.futures[-1]
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_nothing_is_written_after_an_interrupted_call(stored, monkeypatch):
+    """The call ends only when the tasks that may write have ended."""
+    array, make = stored
+    writing, interrupted, write, wait = threading.Event(), threading.Event(), FileOutput.write, futures.wait
+
+    def slow(self, column, lo, hi):
+        writing.set()
+        assert interrupted.wait(20)
+        time.sleep(0.1)  # time in which a call that did not wait would end
+        return write(self, column, lo, hi)
+
+    def interrupt(*given, **named):
+        monkeypatch.setattr(futures, "wait", wait)
+        assert writing.wait(20)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileOutput, "write", slow)
+    monkeypatch.setattr(futures, "wait", interrupt)
+    with Threads() as executor:
+        with pytest.raises(KeyboardInterrupt):
+            parallel_apply(plus, array, out=make(), executor=executor, workers=2)
+        assert all(future.done() for future in executor.futures)
