@@ -18,7 +18,7 @@ import numpy as np
 from ..indexing import Halo
 from ..layout import Layout, address_of
 from .arrays import InputArray
-from .source import READS, Region, plain_array
+from .source import Region, access, plain_array
 
 #: Name of a file, its inode, its size, and when it was last written, of one that nobody writes to: of another file with
 #: that name, as on another machine, one of these differs.
@@ -181,7 +181,7 @@ class _Opened:
         self.shape = tuple(int(n) for n in source.shape)
 
     def __getitem__(self, region: Region) -> np.ndarray:
-        with READS:
+        with access(self._source):
             part = plain_array(self._source[region], "it", self._source.dtype)
         if part.dtype != self.dtype:
             raise UnreadableError(f"it reads as {part.dtype} here")

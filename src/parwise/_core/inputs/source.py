@@ -25,7 +25,7 @@ FRESH = {"zarr", "h5py", "netCDF4"}
 #: Attributes by which netCDF4 makes other numbers of those in a file.
 SCALING = {"scale_factor", "add_offset", "_Unsigned"}
 
-#: Held while an array is read that is not Dask's: the libraries below netCDF4 are not made for several threads.
+#: Held while an array in a file is read or written: the libraries below netCDF4 are not made for several threads.
 READS = threading.RLock()
 
 #: A region of an array: along each axis a slice with non-negative bounds and without a step.
@@ -280,7 +280,7 @@ class ReadAhead:
 
     def _load(self, region: Region) -> np.ndarray:
         """Read a region; raise an error if it is not of the shape asked for, and of the dtype of those before."""
-        with contextlib.nullcontext() if is_lazy(self.source) else READS:
+        with access(self.source):
             part = self.source[region]
         self.masked = self.masked or is_masked(type(part))
         data = plain_array(part, self.name, self.source.dtype)
@@ -350,6 +350,12 @@ def chunk_ends(source: Any, axis: int, shards: bool = False) -> list[int] | None
     if not isinstance(length, int | np.integer) or length < 1:
         return None
     return [*range(int(length), whole, int(length)), whole]
+
+
+def access(array: Any) -> contextlib.AbstractContextManager[object]:
+    """Held while an array in a file is read or written; Dask's and zarr's may be by several threads at a time."""
+    several = is_lazy(array) or type(array).__module__.partition(".")[0] == "zarr"
+    return contextlib.nullcontext() if several else READS
 
 
 def is_duck(array: Any) -> bool:

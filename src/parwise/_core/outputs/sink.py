@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..indexing import Runs, boxes, chunk_runs, sized_runs
-from ..inputs.source import READS, chunk_ends
+from ..inputs.source import access, chunk_ends
 from ..results import Stack
 
 #: Bytes that are written at once, if chunks are smaller: zarr compresses several chunks at a time.
@@ -110,7 +110,7 @@ class FileSink:
     def read(self) -> np.ndarray:
         """All that was written, with the mapped axes first."""
         self.flush()
-        with READS:
+        with access(self._out):
             return np.moveaxis(np.asarray(self._out[...]), self._axes, range(len(self._axes)))
 
     def _hold(self, start: int, stop: int, at: int, part: np.ndarray) -> None:
@@ -153,7 +153,7 @@ class FileSink:
                 region[axis] = slice(*part.indices(n))
                 lengths.append(len(range(n)[part]))
             block = rows[at : at + count].reshape(*lengths, *self._shape)
-            with READS:
+            with access(self._out):
                 self._out[tuple(region)] = np.moveaxis(block, range(len(index)), self._axes)
             self.nbytes += block.nbytes
             at += count
