@@ -49,6 +49,11 @@ def _compute(call: Call, observer: NullObserver) -> Any:
     except BaseException:
         job.abandon()
         raise
+    finally:
+        if observer.active and hasattr(job, "output"):
+            from .._executors.files import file_use
+
+            observer.used_files(file_use(call, job.output, job.files))
 
 
 def _set_up(call: Call) -> None:

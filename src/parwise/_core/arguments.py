@@ -12,7 +12,6 @@ from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.items import ItemColumn, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead, is_duck
-from .outputs.plan import plan_files
 from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
 
@@ -75,6 +74,8 @@ def make_call(
         _check_gaps(targets or ())
     held_bytes = MAX_READ_BYTES
     if memory is not None and not (all(one.loaded for one in inputs) and all(map(_in_memory, targets or ()))):
+        from .outputs.plan import plan_files  # most calls do without
+
         held_bytes = plan_files(inputs, targets or (), axes, grid, memory())
     return Call(
         func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from operator import mul
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,9 +29,11 @@ from .._workers.pickling.snapshot import ItemTransfer, Snapshot
 from .._workers.protocol import checksum
 from .._workers.session import IN_FILE, Offsets
 from .._workers.shared_memory import SLOT_BYTES
-from .files import FileTasks, file_use
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue, elements_that_fit
+
+if TYPE_CHECKING:
+    from .files import FileTasks
 
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
@@ -377,7 +379,6 @@ class Job:
         """Write what is held for files, as an exception ends the job, which is told in any case."""
         with contextlib.suppress(Exception):
             self.output.flush()
-            self._tell_files()
 
     def finish(self) -> Any:
         """Return the result, or raise the exception that the plain loop would raise."""
@@ -390,10 +391,4 @@ class Job:
             raise self.call.feed.error
         result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
-        self._tell_files()
         return result
-
-    def _tell_files(self) -> None:
-        """Report what was read, written and held of arrays in files."""
-        if self.observer.active:
-            self.observer.used_files(file_use(self.call, self.output, self.files))

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from .._core.inputs.recipes import UnreadableError
+from .._core.inputs.source import UnreadableError
 from .._core.kernel import Outcome
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch

@@ -13,16 +13,15 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from .._core.cursor import Cursor
 from .._core.inputs.place import Place
-from .._core.inputs.recipes import FileInput, UnreadableError
+from .._core.inputs.source import UnreadableError
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
-from .._core.outputs.stored import FileOutput, store
 from .._system.blas import ThreadCounts, ThreadWatch
 from .._system.definitions import Table, open_table
 from .._system.inheritance import tracker_fd
@@ -34,6 +33,10 @@ from .pickling.sent_definitions import Definitions
 from .pool.worker_handle import WorkerHandle
 from .protocol import ForeignBytesError, verified
 from .shared_globals import set_by
+
+if TYPE_CHECKING:
+    from .._core.inputs.recipes import FileInput
+    from .._core.outputs.stored import FileOutput
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
 LARGE_BYTES = 2**20
@@ -172,6 +175,8 @@ class Session(NamedTuple):
     def store(self, outcome: Outcome, lo: int, hi: int) -> None:
         """Write the results of a task to the files where they belong, if it covers whole chunks of them."""
         if self.outputs and outcome.results is not None and outcome.error is None:
+            from .._core.outputs.stored import store  # most calls do without
+
             outcome.results = store(self.outputs, outcome.results, lo, hi)
 
 

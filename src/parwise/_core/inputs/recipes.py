@@ -18,15 +18,11 @@ import numpy as np
 from ..indexing import Halo
 from ..layout import Layout, address_of
 from .arrays import InputArray
-from .source import Region, access, plain_array
+from .source import Region, UnreadableError, access, plain_array
 
 #: Name of a file, its inode, its size, and when it was last written, of one that nobody writes to: of another file with
 #: that name, as on another machine, one of these differs.
 Identity: TypeAlias = tuple[str, int, int, int]
-
-
-class UnreadableError(Exception):
-    """An array cannot be opened or read by its recipe in this process; the caller does it."""
 
 
 class Recipe(NamedTuple):

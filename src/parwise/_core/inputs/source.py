@@ -32,6 +32,10 @@ READS = threading.RLock()
 Region: TypeAlias = tuple[slice, ...]
 
 
+class UnreadableError(Exception):
+    """An array in a file cannot be opened or read in this process; the caller does it."""
+
+
 class _Piece:
     """A region that was read, its data, and how many items of it were asked for."""
 
