@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from parwise._core.indexing import Runs
+
 from ..support.internals import Task, TaskQueue, make_call, resolve
 
 
@@ -119,3 +121,22 @@ def test_many_workers_hold_two_tasks_each_and_less_than_all_that_is_left():
     queue.next_task()
     taken = sum(len(queue.next_task(workers=64)) for _ in range(2 * 64))
     assert 0.4 * 12_800 < taken < 0.55 * 12_800
+
+
+def test_tasks_take_whole_chunks():
+    call = make_call(np.sum, (np.ones((43, 2)),), settings=resolve({}))
+    queue = TaskQueue(call, 2)
+    queue.align(Runs(43, (*range(4, 43, 4), 43)), 9)
+    tasks = [queue.next_task(seconds=1.0)]
+    queue.measure(tasks[0], 1e-9)
+    while (task := queue.next_task(seconds=1.0)) is not None:
+        tasks.append(task)
+    bounds = [(task.lo, task.hi) for task in tasks]
+    # The first chunk by the caller, in tasks of its size; then whole ones, of at most nine elements if possible.
+    assert bounds[:4] == [(0, 1), (1, 3), (3, 4), (4, 12)]
+    assert bounds[-1] == (36, 43)
+    queue.give_back(tasks[3:4])
+    assert queue.next_task() == tasks[3]  # not in parts
+    queue.give_back(tasks[3:4])
+    queue.align(None, 0)
+    assert len(queue.next_task()) == 2

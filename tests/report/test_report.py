@@ -212,7 +212,9 @@ def test_why_serial_small_and_cold(monkeypatch):
     monkeypatch.setattr("parwise._executors.processes.background.HELP_AFTER_SECONDS", 3600.0)
     monkeypatch.setattr("parwise._executors.processes.background.LEAST_HELP_SECONDS", 3600.0)
     found = entry(slow, np.arange(20.0))
-    pattern = r"[\d.e+]+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
+    pattern = (
+        r"[\d.e+]+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
+    )
     assert re.fullmatch(pattern, found["why_serial"])
 
 

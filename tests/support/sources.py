@@ -43,6 +43,37 @@ class Stored:
         return found
 
 
+class Sunk:
+    """An array in a file that is written by slices: it notes how often each chunk, or shard, was written, and how much.
+
+    `array` is what has been written, -1 elsewhere.
+    """
+
+    def __init__(self, shape, chunks, dtype="f8", shards=None):
+        self.array = np.full(shape, -1, dtype)
+        self.shape, self.dtype, self.chunks = shape, np.dtype(dtype), chunks
+        self._unit = shards or chunks
+        if shards is not None:
+            self.shards = shards
+        self.writes = []
+
+    def __setitem__(self, key, value):
+        self.writes.append((slice(None),) * len(self.shape) if key is ... else key)
+        self.array[key] = value
+
+    def __getitem__(self, key):
+        return self.array[key].copy()
+
+    def writes_of_chunks(self):
+        """How often each chunk was written, wholly or in part."""
+        found = collections.Counter()
+        for key in self.writes:
+            spans = [part.indices(n)[:2] for part, n in zip(key, self.shape, strict=True)]
+            touched = [range(a // c, -(-b // c)) for (a, b), c in zip(spans, self._unit, strict=True)]
+            found.update(itertools.product(*touched))
+        return found
+
+
 def masked(part):
     """Masked where it is negative."""
     return np.ma.masked_less(part, 0)

@@ -45,6 +45,28 @@ def test_memory_limit_of_groups(tmp_path):
     assert memory_limit() > 2**20
 
 
+def test_memory_that_groups_leave(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for name, text in {
+        "max": "1000000",
+        "current": "900000",
+        "stat": "anon 5\ninactive_file 50\nactive_file 7",
+    }.items():
+        (tmp_path / "a" / f"memory.{name}").write_text(f"{text}\n")
+    membership, meminfo = tmp_path / "cgroup", tmp_path / "meminfo"
+    membership.write_text("0::/a\n")
+    assert list(limits._group_room(tmp_path, membership)) == [100_057]
+    (tmp_path / "a" / "memory.max").write_text("max\n")
+    assert list(limits._group_room(tmp_path, membership)) == []
+    meminfo.write_text("MemTotal: 9 kB\nMemAvailable: 3 kB\n")
+    monkeypatch.setattr(limits, "_group_room", lambda: iter([10_000]))
+    assert limits.available_memory(meminfo) == 3072
+    monkeypatch.setattr(limits, "_group_room", lambda: iter([-5, 10_000]))
+    assert limits.available_memory(meminfo) == 0
+    monkeypatch.setattr(limits, "_group_room", lambda: iter([]))
+    assert limits.available_memory(tmp_path / "none") == memory_limit()
+
+
 @pytest.mark.parametrize(
     ("text", "own", "idle"),
     [

@@ -56,8 +56,8 @@ def everywhere(monkeypatch):
 @pytest.fixture
 def short_parts(everywhere, monkeypatch):
     """Long tasks are computed in parts of a few elements."""
-    real = job._capacity
-    monkeypatch.setattr(job, "_capacity", lambda call, slot_bytes: min(3, real(call, slot_bytes)))
+    real = job.elements_that_fit
+    monkeypatch.setattr(job, "elements_that_fit", lambda call, slot_bytes: min(3, real(call, slot_bytes)))
 
 
 @pytest.fixture

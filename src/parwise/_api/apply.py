@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from .._core.arguments import make_call
 from .._core.call import Block
 from .._core.options import Options, resolve
+from .._system.limits import available_memory
 from .run import compute
 
 
@@ -41,7 +42,7 @@ def parallel_apply(
         may write to them where it could write to the elements in the loop.
     *arrays : ndarray or array_like
         Mapped together; all have the same length along `axis`. A dataset that is
-        no ndarray (zarr, h5py) is read block by block.
+        no ndarray (zarr, h5py) is read block by block, each chunk of it once.
     axis : int or tuple of int, optional
         Axis or axes to loop over: ``axis=(1, 2)`` calls `func` once per pixel
         with ``a[:, i, j]``.
@@ -64,7 +65,8 @@ def parallel_apply(
         0. None, the default: the first and last blocks are shorter.
     out : array, optional
         Array to store the result in (a tuple of arrays for a tuple result), cast
-        as NumPy's ufuncs do, by "same_kind".
+        as NumPy's ufuncs do, by "same_kind". Files (zarr, h5py) are written by
+        whole chunks. Not a slice of one, ``z[:10]``, which is a copy.
     rng : int, SeedSequence, BitGenerator or Generator, optional
         If given, `func` gets ``rng=``, a `numpy.random.Generator` of its own for
         each element (or block): for an int that of
@@ -136,6 +138,7 @@ def parallel_apply(
         out=out,
         rng=rng,
         settings=resolve(options),
+        memory=available_memory,
     )
     return compute(call)
 

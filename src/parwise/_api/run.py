@@ -39,12 +39,21 @@ def _compute(call: Call, observer: NullObserver) -> Any:
 
         return run_with_audit(call, observer)
     job = Job(call, observer=observer)
-    run(job)
-    if job.disputed is not None:
-        from .._verify.audit import audit
+    try:
+        run(job)
+        if job.disputed is not None:
+            from .._verify.audit import audit
 
-        return audit(job)
-    return job.finish()
+            return audit(job)
+        return job.finish()
+    except BaseException:
+        job.abandon()
+        raise
+    finally:
+        if observer.active and hasattr(job, "output"):
+            from .._executors.files import file_use
+
+            observer.used_files(file_use(call, job.output, job.files))
 
 
 def _set_up(call: Call) -> None:

@@ -11,7 +11,7 @@ from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.items import ItemColumn, make_feed
-from .inputs.source import ReadAhead, is_duck
+from .inputs.source import MAX_READ_BYTES, ReadAhead, is_duck
 from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
 
@@ -37,8 +37,13 @@ def make_call(
     naming: Naming = BY_INDEX,
     transfer_seconds: Callable[[], float] = float,
     told: Callable[[], Told] | None = None,
+    memory: Callable[[], int] | None = None,
 ) -> Call:
-    """Check every argument before any work; the last four go to the `Call` as they are."""
+    """Check every argument before any work.
+
+    `form`, `naming`, `transfer_seconds` and `told` go to the `Call` as they are. `memory` tells how many bytes are
+    available, for arrays in files whose chunks lie across the order of elements.
+    """
     _check_function(func, args)
     if not arrays:
         raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
@@ -67,10 +72,19 @@ def make_call(
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
+    held_bytes = MAX_READ_BYTES
+    if memory is not None and not (all(one.loaded for one in inputs) and all(map(_in_memory, targets or ()))):
+        from .outputs.plan import plan_files  # most calls do without
+
+        held_bytes = plan_files(inputs, targets or (), axes, grid, memory())
     return Call(
         func, inputs, args, kwargs, vectorized, axes, grid, bounds, halo, streams, targets, settings,
-        None, form, naming, transfer_seconds, told,
+        None, form, naming, transfer_seconds, told, held_bytes,
     )  # fmt: skip
+
+
+def _in_memory(target: Any) -> bool:
+    return isinstance(target, np.ndarray)
 
 
 def make_list_call(

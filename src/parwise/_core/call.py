@@ -12,6 +12,7 @@ import numpy as np
 from .indexing import Halo
 from .inputs.arrays import InputArray
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
+from .inputs.source import MAX_READ_BYTES
 from .results import Form
 from .settings import Settings
 
@@ -115,6 +116,8 @@ class Call:
         result back; 0 where only arrays are copied.
     told : callable, optional
         Returns what is `Told` of results; called if no element has one.
+    held_bytes : int
+        The most bytes of results that are held until chunks of a file are complete.
     """
 
     func: Callable[..., Any]
@@ -134,6 +137,7 @@ class Call:
     naming: Naming = BY_INDEX
     transfer_seconds: Callable[[], float] = float
     told: Callable[[], Told] | None = None
+    held_bytes: int = MAX_READ_BYTES
 
     @property
     def count(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -110,6 +111,87 @@ def boxes(lo: int, hi: int, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slic
             for index, count in boxes(start, stop, shape[1:]):
                 yield (slice(row, row + 1), *index), count
             lo += stop - start
+
+
+class Runs(NamedTuple):
+    """The elements of a grid in runs of consecutive ones, each of which takes whole chunks of an array in a file.
+
+    Attributes
+    ----------
+    period : int
+        After so many elements the ends repeat.
+    ends : tuple of int
+        Where runs end within one period.
+
+    Examples
+    --------
+    >>> runs = Runs(10, (4, 8, 10))
+    >>> runs.around(7), runs.around(12)
+    ((4, 8), (10, 14))
+    """
+
+    period: int
+    ends: tuple[int, ...]
+
+    def around(self, index: int) -> tuple[int, int]:
+        """Start and stop of the run that holds an element."""
+        begin = index // self.period * self.period
+        number = bisect_right(self.ends, index - begin)
+        return begin + (self.ends[number - 1] if number else 0), begin + self.ends[number]
+
+    @property
+    def longest(self) -> int:
+        """Elements of the longest run."""
+        return max(end - start for start, end in zip((0, *self.ends), self.ends, strict=False))
+
+
+def chunk_runs(grid: tuple[int, ...], ends: Sequence[Sequence[int]]) -> Runs:
+    """The shortest runs that take whole chunks; `ends` are those of chunks along each axis of the grid.
+
+    Elements are in C order, so a run takes a whole row of chunks along the faster axes.
+
+    Examples
+    --------
+    >>> chunk_runs((4, 6), [[2, 4], [3, 6]])
+    Runs(period=24, ends=(12, 24))
+    >>> chunk_runs((2, 6), [[1, 2], [3, 6]])
+    Runs(period=6, ends=(3, 6))
+    """
+    level = next((k for k, n in enumerate(grid) if len(ends[k]) < n), len(grid) - 1)
+    inner = prod(grid[level + 1 :])
+    return Runs(grid[level] * inner, tuple(end * inner for end in ends[level]))
+
+
+def sized_runs(grid: tuple[int, ...], runs: Runs, wanted: int, most: int) -> Runs:
+    """Join runs up to `wanted` elements, and cut those of more than `most`.
+
+    Examples
+    --------
+    >>> sized_runs((2, 6), Runs(6, (3, 6)), 12, 100)
+    Runs(period=12, ends=(12,))
+    >>> sized_runs((9,), Runs(9, (2, 4, 6, 8, 9)), 5, 100).ends
+    (4, 8, 9)
+    >>> sized_runs((9,), Runs(9, (6, 9)), 1, 4).ends
+    (4, 6, 9)
+    """
+    count = prod(grid)
+    if runs.period <= wanted:
+        length = max(1, wanted // runs.period) * runs.period
+        return Runs(count, (*range(length, count, length), count))
+    joined, start, before = list[int](), 0, 0
+    for end in runs.ends:
+        if end - start > wanted and before > start:
+            joined.append(before)
+            start = before
+        before = end
+    # Whole rows of the grid, so that a part is one box.
+    row = next((prod(grid[k:]) for k in range(len(grid)) if prod(grid[k:]) <= most), 1)
+    most = max(1, most // row * row)
+    cut, start = list[int](), 0
+    for end in (*joined, before):
+        cut += [*range(start + most, end, most), end]
+        start = end
+    return Runs(runs.period, tuple(cut))
 
 
 #: Ways to fill a halo beyond the ends of the array, named as in `numpy.pad` ("nearest" is its "edge").

@@ -62,9 +62,13 @@ class Layout(NamedTuple):
         shape = self.shape if count is None else (count, *self.shape[1:])
         return np.ndarray(shape, self.dtype, memory, offset, self.strides)
 
+    def of(self, count: int) -> Layout:
+        """The layout of the first `count` elements of the run."""
+        return self._replace(shape=(count, *self.shape[1:]))
+
     def empty(self, count: int | None = None) -> np.ndarray:
         """The run in new memory for Python objects, which a buffer of bytes cannot hold."""
-        run = self if count is None else self._replace(shape=(count, *self.shape[1:]))
+        run = self if count is None else self.of(count)
         if self.dtype.kind not in "OV":
             return _sliced(run)
         memory = np.empty((run.below + run.above) // (self.dtype.itemsize or 1), self.dtype)

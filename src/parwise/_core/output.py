@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import user_level
 from .call import Call, Told, result_axes
 from .indexing import Task
-from .output_column import OutputColumn, gap_value
+from .outputs.column import OutputColumn, gap_value
+from .outputs.sink import FileSink
 from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
 # Number of indices that the warning names.
@@ -31,8 +32,8 @@ class Gaps:
         self._first: tuple[int, int, BaseException] | None = None
         self._lock = threading.Lock()
 
-    def add(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
-        """Note gaps in `task`; `error` is the reason of the first."""
+    def add(self, task: Task, gaps: np.ndarray, error: BaseException) -> np.ndarray:
+        """Note gaps in `task`, and return all elements that they cover; `error` is the reason of the first."""
         first = int(gaps[0])
         if self._call.vectorized:
             gaps = np.arange(task.lo, task.hi)
@@ -40,6 +41,7 @@ class Gaps:
             self._found.append(gaps)
             if self._first is None or first < self._first[0]:
                 self._first = first, task.hi, error
+        return gaps
 
     def remaining(self, task: Task, gaps: np.ndarray | None) -> np.ndarray | None:
         """Indices in `task` that are not `gaps`; None if there are no gaps."""
@@ -97,12 +99,20 @@ class Output(ABC):
         """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
         return []
 
+    @property
+    def sinks(self) -> list[FileSink]:
+        """Files behind `out`."""
+        return []
+
     @abstractmethod
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Take the results of `task`, or of some `indices` of it; their memory is free again afterwards."""
 
-    def skip(self, gaps: np.ndarray) -> None:  # noqa: B027 - most outputs learn of gaps at the end
+    def skip(self, gaps: np.ndarray) -> None:  # noqa: B027 - raw results learn of gaps at the end
         """Note elements that will have no result."""
+
+    def flush(self) -> None:  # noqa: B027 - only files hold something back
+        """Write what is held, of a call that has ended, perhaps before its end."""
 
     @abstractmethod
     def finish(self, gaps: np.ndarray) -> Any:
@@ -122,6 +132,8 @@ class ArrayOutput(Output):
         super().__init__(call)
         self._columns: list[OutputColumn] = []
         self._begun = False
+        # Those before the first result.
+        self._early_gaps: list[np.ndarray] = []
 
     def memory_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
         """Memory for arrays from element `lo` on: the final array's own, where it fits."""
@@ -135,6 +147,11 @@ class ArrayOutput(Output):
     def targets(self) -> list[tuple[np.ndarray | None, Any]]:
         """Memory for the results of all elements, of each column, and their kind; None where they may not fit."""
         return [column.target for column in self._columns] if self._begun else []
+
+    @property
+    def sinks(self) -> list[FileSink]:
+        """Files behind `out`."""
+        return [column.sink for column in self._columns if column.sink is not None]
 
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""
@@ -162,6 +179,26 @@ class ArrayOutput(Output):
             for k, column in enumerate(results.columns)
         ]
         self._begun = True
+        for gaps in self._early_gaps:
+            self._skip(gaps)
+
+    def skip(self, gaps: np.ndarray) -> None:
+        """Note elements that will have no result."""
+        with self._lock:
+            if self._begun:
+                self._skip(gaps)
+            else:
+                self._early_gaps.append(gaps)
+
+    def _skip(self, gaps: np.ndarray) -> None:
+        for column in self._columns:
+            column.skip(gaps)
+
+    def flush(self) -> None:
+        """Write what is held for files, of a call that has ended, perhaps before its end."""
+        with self._lock:
+            for column in self._columns:
+                column.flush()
 
     def finish(self, gaps: np.ndarray) -> Any:
         """Return the array or arrays."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from operator import mul
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
-from .._core.layout import ALIGNMENT, PAGE, Layout, offsets_for
+from .._core.layout import Layout, offsets_for
 from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
@@ -27,10 +27,13 @@ from .._workers.pickling.picklers import dumps_items
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import ItemTransfer, Snapshot
 from .._workers.protocol import checksum
-from .._workers.session import Offsets
+from .._workers.session import IN_FILE, Offsets
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
-from .task_queue import TaskQueue
+from .task_queue import TaskQueue, elements_that_fit
+
+if TYPE_CHECKING:
+    from .files import FileTasks
 
 # With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
 FEW_ITEMS = 32
@@ -82,6 +85,8 @@ class Job:
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay
+    #: Tells which tasks read and write files themselves, if any may.
+    files: FileTasks | None = None
 
     def __init__(
         self,
@@ -134,6 +139,8 @@ class Job:
         """Make the queue and the output, for tasks from element `start` on."""
         call = self.call
         self.queue = TaskQueue(call, self._capacity, start, self.transfer_seconds)
+        if self.files is not None:
+            self.files.align(self.queue)
         if self._only is not None:
             self.queue.restrict(self._only)
         self.output = output_of(call)
@@ -142,7 +149,7 @@ class Job:
 
     @cached_property
     def _capacity(self) -> int:
-        return 1 if self.call.vectorized else _capacity(self.call, self.slot_bytes)
+        return 1 if self.call.vectorized else elements_that_fit(self.call, self.slot_bytes)
 
     def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
         """Take the whole result of a job that was never opened."""
@@ -197,11 +204,13 @@ class Job:
         layouts = self.layouts(task)
         inputs = self.call.inputs
         pickled = self._pickled(task, layouts)
-        plain = [k for k in range(len(inputs)) if k not in pickled]
-        starts, end = offsets_for([layouts[k] for k in plain], [inputs[k].address(task.lo) for k in plain])
+        read = self.files.reads(task) if self.files is not None else ()
+        plain = [k for k in range(len(inputs)) if k not in pickled and k not in read]
+        used = [layouts[k] if self.call.vectorized else layouts[k].of(len(task)) for k in plain]
+        starts, end = offsets_for(used, [inputs[k].address(task.lo) for k in plain])
         memory = memoryview(get_memory(end + sum(map(len, pickled.values()))))
         nbytes = 0
-        offsets = [(0, 0, 0)] * len(inputs)
+        offsets = [(IN_FILE, 0, 0)] * len(inputs)
         for k, start in zip(plain, starts, strict=True):
             offsets[k] = (start, 0, 0)
             count = None if self.call.vectorized else len(task)
@@ -214,6 +223,7 @@ class Job:
             end += len(data)
             nbytes += len(data)
         self.observer.staged(nbytes)
+        self.observer.read_directly(sum(inputs[k].row_bytes for k in read) * len(task))
         return offsets, None if self._shared else layouts, attached(pickled.values())
 
     def _pickled(self, task: Task, layouts: list[Layout]) -> dict[int, bytes]:
@@ -314,7 +324,7 @@ class Job:
                 self.output.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
-                self._leave_gaps(task, outcome.gaps, outcome.error)
+                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error))
             if outcome.results is not None and task.lo < self.limit:
                 self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)
@@ -341,13 +351,9 @@ class Job:
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost."""
-        self._leave_gaps(task, np.arange(task.lo, task.hi), error)
+        self.output.skip(self._gaps.add(task, np.arange(task.lo, task.hi), error))
         self._close(task)
         self.observer.skipped(task)
-
-    def _leave_gaps(self, task: Task, gaps: np.ndarray, error: BaseException) -> None:
-        self._gaps.add(task, gaps, error)
-        self.output.skip(gaps)
 
     def repeat(self) -> None:
         """Replay output of workers that is due, and show progress; in the calling thread."""
@@ -369,6 +375,11 @@ class Job:
                 error.add_note(self.call.name(index, task.hi))
         self.queue.cut(index)
 
+    def abandon(self) -> None:
+        """Write what is held for files, as an exception ends the job, which is told in any case."""
+        with contextlib.suppress(Exception):
+            self.output.flush()
+
     def finish(self) -> Any:
         """Return the result, or raise the exception that the plain loop would raise."""
         if self._whole is not None:
@@ -381,20 +392,3 @@ class Job:
         result = self.output.finish(self._gaps.indices)
         self._gaps.warn()
         return result
-
-
-def _capacity(call: Call, slot_bytes: int) -> int:
-    """Elements whose arguments fit a slot, at least one."""
-    room = slot_bytes - PAGE * len(call.inputs)  # each array keeps its offset within a page
-    capacity = max(1, min(call.count, room // sum(max(8, one.row_bytes) for one in call.inputs)))
-    if all(one.scalars for one in call.inputs):
-        # The distance of elements is at most this; to make layouts would cost a small call 10 us.
-        apart = sum(ALIGNMENT + one.row_bytes for one in call.inputs)
-        return max(1, min(capacity, room // apart))
-    while capacity > 1:
-        layouts = [one.layout(capacity) for one in call.inputs]
-        taken = sum(layout.below + layout.above for layout in layouts)
-        if taken <= room:
-            break
-        capacity = max(1, min(capacity - 1, capacity * room // taken))
-    return capacity

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from .._core.call import Call
-from .._core.indexing import Task
+from .._core.indexing import Runs, Task
 from .._core.inputs.items import ENDLESS, LOOK_AHEAD
+from .._core.layout import ALIGNMENT, PAGE
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
 # 10 ms cost 5 % of a call of 0.3 s.
@@ -65,6 +66,9 @@ class TaskQueue:
         self._dangerous: set[int] = set()
         self._transfer_seconds = transfer_seconds or call.transfer_seconds
         self._lock = threading.Lock()
+        # Runs of elements that take whole chunks of files, and how many elements such tasks have at most.
+        self._runs: Runs | None = None
+        self._run_capacity = 0
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
@@ -120,6 +124,8 @@ class TaskQueue:
             lo = self._next
             # The first one alone: its results are compared with a worker's.
             hi = min(lo + (self._size(lo, seconds, workers, capacity) if lo else 1), self._end)
+            if self._runs is not None and 0 < lo < hi:
+                hi = self._aligned(self._runs, lo, hi)
             if self._stream is not None:
                 hi = min(hi, self._stream.read_to)
                 self._stream.take(lo, hi)
@@ -127,6 +133,22 @@ class TaskQueue:
                 return None
             self._next = hi
             return Task(lo, hi)
+
+    def align(self, runs: Runs | None, capacity: int) -> None:
+        """Let tasks of up to `capacity` elements take whole runs, which their workers read from files; None ends it.
+
+        The first run is left to the caller, which has read it for the first element.
+        """
+        with self._lock:
+            self._runs, self._run_capacity = runs, capacity
+
+    def _aligned(self, runs: Runs, lo: int, hi: int) -> int:
+        """Where a task from `lo` on ends, which would end at `hi`."""
+        first = runs.around(0)[1]
+        if lo < first:
+            return min(hi, first)
+        start, stop = runs.around(hi - 1)
+        return start if lo < start and hi < stop else min(stop, self._call.count)
 
     def _take_block(self, last: bool) -> Task | None:
         """Hand out the first block left, or the last one unless it is the first of all."""
@@ -149,7 +171,7 @@ class TaskQueue:
     def _take_returned(self, returned: list[Task], capacity: int) -> Task:
         """Hand out the first task that was given back, or as much of it as fits."""
         task = returned.pop(0)
-        if self._blocks is None and len(task) > capacity:
+        if self._blocks is None and len(task) > capacity and not (self._runs and task.lo >= self._runs.around(0)[1]):
             rest = Task(task.lo + capacity, task.hi)
             returned.insert(0, rest)
             if returned is self._lost:
@@ -196,6 +218,8 @@ class TaskQueue:
         if self._pace is None:
             return 1
         size = capacity or self._capacity
+        if self._runs is not None and lo >= self._runs.around(0)[1]:
+            size = self._run_capacity
         if self._pace > 0:
             crowd = max(1.0, workers / FED_WORKERS)
             size = min(size, int(crowd * seconds / self._pace))
@@ -319,3 +343,20 @@ class TaskQueue:
         with self._lock:
             left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop
             return not (left or self._returned or self._lost)
+
+
+def elements_that_fit(call: Call, slot_bytes: int) -> int:
+    """Elements whose arguments fit a slot, at least one."""
+    room = slot_bytes - PAGE * len(call.inputs)  # each array keeps its offset within a page
+    capacity = max(1, min(call.count, room // sum(max(8, one.row_bytes) for one in call.inputs)))
+    if all(one.scalars for one in call.inputs):
+        # The distance of elements is at most this; to make layouts would cost a small call 10 us.
+        apart = sum(ALIGNMENT + one.row_bytes for one in call.inputs)
+        return max(1, min(capacity, room // apart))
+    while capacity > 1:
+        layouts = [one.layout(capacity) for one in call.inputs]
+        taken = sum(layout.below + layout.above for layout in layouts)
+        if taken <= room:
+            break
+        capacity = max(1, min(capacity - 1, capacity * room // taken))
+    return capacity

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Self
 
     from .._core.indexing import Task
     from .._core.kernel import Outcome
+
+
+class FileUse(NamedTuple):
+    """What the caller has read, written and held of arrays in files, in bytes.
+
+    Attributes
+    ----------
+    read, written : int
+        Bytes that this process has read and written.
+    written_elsewhere : int
+        Bytes that workers have written themselves.
+    held : int
+        The most that were held at a time.
+    why : str
+        Why this process has read them; empty if workers have.
+    """
+
+    read: int
+    written: int
+    written_elsewhere: int
+    held: int
+    why: str
 
 
 class NullObserver:
@@ -56,6 +78,9 @@ class NullObserver:
 
     def read_directly(self, nbytes: int) -> None:
         """Receive that a worker reads `nbytes` of arguments itself."""
+
+    def used_files(self, use: FileUse) -> None:
+        """Receive what was done with arrays in files."""
 
     def explain(self, why: str) -> None:
         """Receive the reason why workers compute nothing of the call."""

@@ -78,4 +78,5 @@ class Observer(NullObserver):
     waited = _passed_on(NullObserver.waited)
     staged = _passed_on(NullObserver.staged)
     read_directly = _passed_on(NullObserver.read_directly)
+    used_files = _passed_on(NullObserver.used_files)
     explain = _passed_on(NullObserver.explain)

@@ -15,7 +15,7 @@ from .._core.kernel import Outcome
 from .._core.nesting import is_nested
 from .._core.settings import Settings, executor_name
 from .._system.limits import cpu_count
-from .null_observer import NullObserver
+from .null_observer import FileUse, NullObserver
 
 # Tasks are joined to one bar of the timeline if the gap between them is at most this share
 # of the time since the call began: a call of an hour has no more than some thousands of bars.
@@ -86,6 +86,7 @@ class CallRecord(NullObserver):
         self.startup: float | None = None
         self.waiting = 0.0
         self.bytes_staged = self.bytes_direct = 0
+        self.files = FileUse(0, 0, 0, 0, "")
         self.why: str | None = None
         self.error: str | None = None
         self.begun = perf_counter()
@@ -131,6 +132,10 @@ class CallRecord(NullObserver):
         """Add bytes of arguments that a worker has read itself."""
         self.bytes_direct += nbytes
 
+    def used_files(self, use: FileUse) -> None:
+        """Store what was done with arrays in files."""
+        self.files = use
+
     def explain(self, why: str) -> None:
         """Store the reason why workers compute nothing of the call."""
         self.why = why
@@ -173,6 +178,7 @@ class CallRecord(NullObserver):
             "waiting_seconds": self.waiting,
             "bytes_staged": self.bytes_staged,
             "bytes_direct": self.bytes_direct,
+            "files": self.files._asdict(),
             "per_worker": [self._timeline_dict(one) for one in self.worker_timelines],
             "why_serial": self.why,
             "error": self.error,

@@ -65,6 +65,10 @@ class Report:
             - ``waiting_seconds``: time that the caller waited for workers;
             - ``bytes_staged``: bytes of arguments that were copied for workers;
             - ``bytes_direct``: bytes of arguments that workers read themselves;
+            - ``files``, a dict: bytes of arrays in files that the caller has
+              ``read`` and ``written``, that workers have ``written_elsewhere``,
+              and that were ``held`` at most at a time; and ``why`` the caller
+              has read, if workers might have;
             - ``caller``, and the list ``per_worker``: dicts with ``name``,
               ``tasks``, ``elements``, ``busy_seconds`` (time in the function)
               and ``busy_share`` (the same as a fraction of ``seconds``);
@@ -186,6 +190,14 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
         yield "waiting", f"{duration(record.waiting)} of the caller's"
     if record.bytes_staged:
         yield "staged", f"{amount(record.bytes_staged)} of arguments"
+    files = record.files
+    if files.read or files.written or files.written_elsewhere:
+        read, written, held = map(amount, (files.read, files.written, files.held))
+        yield "files", f"{read} read and {written} written by the caller, {held} held at most"
+    if files.written_elsewhere:
+        yield "", f"{amount(files.written_elsewhere)} written by the workers themselves"
+    if files.why:
+        yield "", f"read by the caller: {files.why}"
     if record.bytes_direct:
         yield "direct", f"{amount(record.bytes_direct)} of arguments, read by the workers themselves"
 

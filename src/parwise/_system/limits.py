@@ -122,6 +122,27 @@ def _group_limits(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Ite
             yield int(read_setting(folder, name))
 
 
+def available_memory(meminfo: StrPath = "/proc/meminfo") -> int:
+    """Bytes of memory that could be used now, at most what cgroups leave."""
+    try:
+        with open(meminfo) as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        free = memory_limit()
+    return max(0, min([free, *_group_room()]))
+
+
+def _group_room(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[int]:
+    """Memory that each cgroup of this process leaves; pages of files that it could drop count as free."""
+    for version, folder in group_folders("memory", root, membership):
+        limit, usage = ("memory.max", "memory.current") if version == 2 else (
+            "memory.limit_in_bytes", "memory.usage_in_bytes")  # fmt: skip
+        with contextlib.suppress(OSError, ValueError):
+            stat = dict(line.split() for line in read_setting(folder, "memory.stat").splitlines())
+            cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+            yield int(read_setting(folder, limit)) - int(read_setting(folder, usage)) + cached
+
+
 def file_limit() -> int:
     """Largest size of a file of this process, shared memory included, in bytes (RLIMIT_FSIZE)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -16,7 +16,7 @@ from .._core.indexing import Task
 from .._core.inputs.arrays import InputArray
 from .._core.kernel import Outcome
 from .._core.output import RawResults
-from .._core.output_column import check_out
+from .._core.outputs.column import check_out
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.choice import run
 from .._executors.job import Job

@@ -13,10 +13,12 @@ import pickle
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.inputs.source import UnreadableError
 from .._core.kernel import Outcome
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch
@@ -78,11 +80,13 @@ class Reply(NamedTuple):
     ----------
     kind : str
         "done"; "missing": it was not sent the session, or a part, yet; "failed": it could not load them;
-        "unfit": it runs other versions.
+        "unfit": it runs other versions; "unread": it cannot read an argument from its file.
     outcome, handshake : tuple
         The packed outcome of the task, and that of the handshake if the call is new to this process.
     error : bytes
         The packed error of "failed".
+    reason : str
+        That of "unread".
     process : str
         Name of the process.
     versions : dict
@@ -95,6 +99,7 @@ class Reply(NamedTuple):
     outcome: Packed = (b"", [])
     handshake: Packed | None = None
     error: bytes = b""
+    reason: str = ""
 
 
 def pack_call(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Any, ...]:
@@ -132,6 +137,8 @@ def answer(call: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(reply._replace(kind="unfit"))
     try:
         packed = compute(*_unpack_call(*content))
+    except UnreadableError as unread:
+        return tuple(reply._replace(kind="unread", reason=str(unread)))
     except BaseException as error:  # whatever a function given as `setup` raises, SystemExit included
         return tuple(reply._replace(kind="failed", error=pack_error(error)))
     if packed is None:
@@ -185,14 +192,27 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Pac
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
     handshake = _compute_handshake(token, session, luggage.first) if new and luggage.first is not None else None
-    return _compute_packed(session, arguments), handshake
+    return _compute_packed(session, arguments, stored=_is_wanted), handshake
 
 
-def _compute_packed(session: Session, arguments: TaskArguments) -> Packed:
+def _compute_packed(session: Session, arguments: TaskArguments, stored: Callable[[], bool] = lambda: False) -> Packed:
+    """Compute a task, and write its results to files, if that is asked for once they are there."""
     with captured_output(arguments.lo) as output:
         outcome = _run(session, arguments)
+    if stored():
+        session.store(outcome, arguments.lo, arguments.hi)
     header, buffers = pack(outcome, output, arguments.lo)
     return header, [_sent(buffer) for buffer in buffers]
+
+
+def _is_wanted() -> bool:
+    """False if this process is one of Dask's and has been told to forget the task: its call may have ended."""
+    module = sys.modules.get("distributed.worker")
+    state = getattr(getattr(module, "thread_state", None), "execution_state", None)
+    if state is None:
+        return True
+    task = state["worker"].state.tasks.get(module.thread_state.key)  # type: ignore[union-attr]
+    return task is not None and task.state in ("executing", "long-running")
 
 
 def _sent(buffer: Any) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 
 from .._core.cursor import Cursor
 from .._core.inputs.place import Place
+from .._core.inputs.source import UnreadableError
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch
@@ -33,6 +34,8 @@ from .protocol import ForeignBytesError, verified
 from .shared_globals import set_by
 
 if TYPE_CHECKING:
+    from .._core.inputs.recipes import FileInput
+    from .._core.outputs.stored import FileOutput
     from .pool.worker_handle import WorkerHandle
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
@@ -41,6 +44,8 @@ LARGE_BYTES = 2**20
 KEPT_TABLES = 4
 
 
+#: In the place of an offset: the argument is read from a file.
+IN_FILE = -1
 #: Byte offsets of arguments in a task's memory; size and checksum of each if it is pickled, else 0.
 Offsets: TypeAlias = list[tuple[int, int, int]]
 
@@ -66,6 +71,10 @@ class Session(NamedTuple):
         What each process of another executor calls first.
     places : list of Place
         Where the arguments lie in the caller's memory; empty unless workers may read them there.
+    inputs : list of FileInput or None
+        Arguments that are read from files, where a task says so; empty without any.
+    outputs : list of FileOutput
+        Arrays in files that results are written to; empty unless all results may be.
     """
 
     definitions: Definitions  # in a worker their table; first, as it is needed to unpickle the rest
@@ -75,6 +84,8 @@ class Session(NamedTuple):
     surroundings: Surroundings
     setup: Callable[[], object] | None = None
     places: list[Place] = []  # noqa: RUF012 - a NamedTuple
+    inputs: list[FileInput | None] = []  # noqa: RUF012
+    outputs: list[FileOutput] = []  # noqa: RUF012
 
     @classmethod
     def pack(
@@ -98,10 +109,11 @@ class Session(NamedTuple):
         threads: ThreadCounts,
         setup: Callable[[], object] | None,
         definitions: Definitions,
+        files: tuple[list[FileInput | None], list[FileOutput]] = ([], []),
     ) -> Payload:
         """Pickle a session for processes of another executor, which take over the path, and the state of a task."""
         state = read_state()
-        session = cls(definitions, kernel, layouts, threads, state.surroundings, setup)
+        session = cls(definitions, kernel, layouts, threads, state.surroundings, setup, [], *files)
         mark = None if setup is None else mark_of(setup)
         return dump((state.process.path, mark), session, definitions)
 
@@ -117,14 +129,19 @@ class Session(NamedTuple):
         for begin in range(lo, hi, most):
             yield begin, min(begin + most, hi)
 
-    def arguments(self, memory: Any, offsets: Offsets, layouts: list[Layout] | None, count: int) -> list[np.ndarray]:
-        """Rebuild the arguments of a task of `count` elements; arrays are views of `memory`."""
+    def arguments(
+        self, memory: Any, offsets: Offsets, layouts: list[Layout] | None, lo: int, hi: int
+    ) -> list[np.ndarray]:
+        """Rebuild the arguments of a task; arrays are views of `memory`, or are read from files."""
         table: Any = self.definitions
         table.begin()
         # The session's own layouts have room for the longest task.
-        used = None if layouts else count
+        used = None if layouts else hi - lo
         arguments = []
-        for (offset, nbytes, check), layout in zip(offsets, layouts or self.layouts, strict=True):
+        for k, ((offset, nbytes, check), layout) in enumerate(zip(offsets, layouts or self.layouts, strict=True)):
+            if offset == IN_FILE and (source := self.inputs[k]) is not None:
+                arguments.append(source.read(lo, hi, layout))
+                continue
             if nbytes:
                 array = _unpickle(verified(bytes(memory[offset : offset + nbytes]), check))
             else:
@@ -145,8 +162,8 @@ class Session(NamedTuple):
     ) -> Outcome:
         """Compute a task; `watch` is that of this thread, `cursor` and `allocate` are as in `Kernel.run`."""
         try:
-            arguments = self.arguments(memory, offsets, layouts, hi - lo)
-        except ForeignBytesError:
+            arguments = self.arguments(memory, offsets, layouts, lo, hi)
+        except (ForeignBytesError, UnreadableError):
             raise
         except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
@@ -154,6 +171,13 @@ class Session(NamedTuple):
             outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True
         return outcome
+
+    def store(self, outcome: Outcome, lo: int, hi: int) -> None:
+        """Write the results of a task to the files where they belong, if it covers whole chunks of them."""
+        if self.outputs and outcome.results is not None and outcome.error is None:
+            from .._core.outputs.stored import store  # most calls do without
+
+            outcome.results = store(self.outputs, outcome.results, lo, hi)
 
 
 def _unpickle(data: Any) -> Any:

@@ -86,6 +86,11 @@ class RollingView:
         self.ndim = len(self.shape)
 
     @property
+    def reader(self) -> VariableReader:
+        """What reads the file."""
+        return self._reader
+
+    @property
     def memory_strides(self) -> tuple[int, ...] | None:
         """Strides in bytes of xarray's windows over the variable in memory; None for dates, which xarray copies."""
         if self._copied:
@@ -135,6 +140,7 @@ class FileArray:
 
     def __init__(self, source: VariableReader | RollingView, order: Sequence[int]) -> None:
         self._source, self._order = source, list(order)
+        self.reader = source.reader
         self.shape = tuple(source.shape[k] for k in order)
         self.dtype = source.dtype
         strides = source.memory_strides

@@ -14,6 +14,7 @@ from .._core.call import Told
 from .._core.options import Options, resolve
 from .._core.results import Form
 from .._core.settings import is_int
+from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 
@@ -170,6 +171,7 @@ def run(
         transfer_seconds=transfer_seconds,
         naming=LabelNaming(labels),
         told=told,
+        memory=available_memory,
     )
     return compute(call)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..indexing import chunk_runs
 from ..results import is_masked
 
 #: Bytes of one read from a file: a second of reading and unpacking where that is slow.
@@ -18,11 +19,21 @@ READ_BYTES = 2**25
 #: A larger read, if chunks of the file would otherwise be read again and again.
 MAX_READ_BYTES = 2**28
 
-#: Held while an array is read that is not Dask's: the libraries below netCDF4 are not made for several threads.
+#: Libraries that read into new memory each time.
+FRESH = {"zarr", "h5py", "netCDF4"}
+
+#: Attributes by which netCDF4 makes other numbers of those in a file.
+SCALING = {"scale_factor", "add_offset", "_Unsigned"}
+
+#: Held while an array in a file is read or written: the libraries below netCDF4 are not made for several threads.
 READS = threading.RLock()
 
 #: A region of an array: along each axis a slice with non-negative bounds and without a step.
 Region: TypeAlias = tuple[slice, ...]
+
+
+class UnreadableError(Exception):
+    """An array in a file cannot be opened or read in this process; the caller does it."""
 
 
 class _Piece:
@@ -70,8 +81,14 @@ class ReadAhead:
     Attributes
     ----------
     source : array_like
+    axes : list of int
+    name : str
     masked : bool
         True if a masked array was read, which raises an error.
+    most_bytes : int
+        Bytes of one read at most, also if chunks are then read again.
+    bytes_read, most_held : int
+        Bytes that were read, and the most that were held at a time.
     """
 
     memory_strides: tuple[int, ...] | None = None  # functions get contiguous elements
@@ -79,11 +96,14 @@ class ReadAhead:
     reads_are_new = False
 
     def __init__(self, source: Any, axes: Sequence[int], name: str, nbytes: int | None = None) -> None:
-        self.source, self._axes, self._name = source, list(axes), name
-        self._nbytes = READ_BYTES if nbytes is None else nbytes
+        self.source, self.axes, self.name = source, list(axes), name
+        self.reads_are_new |= type(source).__module__.partition(".")[0] in FRESH
+        self.most_bytes = MAX_READ_BYTES
+        self.bytes_read = self.most_held = 0
+        self.nbytes = READ_BYTES if nbytes is None else nbytes
         self.shape = tuple(int(n) for n in source.shape)
         self._chunk_ends = {axis: chunk_ends(source, axis) for axis in axes}
-        self._dtype: np.dtype[Any] | None = None
+        self._dtype = _sure_dtype(source)
         self.masked = False
         self._lock = threading.Lock()
         # What was read last, and what nobody has asked for yet: threads do not read in the order of their tasks. Each
@@ -95,14 +115,29 @@ class ReadAhead:
         self._first: _Piece | None = None
 
     @property
+    def reader(self) -> ReadAhead:
+        """Itself; arrays that read through another one give that."""
+        return self
+
+    @property
+    def once_bytes(self) -> int:
+        """Bytes that must be held so that each chunk is read once: a row of chunks along the faster mapped axes."""
+        ends = [self._chunk_ends[axis] for axis in self.axes]
+        if any(one is None for one in ends) or 0 in self.shape:
+            return 0
+        lengths = tuple(self.shape[axis] for axis in self.axes)
+        longest = chunk_runs(lengths, [one for one in ends if one is not None]).longest
+        return longest * math.prod(n for k, n in enumerate(self.shape) if k not in self.axes) * self.dtype.itemsize
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of what is read, for which the first elements are read; of an empty array, the declared one."""
         if self._dtype is None:
             if 0 in self.shape:
                 declared: np.dtype[Any] = self.source.dtype
                 return declared
+            lengths = (1 if axis in self.axes else n for axis, n in enumerate(self.shape))
             with self._lock:
-                lengths = (1 if axis in self._axes else n for axis, n in enumerate(self.shape))
                 self._keep(self._extend(tuple(slice(0, n) for n in lengths)))
             assert self._dtype is not None
         return self._dtype
@@ -121,7 +156,7 @@ class ReadAhead:
             return np.empty([part.stop - part.start for part in region], self.dtype)
         with self._lock:
             again = region == self._first_region
-            if self._first_region is None and not any(region[axis].start for axis in self._axes):
+            if self._first_region is None and not any(region[axis].start for axis in self.axes):
                 self._first_region = region
             kept = self._kept(region, again)
             if kept is not None:
@@ -151,13 +186,13 @@ class ReadAhead:
         last = self._pieces[-1].region if self._pieces else None
         axis = None if last is None else _only_difference(last, self._extend(region))
         if last is None or axis is None:
-            ahead = [] if last is None else [last[k].start for k in self._axes]
-            if [region[k].start for k in self._axes] < ahead:  # an element that is computed again
+            ahead = [] if last is None else [last[k].start for k in self.axes]
+            if [region[k].start for k in self.axes] < ahead:  # an element that is computed again
                 return self._load(region)
             self._forget(self._pieces)
             return self._keep(self._extend(region)).ask(region)
         gap = region[axis].start - last[axis].stop
-        if region[axis].start < last[axis].start or gap * self._row_bytes(region, axis) > MAX_READ_BYTES:
+        if region[axis].start < last[axis].start or gap * self._row_bytes(region, axis) > self.most_bytes:
             return self._load(region)  # wanted once, as by a halo at the other end
         # What lies between will be asked for by another thread.
         start = min(last[axis].stop, region[axis].start)
@@ -181,14 +216,21 @@ class ReadAhead:
             start = region[axis].start + tail.shape[axis]
             data = np.concatenate([tail, self._load(_replaced(region, axis, start=start))], axis)
         self._pieces.append(_Piece(region, data))
+        self.most_held = max(self.most_held, sum(piece.data.nbytes for piece in self._pieces))
         return self._pieces[-1]
 
     def _surplus(self) -> list[_Piece]:
-        """Old pieces that are not worth their memory; halos ask for some items twice, so that others may be left."""
+        """Old pieces that are not worth their memory.
+
+        If each item was asked for once, nobody will ask again. Halos ask for some items twice, so that others may be
+        left. The last piece is kept as long as another thread may want some of it.
+        """
         surplus, nbytes = list[_Piece](), 0
         for piece in reversed(self._pieces):
             nbytes += piece.data.nbytes
-            if nbytes > (3 * self._nbytes if piece.asked >= piece.data.size else MAX_READ_BYTES):
+            size = piece.data.size
+            most = 0 if piece.asked == size else 3 * self.nbytes if piece.asked > size else MAX_READ_BYTES
+            if nbytes > most and (piece.asked >= size or piece is not self._pieces[-1]):
                 surplus.append(piece)
         return surplus
 
@@ -208,55 +250,69 @@ class ReadAhead:
     def _extend(self, region: Region) -> Region:
         """A region of the size of one read: the given one and those that follow it, up to the end of a chunk.
 
-        It is cut along the slowest axis for which all that follows along faster axes fits one read.
+        It is cut along the slowest axis for which all that follows along faster axes fits one read. To the end of a
+        chunk a read may be larger: the next one would read all of the chunk again.
         """
-        for number, axis in enumerate(self._axes):
+        for number, axis in enumerate(self.axes):
             extended = region
-            for faster in self._axes[number + 1 :]:
+            for faster in self.axes[number + 1 :]:
                 extended = _replaced(extended, faster, start=0, stop=self.shape[faster])
             row_bytes = max(1, self._row_bytes(extended, axis))
             start, stop = region[axis].start, region[axis].stop
             ends = self._chunk_ends[axis]
             chunk_end = next((end for end in ends or () if end >= stop), stop)
-            # To the end of a chunk a read may be larger: the next one would read all of the chunk again.
-            limit = self._nbytes if ends is None or len(ends) == self.shape[axis] else MAX_READ_BYTES
-            if (chunk_end - start) * row_bytes <= limit or number == len(self._axes) - 1:
+            if ends is None or len(ends) == self.shape[axis]:
+                fits = (chunk_end - start) * row_bytes <= self.nbytes
+            else:  # of a row of chunks that is too long, a part: less of it would be read again for each index
+                fits = row_bytes <= self.most_bytes
+            if fits or number == len(self.axes) - 1:
                 break
         return _replaced(extended, axis, stop=self._end(axis, start, stop, row_bytes))
 
     def _end(self, axis: int, start: int, stop: int, row_bytes: int) -> int:
         """Where a read ends that begins at `start` and must reach `stop`."""
         whole = self.shape[axis]
-        most = min(whole, max(stop, start + self._nbytes // row_bytes))
+        most = min(whole, max(stop, start + self.nbytes // row_bytes))
         ends = self._chunk_ends[axis]
         if ends is None:
             return most
         inside = [end for end in ends if stop <= end <= most]
         if inside:
             return inside[-1]
-        limit = max(stop, start + MAX_READ_BYTES // row_bytes)
+        limit = max(stop, start + self.most_bytes // row_bytes)
         return next((end for end in ends if stop <= end <= limit), min(whole, limit))
 
     def _load(self, region: Region) -> np.ndarray:
         """Read a region; raise an error if it is not of the shape asked for, and of the dtype of those before."""
-        with contextlib.nullcontext() if is_lazy(self.source) else READS:
+        with access(self.source):
             part = self.source[region]
         self.masked = self.masked or is_masked(type(part))
-        data = plain_array(part, self._name, self.source.dtype)
+        data = plain_array(part, self.name, self.source.dtype)
+        self.bytes_read += data.nbytes
         shape = tuple(part.stop - part.start for part in region)
         if data.shape != shape:
             raise ValueError(
-                f"{self._name} of shape {self.shape} gives an array of shape {data.shape} for {_text(region)}, "
+                f"{self.name} of shape {self.shape} gives an array of shape {data.shape} for {_text(region)}, "
                 f"not {shape}; pass np.asarray(x), or a source that can be indexed by slices"
             )
         if self._dtype is None:
             self._dtype = data.dtype
         elif data.dtype != self._dtype:
             raise TypeError(
-                f"{self._name} gives {data.dtype} for {_text(region)}, but {self._dtype} before; "
+                f"{self.name} gives {data.dtype} for {_text(region)}, but {self._dtype} before; "
                 "pass x.astype(...), or another source of one dtype"
             )
         return data if self.reads_are_new else data.copy()
+
+
+def _sure_dtype(source: Any) -> np.dtype[Any] | None:
+    """The declared dtype, where the library surely reads numbers as they are declared: no chunk is read to find out."""
+    library, dtype = type(source).__module__.partition(".")[0], source.dtype
+    if library == "netCDF4":
+        plain = not (source.mask or (source.scale and SCALING & set(source.ncattrs())))
+    else:
+        plain = library in ("zarr", "h5py")
+    return dtype if plain and isinstance(dtype, np.dtype) and dtype.kind in "?biufc" and dtype.isnative else None
 
 
 def _text(region: Region) -> str:
@@ -276,8 +332,10 @@ def _only_difference(one: Region, other: Region) -> int | None:
     return axes[0] if len(axes) == 1 else None
 
 
-def chunk_ends(source: Any, axis: int) -> list[int] | None:
+def chunk_ends(source: Any, axis: int, shards: bool = False) -> list[int] | None:
     """Where chunks of an array in a file, or Dask's, end along an axis; None if it has no chunks or does not tell.
+
+    With `shards`, where the shards of zarr end, if there are: several chunks, which are written together.
 
     Examples
     --------
@@ -285,7 +343,7 @@ def chunk_ends(source: Any, axis: int) -> list[int] | None:
     >>> chunk_ends(SimpleNamespace(shape=(7, 5), chunks=(3, 5)), 0)
     [3, 6, 7]
     """
-    chunks = getattr(source, "chunks", None)
+    chunks = (getattr(source, "shards", None) if shards else None) or getattr(source, "chunks", None)
     if chunks is None and callable(chunking := getattr(source, "chunking", None)):  # netCDF4
         chunks = chunking()
     if not isinstance(chunks, list | tuple) or len(chunks) != len(source.shape):
@@ -296,6 +354,12 @@ def chunk_ends(source: Any, axis: int) -> list[int] | None:
     if not isinstance(length, int | np.integer) or length < 1:
         return None
     return [*range(int(length), whole, int(length)), whole]
+
+
+def access(array: Any) -> contextlib.AbstractContextManager[object]:
+    """Held while an array in a file is read or written; Dask's and zarr's may be by several threads at a time."""
+    several = is_lazy(array) or type(array).__module__.partition(".")[0] == "zarr"
+    return contextlib.nullcontext() if several else READS
 
 
 def is_duck(array: Any) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections import deque
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..._workers.pickling.payload import Payload
 from ..._workers.remote import BOOTSTRAP, Luggage, Packet, Reply, answer, names_for, pack_call
 from ..._workers.session import Session, TaskArguments
 from ...errors import ReproducibilityWarning, WorkerDiedError, user_level
+from ..files import FileTasks
 from ..futures import ExecutorRunner
 from ..job import Job
 from ..processes.handshake import Handshake
@@ -52,7 +54,9 @@ class RemoteRunner(ExecutorRunner):
         if not is_pool(executor):
             job.slot_bytes = TASK_BYTES
         wanted = job.call.settings.workers
-        super().__init__(job, executor, job.workers if size is None else min(size, wanted or size))
+        workers = job.workers if size is None else min(size, wanted or size)
+        job.files = files = None if is_pool(executor) else FileTasks(job.call, workers)
+        super().__init__(job, executor, workers)
         # Tasks that may be in the executor at most: with fewer workers than it has none can wait there, as it would
         # be computed by another one.
         self._most: float = math.inf if size is None or wanted is None or wanted >= size else wanted
@@ -71,7 +75,10 @@ class RemoteRunner(ExecutorRunner):
             arguments, parts = self._stage(job.first_task)
             self._first = _First(arguments, parts, Packet(arguments.memory, []))
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        payload = Session.pack_for_guest(job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions)
+        opened = ([], []) if files is None else (files.inputs, files.outputs)
+        payload = Session.pack_for_guest(
+            job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions, opened
+        )
         if payload.attachments or (self._first is not None and type(self._first.arguments.memory) is Packed):
             # Queues, locks and connections: f acts on other processes, once for each element.
             self._first = None
@@ -119,6 +126,12 @@ class RemoteRunner(ExecutorRunner):
         elif not self._submitted:
             self._alone = self._suspects.popleft()
             self._submit(self._alone)
+
+    def cancel(self) -> None:
+        """Cancel tasks that have not begun, and wait for those that may write to `out`: none does after the call."""
+        super().cancel()
+        if os.getpid() == self._owner and self._job.files is not None and self._job.files.outputs:
+            wait([future for future in self._submitted if not future.cancelled()])
 
     def _submit(self, task: Task) -> None:
         self._send(task, LIGHT_BYTES)
@@ -215,6 +228,8 @@ class RemoteRunner(ExecutorRunner):
         if reply.kind == "missing":
             # A process that does not know this call is sent the function, once.
             self._send(task, math.inf)
+        elif reply.kind == "unread":
+            self._read_here(reply.reason, task)
         elif reply.kind == "unfit":
             raise self._faults.unfit(reply)
         elif reply.kind == "failed":
@@ -223,6 +238,12 @@ class RemoteRunner(ExecutorRunner):
             raise problem
         else:
             self._accept(task, reply)
+
+    def _read_here(self, why: str, task: Task) -> None:
+        """Send a task whose process could not read its arguments, and read all others here too."""
+        if self._job.files is not None:
+            self._job.files.give_up(self._job.queue, why)
+        self._job.queue.give_back([task])
 
     def _accept(self, task: Task, reply: Reply) -> None:
         self._compare_numpy(reply)

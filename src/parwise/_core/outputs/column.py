@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .call import Call, result_axes
-from .indexing import Task, boxes
-from .layout import address_of
-from .results import Column, Stack, owned_column, unstacked
+from ..call import Call, result_axes
+from ..indexing import Task, boxes
+from ..layout import address_of
+from ..results import Column, Stack, owned_column, unstacked
+from .overlap import overlaps
+from .sink import FileSink, Written, as_stack
 
 
 class OutputColumn:
@@ -39,8 +39,13 @@ class OutputColumn:
         # Results unlike the first, by the start of their task: indices, and column.
         self._unlike: dict[int, tuple[np.ndarray, Column]] = {}
         self._kind: Any = None
+        self._dtype = first.array.dtype if isinstance(first, Stack) else np.dtype(object)
         self._array: Any = None
         self._rows: np.ndarray | None = None
+        #: Where results go that belong to a file.
+        self.sink: FileSink | None = None
+        if isinstance(first, Stack) and isinstance(first.kind, Written):
+            first = as_stack(first)
         if isinstance(first, Stack) and (not self._block or self._keeps_length(task, first.array)):
             self._allocate(first)
 
@@ -78,11 +83,10 @@ class OutputColumn:
             if call.form == "arrays" and not (dtype.isnative and dtype.kind in "?biufc"):
                 dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
         self._kind = first.kind
-        self._dtype = first.array.dtype
         self._fill = self._out
         if self._out is not None:
             check_out(self._out, dtype, self._full_shape())
-        if self._out is None or self._overlaps():
+        if self._out is None or overlaps(self._out, call):
             self._fill = np.empty(self._full_shape(), dtype)
         self._array = self._fill
         if isinstance(self._fill, np.ndarray):
@@ -90,21 +94,18 @@ class OutputColumn:
             if self._axes != (0,):
                 rows = _merged(np.moveaxis(rows, self._axes, range(len(grid))), grid)
             self._rows = rows
+        else:
+            self.sink = self._make_sink()
+
+    def _make_sink(self) -> FileSink:
+        call, out = self._call, self._out
+        return FileSink(out, call.result_axes(len(out.shape)), call.grid, self._dtype, call.held_bytes)
 
     def _full_shape(self) -> tuple[int, ...]:
         shape = list(self._shape)
         for axis, length in sorted(zip(self._axes, self._call.grid, strict=True)):
             shape.insert(axis, length)
         return tuple(shape)
-
-    def _overlaps(self) -> bool:
-        """True if writing to `out` could change the arguments of later calls of the function."""
-        call = self._call
-        sources = [getattr(one.source, "source", one.source) for one in call.inputs]
-        given = [*sources, *call.args, *call.kwargs.values(), *_closure(call.func)]
-        if not isinstance(self._out, np.ndarray):
-            return any(_is_same(self._out, one) for one in given)
-        return any(_may_share(self._out, other) for other in _arrays_within(given))
 
     def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """Rows of the final array, if it holds results of `dtype` and `shape` unchanged."""
@@ -125,6 +126,9 @@ class OutputColumn:
 
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
         """Take one column of a task's results: those of all its elements, or of `indices`."""
+        if isinstance(column, Stack) and isinstance(column.kind, Written):
+            self._take_written(task, column)
+            return
         if not self._fits(task, column):
             self._unlike[task.lo] = (np.arange(task.lo, task.hi) if indices is None else indices, owned_column(column))
             return
@@ -133,6 +137,8 @@ class OutputColumn:
         rows = self._rows
         if indices is not None:
             self._scatter(indices, stack)
+        elif self.sink is not None:
+            self.sink.put(task.lo, stack)
         elif rows is not None and rows.ndim == 1 + len(self._shape):
             own = rows[task.lo : task.hi]
             # Most are there already. may_share_memory would release the GIL, and a
@@ -145,15 +151,38 @@ class OutputColumn:
                 self._write(index, stack[at : at + count])
                 at += count
 
+    def _take_written(self, task: Task, column: Stack) -> None:
+        """Take note of results that another process has written to `out`; those unlike the first are needed again."""
+        like = as_stack(column)
+        if self.sink is not None and self._fits(task, like):
+            self.sink.note(task.lo, task.hi)
+            return
+        rows = self._make_sink().read_rows(task.lo, task.hi).astype(like.array.dtype)
+        if self._block:
+            rows = np.moveaxis(rows, 0, self._axis_of(rows.ndim))
+        self._unlike[task.lo] = (np.arange(task.lo, task.hi), Stack(like.kind, rows))
+
     def _scatter(self, indices: np.ndarray, stack: np.ndarray) -> None:
         """Write the results of single elements to the array."""
         rows = self._rows
-        if rows is not None and rows.ndim == 1 + len(self._shape):
+        if self.sink is not None:
+            self.sink.put_each(indices, stack)
+        elif rows is not None and rows.ndim == 1 + len(self._shape):
             rows[indices] = stack
-            return
-        for at, index in enumerate(indices.tolist()):
-            for box, _ in boxes(index, index + 1, self._call.grid):
-                self._write(box, stack[at : at + 1])
+        else:
+            for at, index in enumerate(indices.tolist()):
+                for box, _ in boxes(index, index + 1, self._call.grid):
+                    self._write(box, stack[at : at + 1])
+
+    def skip(self, gaps: np.ndarray) -> None:
+        """Take note of elements without a result: the chunks of a file that they are in wait for nothing else."""
+        if self.sink is not None:
+            self.sink.fill(gaps, gap_value(self._out.dtype)[1])
+
+    def flush(self) -> None:
+        """Write what is held, after an error too."""
+        if self.sink is not None:
+            self.sink.flush()
 
     def _fits(self, task: Task, column: Column) -> bool:
         if self._kind is None or not isinstance(column, Stack) or column.kind != self._kind:
@@ -166,18 +195,10 @@ class OutputColumn:
         return column.array.dtype == self._dtype and shape[1:] == self._shape
 
     def _write(self, index: tuple[slice, ...], part: np.ndarray) -> None:
-        """Write a box of results to the array, or the file behind `out`."""
-        if self._rows is not None:
-            view = self._rows[index]
-            view[...] = part.reshape(view.shape)
-            return
-        full: list[slice] = [slice(None)] * (len(index) + len(self._shape))
-        lengths = []
-        for axis, one, n in zip(self._axes, index, self._call.grid, strict=True):
-            full[axis] = one
-            lengths.append(len(range(n)[one]))
-        block = part.reshape(*lengths, *self._shape)
-        self._fill[tuple(full)] = np.moveaxis(block, range(len(index)), self._axes)
+        """Write a box of results to the array."""
+        assert self._rows is not None
+        view = self._rows[index]
+        view[...] = part.reshape(view.shape)
 
     @property
     def _uniform(self) -> bool:
@@ -198,12 +219,12 @@ class OutputColumn:
                 return self._with_gaps(gaps) if len(gaps) else self._array
             if self._fill is not self._out:
                 self._out[...] = self._fill
-                self._fill = self._out
-                self._rows = None
-            if len(gaps):
-                value = gap_value(self._out.dtype)[1]
-                self._scatter(gaps, np.full((len(gaps), *self._shape), value, self._out.dtype))
+            if self.sink is None and len(gaps):
+                self.sink = self._make_sink()
+                self.skip(gaps)
+            self.flush()
             return self._out
+        self.flush()
         whole = self._concatenated(gaps) if self._block else self._as_array(gaps)
         if self._out is None:
             return whole
@@ -282,9 +303,8 @@ class OutputColumn:
 
     def _stacked(self, chosen: np.ndarray) -> Stack:
         """The `chosen` results among those written to the array."""
-        rows = self._rows
-        if rows is None:  # a file behind `out`
-            rows = np.moveaxis(np.asarray(self._fill[...]), self._axes, range(len(self._axes)))
+        rows = self._rows if self.sink is None else self.sink.read()
+        assert rows is not None
         flat = rows.reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
 
@@ -311,38 +331,6 @@ def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     if any(outer != inner * n for (_, outer), (n, inner) in pairwise(live)):
         return rows
     return rows.reshape(math.prod(grid), *rows.shape[len(grid) :])
-
-
-def _closure(func: Any) -> Iterator[Any]:
-    """The values that a function has captured."""
-    for cell in getattr(func, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # not assigned yet
-            yield cell.cell_contents
-
-
-def _is_same(out: Any, other: Any) -> bool:
-    """True if both are the same array in a file: h5py makes a new object each time that one is opened."""
-    if type(out) is not type(other):
-        return False
-    try:
-        return out is other or (out == other) is True
-    except Exception:
-        return False
-
-
-def _may_share(out: np.ndarray, other: np.ndarray) -> bool:
-    """True if both may lie in the same memory, or map the same file."""
-    names = [getattr(one, "filename", None) for one in (out, other)]
-    return np.may_share_memory(out, other) or (names[0] is not None and names[0] == names[1])
-
-
-def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Arrays among some values, and in lists and tuples among them."""
-    for value in values:
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _arrays_within(value)
 
 
 def _ragged(call: Call, raw: list[Any], indices: np.ndarray, error: ValueError) -> ValueError:

@@ -1,0 +1,345 @@
+"""Arrays that workers of other executors open themselves: nothing of them passes through the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+import types
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import parwise
+from parwise import parallel_apply
+from parwise._core.inputs.recipes import FileInput, recipe_of
+from parwise._core.inputs.source import ReadAhead, UnreadableError
+from parwise._core.outputs.sink import FileSink
+from parwise._core.outputs.stored import FileOutput
+from parwise._executors import files, futures
+from parwise._workers import remote
+
+from ..conftest import made
+from ..support.oracle import assert_same
+from ..support.oracle import loop as plain_loop
+from ..support.sources import Stored
+
+with contextlib.suppress(ImportError):
+    import netCDF4  # noqa: F401 - here, since it sets environment variables
+
+A = np.random.default_rng(0).normal(size=(120, 6, 8))
+
+
+def plus(x):
+    return x + 1
+
+
+def layout(x):
+    """What a function can see of its argument's memory."""
+    return np.array([*x.strides, x.ctypes.data % 64, x.flags.writeable, x.flags.owndata], float)
+
+
+def mean_of_row(x):
+    return x.ravel() @ x.ravel()
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """Processes that are not parwise's own, in which nothing is imported yet."""
+    made.append("elsewhere")
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
+        yield executor
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Bytes that this process reads and writes of files."""
+    found = {"read": 0, "written": 0}
+    load, write = ReadAhead._load, FileSink.write
+
+    def counting_load(self, region):
+        data = load(self, region)
+        found["read"] += data.nbytes
+        return data
+
+    def counting_write(self, lo, rows):
+        found["written"] += rows.nbytes
+        return write(self, lo, rows)
+
+    monkeypatch.setattr(ReadAhead, "_load", counting_load)
+    monkeypatch.setattr(FileSink, "write", counting_write)
+    return found
+
+
+def memmaps(folder):
+    """A memmap, and views of it: each reads as it lies in memory."""
+    whole = np.memmap(folder / "m", "f8", "w+", offset=24, shape=A.shape)
+    whole[:] = A
+    whole.flush()
+    read = np.memmap(folder / "m", "f8", "r", offset=24, shape=A.shape)
+    fortran = np.memmap(folder / "f", "f8", "w+", shape=A.shape, order="F")
+    fortran[:] = A
+    views = {"whole": whole, "read": read, "part": whole[3::2, :, 1:5], "backwards": whole[::-1, ::-1], "F": fortran}
+    return {**views, "transposed": read.transpose(1, 0, 2)}
+
+
+@pytest.mark.parametrize("name", ["whole", "read", "part", "backwards", "F", "transposed"])
+def test_memmaps_have_the_layout_that_they_have_here(name, tmp_path, elsewhere):
+    array = memmaps(tmp_path)[name]
+    for func in layout, mean_of_row, np.sum:
+        with parwise.report() as report:
+            got = parallel_apply(func, array, executor=elsewhere)
+        assert_same(got, parallel_apply(func, array, executor="serial"))
+        assert report.to_dict()["calls"][0]["bytes_direct"] >= array.nbytes * 0.8
+    block = {"vectorized": True, "chunk": 5, "depth": 2, "boundary": "reflect"}
+    got = parallel_apply(plus, array, executor=elsewhere, **block)
+    assert_same(got, np.asarray(array) + 1)
+
+
+def test_what_other_processes_cannot_open(tmp_path):
+    private = np.memmap(tmp_path / "c", "f8", "w+", shape=(4,))
+    private.flush()
+    for array in (np.memmap(tmp_path / "c", "f8", "c", shape=(4,)), np.zeros(3), Stored(A, (10, 6, 8)), "a"):
+        assert recipe_of(array) is None
+    os.unlink(tmp_path / "c")
+    assert recipe_of(private) is None
+
+
+@pytest.mark.parametrize("library", ["h5py", "netCDF4"])
+def test_files_open_for_reading_travel_by_path(library, tmp_path, elsewhere, counted):
+    module = pytest.importorskip(library)
+    with contextlib.ExitStack() as stack:
+        if library == "h5py":
+            with module.File(tmp_path / "a", "w") as file:
+                file.create_dataset("g/x", data=A, chunks=(4, 6, 8))
+            writable = stack.enter_context(module.File(tmp_path / "b", "w"))
+            written = writable.create_dataset("x", data=A, chunks=(4, 6, 8))
+            array = stack.enter_context(module.File(tmp_path / "a"))["g/x"]
+        else:
+            for name in "ab":
+                file = module.Dataset(tmp_path / name, "w")
+                for axis, n in zip("txy", A.shape, strict=True):
+                    file.createDimension(axis, n)
+                file.createVariable("x", "f8", tuple("txy"), chunksizes=(4, 6, 8))[:] = A
+                if name == "a":
+                    file.close()
+            written = stack.enter_context(file)["x"]
+            written.set_auto_mask(False)
+            array = stack.enter_context(module.Dataset(tmp_path / "a"))["x"]
+            array.set_auto_mask(False)
+        assert recipe_of(written) is None  # what this process has not written yet is seen by nobody else
+        assert_same(parallel_apply(mean_of_row, array, executor=elsewhere), plain_loop(mean_of_row, A))
+        assert counted["read"] == A[:4].nbytes
+        assert_same(parallel_apply(mean_of_row, written, executor=elsewhere), plain_loop(mean_of_row, A))
+        assert counted["read"] == A[:4].nbytes + A.nbytes
+
+
+@pytest.fixture
+def stored(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    if "zarr" not in made:
+        made.append("zarr")  # it leaves threads behind
+    array = zarr.create_array(tmp_path / "in", shape=A.shape, chunks=(4, 6, 8), dtype="f8")
+    array[:] = A
+
+    def make(name="out", shape=A.shape, chunks=(4, 6, 8), dtype="f8", **more):
+        return zarr.create_array(tmp_path / name, shape=shape, chunks=chunks, dtype=dtype, **more)
+
+    return array, make
+
+
+def test_zarr_to_zarr_passes_nothing_through_the_caller(stored, elsewhere, counted):
+    array, make = stored
+    out = make()
+    with parwise.report() as report:
+        parallel_apply(plus, array, out=out, executor=elsewhere)
+    assert_same(out[:], A + 1)
+    assert counted == {"read": A[:4].nbytes, "written": A[:4].nbytes}  # those of the first element
+    told = report.to_dict()["calls"][0]
+    assert told["bytes_direct"] == told["files"]["written_elsewhere"] == A[4:].nbytes
+    assert told["files"]["read"] == told["files"]["written"] == A[:4].nbytes
+    assert "written by the workers themselves" in str(report)
+
+
+def test_shards_other_chunks_and_casts(stored, elsewhere, counted):
+    array, make = stored
+    for number, more in enumerate(({"shards": (8, 6, 8)}, {"chunks": (8, 3, 8)}, {"dtype": "f4"})):
+        out = make(f"out{number}", **more)
+        parallel_apply(plus, array, out=out, executor=elsewhere)
+        assert_same(out[:], (A + 1).astype(out.dtype))
+    assert counted["written"] <= 3 * A[:8].nbytes
+    means = make("means", (120,), (4,))
+    parallel_apply(np.mean, array, out=means, executor=elsewhere)
+    assert_same(means[:], plain_loop(np.mean, A))
+    both = make("a"), make("b", (120,), (12,))
+    parallel_apply(lambda x: (x + 1, x.sum()), array, out=both, executor=elsewhere)
+    assert_same(both[0][:], A + 1)
+    assert_same(both[1][:], plain_loop(np.sum, A))
+
+
+def test_blocks_of_whole_chunks(stored, elsewhere, counted):
+    array, make = stored
+    how = {"vectorized": True, "executor": elsewhere}
+    parallel_apply(plus, array, out=(out := make()), chunk=8, **how)
+    assert_same(out[:], A + 1)
+    assert counted == {"read": A[:8].nbytes, "written": A[:8].nbytes}
+    parallel_apply(plus, array, out=(out := make("o2")), chunk=7, **how)  # across chunks: the caller reads and writes
+    assert_same(out[:], A + 1)
+    want = parallel_apply(lambda b: b + np.roll(b, 1, 0), A, chunk=8, depth=2, boundary="wrap", vectorized=True)
+    got = parallel_apply(lambda b: b + np.roll(b, 1, 0), array, chunk=8, depth=2, boundary="wrap", **how)
+    assert_same(got, want)
+
+
+def test_random_numbers_gaps_errors_and_odd_results(stored, elsewhere):
+    array, make = stored
+
+    def noisy(x, rng):
+        return x + rng.normal()
+
+    parallel_apply(noisy, array, rng=5, out=(out := make("noisy")), executor=elsewhere)
+    assert_same(out[:], parallel_apply(noisy, A, rng=5))
+
+    def fails(x):
+        if (x > A.max() - 1e-9).any():
+            raise ValueError("the largest")
+        return x
+
+    where = int(np.argmax(A.reshape(120, -1).max(1)))
+    with pytest.raises(ValueError, match="the largest") as caught:
+        parallel_apply(fails, array, out=make("e"), executor=elsewhere)
+    assert f"in element {where} along axis 0" in caught.value.__notes__
+    with pytest.warns(RuntimeWarning, match="no result for 1 of 120 elements"):
+        parallel_apply(fails, array, out=(out := make("g")), executor=elsewhere, errors="ignore")
+    assert np.flatnonzero(np.isnan(out[:]).any((1, 2))).tolist() == [where]
+    for number, dtype in enumerate(("f8", "f4")):  # unlike the first, after many that are alike, and already written
+        odd = make(f"odd{number}", dtype=dtype)
+        both = (lambda x, i: x.astype("f4") if i >= 60 else x), array, np.arange(120)
+        parallel_apply(*both, out=odd, executor=elsewhere)
+        want = plain_loop(lambda x, i: x.astype("f4") if i >= 60 else x, A, np.arange(120))
+        assert_same(odd[:], want.astype(dtype))
+
+
+def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewhere, tmp_path, monkeypatch):
+    array, make = stored
+    there = files.FileTasks
+
+    class Moved(there):
+        def __init__(self, *given):
+            super().__init__(*given)
+            shutil.rmtree(tmp_path / "in")
+            again = make("in", shape=(120, 6, 8), chunks=(4, 6, 8), overwrite=False)
+            again[:] = A
+
+    monkeypatch.setattr("parwise._executors.futures.FileTasks", Moved)
+    with parwise.report() as report:
+        got = parallel_apply(mean_of_row, array, executor=elsewhere)
+    assert_same(got, plain_loop(mean_of_row, A))
+    assert report.to_dict()["calls"][0]["bytes_staged"] >= A.nbytes
+    memory = np.memmap(tmp_path / "m", "f8", "w+", shape=(4, 3))
+    recipe = recipe_of(memory)
+    os.unlink(tmp_path / "m")
+    with pytest.raises(UnreadableError, match="FileNotFoundError"):
+        recipe.open()
+
+
+def test_the_output_is_not_written_there_if_the_function_reads_it(stored, elsewhere, counted):
+    array, _ = stored
+    with parwise.report() as report:
+        parallel_apply(plus, array, out=array, executor=elsewhere)
+    assert_same(array[:], A + 1)
+    assert report.to_dict()["calls"][0]["files"]["written_elsewhere"] == 0
+    array[:] = A
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    parallel_apply(lambda b: b + np.roll(b, 1, 0), array, out=array, executor=elsewhere, **how)
+    assert_same(array[:], parallel_apply(lambda b: b + np.roll(b, 1, 0), A, **how))
+
+
+def test_few_large_chunks_are_read_by_the_caller(stored, elsewhere, counted):
+    _, make = stored
+    array = make("large", chunks=(60, 6, 8))
+    array[:] = A
+    assert_same(parallel_apply(mean_of_row, array, executor=elsewhere), plain_loop(mean_of_row, A))
+    assert counted["read"] == A.nbytes
+
+
+def test_an_input_in_a_file_and_one_in_memory(stored, elsewhere, tmp_path, monkeypatch):
+    array, make = stored
+    many = make("many", (4000,), (500,))
+    many[:] = np.arange(4000.0)
+    kinds = np.memmap(tmp_path / "m", "f8", "w+", shape=(4000, 300))
+    got = parallel_apply(lambda x, y: (type(y).__name__, y.flags.writeable), many, kinds, executor=elsewhere)
+    assert set(got[0].tolist()) == {"memmap"}
+    assert got[1].all()
+    del kinds
+    got = parallel_apply(lambda x, y, z: x @ z * y, array, np.arange(120.0), A[:, 0].copy(), executor=elsewhere)
+    assert_same(got, plain_loop(lambda x, y, z: x @ z * y, A, np.arange(120.0), A[:, 0]))
+
+
+def test_inputs_are_pickled_unopened(tmp_path):
+    array = memmaps(tmp_path)["part"]
+    calls = parwise._core.arguments.make_call(np.sum, (array,), settings=parwise._core.options.resolve({}))
+    assert isinstance(files.FileTasks(calls, 2).inputs[0], FileInput)
+
+
+def test_over_a_dask_client(stored, dask_client, counted):
+    array, make = stored
+    out = make()
+    parallel_apply(plus, array, out=out, executor=dask_client)
+    assert_same(out[:], A + 1)
+    assert counted == {"read": A[:4].nbytes, "written": A[:4].nbytes}
+
+
+def test_a_task_that_dask_has_cancelled_writes_nothing(monkeypatch):
+    assert remote._is_wanted()
+    states = {"a": types.SimpleNamespace(state="executing"), "b": types.SimpleNamespace(state="cancelled")}
+    worker = types.SimpleNamespace(state=types.SimpleNamespace(tasks=states))
+    module = types.SimpleNamespace(thread_state=types.SimpleNamespace(execution_state={"worker": worker}))
+    monkeypatch.setitem(sys.modules, "distributed.worker", module)
+    for key, wanted in {"a": True, "b": False, "forgotten": False}.items():
+        module.thread_state.key = key
+        assert remote._is_wanted() is wanted
+
+
+class Threads(Executor):
+    """Threads in the place of processes: the caller does not know."""
+
+    def __init__(self):
+        self._threads, self.futures = ThreadPoolExecutor(2), []
+
+    def submit(self, func, /, *args, **kwargs):
+        self.futures.append(self._threads.submit(func, *args, **kwargs))
+        return self.futures[-1]
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_nothing_is_written_after_an_interrupted_call(stored, monkeypatch):
+    """The call ends only when the tasks that may write have ended."""
+    array, make = stored
+    writing, interrupted, write, wait = threading.Event(), threading.Event(), FileOutput.write, futures.wait
+
+    def slow(self, column, lo, hi):
+        writing.set()
+        assert interrupted.wait(20)
+        time.sleep(0.1)  # time in which a call that did not wait would end
+        return write(self, column, lo, hi)
+
+    def interrupt(*given, **named):
+        monkeypatch.setattr(futures, "wait", wait)
+        assert writing.wait(20)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileOutput, "write", slow)
+    monkeypatch.setattr(futures, "wait", interrupt)
+    with Threads() as executor:
+        with pytest.raises(KeyboardInterrupt):
+            parallel_apply(plus, array, out=make(), executor=executor, workers=2)
+        assert all(future.done() for future in executor.futures)
