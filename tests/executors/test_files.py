@@ -236,7 +236,7 @@ def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewher
             again = make("in", shape=(120, 6, 8), chunks=(4, 6, 8), overwrite=False)
             again[:] = A
 
-    monkeypatch.setattr("parwise._executors.futures.FileTasks", Moved)
+    monkeypatch.setattr("parwise._executors.remote.runner.FileTasks", Moved)
     with parwise.report() as report:
         got = parallel_apply(mean_of_row, array, executor=elsewhere)
     assert_same(got, plain_loop(mean_of_row, A))
