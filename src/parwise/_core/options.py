@@ -82,8 +82,16 @@ class Options(TypedDict, total=False):
         for the next call with the same function; a worker that another one has
         prepared is replaced. What it sets in a worker stays as long as this
         process does not change the same. An exception in it ends the call.
-    checkpoint : path, optional
-        Reserved.
+    resume : path, optional
+        Keeps a journal of the call at this path, and what it has finished in
+        files: the same call, made again after its process was killed or the
+        machine lost its power, goes on where it stopped and has the same bits.
+        `parallel_apply` needs an `out` in files (`numpy.memmap`, zarr, h5py);
+        `parallel_map` makes a folder, with the results of its items. Elements
+        that were finished are not computed again, so what the function prints
+        there does not appear a second time. If the function's code, what it
+        holds, an argument, the seed, or the version of NumPy, Python or parwise
+        is another one, that is a `ValueError` which names it.
     """
 
     workers: int | None
@@ -96,7 +104,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     retries: int
     setup: Callable[[], object] | None
-    checkpoint: str | os.PathLike[str] | None
+    resume: str | os.PathLike[str] | None
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -125,7 +133,8 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
     ...     parwise.parallel_apply(np.sum, np.ones((2, 3)))
     array([3., 3.])
     """
-    resolve(options)
+    if resolve(options).resume is not None:
+        raise ValueError(f"resume={options['resume']!r} is the journal of one call; pass it to that call")
     token = _scoped.set({**_scoped.get(), **options})
     try:
         yield
@@ -140,9 +149,7 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     for name in merged:
         if name not in Options.__annotations__:
             raise TypeError(_unknown(name))
-    settings = checked_settings(merged)
-    _refuse_reserved(merged)
-    return settings
+    return checked_settings(merged)
 
 
 def _unknown(name: str) -> str:
@@ -151,9 +158,3 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, Options.__annotations__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(Options.__annotations__)}"
     return f"unknown option {name!r}: {hint}"
-
-
-def _refuse_reserved(merged: Mapping[str, Any]) -> None:
-    """Raise for an option whose name is fixed but which does nothing yet."""
-    if merged.get("checkpoint") is not None:
-        raise NotImplementedError(f"option checkpoint={merged['checkpoint']!r} is not there yet; leave it out")

@@ -82,7 +82,7 @@ class OutputColumn:
         self._fill = self._out
         if self._out is not None:
             check_out(self._out, dtype, self._full_shape())
-        if self._out is None or self._overlaps():
+        if self._out is None or overlaps(call, self._out):
             self._fill = np.empty(self._full_shape(), dtype)
         self._array = self._fill
         if isinstance(self._fill, np.ndarray):
@@ -96,15 +96,6 @@ class OutputColumn:
         for axis, length in sorted(zip(self._axes, self._call.grid, strict=True)):
             shape.insert(axis, length)
         return tuple(shape)
-
-    def _overlaps(self) -> bool:
-        """True if writing to `out` could change the arguments of later calls of the function."""
-        call = self._call
-        sources = [getattr(one.source, "source", one.source) for one in call.inputs]
-        given = [*sources, *call.args, *call.kwargs.values(), *_closure(call.func)]
-        if not isinstance(self._out, np.ndarray):
-            return any(_is_same(self._out, one) for one in given)
-        return any(_may_share(self._out, other) for other in _arrays_within(given))
 
     def rows_for(self, lo: int, count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """Rows of the final array, if it holds results of `dtype` and `shape` unchanged."""
@@ -122,6 +113,18 @@ class OutputColumn:
         plain = rows.ndim == 1 + len(self._shape) and rows.dtype.kind in "?biufcmMSU" and rows.dtype.metadata is None
         block = self._kind == "block" and self._axes != (0,)
         return rows if plain and not block and rows.flags.c_contiguous and rows.flags.writeable else None, self._kind
+
+    @property
+    def like(self) -> Stack | None:
+        """No results, of the kind that goes to the array at once; None if none does."""
+        if self._kind is None:
+            return None
+        at = self._axes[0] if self._block else 0
+        return Stack(self._kind, np.empty((*self._shape[:at], 0, *self._shape[at:]), self._dtype))
+
+    def holds(self, task: Task) -> bool:
+        """True if the results of a task that was added are in the array already."""
+        return self._kind is not None and task.lo not in self._unlike
 
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
         """Take one column of a task's results: those of all its elements, or of `indices`."""
@@ -287,6 +290,15 @@ class OutputColumn:
             rows = np.moveaxis(np.asarray(self._fill[...]), self._axes, range(len(self._axes)))
         flat = rows.reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
+
+
+def overlaps(call: Call, out: Any) -> bool:
+    """True if writing to `out` could change the arguments of later calls of the function."""
+    sources = [getattr(one.source, "source", one.source) for one in call.inputs]
+    given = [*sources, *call.args, *call.kwargs.values(), *_closure(call.func)]
+    if not isinstance(out, np.ndarray):
+        return any(_is_same(out, one) for one in given)
+    return any(_may_share(out, other) for other in _arrays_within(given))
 
 
 def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
