@@ -31,8 +31,6 @@ class ResumedJob(Job):
         if self._left:
             lo = self._left[0][0]
             self.first_task = Task(lo, next((hi for start, hi in call.bounds or () if start == lo), lo + 1))
-                next(Task(*one) for one in call.bounds if one[0] >= lo) if call.bounds else Task(lo, lo + 1)
-            )
 
     @property
     def is_complete(self) -> bool:
