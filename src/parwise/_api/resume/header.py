@@ -92,7 +92,8 @@ def _rows_per_read(array: Any) -> int:
     chunks = getattr(array, "chunks", None)
     first = chunks[0] if isinstance(chunks, tuple | list) else 1
     chunk = max(1, max(first) if isinstance(first, tuple) else int(first))
-    return max(1, rows // chunk) * chunk
+    whole: int = max(1, rows // chunk) * chunk
+    return whole
 
 
 def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:

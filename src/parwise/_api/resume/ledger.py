@@ -68,7 +68,7 @@ class Ledger(ABC):
         for lo, hi, *_ in line.get("runs", ()):
             self.counted.add(lo, hi)
             self._noted.add(lo, hi)
-        self.gaps += [tuple(one) for one in line.get("gaps", ())]  # type: ignore[misc]
+        self.gaps += [tuple(one) for one in line.get("gaps", ())]
         self.done = self.done or line.get("done", False)
 
     def note(self, task: Task, gaps: np.ndarray | None, error: BaseException | None, seconds: float) -> None:

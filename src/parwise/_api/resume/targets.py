@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ class HDF5Target(Target):
                 f"resume needs an out whose bytes have a fixed place in the file, but this dataset of h5py is {what}; "
                 "leave that out, or use zarr"
             )
-        if array.chunks is not None and array.id.get_space_status() != _allocated():
+        if array.chunks is not None and not _is_allocated(array):
             for region in array.iter_chunks():
                 array[region] = array[region]
         elif array.size:
@@ -119,11 +120,9 @@ class HDF5Target(Target):
         sync_file(self._path)
 
 
-def _allocated() -> int:
-    import h5py
-
-    status: int = h5py.h5d.SPACE_STATUS_ALLOCATED
-    return status
+def _is_allocated(dataset: Any) -> bool:
+    """True if all chunks of a dataset have their place in the file."""
+    return bool(dataset.id.get_space_status() == sys.modules["h5py"].h5d.SPACE_STATUS_ALLOCATED)
 
 
 class ZarrTarget(Target):
