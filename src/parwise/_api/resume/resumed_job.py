@@ -72,10 +72,14 @@ class ResumedJob(Job):
     def accept(self, task: Task, outcome: Outcome, who: object = None) -> None:
         """Accept the outcome of a task, and count it once its results are in their place."""
         super().accept(task, outcome, who)
-        if task.lo < self.limit:
+        if outcome.error is None or outcome.gaps is not None:
+            whole = task.lo < self.limit  # else its results were not taken
+        else:
+            # Of a list, results before the error are there.
+            task, whole = Task(task.lo, outcome.index), self.call.form == "list" and outcome.results is not None
+            outcome = Outcome(outcome.results, outcome.seconds)
+        if whole:
             self._count(task, outcome)
-        elif outcome.results is not None and outcome.index > task.lo and self.call.form == "list":
-            self._count(Task(task.lo, outcome.index), Outcome(outcome.results, outcome.seconds))
 
     def _count(self, task: Task, outcome: Outcome) -> None:
         ledger, gaps = self._ledger, outcome.gaps

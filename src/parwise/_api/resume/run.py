@@ -34,10 +34,17 @@ def run_resumed(call: Call, observer: NullObserver) -> Any:
             check_header(path, journal.lines[0], header)
         else:
             journal.append(header)
+        ledger: ArrayLedger | ItemLedger
         if call.form == "list":
-            return _run(call, ItemLedger(call, journal, Batches(path), ItemDigests(call, digester)), observer)
-        ledger = ArrayLedger(call, journal, targets)
-        return ledger.whole() if ledger.done else _run(call, ledger, observer)
+            ledger = ItemLedger(call, journal, Batches(path), ItemDigests(call, digester))
+        else:
+            ledger = ArrayLedger(call, journal, targets)
+        if ledger.gaps and not call.settings.ignore:
+            raise ValueError(
+                f"the journal of resume={path!r} has elements without a result, as errors='ignore' allows; pass "
+                "errors='ignore' again, or remove the journal to begin anew"
+            )
+        return ledger.whole() if isinstance(ledger, ArrayLedger) and ledger.done else _run(call, ledger, observer)
 
 
 def _targets(call: Call, path: str) -> list[Target]:
