@@ -153,9 +153,10 @@ class ZarrTarget(Target):
         for path in {path for run in runs for path in self._files(*run)}:
             if os.path.exists(path):  # there is none for a chunk that has only the fill value
                 sync_file(path)
-            while path != self._folder and path not in folders:
-                path = os.path.dirname(path)
-                folders.add(path)
+            folder = os.path.dirname(path)
+            while folder not in folders:
+                folders.add(folder)
+                folder = folder if folder == self._folder else os.path.dirname(folder)
         for folder in sorted(folders, reverse=True):
             if os.path.isdir(folder):
                 sync_folder(folder)
