@@ -49,13 +49,19 @@ def open_out(kind, folder):
         import zarr
 
         return zarr.open_array(path, mode="a", shape=A.shape, chunks=(16, 2), dtype="f8")
+    if not os.path.exists(path):  # made under another name: a kill may come before it is whole
+        if kind == "hdf5":
+            import h5py
+
+            with h5py.File(path + ".new", "w") as file:
+                file.create_dataset("x", data=np.zeros_like(A), chunks=(50, 2))
+        else:
+            np.lib.format.open_memmap(path + ".new", mode="w+", shape=A.shape, dtype="f8").flush()
+        os.replace(path + ".new", path)
     if kind == "hdf5":
         import h5py
 
-        return h5py.File(path, "a").require_dataset("x", A.shape, "f8", chunks=(50, 2), exact=True)
-    if not os.path.exists(path):  # a kill may come between the two steps
-        np.lib.format.open_memmap(path + ".new", mode="w+", shape=A.shape, dtype="f8").flush()
-        os.replace(path + ".new", path)
+        return h5py.File(path, "a")["x"]
     return np.lib.format.open_memmap(path, mode="r+")
 
 
