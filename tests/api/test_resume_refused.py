@@ -42,6 +42,9 @@ def function_of(source, name="f", **names):
 
 SCALED = "def f(row, by=2): return helper(row) * by + K\ndef helper(row): return row - 1"
 
+LARGE = np.zeros((2, 10**6))
+LARGE[1, 77] = 1
+
 # For each change: what the first call has, what the second one has, and how the error names the difference.
 FUNCTIONS = {
     "code": (function_of(SCALED, K=1), function_of(SCALED.replace("* by", "+ by"), K=1), "the code of the function ch"),
@@ -50,6 +53,10 @@ FUNCTIONS = {
     "global": (function_of(SCALED, K=1), function_of(SCALED, K=2), "the global variable 'K' changed"),
     "closure": (
         *(function_of("def make(a):\n  return lambda row: row + a", "make")(a) for a in (np.ones(3), np.zeros(3))),
+        "the closure variable 'a' of the function changed",
+    ),
+    "large closure": (
+        *(function_of("def make(a):\n  return lambda row: row + a[0]", "make")(a) for a in LARGE),
         "the closure variable 'a' of the function changed",
     ),
     "method": (

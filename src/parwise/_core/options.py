@@ -83,15 +83,28 @@ class Options(TypedDict, total=False):
         prepared is replaced. What it sets in a worker stays as long as this
         process does not change the same. An exception in it ends the call.
     resume : path, optional
-        Keeps a journal of the call at this path, and what it has finished in
-        files: the same call, made again after its process was killed or the
-        machine lost its power, goes on where it stopped and has the same bits.
-        `parallel_apply` needs an `out` in files (`numpy.memmap`, zarr, h5py);
-        `parallel_map` makes a folder, with the results of its items. Elements
-        that were finished are not computed again, so what the function prints
-        there does not appear a second time. If the function's code, what it
-        holds, an argument, the seed, or the version of NumPy, Python or parwise
-        is another one, that is a `ValueError` which names it.
+        Keeps a journal of the call at this path: the same call, made again
+        after its process was killed or the machine lost its power, goes on where
+        it stopped and ends with the same bits. `parallel_apply` keeps results
+        in `out`, an array in files (`numpy.memmap`, zarr, h5py); `parallel_map`
+        keeps them in a folder, which is this path. An element counts once its
+        result, and then its line in the journal, are on the disk: it is not
+        computed again, so what the function prints there does not come again.
+        A call with another result (by the function's code and what it holds,
+        arguments, seed, versions) is refused, with the difference named.
+        Not with `parallel_imap`, `vectorize`, ``.par`` and ``verify="full"``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from parwise import parallel_apply
+    >>> folder = tempfile.mkdtemp()
+    >>> path = os.path.join(folder, "out.npy")
+    >>> mode = "r+" if os.path.exists(path) else "w+"
+    >>> out = np.lib.format.open_memmap(path, mode=mode, dtype="f8", shape=(3,))
+    >>> parallel_apply(np.sum, np.ones((3, 4)), out=out, resume=os.path.join(folder, "run.journal"))
+    memmap([4., 4., 4.])
     """
 
     workers: int | None
