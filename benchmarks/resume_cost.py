@@ -52,6 +52,12 @@ def call(kind, folder, name, width, resume):
     parallel_apply(slow, a, out=out_of(kind, os.path.join(folder, name), a), resume=where, workers=2)
 
 
+def ratio_of(kind, folder, turn, width):
+    """How many times as long a call takes with `resume`."""
+    without, with_ = (timed(lambda k=k: call(kind, folder, f"{turn} {width} {kind} {k}", width, k)) for k in (0, 1))
+    return with_ / without
+
+
 def main():
     with tempfile.TemporaryDirectory(dir=".") as folder:
         with Journal(os.path.join(folder, "journal")) as journal:
@@ -61,16 +67,7 @@ def main():
         print(f"digest of an item: {timed(lambda: [digester.digest(k) for k in range(1000)], 5):.4f} us, a number")
         for width in (10, 100_000):
             for kind in ("memmap", "zarr", "folder"):
-                pairs = []
-                for turn in range(3):
-                    names = [f"{kind} {width} {turn} {resume}" for resume in (False, True)]
-                    pairs.append(
-                        [
-                            timed(lambda name=name, k=k: call(kind, folder, name, width, bool(k)))  # noqa: B023
-                            for k, name in enumerate(names)
-                        ]
-                    )
-                ratio = statistics.median(with_ / without for without, with_ in pairs)
+                ratio = statistics.median(ratio_of(kind, folder, turn, width) for turn in range(3))
                 print(f"{kind}, {8e-6 * width:g} MB each, {COUNT} x {1e3 * SECONDS:g} ms: {ratio:.3f} times as long")
 
 
