@@ -20,6 +20,7 @@ from parwise import parallel_apply, parallel_map
 from parwise._api.resume import run as resumed
 
 from ..conftest import made
+from ..support import resumed_runs
 from ..support.internals import Task, TaskQueue
 from ..support.oracle import assert_same, loop
 from ..support.stopping import Stopped, Stopping
@@ -161,6 +162,58 @@ def test_elements_behind_a_slow_one_count(tmp_path):
     out = parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
     assert f.calls() == [*range(10), *range(20, COUNT)]
     assert_same(np.asarray(out), loop(np.cumsum, A))
+
+
+def test_of_an_iterator_only_the_beginning_counts(tmp_path):
+    """Its items are read in order, also those that are not computed again."""
+    f = Stopping(tmp_path)
+
+    def out_of_order(job):
+        job.open()
+        tasks = [job.queue.next_task() for _ in range(6)]
+        for k in (0, 1, 3, 4):
+            job.accept(tasks[k], job.compute(tasks[k]))
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed, "run", out_of_order)
+        with pytest.raises(Stopped):
+            parallel_map(f, iter(list(A)), resume=tmp_path / "results", workers=1)
+    assert f.calls() == [0, 1, 3, 4]
+    got = parallel_map(f, iter(list(A)), resume=tmp_path / "results", workers=1)
+    assert f.calls() == list(range(2, COUNT))
+    assert_same(np.stack(got), loop(np.cumsum, A))
+
+
+@pytest.mark.parametrize("kind", ["array", "list"])
+def test_a_task_in_which_the_function_raised(tmp_path, kind, monkeypatch):
+    """Its results were not taken; of a list those before the error were."""
+    monkeypatch.setattr(TaskQueue, "_size", lambda *arguments: 5)
+    f = Stopping(tmp_path)
+
+    def call():
+        if kind == "list":
+            return np.stack(parallel_map(f, list(A), resume=tmp_path / "results", workers=1))
+        return parallel_apply(f, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
+
+    with f.stopped_at(23):
+        call()
+    assert f.calls() == list(range(24))
+    assert_same(np.asarray(call()), loop(np.cumsum, A))
+    assert f.calls() == list(range(21 if kind == "array" else 23, COUNT))
+
+
+def test_prints_come_as_early_as_their_order_is_known(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("parwise._report.progress.INTERVAL_SECONDS", 0.0)
+    f = Stopping(tmp_path, lambda row: print("at", int(row[0])) or row)
+    how = {"resume": tmp_path / "journal", "workers": 2, "isolate": True}
+    with f.stopped_at(10):
+        parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+    capfd.readouterr()
+    seen = []
+    progress = lambda done, total: seen.append(capfd.readouterr().out)  # noqa: E731
+    parallel_apply(f, A, out=memmap(tmp_path / "out"), progress=progress, **how)
+    assert any("at" in one for one in seen[:-1])
 
 
 @pytest.mark.parametrize("axis", [1, -1, (0, 1), (2, 0), (-1, -2)])
@@ -385,10 +438,11 @@ def test_prints_of_finished_elements_do_not_come_again(tmp_path, capfd):
     with f.stopped_at(30):
         parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
     assert capfd.readouterr().out.split("\n")[:-1] == [f"at {k}" for k in range(30)]
-    f.calls()
+    counted = resumed_runs.counted(tmp_path)
     parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
     # Workers may have been beyond element 30 when that raised. These count, and what they printed was not shown.
-    assert capfd.readouterr().out.split("\n")[:-1] == [f"at {k}" for k in sorted(f.calls())]
+    assert capfd.readouterr().out.split("\n")[:-1] == [f"at {k}" for k in range(COUNT) if k not in counted]
+    assert counted >= set(range(30))
 
 
 def test_progress_begins_with_what_is_there(tmp_path, monkeypatch):

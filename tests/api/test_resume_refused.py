@@ -88,6 +88,22 @@ def test_another_function(tmp_path, name):
     start(tmp_path, first)
 
 
+def test_equal_values_are_the_same(tmp_path):
+    """Whether strings are one object or two, and in lists that hold themselves."""
+
+    def takes_all(row, *args):
+        return row
+
+    word = "".join(["a", "b"])
+    for words in ([word, word], [word, "".join(["a", "b"])]):
+        start(tmp_path, takes_all, args=(words,))
+    cyclic = [1]
+    cyclic.append(cyclic)
+    (tmp_path / "cyclic").mkdir()
+    for _ in range(2):
+        start(tmp_path / "cyclic", takes_all, args=(cyclic,))
+
+
 def test_the_same_function_in_another_process(tmp_path):
     """Digests do not depend on the hash seed, addresses, the place in the file, or on how often code has run."""
     script = """
