@@ -262,6 +262,25 @@ def test_outs_that_keep_nothing(tmp_path):
         parallel_apply(never, A, out=Lists(), resume=tmp_path / "journal")
 
 
+def test_blocks_and_chunks_without_common_ends(tmp_path):
+    out = zarr_array(tmp_path / "out", chunks=(7, 3))
+    how = {"out": out, "vectorized": True, "resume": tmp_path / "journal"}
+    with pytest.raises(
+        ValueError, match="no block of 9 elements ends where a chunk of out does; pass as chunk= a mult"
+    ):
+        parallel_apply(never, A, chunk=9, **how)
+    assert_same(parallel_apply(np.negative, A, chunk=14, **how)[...], -A)
+
+
+def test_labelled_maps(tmp_path):
+    import xarray
+
+    import parwise.xarray  # noqa: F401 - registers .par
+
+    with pytest.raises(ValueError, match="resume='journal' needs an array in files .* which .par has none of"):
+        xarray.DataArray(A, dims=("x", "y")).par.map(never, "x", resume="journal")
+
+
 def test_arguments_that_are_written_over(tmp_path):
     a = memmap(tmp_path / "a")
     for out in (a, np.lib.format.open_memmap(tmp_path / "a", mode="r+")):

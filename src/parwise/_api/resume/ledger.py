@@ -132,6 +132,12 @@ def _text_of(error: BaseException) -> str:
         return ""
 
 
+def cuts_of(call: Call, targets: list[Target]) -> list[int] | None:
+    """Where runs of elements may begin and end that count: between blocks, and between chunks of `out`."""
+    blocks = None if call.bounds is None else [0, *(hi for _, hi in call.bounds)]
+    return common_cuts([blocks, *(one.cuts for one in targets)])
+
+
 class ArrayLedger(Ledger):
     """Counts elements whose results are in `out`, in files.
 
@@ -146,8 +152,7 @@ class ArrayLedger(Ledger):
         self.targets = targets
         self._wrap: str | None = None
         self._form_told = False
-        blocks = None if call.bounds is None else [0, *(hi for _, hi in call.bounds)]
-        super().__init__(call, journal, common_cuts([blocks, *(one.cuts for one in targets)]))
+        super().__init__(call, journal, cuts_of(call, targets))
 
     def _read(self, line: dict[str, Any]) -> None:
         super()._read(line)

@@ -15,7 +15,7 @@ from .batches import JOURNAL, Batches, ItemDigests
 from .digest import Digester
 from .header import check_header, header_of
 from .journal import Journal
-from .ledger import ArrayLedger, ItemLedger, Ledger
+from .ledger import ArrayLedger, ItemLedger, Ledger, cuts_of
 from .resumed_job import ResumedJob
 from .targets import Target, make_target
 
@@ -62,7 +62,14 @@ def _targets(call: Call, path: str) -> list[Target]:
                 "resume needs an out apart from the arguments, since results that are written over them cannot be "
                 "computed again; pass another out"
             )
-    return [make_target(call, one) for one in call.out]
+    targets = [make_target(call, one) for one in call.out]
+    cuts = cuts_of(call, targets)
+    if call.bounds is not None and cuts is not None and len(cuts) <= 2 < len(call.bounds):
+        raise ValueError(
+            f"nothing could count before the end: no block of {call.bounds[0][1]} elements ends where a chunk of out "
+            "does; pass as chunk= a multiple, or a divisor, of the length of chunks along the mapped axis"
+        )
+    return targets
 
 
 def _run(call: Call, ledger: Ledger, observer: NullObserver) -> Any:
