@@ -101,6 +101,9 @@ class Quantity(np.ndarray):
         ((never, A), {"progress": "bar"}, TypeError, "got an object of type str"),
         ((never, A), {"progress": Labelled}, TypeError, "got the class Labelled"),
         ((never, A), {"progress": lambda done: None}, TypeError, r"two arguments \(done, total\), got \(done\)"),
+        ((never, A), {"resume": 3}, TypeError, "resume must be a path or None, got 3 of type int"),
+        ((never, A), {"resume": ""}, ValueError, "resume must be a path as a str, got ''"),
+        ((never, A), {"resume": "j", "verify": "full"}, ValueError, "verify='full' computes everything again"),
         ((never, A), {"worker": 2}, TypeError, "unknown option 'worker': did you mean 'workers'"),
         ((never, A), {"n_jobs": 2}, TypeError, "unknown option 'n_jobs': the options are workers, executor"),
     ],
@@ -108,11 +111,6 @@ class Quantity(np.ndarray):
 def test_bad_input(args, kwargs, error, text):
     with pytest.raises(error, match=text):
         parallel_apply(*args, **kwargs)
-
-
-def test_what_is_not_there_yet():
-    with pytest.raises(NotImplementedError, match="not there yet"):
-        parallel_apply(never, A, checkpoint="file")
 
 
 def test_isolate_in_somebody_elses_threads():

@@ -167,6 +167,11 @@ def parallel_imap(
     4
     """
     settings = resolve(options)
+    if settings.resume is not None:
+        raise ValueError(
+            f"resume={settings.resume!r} is for parallel_map, which returns all results; those of parallel_imap are "
+            "gone once they were taken"
+        )
     if settings.verify:
         raise ValueError(
             f"verify={settings.verify!r} compares results at the end, when those of parallel_imap are gone; use "

@@ -51,7 +51,7 @@ def allocate(targets: Iterable[Any]) -> None:
     """
     for target in targets:
         if isinstance(target, np.ndarray) and target.nbytes:
-            mapping = _mapping_of(target, byte_bounds(target)[0])
+            mapping = mapping_of(target, byte_bounds(target)[0])
             if mapping is not None:
                 shift = mapping.offset - mapping.start
                 _allocate(mapping, [(first + shift, end - first) for first, end in _spans(target)])
@@ -69,7 +69,7 @@ def _spans(array: np.ndarray) -> list[tuple[int, int]]:
     return [(int(start), int(start) + length) for start in starts]
 
 
-def _mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
+def mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
     """The file that an array is a part of."""
     owner: Any = array
     while isinstance(owner, np.ndarray) and owner.base is not None:

@@ -34,6 +34,10 @@ def compute(call: Call) -> Any:
 
 
 def _compute(call: Call, observer: NullObserver) -> Any:
+    if call.settings.resume is not None:
+        from .resume.run import run_resumed
+
+        return run_resumed(call, observer)
     if call.settings.verify:
         from .._verify.audit import run_with_audit
 

@@ -83,8 +83,29 @@ class Options(TypedDict, total=False):
         for the next call with the same function; a worker that another one has
         prepared is replaced. What it sets in a worker stays as long as this
         process does not change the same. An exception in it ends the call.
-    checkpoint : path, optional
-        Reserved.
+    resume : path, optional
+        Keeps a journal of the call at this path: the same call, made again
+        after its process was killed or the machine lost its power, goes on where
+        it stopped and ends with the same bits. `parallel_apply` keeps results
+        in `out`, an array in files (`numpy.memmap`, zarr, h5py); `parallel_map`
+        keeps them in a folder, which is this path. An element counts once its
+        result, and then its line in the journal, are on the disk: it is not
+        computed again, so what the function prints there does not come again.
+        A call with another result (by the function's code and what it holds,
+        arguments, seed, versions) is refused, with the difference named.
+        Not with `parallel_imap`, `vectorize`, ``.par`` and ``verify="full"``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from parwise import parallel_apply
+    >>> folder = tempfile.mkdtemp()
+    >>> path = os.path.join(folder, "out.npy")
+    >>> mode = "r+" if os.path.exists(path) else "w+"
+    >>> out = np.lib.format.open_memmap(path, mode=mode, dtype="f8", shape=(3,))
+    >>> parallel_apply(np.sum, np.ones((3, 4)), out=out, resume=os.path.join(folder, "run.journal"))
+    memmap([4., 4., 4.])
     """
 
     workers: int | None
@@ -97,7 +118,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     retries: int
     setup: Callable[[], object] | None
-    checkpoint: str | os.PathLike[str] | None
+    resume: str | os.PathLike[str] | None
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -126,7 +147,8 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
     ...     parwise.parallel_apply(np.sum, np.ones((2, 3)))
     array([3., 3.])
     """
-    resolve(options)
+    if resolve(options).resume is not None:
+        raise ValueError(f"resume={options['resume']!r} is the journal of one call; pass it to that call")
     token = _scoped.set({**_scoped.get(), **options})
     try:
         yield
@@ -141,9 +163,7 @@ def resolve(given: Mapping[str, Any]) -> Settings:
     for name in merged:
         if name not in Options.__annotations__:
             raise TypeError(_unknown(name))
-    settings = checked_settings(merged)
-    _refuse_reserved(merged)
-    return settings
+    return checked_settings(merged)
 
 
 def _unknown(name: str) -> str:
@@ -152,9 +172,3 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, Options.__annotations__, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(Options.__annotations__)}"
     return f"unknown option {name!r}: {hint}"
-
-
-def _refuse_reserved(merged: Mapping[str, Any]) -> None:
-    """Raise for an option whose name is fixed but which does nothing yet."""
-    if merged.get("checkpoint") is not None:
-        raise NotImplementedError(f"option checkpoint={merged['checkpoint']!r} is not there yet; leave it out")

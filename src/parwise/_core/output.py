@@ -166,6 +166,20 @@ class ArrayOutput(Output):
             for own, column in zip(self._columns, results.columns, strict=True):
                 own.add(task, column, indices)
 
+    @property
+    def like(self) -> Results | None:
+        """No results, of the kinds that go to the arrays at once; None if that is not known, or some do not."""
+        columns: list[Column] = [like for one in self._columns if (like := one.like) is not None]
+        return Results(columns, self.wrap) if self._begun and len(columns) == len(self._columns) else None
+
+    def begin(self, like: Results) -> None:
+        """Make arrays for results like those of an earlier run, as its `like` told them."""
+        self._make_columns(Task(0, 0), like)
+
+    def holds(self, task: Task) -> bool:
+        """True if the results of a task that was added are in the arrays already."""
+        return all(one.holds(task) for one in self._columns)
+
     def _make_columns(self, task: Task, results: Results) -> None:
         out = self._call.out
         if out is not None and len(out) != len(results.columns):
@@ -199,6 +213,13 @@ class ArrayOutput(Output):
         with self._lock:
             for column in self._columns:
                 column.flush()
+
+    def settle(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Write what is held for files of the elements in some runs."""
+        with self._lock:
+            for sink in self.sinks:
+                for lo, hi in runs:
+                    sink.settle(lo, hi)
 
     def finish(self, gaps: np.ndarray) -> Any:
         """Return the array or arrays."""

@@ -29,6 +29,12 @@ class RandomStreams:
         self._seed = seed
         self._kind = kind
 
+    @property
+    def description(self) -> str:
+        """All that the generators depend on, as a text."""
+        seed, kind = self._seed, getattr(self._kind, "__name__", repr(self._kind))
+        return f"{kind} of {seed.entropy}, spawn_key {seed.spawn_key}, pool_size {seed.pool_size}"
+
     def one(self, index: int) -> np.random.Generator:
         """The generator of the element, or block, with number `index`."""
         return np.random.Generator(self._kind(self.seed_of(index)))

@@ -6,6 +6,7 @@ Users pass `Options`; all other code reads `Settings`.
 from __future__ import annotations
 
 import numbers
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -62,6 +63,7 @@ class Settings(NamedTuple):
     retries: int = 0
     progress: Any = None
     setup: Callable[[], object] | None = None
+    resume: str | None = None
 
     @property
     def shares_globals(self) -> bool:
@@ -76,7 +78,8 @@ class Settings(NamedTuple):
     @property
     def needs_runner(self) -> bool:
         """True if an option asks for more than a plain loop does: isolation, gaps, a check, progress, a setup."""
-        return bool(self.isolate or self.ignore or self.verify or self.progress is not None or self.setup is not None)
+        asked = self.isolate or self.ignore or self.verify or self.progress is not None
+        return bool(asked or self.setup is not None or self.resume is not None)
 
     @property
     def needs_own_workers(self) -> bool:
@@ -244,6 +247,17 @@ def _setup(value: Any, executor: Any) -> Callable[[], object] | None:
     return function
 
 
+def _resume(value: Any, executor: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"resume must be a path or None, got {value!r} of type {type(value).__name__}")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"resume must be a path as a str, got {path!r}")
+    return path
+
+
 def executor_name(executor: Any) -> str:
     """The executor's name, or that of its class."""
     return executor if isinstance(executor, str) else type(executor).__name__
@@ -260,6 +274,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "retries": ("retries", _retries),
     "progress": ("progress", _progress),
     "setup": ("setup", _setup),
+    "resume": ("resume", _resume),
 }
 
 
@@ -279,6 +294,11 @@ def checked_settings(options: Mapping[str, Any]) -> Settings:
         raise ValueError(
             f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(options)} "
             "rules out; leave one of the two out"
+        )
+    if chosen.get("resume") is not None and chosen.get("verify") == "full":
+        raise ValueError(
+            "verify='full' computes everything again, which resume is there to avoid; use verify=True, which computes "
+            "a sample"
         )
     settings = Settings(**chosen)
     return _at_the_end(settings, options) if sys.is_finalizing() else settings

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .._core.call import Call
 from .._core.indexing import Runs, Task
@@ -56,8 +57,11 @@ class TaskQueue:
         #: Index up to which elements may be handed out for now.
         self.limit = ENDLESS
         self._blocks = None if call.bounds is None else deque(Task(*bounds) for bounds in call.bounds)
-        self._next = start
+        self._first = 0 if self._stream is None else self._stream.first
+        self._next = max(start, self._first)
         self._stop = call.count
+        # Runs of elements behind that up to `_stop`, if others were computed by an earlier call.
+        self._later: deque[tuple[int, int]] = deque()
         # No task from there on counts.
         self._cut: float = ENDLESS
         self._returned: list[Task] = []
@@ -72,6 +76,16 @@ class TaskQueue:
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
+
+    def keep(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Hand out only elements, or blocks, in some runs: sorted, apart from each other, at least one."""
+        (self._next, self._stop), *later = runs
+        self._first = self._next
+        self._later = deque(later)
+        if self._blocks is not None:
+            starts = [lo for lo, _ in runs]
+            kept = [task for task in self._blocks if task.lo < runs[max(0, bisect_right(starts, task.lo) - 1)][1]]
+            self._blocks = deque(task for task in kept if task.lo >= self._first)
 
     def next_task(
         self,
@@ -121,10 +135,12 @@ class TaskQueue:
                 return self._take_block(last)
             if last:
                 return self._take_last(seconds, workers)
+            if self._next >= self._stop and self._later:
+                self._next, self._stop = self._later.popleft()
             lo = self._next
             # The first one alone: its results are compared with a worker's.
-            hi = min(lo + (self._size(lo, seconds, workers, capacity) if lo else 1), self._end)
-            if self._runs is not None and 0 < lo < hi:
+            hi = min(lo + (self._size(lo, seconds, workers, capacity) if lo != self._first else 1), self._end)
+            if self._runs is not None and lo != self._first and lo < hi:
                 hi = self._aligned(self._runs, lo, hi)
             if self._stream is not None:
                 hi = min(hi, self._stream.read_to)
@@ -148,25 +164,31 @@ class TaskQueue:
         if lo < first:
             return min(hi, first)
         start, stop = runs.around(hi - 1)
-        return start if lo < start and hi < stop else min(stop, self._call.count)
+        return start if lo < start and hi < stop else min(stop, self._end)
 
     def _take_block(self, last: bool) -> Task | None:
         """Hand out the first block left, or the last one unless it is the first of all."""
         blocks = self._blocks
-        if not blocks or (last and blocks[-1].lo == 0):
+        if not blocks or (last and blocks[-1].lo == self._first):
             return None
         return blocks.pop() if last else blocks.popleft()
 
     def _take_last(self, seconds: float, workers: int) -> Task | None:
         """Hand out the last task of those left; not across the end of a run, nor the first element."""
-        lo, hi = self._next or 1, self._stop
+        alone = not self._later
+        lo, hi = (self._next + (self._next == self._first), self._stop) if alone else self._later[-1]
         if lo >= hi:
             return None
         begin = hi - self._size(lo, seconds, workers, None)
         if self._run_end:
             begin = max(begin, (hi - 1) // self._run_end * self._run_end)
-        self._stop = max(lo, begin)
-        return Task(self._stop, hi)
+        begin = max(lo, begin)
+        if alone:
+            self._stop = begin
+        else:
+            self._later.pop()
+            self._later.extend([(lo, begin)] if begin > lo else [])
+        return Task(begin, hi)
 
     def _take_returned(self, returned: list[Task], capacity: int) -> Task:
         """Hand out the first task that was given back, or as much of it as fits."""
@@ -261,6 +283,7 @@ class TaskQueue:
         """Hand out `task` and nothing else."""
         with self._lock:
             self._next = self._stop
+            self._later.clear()
             self._blocks = None if self._blocks is None else deque()
             self._returned = [task]
 
@@ -273,6 +296,7 @@ class TaskQueue:
             if self._blocks is not None:
                 self._blocks = deque(task for task in self._blocks if task.lo < index)
             self._stop = min(self._stop, index)
+            self._later = deque((lo, min(hi, index)) for lo, hi in self._later if lo < index)
 
     def measure(self, task: Task, seconds: float) -> None:
         """Update the time of an element from a finished task."""
@@ -310,6 +334,7 @@ class TaskQueue:
                 stop = min(self._known_stop, max(self._call.expected, self._next + 1))
                 # An iterator of unknown length is assumed to be half done.
                 left = max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
+                left += sum(hi - lo for lo, hi in self._later)
             pace = self._pace or 0.0
             transfer_seconds = self._transfer_seconds()
             if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
@@ -341,7 +366,7 @@ class TaskQueue:
     def seems_empty(self) -> bool:
         """True if all elements have been handed out, as far as is known."""
         with self._lock:
-            left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop
+            left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop or self._later
             return not (left or self._returned or self._lost)
 
 

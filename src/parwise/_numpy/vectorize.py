@@ -103,7 +103,12 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
         signature: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        resolve(options)
+        resume = resolve(options).resume
+        if resume is not None:
+            raise ValueError(
+                f"resume={resume!r} needs out=, an array in files where results are kept, which vectorize has not; use "
+                "parallel_apply"
+            )
         super().__init__(pyfunc, otypes, doc, excluded, cache, signature)
         self._options = options
 

@@ -84,6 +84,11 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
     options = {name: value for name, value in how.items() if name not in own}
     settings = resolve(options)
+    if settings.resume is not None:
+        raise ValueError(
+            f"resume={settings.resume!r} needs an array in files where results are kept, which .par has none of; use "
+            "parallel_apply(func, x.data, axis=x.get_axis_num(dim), out=..., resume=...)"
+        )
     request = Request(func, checked_dims(dim), **{name: how[name] for name in how if name in own}, options=options)
     if not isinstance(request.as_xarray, bool):
         raise TypeError(f"as_xarray must be a bool, got {request.as_xarray!r}")

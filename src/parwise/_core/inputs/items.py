@@ -6,7 +6,7 @@ import array
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from enum import Enum
 from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
@@ -156,6 +156,8 @@ class ItemStream:
         Number of items: `ENDLESS` until it is known.
     expected : int
         Number of items to plan for: a length is a hint, the iterator's end decides.
+    first : int
+        Index of the first item that is computed.
     read_to : int
         Index up to which items have been read.
     error : BaseException or None
@@ -176,7 +178,7 @@ class ItemStream:
         self._slow = self._changing = False
         # Index of an item that cannot be copied: the one behind it is read once it has been taken.
         self._fixed = -1
-        self.read_to = 0
+        self.read_to = self.first = 0
         self.count = ENDLESS
         self.expected = min(filter(None, map(_claimed_length, iterables)), default=ENDLESS)
         self.error: BaseException | None = None
@@ -250,7 +252,8 @@ class ItemStream:
 
     def sample(self, count: int) -> list[Any]:
         """At most so many items, to find out how long it takes to send one: there is but the first."""
-        return self.items(0, 0, 1) * count if 0 in self._taken else []
+        first = self.first
+        return self.items(0, first, first + 1) * count if first in self._taken else []
 
     @property
     def unread(self) -> tuple[Iterator[Any], bool]:
@@ -260,6 +263,19 @@ class ItemStream:
     def end(self, count: int, error: BaseException | None = None) -> None:
         """Note the end of the iterators, and the exception that ended them."""
         self.count, self.error = count, error
+
+    def watch(self, note: Callable[[Any], None]) -> None:
+        """Call `note` with each item, or with the tuple of items of one element, as it is read."""
+        self._iterator = _noted(self._iterator, note)
+
+    def skip(self, count: int) -> None:
+        """Read the first items, which are not computed."""
+        for index in range(count):
+            try:
+                next(self._iterator)
+            except StopIteration:
+                raise ValueError(f"the items end before item {index}, but {count} have results already") from None
+        self.first = self.read_to = count
 
     def adopt_thread(self) -> None:
         """Read items in this thread from now on."""
@@ -273,8 +289,14 @@ class ItemStream:
         # Most items were never taken, if this process computes them as it reads.
         indices = range(lo, hi) if hi - lo <= len(self._taken) else [one for one in self._taken if lo <= one < hi]
         for index in indices:
-            if index:
+            if index != self.first:
                 self._taken.pop(index, None)
+
+
+def _noted(items: Iterator[Any], note: Callable[[Any], None]) -> Iterator[Any]:
+    for item in items:
+        note(item)
+        yield item
 
 
 def _claimed_length(iterable: Any) -> int:

@@ -124,6 +124,18 @@ class OutputColumn:
         block = self._kind == "block" and self._axes != (0,)
         return rows if plain and not block and rows.flags.c_contiguous and rows.flags.writeable else None, self._kind
 
+    @property
+    def like(self) -> Stack | None:
+        """No results, of the kind that goes to the array at once; None if none does."""
+        if self._kind is None:
+            return None
+        at = self._axes[0] if self._block else 0
+        return Stack(self._kind, np.empty((*self._shape[:at], 0, *self._shape[at:]), self._dtype))
+
+    def holds(self, task: Task) -> bool:
+        """True if the results of a task that was added are in the array already."""
+        return self._kind is not None and task.lo not in self._unlike
+
     def add(self, task: Task, column: Column, indices: np.ndarray | None = None) -> None:
         """Take one column of a task's results: those of all its elements, or of `indices`."""
         if isinstance(column, Stack) and isinstance(column.kind, Written):

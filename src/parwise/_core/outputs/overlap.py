@@ -44,9 +44,12 @@ def _may_share(out: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Arrays among some values, and in lists and tuples among them."""
-    for value in values:
+    """Arrays among some values, and in lists and tuples among them, which may hold themselves."""
+    left, seen = list(values), set[int]()
+    while left:
+        value = left.pop()
         if isinstance(value, np.ndarray):
             yield value
-        elif isinstance(value, list | tuple):
-            yield from _arrays_within(value)
+        elif isinstance(value, list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value)

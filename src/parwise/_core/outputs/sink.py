@@ -32,6 +32,16 @@ def as_stack(column: Stack) -> Stack:
     return Stack(column.kind.kind, np.broadcast_to(np.zeros((), column.array.dtype), column.kind.shape))
 
 
+class _Held(NamedTuple):
+    """Results of a run of elements, and the state of each."""
+
+    rows: np.ndarray
+    states: np.ndarray
+
+
+_MISSING, _HERE, _WRITTEN = range(3)
+
+
 class FileSink:
     """Takes results of elements in any order, and writes them to an array in a file, by whole chunks.
 
@@ -71,8 +81,8 @@ class FileSink:
         row_bytes = math.prod(self._shape) * own.itemsize
         self._shortest = runs_of(out, axes, grid)
         self._runs = self._shortest and sized_runs(grid, self._shortest, *_lengths(row_bytes, most_bytes))
-        # Runs that are not complete, by their first element: results, and which of them are there.
-        self._held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        # Runs that are not complete, by their first element.
+        self._held: dict[int, _Held] = {}
         self.nbytes = self.nbytes_elsewhere = self.most_held = 0
 
     def put(self, lo: int, rows: np.ndarray) -> None:
@@ -102,10 +112,18 @@ class FileSink:
         """Write all that is held: parts of chunks, if the call has ended before its end."""
         while self._held:
             start = min(self._held)
-            rows, found = self._held.pop(start)
-            indices = np.flatnonzero(found)
-            for first, stop in _consecutive(indices):
-                self.write(start + int(indices[first]), rows[indices[first] : indices[stop - 1] + 1])
+            self._write_held(start, self._held.pop(start), slice(None))
+
+    def settle(self, lo: int, hi: int) -> None:
+        """Write what is held of the elements ``lo:hi``; it is not written again when its run is complete."""
+        for start, held in self._held.items():
+            self._write_held(start, held, slice(max(0, lo - start), max(0, hi - start)))
+
+    def _write_held(self, start: int, held: _Held, part: slice) -> None:
+        indices = np.flatnonzero(held.states[part] == _HERE) + (part.start or 0)
+        for first, stop in _consecutive(indices):
+            self.write(start + int(indices[first]), held.rows[indices[first] : indices[stop - 1] + 1])
+        held.states[indices] = _WRITTEN
 
     def read(self) -> np.ndarray:
         """All that was written, with the mapped axes first."""
@@ -116,14 +134,15 @@ class FileSink:
     def _hold(self, start: int, stop: int, at: int, part: np.ndarray) -> None:
         held = self._held.get(start)
         if held is None:
-            held = self._held[start] = np.empty((stop - start, *self._shape), self._dtype), np.zeros(stop - start, bool)
-            self.most_held = max(self.most_held, sum(rows.nbytes for rows, _ in self._held.values()))
-        rows, found = held
-        rows[at - start : at - start + len(part)] = part
-        found[at - start : at - start + len(part)] = True
-        if found.all():
+            length = stop - start
+            held = _Held(np.empty((length, *self._shape), self._dtype), np.full(length, _MISSING, np.uint8))
+            self._held[start] = held
+            self.most_held = max(self.most_held, sum(one.rows.nbytes for one in self._held.values()))
+        held.rows[at - start : at - start + len(part)] = part
+        held.states[at - start : at - start + len(part)] = _HERE
+        if held.states.all():
             del self._held[start]
-            self.write(start, rows)
+            self._write_held(start, held, slice(None))
 
     def covers(self, lo: int, hi: int) -> bool:
         """True if the elements ``lo:hi`` take whole chunks."""

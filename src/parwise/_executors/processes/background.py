@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 class CpuAvailability:
     """Tells whether CPUs are free for workers, or BLAS threads of the caller use them all.
 
-    Workers keep the caller's number of BLAS threads, which its bits depend on.
+    Workers keep the caller's number of BLAS threads, which its bits depend on. `threads` are native ids of this call's
+    own threads, which may become more.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, threads: Set[int]) -> None:
         self._job = job
-        # Native ids of this call's own threads.
-        self.threads: set[int] = set()
-        self.watch = ThreadWatch(self.threads)
+        self.watch = ThreadWatch(threads)
 
     @cached_property
     def _any(self) -> bool:
@@ -105,6 +104,8 @@ class BackgroundDispatcher:
         self._joined = False
         self._start: Callable[[], int] = _nowhere
         self._deadline: float | None = None
+        # The native id of the helper thread, from its first moment on: when it wakes, BLAS threads do not.
+        self._threads: set[int] = set()
         self._begun = perf_counter()
         self._retry = LEAST_HELP_SECONDS / 2
         # True if the helper thread has shortened the switch interval.
@@ -164,7 +165,7 @@ class BackgroundDispatcher:
                 self._job.open(self._start())
                 self.dispatcher = Dispatcher(self._job, self.pool)
                 self.dispatcher.local_settings = self._local_settings
-                self.cpus = CpuAvailability(self._job)
+                self.cpus = CpuAvailability(self._job, self._threads)
                 self._joined = True
             finally:
                 if not self._joined:
@@ -258,6 +259,7 @@ class BackgroundDispatcher:
 
     def _run(self) -> None:
         """The helper thread: wait, take over when it is time, and dispatch until the caller leaves."""
+        self._threads.add(threading.get_native_id())
         with self._turn:
             if self._state == "left":
                 return
@@ -285,7 +287,6 @@ class BackgroundDispatcher:
                 return False
             if not self._join() or self._job.queue.empty:  # another call holds the workers, or no task is left
                 return False
-            self.cpus.threads.add(threading.get_native_id())
             if not self.cpus.seems_free():
                 return False
             try:

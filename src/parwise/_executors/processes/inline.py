@@ -73,9 +73,9 @@ class InlineRun:
     @staticmethod
     def suits(call: Call) -> bool:
         """Tell whether the first elements of a call can be computed in this way."""
-        return not (call.vectorized or call.settings.ignore or call.settings.verify) and all(
-            one.loaded for one in call.inputs
-        )
+        settings = call.settings
+        tasks = call.vectorized or settings.ignore or settings.verify or settings.resume is not None
+        return not tasks and all(one.loaded for one in call.inputs)
 
     def run(self, expect: Callable[[], object], looks: Iterable[float], ends: Callable[[float], bool]) -> None:
         """Compute until the last of the `looks`, or until the helper thread has claimed the next element.

@@ -1,0 +1,209 @@
+"""The journal: data is on the disk before the line that counts it; torn lines do not count; runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parwise import parallel_apply, parallel_map
+from parwise._api.resume import ledger as ledgers
+from parwise._api.resume.journal import MAGIC, Journal
+from parwise._api.resume.runs import Runs, common_cuts, within_cuts
+
+from ..support import resumed_runs
+from ..support.oracle import assert_same, loop
+from ..support.stopping import Stopping
+from .test_resume import COUNT, OUTS, A, memmap, short_tasks  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What is done to files, in order: names of calls, and of files."""
+    found = []
+
+    def recorded(name, path_of):
+        real = getattr(os, name)
+
+        def call(*arguments, **more):
+            found.append((name, path_of(arguments[0])))
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("fsync", "fdatasync", "pwrite"):
+        recorded(name, lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
+    recorded("replace", str)
+    return found
+
+
+def lines_of(steps, journal):
+    """For each line of the journal: the steps before it, since the line before; and that it is synced at once."""
+    before = []
+    for (name, path), after in zip(steps, [*steps[1:], (None, None)], strict=True):
+        if (name, path) == ("pwrite", str(journal)):
+            assert after == ("fdatasync", str(journal))
+            yield before
+            before = []
+        elif path != str(journal):
+            before.append((name, path))
+
+
+@pytest.mark.parametrize("name", OUTS)
+def test_data_is_on_the_disk_before_its_line(tmp_path, name, steps, monkeypatch):
+    monkeypatch.setattr(ledgers, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ledgers, "COST_RATIO", 0.0)
+    out = OUTS[name](tmp_path / "out")
+    written = []
+    f = Stopping(tmp_path)
+    steps.clear()
+    parallel_apply(f, A, out=out, resume=tmp_path / "journal", workers=1)
+    header, *lines, done = lines_of(steps, tmp_path / "journal")
+    assert {path for _, path in header} <= {str(tmp_path)}  # the name of the journal
+    assert done == []
+    told = [json.loads(line[9:]) for line in (tmp_path / "journal").read_bytes().split(b"\n")[2:-2]]
+    assert len(told) == len(lines) >= 10
+    for before, line in zip(lines, told, strict=True):
+        synced = {path for kind, path in before if kind in ("fsync", "fdatasync")}
+        if "hdf5" in name or name == "memmap":
+            assert synced == {str(tmp_path / "out")}
+            continue
+        ((lo, hi, _),) = line["runs"]
+        assert (lo % 4, hi - lo) == (0, 4)
+        inside = {path for path in synced if os.path.isfile(path)}
+        folders = synced - inside
+        assert len(inside) == 1
+        assert {os.path.dirname(path) for path in inside} | {str(tmp_path / "out")} <= folders
+        written += inside
+    if "zarr" in name or name == "shards":
+        chunks = {str(p) for p in (tmp_path / "out").rglob("*") if p.is_file() and not p.name.endswith("json")}
+        assert {one for one in chunks if not os.path.basename(one).startswith(".z")} == set(written)
+
+
+def test_a_batch_is_on_the_disk_before_its_line(tmp_path, steps):
+    folder = tmp_path / "results"
+    parallel_map(str, range(5), resume=folder, workers=1)
+    _, *lines = lines_of(steps, folder / "journal")
+    for number, before in enumerate(lines):
+        name = str(folder / f"results-{number:06d}.pkl.partial")
+        assert before == [("fsync", name), ("replace", name), ("fsync", str(folder))]
+    assert lines
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+    """Cut at each byte of the last two lines, with and without the zeros that a file system may leave."""
+    f = Stopping(tmp_path)
+    how = {"resume": tmp_path / "journal", "workers": 1}
+    for stop in (13, 22):
+        with f.stopped_at(stop):
+            parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+    whole = (tmp_path / "journal").read_bytes()
+    ends = [at + 1 for at, byte in enumerate(whole) if byte == ord(b"\n")]
+    f.calls()
+    data = bytes(memmap(tmp_path / "out"))
+    for cut in [*range(ends[-2] - 2, len(whole) + 1, 7), ends[-3], ends[-2], len(whole) - 1]:
+        for zeros in (0, 50):
+            (tmp_path / "journal").write_bytes(whole[:cut] + bytes(zeros))
+            memmap(tmp_path / "out")[...] = np.frombuffer(data).reshape(A.shape)
+            first = 22 if cut >= ends[-1] else 13 if cut >= ends[-2] else 0
+            result = parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+            assert f.calls() == list(range(first, COUNT)), cut
+            assert_same(np.asarray(result), loop(np.cumsum, A))
+            parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+            assert f.calls() == [], cut
+
+
+def test_a_header_that_was_cut_off(tmp_path):
+    parallel_apply(np.sort, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal")
+    whole = (tmp_path / "journal").read_bytes()
+    header = whole.index(b"\n", len(MAGIC)) + 1
+    for cut in (0, 1, len(MAGIC) - 1, len(MAGIC), len(MAGIC) + 5, header - 1):
+        (tmp_path / "journal").write_bytes(whole[:cut])
+        f = Stopping(tmp_path)
+        parallel_apply(f, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
+        assert f.calls() == list(range(COUNT))
+
+
+def test_a_line_in_the_middle_that_is_damaged(tmp_path):
+    with Journal(str(tmp_path / "journal")) as journal:
+        for number in range(4):
+            journal.append({"line": number})
+    whole = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(whole.replace(b'"line":2', b'"line":7'))
+    with pytest.raises(ValueError, match=r"line 4 of the journal .* is damaged; remove the journal to begin anew"):
+        Journal(str(tmp_path / "journal"))
+    (tmp_path / "journal").write_bytes(whole)
+    with Journal(str(tmp_path / "journal")) as journal:
+        assert [one["line"] for one in journal.lines] == [0, 1, 2, 3]
+
+
+def test_an_interrupted_line_is_written_over(tmp_path, monkeypatch):
+    """Ctrl-C within a line: the next line comes in its place, and not behind a half."""
+    path = str(tmp_path / "journal")
+    with Journal(path) as journal:
+        journal.append({"line": 0})
+        real = os.pwrite
+
+        def half(descriptor, data, at):
+            real(descriptor, data[: len(data) // 2], at)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "pwrite", half)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append({"line": "a long one " * 9})
+        monkeypatch.setattr(os, "pwrite", real)
+        journal.append({"line": 1})
+    with Journal(path) as journal:
+        assert [one["line"] for one in journal.lines] == [0, 1]
+
+
+def test_an_error_counts_what_was_done(tmp_path):
+    """Also what no line was worth yet."""
+    f = Stopping(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledgers, "LEAST_SECONDS", 1e9)
+        with f.stopped_at(17):
+            parallel_apply(f, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
+    f.calls()
+    parallel_apply(f, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
+    assert f.calls() == list(range(17, COUNT))
+
+
+def test_lines_are_few(tmp_path):
+    """A call of many short tasks has a line for each 0.1 s at most."""
+    parallel_apply(np.sort, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
+    assert len((tmp_path / "journal").read_bytes().split(b"\n")) <= 6
+
+
+def test_runs():
+    assert list(Runs([(5, 9), (0, 2), (2, 5), (20, 30), (25, 40)])) == [(0, 9), (20, 40)]
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        several = [set(), set()]
+        runs = Runs(), Runs()
+        for which, lo, length in rng.integers(0, [2, 50, 9], (12, 3)).tolist():
+            runs[which].add(lo, lo + length)
+            several[which] |= set(range(lo, lo + length))
+        for own, elements in zip(runs, several, strict=True):
+            assert {k for lo, hi in own for k in range(lo, hi)} == elements == {k for k in range(60) if k in own}
+            assert {k for lo, hi in own.rest(60) for k in range(lo, hi)} == set(range(60)) - elements
+        left = list(runs[0].without(runs[1]))
+        assert {k for lo, hi in left for k in range(lo, hi)} == several[0] - several[1]
+        assert left == list(Runs(left))
+    assert common_cuts([None, [0, 2, 4, 6], [0, 3, 6]]) == [0, 6]
+    assert common_cuts([None]) is None
+    assert within_cuts(0, 5, [0, 6]) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", resumed_runs.KINDS)
+def test_kills_at_random(kind):
+    """``python tests/support/resumed_runs.py 100`` makes more of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        killed, calls, resumed = resumed_runs.run_until_done(kind, folder, seed=8, kills=3)
+        assert Path(folder, "result.npy").exists()
+    assert killed + 1 >= resumed
+    assert calls >= resumed_runs.COUNT
