@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -186,10 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if name != "mpi":  # its ranks are those of the command
         with EXECUTORS[name](given.workers) as setting:
             for seconds, nbytes in ((0.01, 8), (0.1, 8), (0.1, 100_000), (0.1, MEGABYTE)):
-                count = max(given.workers, int(given.part * min(4 / seconds, 40) * given.workers))
+                rounds = min(4 / seconds, 4 * MEGABYTE * 10 / nbytes)  # of all workers, at most 40 MB for each
+                count = max(1, int(given.part * rounds)) * given.workers
                 elapsed = measure(setting, count, seconds, nbytes).seconds
-                waves = math.ceil(count / given.workers)
-                at_work = waves * seconds / elapsed
+                at_work = count * seconds / given.workers / elapsed
                 model = efficiency(name, cost, given.workers, seconds, nbytes)
                 checks.append([given.workers, seconds, nbytes, model, at_work])
                 print(f"{given.workers} workers, {seconds:g} s, {nbytes} bytes: model {model:.2f}, found {at_work:.2f}")

@@ -288,6 +288,8 @@ class RemoteRunner(ExecutorRunner):
             )
         if is_lack_of_parwise(error):
             raise self._faults.lacking(error)
+        if is_pool(self._executor) and not isinstance(error, WorkerDiedError):
+            raise error  # of the pool's initializer
         self._lose(task, error if isinstance(error, WorkerDiedError) else self._faults.task_failed(task, error))
 
     def _lose(self, task: Task, error: Exception) -> None:
