@@ -32,7 +32,7 @@ from parwise._executors.task_queue import FED_WORKERS, TASK_SECONDS
 
 MEGABYTE = 10**6
 # Most bytes of the arguments of a task: a slot of parwise's own workers, and a task of others.
-MOST_BYTES = {"own": 2**20, "dask": 2**24, "mpi": 2**24}
+MOST_BYTES = {"own": 2**20, "dask": 2**23, "mpi": 2**23}
 LENGTHS = {"own": TASK_SECONDS, "dask": 0.1, "mpi": 0.1}
 
 
@@ -146,10 +146,11 @@ def cost_of(setting: Setting, part: float, spins: bool) -> Cost:
 
 def drawn(costs: dict[str, Cost], file: str) -> None:
     """Draw the model: workers at work of those that there are, for elements of four kinds."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     numbers = np.unique(np.geomspace(1, 10_000, 200).astype(int))
-    figure, axes = plt.subplots(1, len(costs), figsize=(4 * len(costs), 4), sharey=True, squeeze=False)
+    figure = Figure(figsize=(4 * len(costs), 4))
+    axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)
     for axis, (executor, cost) in zip(axes[0], costs.items(), strict=True):
         for seconds, nbytes in ((0.01, 8), (1.0, 8), (0.01, MEGABYTE), (1.0, MEGABYTE)):
             busy = [n * efficiency(executor, cost, int(n), seconds, nbytes) for n in numbers]

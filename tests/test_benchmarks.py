@@ -4,11 +4,14 @@ import inspect
 import itertools
 import json
 import mmap
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import classes, grid, labelled, lazy, observer_cost, scale, soak, submit
+from benchmarks import classes, grid, labelled, lazy, observer_cost, scale, soak, submit, throughput
 from benchmarks.history import suite
 from benchmarks.history.base import Case
 from benchmarks.peers import cases, compare, memory, peers, work
@@ -225,3 +228,21 @@ def test_bare_halves():
     with grid.Halves() as other:
         seconds = grid.measured(grid.Cell(5, 1e-6, 8), 10, 1, other)
     assert len(seconds) == 3
+
+
+def test_what_one_process_can_feed(tmp_path, capsys):
+    constants, picture = str(tmp_path / "constants.json"), tmp_path / "model.svg"
+    found = throughput.main(["--part", "0.01", "--workers", "2", "--results", constants])
+    assert found["own"]["cost"].task > 0
+    assert "ms for a megabyte" in capsys.readouterr().out
+    # In a process of its own: matplotlib keeps files of fonts open.
+    command = [sys.executable, "-m", "benchmarks.throughput", "--results", constants, "--draw", str(picture)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+    assert picture.read_text().lstrip().startswith("<?xml")
+
+
+def test_the_model_of_throughput():
+    cost = throughput.Cost(1e-3, 1e-3)
+    assert throughput.efficiency("dask", cost, 10, 1.0, 8) == 1
+    # Large elements: one process can carry 1,000 MB in and out a second, so 50 elements of 10 MB.
+    assert throughput.efficiency("dask", cost, 1000, 1.0, 10**7) == pytest.approx(50 / 1000, rel=0.1)
