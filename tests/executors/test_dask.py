@@ -98,7 +98,7 @@ def local():
     with (
         dask.config.set({"distributed.scheduler.unknown-task-duration": "50 ms"}),
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1"
         ) as cluster,
     ):
         yield cluster
@@ -218,6 +218,20 @@ def test_an_error_does_not_wait_for_what_lies_behind_it(name, request, gate):
     with pytest.raises(ValueError, match="one"):
         parallel_map(raise_at_one, range(4), executor=executor)
     assert not gate.open_path.exists()
+
+
+def test_results_of_later_calls_are_not_cancelled_with_those_of_an_earlier_one(dask_client):
+    """Dask gathers the results of several tasks together, also those of two calls."""
+
+    def f(k):
+        if k == 5:
+            raise ValueError(k)
+        return k
+
+    for _ in range(60):
+        with pytest.raises(ValueError, match="5"):
+            parallel_map(f, range(20), executor=dask_client)
+        assert parallel_map(f, range(5), executor=dask_client) == [0, 1, 2, 3, 4]
 
 
 def test_ctrl_c(dask_client, gate):

@@ -13,7 +13,7 @@ WAYS = {
     "fork": "ProcessPoolExecutor(2, multiprocessing.get_context('fork'))",
     "forkserver": "ProcessPoolExecutor(2, multiprocessing.get_context('forkserver'))",
     "loky": "loky.ProcessPoolExecutor(2)",
-    "dask": "distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None, host='127.0.0.1')",
+    "dask": "distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=':0', host='127.0.0.1')",
 }
 
 SCRIPT = """

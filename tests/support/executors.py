@@ -78,7 +78,7 @@ def dask():
     distributed = pytest.importorskip("distributed")
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
-        how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+        how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
         with same_environment():
             cluster = stack.enter_context(distributed.LocalCluster(**how))
         yield stack.enter_context(distributed.Client(cluster))

@@ -300,8 +300,23 @@ def _how_often(killed: Any) -> str:
 
 
 async def _fetch(future: Any) -> Any:
-    """The result of a future of Dask."""
-    return await future  # `gather` leaves tasks of its own behind if the future is cancelled, and asyncio tells of each
+    """The result of a future of Dask; to cancel this leaves Dask's own work for it alone.
+
+    Dask gathers the results of several futures in one task. If that is cancelled with one of them, so are the others,
+    and all later ones of the client (2026.8: `Client._gather_keys` is not cleared).
+    """
+    result, error = await asyncio.shield(_outcome(future))
+    if error is not None:
+        raise error
+    return result
+
+
+async def _outcome(future: Any) -> tuple[Any, Exception | None]:
+    try:
+        # Not `gather`: it leaves tasks of its own behind if the future is cancelled, and asyncio tells of each.
+        return await future, None
+    except Exception as error:
+        return None, error
 
 
 async def _cancel(client: Any, futures: list[Any]) -> None:
