@@ -19,6 +19,7 @@ from .request import (
     Request,
     as_told,
     check_gaps,
+    check_no_out,
     common_axes,
     core_dims_per_output,
     dtypes_per_output,
@@ -36,6 +37,10 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     """Map over one DataArray, and over others in step."""
     mapped = MappedArrays([array, *others], request.dims)
     check_gaps(request)
+    if request.out is not None:
+        from .out import map_into
+
+        return map_into(mapped, request)
     if any(map(is_dask, mapped.arrays)):
         from .lazy.maps import map_dask
 
@@ -110,6 +115,7 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
 
 def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
     """Map over each variable that has all mapped dimensions; raise a ValueError if the dataset lacks one."""
+    check_no_out(request, "a Dataset")
     for dim in request.dims:
         if dim not in dataset.dims:
             raise ValueError(f"the dataset has no dimension {dim!r}; it has {listed(dataset.dims)}")
@@ -200,6 +206,7 @@ def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataAr
 
 def map_tree(tree: xr.DataTree, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
     """Map over the datasets of all nodes of a tree."""
+    check_no_out(request, "a DataTree")
     dims = {dim for node in tree.subtree for dim in node.dims}
     for dim in request.dims:
         if dim not in dims:
