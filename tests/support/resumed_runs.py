@@ -23,7 +23,7 @@ import numpy as np
 import parwise
 
 COUNT = 400
-KINDS = ("memmap", "zarr", "hdf5", "folder", "stream", "blocks")
+KINDS = ("memmap", "zarr", "hdf5", "folder", "stream", "blocks", "store")
 A = np.arange(COUNT * 3.0).reshape(COUNT, 3) / 7
 
 
@@ -70,10 +70,23 @@ def make_call(kind, folder, function):
     if kind in ("folder", "stream"):
         items = list(A) if kind == "folder" else iter(list(A))
         return np.stack(parwise.parallel_map(function, items, resume=os.path.join(folder, "results"), rng=5, workers=2))
+    if kind == "store":
+        return map_into_store(folder, function)
     block = {"vectorized": True, "chunk": 7} if kind == "blocks" else {"rng": 5}
     out = open_out(kind, folder)
     parwise.parallel_apply(function, A, out=out, resume=os.path.join(folder, "journal"), workers=2, **block)
     return np.asarray(out[...])
+
+
+def map_into_store(folder, function):
+    """The call of `.par.map` that makes a store of zarr."""
+    import xarray as xr
+
+    path, how = os.path.join(folder, "out"), {"output_core_dims": ["y"], "output_dtypes": "f8", "rng": 5, "workers": 2}
+    labelled = xr.DataArray(A, {"x": np.arange(COUNT)}, ("x", "y"), "a")
+    result = labelled.par.map(function, "x", out=path, resume=os.path.join(folder, "journal"), **how)
+    assert xr.open_zarr(path, chunks=None)["a"].identical(result)
+    return result.to_numpy()
 
 
 def expected(kind):

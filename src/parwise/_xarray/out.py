@@ -60,15 +60,15 @@ def labelled(mapped: MappedArrays, request: Request, out: Any, order: Sequence[H
     if isinstance(out, np.ndarray):
         return mapped.wrap(out, order, request.keep_attrs)
     # What `xarray.open_dataset` puts around arrays in files.
-    data = indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(_StoredArray(out)))
-    result = mapped.wrap(indexing.MemoryCachedArray(data), order, request.keep_attrs)
+    lazy: Any = indexing.LazilyIndexedArray(_StoredArray(out))
+    result = mapped.wrap(indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy)), order, request.keep_attrs)
     chunks = getattr(out, "shards", None) or out.chunks
     if chunks is not None:
         result.encoding["preferred_chunks"] = dict(zip(order, chunks, strict=True))
     return result
 
 
-class _StoredArray(BackendArray):  # type: ignore[misc]
+class _StoredArray(BackendArray):
     """An array of zarr or h5py, as xarray's lazy arrays read it."""
 
     def __init__(self, array: Any) -> None:

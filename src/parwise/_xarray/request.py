@@ -111,8 +111,8 @@ def check_no_out(request: Request, what: str) -> None:
     """Raise a ValueError if there is an `out`; `what` has none."""
     if request.out is not None:
         raise ValueError(
-            f"out= (and resume=) are for .par.map of a DataArray, not for {what}; map one variable at a time, each with "
-            "an out of its own, or write the result by to_zarr"
+            f"out= (and resume=) are for .par.map of a DataArray, not for {what}; map one variable at a time, each "
+            "with an out of its own, or write the result by to_zarr"
         )
 
 
