@@ -82,6 +82,8 @@ def map_into_store(folder, function):
     """The call of `.par.map` that makes a store of zarr."""
     import xarray as xr
 
+    import parwise.xarray  # noqa: F401 - has .par
+
     path, how = os.path.join(folder, "out"), {"output_core_dims": ["y"], "output_dtypes": "f8", "rng": 5, "workers": 2}
     labelled = xr.DataArray(A, {"x": np.arange(COUNT)}, ("x", "y"), "a")
     result = labelled.par.map(function, "x", out=path, resume=os.path.join(folder, "journal"), **how)

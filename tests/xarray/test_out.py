@@ -159,7 +159,7 @@ def test_an_array_in_a_file_is_known_by_its_values(tmp_path, engine):
 def write(cube, path, engine):
     if engine == "zarr":
         cube.to_zarr(path, consolidated=False)
-        return xr.open_zarr(path, chunks=None)[cube.name]
+        return xr.open_zarr(path, chunks=None, consolidated=False)[cube.name]
     cube.to_netcdf(path, engine=engine)
     return xr.open_dataset(path, engine=engine)[cube.name]
 

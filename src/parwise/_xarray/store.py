@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -148,9 +149,11 @@ def _journal_lines(resume: str | None) -> list[dict[str, Any]]:
 
 def _make(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
     """Bring coordinates and attributes to the disk, no chunk of results. Takes 0.6 s per GB of results."""
-    # Consolidated metadata is no part of format 3, of which zarr warns, and saves a read per variable on far stores.
-    how: dict[str, Any] = {"mode": "w-", "zarr_format": 3, "consolidated": False, "write_empty_chunks": False}
-    template.to_dataset().to_zarr(path, encoding={template.name: {"chunks": chunks}}, **how)
+    encoding = {template.name: {"chunks": chunks}}
+    with warnings.catch_warnings():
+        # Consolidated metadata is no part of format 3, of which zarr warns; without it `xarray.open_zarr` warns.
+        warnings.filterwarnings("ignore", "Consolidated metadata")
+        template.to_dataset().to_zarr(path, mode="w-", encoding=encoding, write_empty_chunks=False)
     # A journal may soon count results in it.
     for root, _, names in os.walk(path, topdown=False):
         for name in names:
