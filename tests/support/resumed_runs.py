@@ -122,6 +122,13 @@ def descendants(pid):
     return found
 
 
+def wait_for_work(child, notes):
+    """Wait until a run has called its function, or has ended."""
+    size = notes.stat().st_size if notes.exists() else 0
+    while child.poll() is None and (not notes.exists() or notes.stat().st_size == size):
+        time.sleep(0.01)
+
+
 def run_until_done(kind, folder, seed, kills):
     """Kill a run, up to so many times, and resume it until it has ended; return the number of kills."""
     moments, killed = random.Random(seed), 0
@@ -132,6 +139,8 @@ def run_until_done(kind, folder, seed, kills):
         environment = {**os.environ, "RUN": str(len(before) - 1)}
         child = subprocess.Popen([sys.executable, __file__, kind, folder], env=environment)
         try:
+            if kind == "store":  # to import xarray takes longer than the rest
+                wait_for_work(child, notes)
             code = child.wait(moments.uniform(0.3, 1.6) if killed < kills else 60)
         except subprocess.TimeoutExpired:
             for pid in descendants(child.pid):

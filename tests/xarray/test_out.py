@@ -14,7 +14,6 @@ import zarr
 import parwise
 
 from ..conftest import made
-from ..support import resumed_runs
 from ..support.internals import TaskQueue
 from ..support.labelled import make_cube
 from ..support.stopping import Stopping
@@ -265,12 +264,6 @@ def test_no_store_is_left_of_a_call_that_failed(tmp_path):
     with pytest.raises(RuntimeError, match="no"):
         numbered().par.map(fail, "time", out=tmp_path / "store", **STORE)
     assert os.listdir(tmp_path) == []
-
-
-def test_a_killed_run_into_a_store_goes_on(tmp_path):
-    killed, _, resumed = resumed_runs.run_until_done("store", str(tmp_path), 3, 2)
-    assert killed
-    assert resumed
 
 
 def never(*_):
