@@ -148,7 +148,7 @@ def _journal_lines(resume: str | None) -> list[dict[str, Any]]:
 
 
 def _make(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
-    """Bring coordinates and attributes to the disk, no chunk of results. Takes 0.6 s per GB of results."""
+    """Bring coordinates and attributes to the disk, as xarray writes them, and no chunk of results."""
     encoding = {template.name: {"chunks": chunks}}
     with warnings.catch_warnings():
         # Consolidated metadata is no part of format 3, of which zarr warns; without it `xarray.open_zarr` warns.
