@@ -272,28 +272,12 @@ class DataArrayMaps(_GroupAndWindowMaps):
         >>> low.dims, np.shares_memory(low, out)
         (('lat', 'lon'), True)
         """
-        return map_array(
-            self._obj,
-            others,
-            make_request(
-                func,
-                dim,
-                args=args,
-                kwargs=kwargs,
-                vectorized=vectorized,
-                chunk=chunk,
-                depth=depth,
-                boundary=boundary,
-                out=out,
-                rng=rng,
-                output_core_dims=output_core_dims,
-                output_dtypes=output_dtypes,
-                output_sizes=output_sizes,
-                keep_attrs=keep_attrs,
-                as_xarray=as_xarray,
-                **options,
-            ),
-        )
+        request = make_request(
+            func, dim, args=args, kwargs=kwargs, vectorized=vectorized, chunk=chunk, depth=depth, boundary=boundary,
+            out=out, rng=rng, output_core_dims=output_core_dims, output_dtypes=output_dtypes,
+            output_sizes=output_sizes, keep_attrs=keep_attrs, as_xarray=as_xarray, **options,
+        )  # fmt: skip
+        return map_array(self._obj, others, request)
 
 
 @xr.register_dataset_accessor("par")

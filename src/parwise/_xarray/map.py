@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -38,9 +39,7 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     mapped = MappedArrays([array, *others], request.dims)
     check_gaps(request)
     if request.out is not None:
-        from .out import map_into
-
-        return map_into(mapped, request)
+        return _map_into(mapped, request)
     if any(map(is_dask, mapped.arrays)):
         from .lazy.maps import map_dask
 
@@ -56,6 +55,18 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
         return tuple_of(type(results), [_label_result(mapped, request, axes, *column) for column in columns])
     (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
     return _label_result(mapped, request, axes, results, core_dims, dtype)
+
+
+def _map_into(mapped: MappedArrays, request: Request) -> xr.DataArray:
+    """Map with `out`, which gets the result; return it with labels, over what was written."""
+    from .out import check_request, labelled, map_into  # most maps do without
+
+    check_request(mapped, request)
+    if isinstance(request.out, str | os.PathLike):
+        from .store import map_into_store  # which imports zarr
+
+        return map_into_store(mapped, request, os.fspath(request.out))
+    return labelled(mapped, request, request.out, map_into(mapped, request, request.out))
 
 
 def _label_result(

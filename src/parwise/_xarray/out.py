@@ -28,17 +28,7 @@ from .request import (
 )
 
 
-def map_into(mapped: MappedArrays, request: Request) -> xr.DataArray:
-    """Map over DataArrays, with `out` of the request for the result; return it with labels, over what was written."""
-    _check_request(mapped, request)
-    if isinstance(request.out, str | os.PathLike):
-        from .store import map_into_store  # which imports zarr
-
-        return map_into_store(mapped, request, os.fspath(request.out))
-    return labelled(mapped, request, request.out, map_into_array(mapped, request, request.out))
-
-
-def map_into_array(mapped: MappedArrays, request: Request, out: Any) -> list[Hashable]:
+def map_into(mapped: MappedArrays, request: Request, out: Any) -> list[Hashable]:
     """Write the results to an array; return its dimensions, in order."""
     _check_out(mapped, out)
     core_dims = _core_dims(mapped, request, tuple(out.shape))
@@ -79,7 +69,7 @@ class _StoredArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, basic, self._array.__getitem__)
 
 
-def _check_request(mapped: MappedArrays, request: Request) -> None:
+def check_request(mapped: MappedArrays, request: Request) -> None:
     """Raise a ValueError for what has no place in one array."""
     if any(map(is_dask, mapped.arrays)):
         raise ValueError(

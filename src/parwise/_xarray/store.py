@@ -17,7 +17,7 @@ from .._api.apply import plan
 from .._api.resume.journal import Journal, sync_file, sync_folder
 from .._core.options import resolve
 from .labels import MappedArrays, listed
-from .out import labelled, map_into_array
+from .out import labelled, map_into
 from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, transposed_arrays
 
 # Bytes of a chunk, at most.
@@ -41,7 +41,7 @@ def map_into_store(mapped: MappedArrays, request: Request, path: str) -> xr.Data
     else:
         _make(work, template, chunks)
     try:
-        order = map_into_array(mapped, request, zarr.open_group(work, mode="r+")[str(template.name)])
+        order = map_into(mapped, request, zarr.open_group(work, mode="r+")[str(template.name)])
     except BaseException:
         if resume is None:
             shutil.rmtree(work)
