@@ -213,6 +213,15 @@ def test_chunks_are_whole_results(tmp_path):
     assert zarr.open_group(tmp_path / "store")["a"].chunks == (4, 3, 5)
 
 
+@pytest.mark.parametrize("values", [np.full(4, -0.0, "c16"), np.full(4, 0x7FF8000000000001, "u8").view("f8")])
+def test_a_store_keeps_all_bits(tmp_path, values):
+    """zarr leaves out chunks that it takes for the fill value."""
+    array = xr.DataArray(values, dims="x", name="a")
+    array.par.map(lambda x: x, "x", out=tmp_path / "store", output_dtypes=values.dtype)
+    assert zarr.open_group(tmp_path / "store")["a"][:].tobytes() == values.tobytes()
+    assert xr.open_zarr(tmp_path / "store", chunks=None)["a"].to_numpy().tobytes() == values.tobytes()
+
+
 @pytest.mark.usefixtures("short_tasks")
 def test_a_store_goes_on(tmp_path):
     cube, f = numbered(), Stopping(tmp_path, np.negative)

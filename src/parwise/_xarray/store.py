@@ -40,8 +40,10 @@ def map_into_store(mapped: MappedArrays, request: Request, path: str) -> xr.Data
         _check_store(work, template, chunks)
     else:
         _make(work, template, chunks)
+    stored: Any = zarr.open_group(work, mode="r+")[str(template.name)]
     try:
-        order = map_into(mapped, request, zarr.open_group(work, mode="r+")[str(template.name)])
+        # zarr leaves out chunks that equal the fill value, as complex zeros do whatever their signs, and all NaNs.
+        order = map_into(mapped, request, stored.with_config({"write_empty_chunks": True}))
     except BaseException:
         if resume is None:
             shutil.rmtree(work)
