@@ -180,6 +180,7 @@ class DataArrayMaps(_GroupAndWindowMaps):
         chunk: int | None = None,
         depth: int = 0,
         boundary: Any = None,
+        out: Any = None,
         rng: Any = None,
         output_core_dims: Any = None,
         output_dtypes: Any = None,
@@ -205,6 +206,14 @@ class DataArrayMaps(_GroupAndWindowMaps):
             be equal to those of the array; all other dimensions are free.
         args, kwargs, vectorized, chunk, depth, boundary, rng : optional
             As in `parwise.parallel_apply`.
+        out : array or path, optional
+            Where the result is kept, if `func` returns one array or scalar: an
+            array of NumPy (`numpy.memmap`), zarr or h5py with the dimensions of
+            the result in its order; or the path of a store of zarr to make,
+            which `xarray.open_zarr` reads as the result. The path needs
+            `output_dtypes` and, where slices have dimensions,
+            `output_core_dims`. Not for Dask arrays. With ``resume=`` a run that
+            was killed goes on.
         output_core_dims : list of hashable, or list of lists, optional
             Dimensions of one result of `func`, in order. None, the default:
             results are scalars, or have the slice's dimensions. If `func`
@@ -231,12 +240,15 @@ class DataArrayMaps(_GroupAndWindowMaps):
             name, the attributes and all coordinates that still fit are kept;
             of the encoding only the compression, which any values may have.
             Results of Dask arrays are lazy. Files that were opened without
-            Dask are read block by block.
+            Dask are read block by block. With `out` the data is that of `out`,
+            read from a file when it is used.
 
         Raises
         ------
         TypeError, ValueError
             For an invalid argument, before any computation.
+        FileExistsError
+            If `out` is the path of something that `resume` does not know.
         Exception
             The exception that `func` raised for the first element that failed,
             with a note of its labels.
@@ -255,28 +267,17 @@ class DataArrayMaps(_GroupAndWindowMaps):
         {10: 9.0, 20: 11.0}
         >>> cube.par.map(np.quantile, ("lat", "lon"), args=([0.1, 0.5],), output_core_dims=["q"]).dims
         ('lat', 'lon', 'q')
+        >>> out = np.empty((2, 2))
+        >>> low = cube.par.map(np.min, ("lat", "lon"), out=out)
+        >>> low.dims, np.shares_memory(low, out)
+        (('lat', 'lon'), True)
         """
-        return map_array(
-            self._obj,
-            others,
-            make_request(
-                func,
-                dim,
-                args=args,
-                kwargs=kwargs,
-                vectorized=vectorized,
-                chunk=chunk,
-                depth=depth,
-                boundary=boundary,
-                rng=rng,
-                output_core_dims=output_core_dims,
-                output_dtypes=output_dtypes,
-                output_sizes=output_sizes,
-                keep_attrs=keep_attrs,
-                as_xarray=as_xarray,
-                **options,
-            ),
-        )
+        request = make_request(
+            func, dim, args=args, kwargs=kwargs, vectorized=vectorized, chunk=chunk, depth=depth, boundary=boundary,
+            out=out, rng=rng, output_core_dims=output_core_dims, output_dtypes=output_dtypes,
+            output_sizes=output_sizes, keep_attrs=keep_attrs, as_xarray=as_xarray, **options,
+        )  # fmt: skip
+        return map_array(self._obj, others, request)
 
 
 @xr.register_dataset_accessor("par")

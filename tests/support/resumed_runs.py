@@ -23,7 +23,7 @@ import numpy as np
 import parwise
 
 COUNT = 400
-KINDS = ("memmap", "zarr", "hdf5", "folder", "stream", "blocks")
+KINDS = ("memmap", "zarr", "hdf5", "folder", "stream", "blocks", "store")
 A = np.arange(COUNT * 3.0).reshape(COUNT, 3) / 7
 
 
@@ -70,10 +70,25 @@ def make_call(kind, folder, function):
     if kind in ("folder", "stream"):
         items = list(A) if kind == "folder" else iter(list(A))
         return np.stack(parwise.parallel_map(function, items, resume=os.path.join(folder, "results"), rng=5, workers=2))
+    if kind == "store":
+        return map_into_store(folder, function)
     block = {"vectorized": True, "chunk": 7} if kind == "blocks" else {"rng": 5}
     out = open_out(kind, folder)
     parwise.parallel_apply(function, A, out=out, resume=os.path.join(folder, "journal"), workers=2, **block)
     return np.asarray(out[...])
+
+
+def map_into_store(folder, function):
+    """The call of `.par.map` that makes a store of zarr."""
+    import xarray as xr
+
+    import parwise.xarray  # noqa: F401 - has .par
+
+    path, how = os.path.join(folder, "out"), {"output_core_dims": ["y"], "output_dtypes": "f8", "rng": 5, "workers": 2}
+    labelled = xr.DataArray(A, {"x": np.arange(COUNT)}, ("x", "y"), "a")
+    result = labelled.par.map(function, "x", out=path, resume=os.path.join(folder, "journal"), **how)
+    assert xr.open_zarr(path, chunks=None)["a"].identical(result)
+    return result.to_numpy()
 
 
 def expected(kind):
@@ -107,6 +122,13 @@ def descendants(pid):
     return found
 
 
+def wait_for_work(child, notes):
+    """Wait until a run has called its function, or has ended."""
+    size = notes.stat().st_size if notes.exists() else 0
+    while child.poll() is None and (not notes.exists() or notes.stat().st_size == size):
+        time.sleep(0.01)
+
+
 def run_until_done(kind, folder, seed, kills):
     """Kill a run, up to so many times, and resume it until it has ended; return the number of kills."""
     moments, killed = random.Random(seed), 0
@@ -117,6 +139,8 @@ def run_until_done(kind, folder, seed, kills):
         environment = {**os.environ, "RUN": str(len(before) - 1)}
         child = subprocess.Popen([sys.executable, __file__, kind, folder], env=environment)
         try:
+            if kind == "store":  # to import xarray takes longer than the rest
+                wait_for_work(child, notes)
             code = child.wait(moments.uniform(0.3, 1.6) if killed < kills else 60)
         except subprocess.TimeoutExpired:
             for pid in descendants(child.pid):

@@ -87,13 +87,15 @@ class Options(TypedDict, total=False):
         Keeps a journal of the call at this path: the same call, made again
         after its process was killed or the machine lost its power, goes on where
         it stopped and ends with the same bits. `parallel_apply` keeps results
-        in `out`, an array in files (`numpy.memmap`, zarr, h5py); `parallel_map`
-        keeps them in a folder, which is this path. An element counts once its
+        in `out`, an array in files (`numpy.memmap`, zarr, h5py), and so does
+        ``.par.map`` of a DataArray; `parallel_map` keeps them in a folder,
+        which is this path. An element counts once its
         result, and then its line in the journal, are on the disk: it is not
         computed again, so what the function prints there does not come again.
         A call with another result (by the function's code and what it holds,
         arguments, seed, versions) is refused, with the difference named.
-        Not with `parallel_imap`, `vectorize`, ``.par`` and ``verify="full"``.
+        Not with `parallel_imap`, `vectorize`, other methods of ``.par``, and
+        ``verify="full"``.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from xarray.core.groupby import GroupBy
 from .group_results import gap_result
 from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
-from .request import Request, run
+from .request import Request, check_no_out, run
 from .slices import Boxed
 
 
@@ -23,6 +23,7 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
 
     xarray makes the groups and combines the results. Only the loop that calls the function is replaced.
     """
+    check_no_out(request, "map_groups")
     _check_request(request)
     groupby = group if isinstance(group, GroupBy) else _make_groupby(obj, group)
     indexers = group_indexers(groupby)

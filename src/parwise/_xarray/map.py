@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ from .request import (
     Request,
     as_told,
     check_gaps,
+    check_no_out,
     common_axes,
     core_dims_per_output,
     dtypes_per_output,
@@ -36,6 +38,8 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     """Map over one DataArray, and over others in step."""
     mapped = MappedArrays([array, *others], request.dims)
     check_gaps(request)
+    if request.out is not None:
+        return _map_into(mapped, request)
     if any(map(is_dask, mapped.arrays)):
         from .lazy.maps import map_dask
 
@@ -51,6 +55,18 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
         return tuple_of(type(results), [_label_result(mapped, request, axes, *column) for column in columns])
     (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
     return _label_result(mapped, request, axes, results, core_dims, dtype)
+
+
+def _map_into(mapped: MappedArrays, request: Request) -> xr.DataArray:
+    """Map with `out`, which gets the result; return it with labels, over what was written."""
+    from .out import check_request, labelled, map_into  # most maps do without
+
+    check_request(mapped, request)
+    if isinstance(request.out, str | os.PathLike):
+        from .store import map_into_store  # which imports zarr
+
+        return map_into_store(mapped, request, os.fspath(request.out))
+    return labelled(mapped, request, request.out, map_into(mapped, request, request.out))
 
 
 def _label_result(
@@ -110,6 +126,7 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
 
 def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
     """Map over each variable that has all mapped dimensions; raise a ValueError if the dataset lacks one."""
+    check_no_out(request, "a Dataset")
     for dim in request.dims:
         if dim not in dataset.dims:
             raise ValueError(f"the dataset has no dimension {dim!r}; it has {listed(dataset.dims)}")
@@ -200,6 +217,7 @@ def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataAr
 
 def map_tree(tree: xr.DataTree, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
     """Map over the datasets of all nodes of a tree."""
+    check_no_out(request, "a DataTree")
     dims = {dim for node in tree.subtree for dim in node.dims}
     for dim in request.dims:
         if dim not in dims:

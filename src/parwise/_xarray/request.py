@@ -34,6 +34,7 @@ class Request:
     chunk: int | None = None
     depth: int = 0
     boundary: Any = None
+    out: Any = None
     rng: Any = None
     output_core_dims: Any = None
     output_dtypes: Any = None
@@ -73,8 +74,8 @@ class How(Options, total=False):
 
 #: Names of ways to combine attributes, as xarray has them.
 _KEEP_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
-#: Names of all keyword arguments in `How`.
-HOW = frozenset(How.__annotations__) | frozenset(Options.__annotations__)
+#: Names of all keyword arguments in `How`, and that of `out`, which is refused by name.
+HOW = frozenset(How.__annotations__) | frozenset(Options.__annotations__) | {"out"}
 
 
 def make_request(func: Any, dim: Any, **how: Any) -> Request:
@@ -84,10 +85,10 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
     options = {name: value for name, value in how.items() if name not in own}
     settings = resolve(options)
-    if settings.resume is not None:
+    if settings.resume is not None and how.get("out") is None:
         raise ValueError(
-            f"resume={settings.resume!r} needs an array in files where results are kept, which .par has none of; use "
-            "parallel_apply(func, x.data, axis=x.get_axis_num(dim), out=..., resume=...)"
+            f"resume={settings.resume!r} needs an array in files where results are kept: pass out=, an array "
+            "(np.memmap, zarr, h5py) or the path of a new store of zarr, to .par.map of a DataArray"
         )
     request = Request(func, checked_dims(dim), **{name: how[name] for name in how if name in own}, options=options)
     if not isinstance(request.as_xarray, bool):
@@ -104,6 +105,15 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
     if request.vectorized and len(request.dims) > 1:
         raise ValueError(f"a block function is mapped along one dimension, got {request.dims}")
     return request
+
+
+def check_no_out(request: Request, what: str) -> None:
+    """Raise a ValueError if there is an `out`; `what` has none."""
+    if request.out is not None:
+        raise ValueError(
+            f"out= (and resume=) are for .par.map of a DataArray, not for {what}; map one variable at a time, each "
+            "with an out of its own, or write the result by to_zarr"
+        )
 
 
 def common_axes(mapped: MappedArrays, vectorized: bool) -> tuple[int, ...]:
@@ -145,6 +155,7 @@ def run(
     transfer_seconds: Callable[[], float] = float,
     form: Form = "arrays",
     told: Callable[[], Told] | None = None,
+    out: Any = None,
 ) -> Any:
     """Call `parallel_apply`; its errors then name labels.
 
@@ -159,6 +170,8 @@ def run(
         copying arrays.
     told : callable, optional
         Returns what the request tells of results.
+    out : array, optional
+        Where results go, with its axes as `parallel_apply` makes them.
     """
     call = make_call(
         func or request.func,
@@ -170,6 +183,7 @@ def run(
         chunk=request.chunk,
         depth=request.depth,
         boundary=request.boundary,
+        out=out,
         rng=request.rng,
         settings=resolve(request.options),
         form=form,

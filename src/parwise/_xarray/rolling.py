@@ -13,7 +13,7 @@ from .._core.settings import check_int, is_int
 from .file_arrays import RollingView, VariableReader, is_dask, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset
-from .request import HOW, make_request
+from .request import HOW, check_no_out, make_request
 
 
 def map_windows(
@@ -38,6 +38,7 @@ def map_windows(
     how = {name: value for name, value in more.items() if name in HOW}
     others = () if dim is None else checked_dims(dim)
     request = make_request(func, (*sizes, *others), **how)
+    check_no_out(request, "map_windows")
     for name in sizes:
         if name not in obj.dims:
             raise KeyError(f"no dimension {name!r} to roll along; there are {listed(obj.dims)}")

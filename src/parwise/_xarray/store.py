@@ -1,0 +1,193 @@
+"""Results that go to a new store of zarr, which `xarray.open_zarr` reads as the result: `out=path` of `.par.map`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from .._api.apply import plan
+from .._api.resume.journal import Journal, sync_file, sync_folder
+from .._core.options import resolve
+from .labels import MappedArrays, listed
+from .out import labelled, map_into
+from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, transposed_arrays
+
+# Bytes of a chunk, at most.
+CHUNK_BYTES = 2**22
+# Chunks along the first mapped dimension, at least: whole chunks count in a journal.
+LEAST_CHUNKS = 16
+
+
+def map_into_store(mapped: MappedArrays, request: Request, path: str) -> xr.DataArray:
+    """Make the store and map into it.
+
+    It has its name once all results are there, so that nobody reads gaps of a run that was killed as results.
+    """
+    if "://" in path:
+        raise ValueError(f"out={path!r} must be a path on this machine; pass an array of zarr that is opened there")
+    template, chunks = _template(mapped, request)
+    resume = resolve(request.options).resume
+    work = _work_folder(path, resume)
+    if os.path.exists(work):
+        _check_store(work, template, chunks)
+    else:
+        _make(work, template, chunks)
+    stored: Any = zarr.open_group(work, mode="r+")[str(template.name)]
+    try:
+        # zarr leaves out chunks that equal the fill value, as complex zeros do whatever their signs, and all NaNs.
+        order = map_into(mapped, request, stored.with_config({"write_empty_chunks": True}))
+    except BaseException:
+        if resume is None:
+            shutil.rmtree(work)
+        raise
+    if work != path:
+        os.rename(work, path)
+        sync_folder(os.path.dirname(path) or ".")
+    return labelled(mapped, request, zarr.open_group(path, mode="r")[str(template.name)], order)
+
+
+def _template(mapped: MappedArrays, request: Request) -> tuple[xr.DataArray, tuple[int, ...]]:
+    """The result without its values, which takes no memory; and the lengths of its chunks."""
+    core_dims, dtype = _told(mapped, request)
+    sizes = dict(zip(mapped.dims, mapped.lengths, strict=True))
+    sizes |= dict(zip(core_dims, core_shape(mapped, request, core_dims), strict=True))
+    order = mapped.ordered([*core_dims, *mapped.dims])
+    # What a store has where nothing was written: no chunk is made.
+    fill = np.array(np.nan if dtype.kind == "f" else 0, dtype)
+    data = np.broadcast_to(fill, [sizes[dim] for dim in order])
+    template = mapped.wrap(data, order, request.keep_attrs).drop_encoding()
+    if not isinstance(template.name, str):
+        raise ValueError(
+            f"the name of the array is {template.name!r}, by which no store could have the result; "
+            "pass array.rename('...')"
+        )
+    lengths = _chunk_lengths(mapped, request, core_dims, sizes, dtype.itemsize)
+    return template, tuple(lengths[dim] for dim in order)
+
+
+def _told(mapped: MappedArrays, request: Request) -> tuple[list[Hashable], np.dtype[Any]]:
+    """Dimensions and dtype of results, which must be known before the first of them."""
+    (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
+    if core_dims is None and mapped.slice_dims and not request.vectorized:
+        raise ValueError(
+            "out is the path of a new store: tell the dimensions of func's results, output_core_dims=[] for scalars, "
+            f"output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
+        )
+    if dtype is None:
+        raise ValueError("out is the path of a new store: pass output_dtypes, the dtype of func's results")
+    if dtype.kind not in "iufc":
+        raise ValueError(
+            f"out is the path of a new store, in which xarray encodes results of dtype {dtype} as others; pass as out "
+            "an array of zarr, or output_dtypes of numbers"
+        )
+    return list(mapped.slice_dims) if core_dims is None else core_dims, dtype
+
+
+def _chunk_lengths(
+    mapped: MappedArrays, request: Request, core_dims: list[Hashable], sizes: dict[Hashable, int], itemsize: int
+) -> dict[Hashable, int]:
+    """Lengths of chunks by dimension: some results each, in the order in which these come."""
+    left, lengths = CHUNK_BYTES // itemsize, {}
+    for dim in reversed([*mapped.dims, *core_dims]):
+        lengths[dim] = max(1, min(sizes[dim], left))
+        left //= lengths[dim]
+    first = mapped.dims[0]
+    lengths[first] = max(1, min(lengths[first], -(-sizes[first] // LEAST_CHUNKS)))
+    if request.vectorized:
+        lengths[first] = _block_length(mapped, request)
+    return lengths
+
+
+def _block_length(mapped: MappedArrays, request: Request) -> int:
+    """Length of the first block of a block function."""
+    (axis,) = common_axes(mapped, True)
+    arrays = [np.broadcast_to(np.empty((), one.dtype), one.shape) for one in transposed_arrays(mapped, (axis,))]
+    blocks = plan(*arrays, axis=axis, chunk=request.chunk, depth=request.depth, boundary=request.boundary)
+    if len(blocks) == 1 and blocks[0].stop > 1 and resolve(request.options).resume is not None:
+        raise ValueError(
+            f"nothing could count before the end: all of {mapped.dims[0]!r} is one block of {blocks[0].stop} elements; "
+            "pass a smaller one as chunk="
+        )
+    return max(1, blocks[0].stop if blocks else 1)
+
+
+def _work_folder(path: str, resume: str | None) -> str:
+    """The folder of the store while results are missing, or `path` if a run with this journal has ended.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a store that is not known to be of this run.
+    """
+    lines = _journal_lines(resume)
+    work = path.rstrip(os.sep) + ".partial"
+    if os.path.lexists(path):
+        if any(line.get("done") for line in lines):
+            return path
+        whose = "" if resume is None else f", and resume={resume!r} is no journal of a run that has made it"
+        raise FileExistsError(f"out={path!r} exists{whose}; pass another path, or remove it")
+    if os.path.lexists(work):
+        if resume is None:
+            raise FileExistsError(f"{work} is the store of a run that was killed, or is at work; remove it")
+        if not lines:  # nothing in it counts
+            shutil.rmtree(work)
+    return work
+
+
+def _journal_lines(resume: str | None) -> list[dict[str, Any]]:
+    if resume is None or not os.path.isfile(resume):
+        return []
+    with Journal(resume) as journal:
+        return journal.lines
+
+
+def _make(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
+    """Bring coordinates and attributes to the disk, as xarray writes them, and no chunk of results."""
+    encoding = {template.name: {"chunks": chunks}}
+    with warnings.catch_warnings():
+        # Consolidated metadata is no part of format 3, of which zarr warns; without it `xarray.open_zarr` warns.
+        warnings.filterwarnings("ignore", "Consolidated metadata")
+        template.to_dataset().to_zarr(path, mode="w-", encoding=encoding, write_empty_chunks=False)
+    # A journal may soon count results in it.
+    for root, _, names in os.walk(path, topdown=False):
+        for name in names:
+            sync_file(os.path.join(root, name))
+        sync_folder(root)
+    sync_folder(os.path.dirname(path) or ".")
+
+
+def _check_store(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
+    """Raise a ValueError if a store has other coordinates, attributes or chunks than one that was made now."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = os.path.join(folder, "store")
+        _make(fresh, template, chunks)
+        names = [os.path.relpath(one, fresh) for one in _files(fresh)]
+        changed = {
+            name.partition(os.sep)[0] for name in names if _read(os.path.join(path, name)) != _read(fresh + "/" + name)
+        }
+    if changed:
+        raise ValueError(
+            f"{path} has other labels or attributes than the result of this call, in {listed(sorted(changed))}; call "
+            "it as then to go on, or remove the store and the journal to begin anew"
+        )
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _files(folder: str) -> Iterator[str]:
+    for root, _, names in os.walk(folder):
+        yield from (os.path.join(root, name) for name in sorted(names))
