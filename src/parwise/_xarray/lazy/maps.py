@@ -24,7 +24,7 @@ from .dtypes import declared_dtypes, strings_of_one_length
 from .shared import shared
 from .task import BlockMap, ChunkMap, SerialMap
 
-_KEPT_OPTIONS = ("errors", "blas_threads", "setup")
+_KEPT_OPTIONS = ("errors", "setup")
 _PAD_MODES = {"nearest": "edge"}
 
 
