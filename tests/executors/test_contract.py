@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import warnings
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -340,6 +341,11 @@ def test_verify_and_blas_options(runner):
     for more in ({"verify": True}, {"verify": False}, {"blas_threads": 1}, {"blas_threads": "inherit"}):
         isolated = runner.get("isolate") or getattr(runner.get("executor"), "initialized", False)
         if more.get("verify") and isolated:  # verify calls the function here too
+            continue
+        executor = runner.get("executor")
+        if more.get("blas_threads") == 1 and (executor == "threads" or isinstance(executor, ThreadPoolExecutor)):
+            with pytest.raises(ValueError, match="threadpool_limits"):
+                parallel_apply(np.sort, CUBE, **runner, **more)
             continue
         assert_same(parallel_apply(np.sort, CUBE, **runner, **more), loop(np.sort, CUBE))
 

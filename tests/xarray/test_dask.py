@@ -165,6 +165,10 @@ BAD_LAZY = {
         {"output_dtypes": float, "output_core_dims": [], "workers": 3},
         "'workers' have no meaning for data in Dask's blocks",
     ),
+    "blas_threads": (
+        {"output_dtypes": float, "output_core_dims": [], "blas_threads": 1},
+        "'blas_threads' have no meaning for data in Dask's blocks",
+    ),
 }
 
 

@@ -51,6 +51,58 @@ def test_no_more_tasks_than_those_of_apply_ufunc(dims, outputs):
     assert tasks(ours[0] * 2)[1] == tasks(ours[0])[1]  # what is behind is part of the same task
 
 
+def test_blocks_as_they_lie_take_no_more_tasks_than_those_of_apply_ufunc():
+    """Dask's blocks are the function's: no layer cuts or turns them, and Dask's optimizer has fewer to fuse."""
+    a = xr.DataArray(da.ones((40, 10), chunks=(4, 10)), dims=("x", "y"))
+    ours = a.par.map(np.negative, "x", vectorized=True, chunk=4, output_dtypes=float)
+    theirs = xr.apply_ufunc(np.negative, a, dask="parallelized", output_dtypes=[float])
+    assert tasks(ours) == (20, 20)
+    assert all(mine <= other for mine, other in zip(tasks(ours), tasks(theirs), strict=True))
+    assert_same(ours.compute().to_numpy(), theirs.compute().to_numpy())
+
+
+def test_results_of_blocks_are_apart():
+    """A function may write to its block, and give the same memory for each."""
+    memory = np.empty((4, 10))
+
+    def f(block):
+        block += 1
+        memory[...] = block
+        return memory
+
+    a = xr.DataArray(np.arange(400.0).reshape(40, 10), dims=("x", "y")).chunk(x=4).persist()
+    before = a.compute().to_numpy().copy()
+    lazy = a.par.map(f, "x", vectorized=True, chunk=4, output_dtypes=float)
+    assert_same(lazy.compute(scheduler="sync").to_numpy(), before + 1)
+    assert_same(a.compute().to_numpy(), before)
+
+
+@pytest.mark.parametrize("dims", [("x", "y"), ("y", "x")])
+def test_each_chunk_is_told_where_it_is(dims):
+    """By one number for all mapped dimensions; labels, random numbers and errors follow from it."""
+    a = xr.DataArray(np.arange(60.0).reshape(10, 6), {"x": np.arange(10) * 2, "y": list("abcdef")}, ("x", "y"))
+    lazy = a.chunk(x=(3, 4, 3), y=(1, 5))
+    how = {"output_dtypes": float, "output_core_dims": []}
+    seen = lazy.par.map(lambda v: v + 100 * v.x, dims, as_xarray=True, **how)
+    assert_same(seen.compute().transpose("x", "y").to_numpy(), (a + 100 * a.x).to_numpy())
+
+    def noisy(v, rng):
+        return v + rng.random()
+
+    assert_same(lazy.par.map(noisy, dims, rng=1, **how).compute().to_numpy(), a.par.map(noisy, dims, rng=1).to_numpy())
+
+    def fail(v):
+        if v == 53:
+            raise KeyError("this one")
+        return v
+
+    with pytest.raises(KeyError) as found:
+        lazy.par.map(fail, dims, **how).compute(scheduler="sync")
+    note = found.value.__notes__[0]
+    assert "x=16" in note
+    assert "y=f" in note
+
+
 def test_each_block_is_one_task():
     """However many blocks, there is no layer for each."""
     a = xr.DataArray(da.from_array(np.arange(400).reshape(40, 10), (10, 10)), dims=("x", "y"))

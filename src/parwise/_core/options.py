@@ -50,6 +50,8 @@ class Options(TypedDict, total=False):
         bits; if BLAS uses these threads, fewer workers compute, and threads do
         not outnumber CPUs. To leave the CPUs to the workers instead, set one
         thread for this process too (``threadpoolctl.threadpool_limits(1)``).
+        A number is refused for threads of this process, and for Dask's blocks:
+        their libraries are shared with whatever else runs there.
     progress : bool or callable, optional
         True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
         or a notebook. A function: it gets ``(done, total)``, elements (or

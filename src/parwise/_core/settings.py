@@ -198,7 +198,14 @@ def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
         return None
     if isinstance(value, str) and value == "inherit":
         return "inherit"
-    return check_int("blas_threads", value, 1, "an int, 'inherit' or None")
+    number = check_int("blas_threads", value, 1, "an int, 'inherit' or None")
+    if executor == "threads" or is_thread_pool(executor):
+        # Numbers of threads of OpenBLAS and MKL belong to the process, whose other threads may compute at that time.
+        raise ValueError(
+            f"blas_threads={number} is set in worker processes, but executor={executor_name(executor)!r} runs in this "
+            f"one; set it for this process: with threadpoolctl.threadpool_limits({number}): ..., or leave it out"
+        )
+    return number
 
 
 def _ignore(value: Any, executor: Any) -> bool:

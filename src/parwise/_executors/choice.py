@@ -14,7 +14,7 @@ from .job import Job
 from .processes import runner as processes
 from .processes.inline import TRIAL_SECONDS, InlineRun
 from .runner import Runner, drive
-from .serial import ITEM_SECONDS, SerialRunner
+from .serial import ITEM_SECONDS, SerialRunner, compute_block
 
 
 def is_serial(call: Call) -> bool:
@@ -36,7 +36,7 @@ def run(job: Job) -> None:
 
 
 def _run_serially(job: Job) -> None:
-    """Compute all in this thread: the first milliseconds without tasks, which take a small call 60 us."""
+    """Compute all in this thread: the first milliseconds without tasks, which take a small call 60 us; a block also."""
     call = job.call
     if call.count and call.feed is None and InlineRun.suits(call):
         inline = InlineRun(call, job.kernel, job.reads_only)
@@ -45,6 +45,9 @@ def _run_serially(job: Job) -> None:
             return
         job.open(inline.claim())
         inline.hand_over(job)
+    elif call.vectorized and call.tasks == 1 and not call.settings.verify:
+        if compute_block(job):
+            return
     else:
         job.open()
     drive(SerialRunner(job))

@@ -29,7 +29,7 @@ from .encoding import pack, pack_error
 from .pickling.payload import BufferTable, load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
-from .worker.context_capture import captured_output
+from .worker.context_capture import captured_output, filter_warnings
 
 #: What a process of an engine evaluates, with `CALL` as its globals: names and strings, which any Python can unpickle.
 #: A function pickled by reference to parwise would fail before the task begins where parwise is not installed, which
@@ -288,6 +288,7 @@ def _run(session: Session, arguments: TaskArguments) -> Outcome:
 def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
     numeric = follower.follow_in_context(session.surroundings)
     lo, hi, offsets, layouts, data = arguments
+    filter_warnings(numeric.filters)
     memory = private_copy(data)
     table: Any = session.definitions
     with floats(numeric.floats), _limit(session.threads), table.installed():

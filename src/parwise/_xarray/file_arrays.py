@@ -194,7 +194,10 @@ def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Ha
             f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what makes it one; "
             "pass array.as_numpy(), or another conversion to a NumPy array"
         )
-    return data.transpose(order) if is_dask(array) else np.asarray(data).transpose(order)
+    if not is_dask(array):
+        return np.asarray(data).transpose(order)
+    # Dask makes a layer of tasks even where nothing changes.
+    return data if list(order) == list(range(data.ndim)) else data.transpose(order)
 
 
 def moveaxis_order(ndim: int, source: Sequence[int], destination: Sequence[int]) -> list[int]:

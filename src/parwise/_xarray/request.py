@@ -152,6 +152,7 @@ def run(
     axes: tuple[int, ...],
     labels: Callable[[], Labels],
     func: Any = None,
+    chunk: int | None = None,
     transfer_seconds: Callable[[], float] = float,
     form: Form = "arrays",
     told: Callable[[], Told] | None = None,
@@ -165,6 +166,8 @@ def run(
         Returns the `Labels` of the elements. Called only for an error.
     func : callable, optional
         Function to call in place of the request's.
+    chunk : int, optional
+        Elements per block, in place of the request's.
     transfer_seconds : callable, optional
         Returns the estimated seconds to send one element to a worker and its result back, if that takes more than
         copying arrays.
@@ -180,7 +183,7 @@ def run(
         args=request.args,
         kwargs=request.kwargs,
         vectorized=request.vectorized,
-        chunk=request.chunk,
+        chunk=chunk or request.chunk,
         depth=request.depth,
         boundary=request.boundary,
         out=out,

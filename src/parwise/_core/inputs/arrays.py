@@ -80,8 +80,8 @@ class InputArray:
             self.like = Layout(kind, source.dtype, writeable, shape, source.strides)
             return
         plain = source.view(np.ndarray) if kind != "ndarray" else source
-        lead = plain if self.axes == (0,) else np.moveaxis(plain, self.axes, range(len(self.axes)))
         depth = len(self.axes)
+        lead = plain if self.axes == tuple(range(depth)) else np.moveaxis(plain, self.axes, range(depth))
         steps, strides = lead.strides[:depth], lead.strides[depth:]
         self.grid = self.lengths
         self.step = steps[-1]

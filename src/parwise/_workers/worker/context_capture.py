@@ -1,6 +1,8 @@
 """Captures what a function prints, warns and logs in a process that has other work too.
 
 Only the function's own context is captured: other threads of the process keep their streams, warnings and handlers.
+Filters of warnings belong to the process, and other threads keep these, too: one filter more lets all warnings of tasks
+pass, and what becomes of each is decided here, by the filters of the task's caller.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .output_capture import CapturedStream, LogHandler, OutputCapture, OutputEvent, StreamName
@@ -27,9 +30,81 @@ class _Captured:
         self.capture = OutputCapture(lambda: lo, lambda: None)
         self.streams = {name: CapturedStream(name, self.capture.add_text) for name in _STREAMS}
         self.handler = LogHandler(self.capture.add_record)
+        #: The caller's filters of warnings; None until they are known: then all warnings are taken.
+        self.filters: list[Any] | None = None
+        self._shown: set[tuple[Any, ...]] = set()
+
+    def add_warning(self, message: Any, category: Any, filename: str, lineno: int) -> None:
+        """Do with a warning what the caller's filters say."""
+        action = "always" if self.filters is None else _action(self.filters, message, category, filename, lineno)
+        if action == "error":
+            raise message
+        # Of repeated ones the caller would show the first.
+        key = str(message), category, filename, lineno
+        if action == "ignore" or (action in ("default", "module", "once") and key in self._shown):
+            return
+        self._shown.add(key)
+        self.capture.add_warning(message, category, filename, lineno)
+
+
+def _action(filters: list[Any], message: Any, category: Any, filename: str, lineno: int) -> str:
+    """What filters say of a warning, as `warnings.warn_explicit` reads them."""
+    text = str(message)
+    for action, of_text, kind, of_module, line in filters:
+        fits = issubclass(category, kind) and line in (0, lineno) and _matches(of_text, text)
+        if fits and (of_module is None or _matches(of_module, _module_name(filename))):
+            return str(action)
+    return "default"
+
+
+def _matches(pattern: Any, text: str) -> bool:
+    """Python's own first filters have strings for patterns."""
+    return pattern is None or (pattern == text if isinstance(pattern, str) else bool(pattern.match(text)))
+
+
+def _module_name(filename: str) -> str:
+    """Name of the module that warns: that of the function in `filename` which is being called."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != filename:
+        frame = frame.f_back  # type: ignore[assignment]
+    return filename.removesuffix(".py") if frame is None else str(frame.f_globals.get("__name__"))
 
 
 _current: contextvars.ContextVar[_Captured | None] = contextvars.ContextVar("parwise_captured", default=None)
+
+
+class _InTask:
+    """Stands for the pattern of a filter: it matches all warnings of tasks, and no other ones.
+
+    `match` runs no Python code: ``next(iter(get, ...), text)`` calls ``_current.get(None)``. While Python code runs,
+    another thread may replace `warnings.filters`, and CPython would go on to read the freed list.
+    """
+
+    def __init__(self) -> None:
+        self.match = partial(next, iter(partial(_current.get, None), object()))
+
+    def __reduce__(self) -> str:
+        """Another process has one of its own, if a caller in this process sends its filters there."""
+        return "_in_task"
+
+
+_in_task = _InTask()
+_FILTER: Any = ("always", _in_task, Warning, None, 0)
+
+
+class _NeverIssued(Warning):
+    """A category for a filter without an effect."""
+
+
+def _let_warnings_pass() -> None:
+    """Make sure that warnings of tasks pass the filters of this process."""
+    filters: Any = warnings.filters
+    if _FILTER not in filters:
+        filters.insert(0, _FILTER)
+        # Any new filter makes Python forget which warnings it has shown; a task's would not be seen.
+        warnings.simplefilter("ignore", _NeverIssued)
+        with contextlib.suppress(ValueError):
+            filters.remove(("ignore", None, _NeverIssued, None, 0))
 
 
 class _RoutedStream:
@@ -85,6 +160,8 @@ class _Hooks:
             self._running += 1
             if self._running == 1:
                 self._install()
+            # For each task: who leaves `warnings.catch_warnings` puts back the filters that were there before.
+            _let_warnings_pass()
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
@@ -111,6 +188,8 @@ class _Hooks:
                 setattr(sys, name, found._own)
         if warnings.showwarning == self._show_warning:
             warnings.showwarning = self._show
+        with contextlib.suppress(ValueError):
+            warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
         logging.root.removeHandler(self._handler)
         for handler in self._handlers:
             handler.removeFilter(_is_outside)
@@ -122,7 +201,7 @@ class _Hooks:
         if captured is None or file is not None:
             self._show(message, category, filename, lineno, file, line)
         else:
-            captured.capture.add_warning(message, category, filename, lineno)
+            captured.add_warning(message, category, filename, lineno)
 
 
 _hooks = _Hooks()
@@ -139,3 +218,10 @@ def captured_output(lo: int) -> Iterator[list[OutputEvent]]:
     finally:
         _current.reset(token)
         events += captured.capture.drain()
+
+
+def filter_warnings(filters: list[Any]) -> None:
+    """From now on, do with warnings of the task in this context what these filters say."""
+    captured = _current.get()
+    if captured is not None:
+        captured.filters = filters

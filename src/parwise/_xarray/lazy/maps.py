@@ -12,7 +12,7 @@ from dask.base import tokenize
 from dask.blockwise import blockwise
 from dask.delayed import unpack_collections
 from dask.highlevelgraph import HighLevelGraph
-from dask.layers import ArraySliceDep
+from dask.layers import ArrayBlockwiseDep
 from dask.utils import funcname
 
 from ..._api.apply import plan
@@ -24,7 +24,7 @@ from .dtypes import declared_dtypes, strings_of_one_length
 from .shared import shared
 from .task import BlockMap, ChunkMap, SerialMap
 
-_KEPT_OPTIONS = ("errors", "blas_threads", "setup")
+_KEPT_OPTIONS = ("errors", "setup")
 _PAD_MODES = {"nearest": "edge"}
 
 
@@ -81,7 +81,8 @@ def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: 
                     f"rechunk first: array.chunk({{{dim!r}: -1}})"
                 )
     chunks = {label: chunks for label, chunks in zip(labels[0], arrays[0].chunks, strict=True) if label < depth}
-    return _blockwise(ChunkMap(mapped, request, *described), axis, chunks, arrays, labels)
+    task = ChunkMap(mapped, request, *described, chunks=[chunks[label] for label in sorted(chunks)])
+    return _blockwise(task, axis, chunks, arrays, labels)
 
 
 def _axis_labels(mapped: MappedArrays) -> list[tuple[int, ...]]:
@@ -95,7 +96,7 @@ def _axis_labels(mapped: MappedArrays) -> list[tuple[int, ...]]:
 def _blockwise(
     task: SerialMap, axis: int, chunks: dict[int, tuple[int, ...]], arrays: list[Any], labels: list[tuple[int, ...]]
 ) -> list[Any]:
-    """Call ``task(where, *blocks)`` in a layer that Dask fuses with others; return one Dask array per output.
+    """Call ``task(number, *blocks)`` in a layer that Dask fuses with others; return one Dask array per output.
 
     Mapped dimensions have the labels 0, 1, ... and, in results, `chunks`; they are at `axis` in results. All other axes
     of `arrays` are in one chunk; as Dask has it for axes without a place in the result, their blocks come in lists.
@@ -103,12 +104,15 @@ def _blockwise(
     mapped = tuple(sorted(chunks))
     lead = tuple(chunks[label] for label in mapped)
     name = funcname(task.func)
-    given = [(shared(task, name), None), (ArraySliceDep(lead), mapped), *zip(arrays, labels, strict=True)]
+    given: list[tuple[Any, Any]] = [(_ChunkNumber(lead), mapped), *zip(arrays, labels, strict=True)]
+    func: Any = task
+    if (held := shared(task, name)) is not task:
+        func, given = _compute, [(held, None), *given]
     if not task.in_tuple:
-        layers = [_layer(_compute, name, given, mapped, lead, axis, task.shapes[0], task.dtypes[0])]
+        layers = [_layer(func, name, given, mapped, lead, axis, task.shapes[0], task.dtypes[0])]
     else:
         # An array of tuples, as far as Dask knows.
-        whole = _layer(_compute, f"{name}-tuple", given, mapped, lead, 0, (), np.dtype(object))
+        whole = _layer(func, f"{name}-tuple", given, mapped, lead, 0, (), np.dtype(object))
         layers = [
             _layer(getitem, f"{name}-{k}", [(whole, mapped), (k, None)], mapped, lead, axis, shape, dtype)
             for k, (shape, dtype) in enumerate(zip(task.shapes, task.dtypes, strict=True))
@@ -129,7 +133,7 @@ def _layer(
     """A Dask array whose chunks are results of `func`: `lead` along mapped dimensions, one along those of `shape`.
 
     `given` are arguments of `func` and the labels of their axes, None for what every call gets. This is what
-    `dask.array.blockwise` makes, which in Dask 2024.7 takes no description of chunks (`ArraySliceDep`).
+    `dask.array.blockwise` makes, which in Dask 2024.7 takes no description of chunks (`ArrayBlockwiseDep`).
     """
     arrays: dict[str, Any] = {one.name: one for one, _ in given if isinstance(one, da.Array)}
     pairs, others = [], []
@@ -149,8 +153,21 @@ def _layer(
     return da.Array(graph, name, chunks, meta=np.empty((0,) * len(out), dtype))
 
 
-def _compute(task: SerialMap, where: tuple[slice, ...], *blocks: Any) -> Any:
-    return task(where, *blocks)
+def _compute(task: SerialMap, number: int, *blocks: Any) -> Any:
+    return task(number, *blocks)
+
+
+class _ChunkNumber(ArrayBlockwiseDep):
+    """The number of each chunk in C order: an int, with which Dask has less work than with a tuple of slices."""
+
+    def __getitem__(self, idx: tuple[int, ...]) -> int:
+        number = 0
+        for at, count in zip(idx, self.numblocks, strict=True):
+            number = number * count + at
+        return number
+
+    def __dask_tokenize__(self) -> Any:
+        return "chunk numbers", self.chunks
 
 
 def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
@@ -164,7 +181,7 @@ def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tu
     padded = [_pad(one, axis, pad, request.boundary) if pad else one for one in arrays]
     blocks = [in_blocks(one, axis, extents) for one in padded]
     lengths = {0: tuple(block.stop - block.start for block in planned)}
-    task = BlockMap(mapped, request, *described, axis=axis, blocks=planned)
+    task = BlockMap(mapped, request, *described, axis=axis, blocks=[tuple(one) for one in planned])
     results = _blockwise(task, axis, lengths, blocks, _axis_labels(mapped))
     return [one.rechunk({axis: arrays[0].chunks[axis]}) for one in results]
 

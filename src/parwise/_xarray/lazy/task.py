@@ -6,6 +6,7 @@ import functools
 import uuid
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,8 @@ class SerialMap:
         templates = [SliceTemplate(one) for one in mapped.arrays]
         return _DataFunction(LabelledFunction(request.func, templates, mapped.dims, mapped.lengths), dims)
 
-    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
-        """Compute the part of the map that is at `where` along the mapped dimensions, from the blocks of its arrays."""
+    def __call__(self, number: int, *blocks: Any) -> Any:
+        """Compute part `number` of the map, from the blocks of its arrays."""
         raise NotImplementedError
 
     def _told(self) -> Told:
@@ -130,8 +131,9 @@ class SerialMap:
 class ChunkMap(SerialMap):
     """Maps an element function; one Dask task has the elements of one chunk."""
 
-    def __init__(self, mapped: MappedArrays, request: Request, *described: Any) -> None:
+    def __init__(self, mapped: MappedArrays, request: Request, *described: Any, chunks: list[tuple[int, ...]]) -> None:
         super().__init__(mapped, request, *described)
+        self._bounds = [list(accumulate(one, initial=0)) for one in chunks]
         lead = range(len(mapped.dims))
         self._orders = [
             moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], lead) for one in mapped.arrays
@@ -141,8 +143,17 @@ class ChunkMap(SerialMap):
             count = len(mapped.arrays)
             self._mapped_func = _NumberedFunction(self._mapped_func, count, self._streams, request.as_xarray)
 
-    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
+    def _where(self, number: int) -> tuple[slice, ...]:
+        """The indices of chunk `number`, in C order, along each mapped dimension."""
+        where: list[slice] = []
+        for bounds in reversed(self._bounds):
+            number, at = divmod(number, len(bounds) - 1)
+            where.append(slice(bounds[at], bounds[at + 1]))
+        return tuple(reversed(where))
+
+    def __call__(self, number: int, *blocks: Any) -> Any:
         """Call the function for each element of a chunk."""
+        where = self._where(number)
         starts, grid = tuple(one.start for one in where), tuple(one.stop - one.start for one in where)
         depth = len(grid)
         # Contiguous, as one element is that Dask reads alone; and the function may write to its copy.
@@ -163,9 +174,19 @@ class ChunkMap(SerialMap):
 
 
 class BlockMap(SerialMap):
-    """Maps a block function; one Dask task has one of its blocks, all of which are along `axis`."""
+    """Maps a block function; one Dask task has one of its blocks, all of which are along `axis`.
 
-    def __init__(self, mapped: MappedArrays, request: Request, *described: Any, axis: int, blocks: list[Block]) -> None:
+    Each of `blocks` has the numbers of a `Block`, in a plain tuple, which takes a fifth of the time to pickle.
+    """
+
+    def __init__(
+        self,
+        mapped: MappedArrays,
+        request: Request,
+        *described: Any,
+        axis: int,
+        blocks: list[tuple[int, ...]],
+    ) -> None:
         self._axis, self._blocks = axis, blocks
         super().__init__(mapped, request, *described)
 
@@ -173,10 +194,9 @@ class BlockMap(SerialMap):
         axis = self._axis
         return super()._of_data(mapped, request, [[*one[:axis], *mapped.dims, *one[axis:]] for one in dims])
 
-    def __call__(self, where: tuple[slice, ...], *blocks: Any) -> Any:
+    def __call__(self, number: int, *blocks: Any) -> Any:
         """Call the function for a block, whose data has a halo, and cut the halo off its result."""
-        number = where[0].start // max(1, self._blocks[0].stop)
-        block, axis, func = self._blocks[number], self._axis, self._mapped_func
+        block, axis, func = Block(*self._blocks[number]), self._axis, self._mapped_func
         if self._streams is not None:
             func = functools.partial(func, rng=self._streams.one(number))
         length = block.last - block.first
@@ -190,10 +210,10 @@ class BlockMap(SerialMap):
         def labels() -> Labels:
             return self._labels.subset((lo,), (hi - lo,))
 
-        request = replace(self._request, chunk=max(1, length))
-        result = run(request, arrays, (axis,), labels, func=func, told=self._told)
+        result = run(self._request, arrays, (axis,), labels, func=func, chunk=max(1, length), told=self._told)
         keep = (slice(None),) * axis + (slice(block.start - block.first, block.stop - block.first),)
-        return self._as_declared(result, [(*one[:axis], length, *one[axis:]) for one in self.shapes], where, keep)
+        shapes = [(*one[:axis], length, *one[axis:]) for one in self.shapes]
+        return self._as_declared(result, shapes, (slice(block.start, block.stop),), keep)
 
 
 def _plain(block: Any) -> np.ndarray:
