@@ -281,6 +281,35 @@ def test_an_input_in_a_file_and_one_in_memory(stored, elsewhere, tmp_path, monke
     assert_same(got, plain_loop(lambda x, y, z: x @ z * y, A, np.arange(120.0), A[:, 0]))
 
 
+def test_stores_of_fsspec(stored, tmp_path, elsewhere, counted):
+    zarr, fsspec = pytest.importorskip("zarr"), pytest.importorskip("fsspec")
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    from fsspec.implementations.dirfs import DirFileSystem
+
+    def make(files, path):
+        store = zarr.storage.FsspecStore(files, path=str(path))
+        array = zarr.create_array(store, name="x", shape=A.shape, chunks=(4, 6, 8), dtype="f8")
+        array[:] = A
+        return array
+
+    kinds = fsspec.filesystem("file", auto_mkdir=True), fsspec.filesystem("memory")
+    disk, memory = (AsyncFileSystemWrapper(one, asynchronous=True) for one in kinds)
+    array, out = make(disk, tmp_path / "there"), make(disk, tmp_path / "out")
+    assert parallel_apply(plus, array, out=out, executor=elsewhere) is out
+    assert_same(out[:], A + 1)
+    assert counted["read"] == counted["written"] == A[:4].nbytes
+    # Another process would find nothing there, which reads as zeros.
+    within = make(DirFileSystem("/folder", memory, asynchronous=True), "there")
+    for hidden in make(memory, "/there"), within, make(DirFileSystem(str(tmp_path), disk, asynchronous=True), "below"):
+        assert recipe_of(hidden) is None
+        assert_same(parallel_apply(plus, hidden, executor=elsewhere), A + 1)
+    recipe = recipe_of(array)
+    shutil.rmtree(tmp_path / "there")
+    for identity in recipe.identity, None:  # as of a store elsewhere
+        with pytest.raises(UnreadableError, match="NotFoundError"):
+            recipe._replace(identity=identity).open()
+
+
 def test_inputs_are_pickled_unopened(tmp_path):
     array = memmaps(tmp_path)["part"]
     calls = parwise._core.arguments.make_call(np.sum, (array,), settings=parwise._core.options.resolve({}))

@@ -100,16 +100,36 @@ def _open_memmap(
 def _of_zarr(array: Any) -> Recipe | None:
     store = array.store
     name, identity = type(store).__name__, None
+    metadata = os.path.join(array.path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
     if name == "LocalStore":
-        metadata = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
-        identity = identity_of(os.path.realpath(os.path.join(store.root, array.path, metadata)))
+        identity = identity_of(os.path.realpath(os.path.join(store.root, metadata)))
     elif name == "FsspecStore":
-        protocols = store.fs.protocol if isinstance(store.fs.protocol, tuple | list) else [store.fs.protocol]
+        protocols = _protocols(store.fs)
         if "memory" in protocols:
             return None
+        if "file" in protocols:  # below one folder it is not found here, and the caller reads
+            identity = identity_of(os.path.realpath(os.path.join(store.path, metadata)))
     elif name != "ObjectStore" or "Memory" in type(store.store).__name__:
         return None
-    return Recipe("pickle", (pickle.dumps(array),), identity)
+    return Recipe("zarr", (pickle.dumps(array),), identity)
+
+
+def _protocols(files: Any) -> set[str]:
+    """Names of a file system of fsspec, and of those that it passes on to: a cache, or a folder of another one."""
+    found = set[str]()
+    while files is not None:
+        found.update([files.protocol] if isinstance(files.protocol, str) else files.protocol)
+        files = getattr(files, "sync_fs", None) or getattr(files, "fs", None)
+    return found
+
+
+def _open_zarr(pickled: bytes) -> Any:
+    """Open an array whose store has it here too: chunks that are missing would read as fill values."""
+    import zarr
+
+    array = pickle.loads(pickled)
+    zarr.open_array(array.store, path=array.path, mode="r")
+    return array
 
 
 def _of_h5py(array: Any) -> Recipe | None:
@@ -163,7 +183,7 @@ _FIND: dict[tuple[str, str], Callable[[Any], Recipe | None]] = {
 }
 _OPEN: dict[str, Callable[..., Any]] = {
     "memmap": _open_memmap,
-    "pickle": pickle.loads,
+    "zarr": _open_zarr,
     "h5py": _open_h5py,
     "netCDF4": _open_netcdf4,
 }
