@@ -277,7 +277,9 @@ def test_labelled_maps(tmp_path):
 
     import parwise.xarray  # noqa: F401 - registers .par
 
-    with pytest.raises(ValueError, match="resume='journal' needs an array in files .* which .par has none of"):
+    with pytest.raises(
+        ValueError, match="resume='journal' needs an array in files .* pass out=, .* to .par.map of a DataArray"
+    ):
         xarray.DataArray(A, dims=("x", "y")).par.map(never, "x", resume="journal")
 
 

@@ -6,6 +6,7 @@ as many megabytes a second, with a quarter of its scheduler's CPU. And what unpi
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from .pickling.payload import BufferTable, load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
 from .worker.context_capture import captured_output, filter_warnings
+from .worker.output_capture import OutputEvent
 
 #: What a process of an engine evaluates, with `CALL` as its globals: names and strings, which any Python can unpickle.
 #: A function pickled by reference to parwise would fail before the task begins where parwise is not installed, which
@@ -47,6 +49,8 @@ FRAMED_BYTES = 2**12
 
 #: Header and buffers of an outcome.
 Packed = tuple[bytes, list[Any]]
+#: Captures the output of a task, by its first element.
+Capture: TypeAlias = "Callable[[int], contextlib.AbstractContextManager[list[OutputEvent]]]"
 
 
 def names_for(call: tuple[Any, ...]) -> dict[str, Any]:
@@ -129,14 +133,14 @@ def _unpack_call(header: bytes, memory: Any, *data: Any) -> tuple[str, Luggage, 
     return token, luggage, arguments._replace(memory=memory)
 
 
-def answer(call: tuple[Any, ...]) -> tuple[Any, ...]:
+def answer(call: tuple[Any, ...], capture: Capture = captured_output) -> tuple[Any, ...]:
     """Answer a call of `pack_call` with a `Reply`; whatever this raises is a fault of the engine."""
     versions, *content = call
     reply = Reply("done", f"{os.uname().nodename} {os.getpid()}", {**VERSIONS, "NumPy": np.__version__})
     if versions != VERSIONS:
         return tuple(reply._replace(kind="unfit"))
     try:
-        packed = compute(*_unpack_call(*content))
+        packed = compute(*_unpack_call(*content), capture)
     except UnreadableError as unread:
         return tuple(reply._replace(kind="unread", reason=str(unread)))
     except BaseException as error:  # whatever a function given as `setup` raises, SystemExit included
@@ -144,6 +148,11 @@ def answer(call: tuple[Any, ...]) -> tuple[Any, ...]:
     if packed is None:
         return tuple(reply._replace(kind="missing"))
     return tuple(reply._replace(outcome=packed[0], handshake=packed[1]))
+
+
+def answer_in_worker(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Answer a call in a worker of parwise's own, which captures output by itself, under the caller's filters."""
+    return answer(call, lambda lo: contextlib.nullcontext([]))
 
 
 # Sessions that a process keeps: those of the latest calls.
@@ -167,7 +176,9 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Packed, Packed | None] | None:
+def compute(
+    token: str, luggage: Luggage, arguments: TaskArguments, capture: Capture = captured_output
+) -> tuple[Packed, Packed | None] | None:
     """Compute a task of the call `token`.
 
     Returns
@@ -191,13 +202,16 @@ def compute(token: str, luggage: Luggage, arguments: TaskArguments) -> tuple[Pac
                 _tables.pop(_sessions.popitem(last=False)[0], None)
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
-    handshake = _compute_handshake(token, session, luggage.first) if new and luggage.first is not None else None
-    return _compute_packed(session, arguments, stored=_is_wanted), handshake
+    first = luggage.first if new else None
+    handshake = None if first is None else _compute_handshake(token, session, first, capture)
+    return _compute_packed(session, arguments, capture, stored=_is_wanted), handshake
 
 
-def _compute_packed(session: Session, arguments: TaskArguments, stored: Callable[[], bool] = lambda: False) -> Packed:
+def _compute_packed(
+    session: Session, arguments: TaskArguments, capture: Capture, stored: Callable[[], bool] = lambda: False
+) -> Packed:
     """Compute a task, and write its results to files, if that is asked for once they are there."""
-    with captured_output(arguments.lo) as output:
+    with capture(arguments.lo) as output:
         outcome = _run(session, arguments)
     if stored():
         session.store(outcome, arguments.lo, arguments.hi)
@@ -270,10 +284,10 @@ def _set_up(session: Session) -> None:
         raise
 
 
-def _compute_handshake(token: str, session: Session, first: TaskArguments) -> Packed:
+def _compute_handshake(token: str, session: Session, first: TaskArguments, capture: Capture) -> Packed:
     """Compute the call's first task; if that fails, forget the session, which will then be sent again."""
     try:
-        return _compute_packed(session, first)
+        return _compute_packed(session, first, capture)
     except BaseException:
         with _lock:
             _sessions.pop(token, None)

@@ -17,7 +17,7 @@ from ..._system.blas import read_threads
 from ..._workers.encoding import unpack_error, unpack_task
 from ..._workers.pickling.multiprocessing_objects import Attachments, Packed
 from ..._workers.pickling.payload import Payload
-from ..._workers.remote import BOOTSTRAP, Luggage, Packet, Reply, answer, names_for, pack_call
+from ..._workers.remote import BOOTSTRAP, Luggage, Packet, Reply, answer_in_worker, names_for, pack_call
 from ..._workers.session import Session, TaskArguments
 from ...errors import ReproducibilityWarning, WorkerDiedError, user_level
 from ..files import FileTasks
@@ -166,7 +166,7 @@ class RemoteRunner(ExecutorRunner):
     def _start(self, task: Task, call: tuple[Any, ...]) -> Future[Any]:
         """Have the executor answer a call."""
         if is_pool(self._executor):
-            return self._executor.submit(answer, call)
+            return self._executor.submit(answer_in_worker, call)
         return self._executor.submit(eval, BOOTSTRAP, names_for(call))
 
     def _travels(self, packet: Packet, limit: float) -> bool:
