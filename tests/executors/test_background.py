@@ -6,12 +6,13 @@ import decimal
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 import threadpoolctl
 
-from parwise import parallel_apply
+from parwise import parallel_apply, parallel_map
 from parwise._core.collector import Collector
 from parwise._executors.processes import background, inline
 from parwise._executors.processes.inline import InlineRun
@@ -182,3 +183,13 @@ def test_interrupt_as_it_is_about_to_leave(monkeypatch):
     with pytest.raises(KeyboardInterrupt), helper:
         pass
     assert helper._state == "left"
+
+
+def test_the_helper_thread_is_not_taken_for_a_thread_of_blas():
+    """It wakes during each task of a call that computes no elements before its workers are asked for."""
+
+    def pid(_):
+        time.sleep(0.005)
+        return os.getpid()
+
+    assert len(set(parallel_map(pid, range(300), workers=2, errors="ignore", verify=False))) > 1

@@ -22,6 +22,7 @@ from parwise._core.inputs.source import ReadAhead, UnreadableError
 from parwise._core.outputs.sink import FileSink
 from parwise._core.outputs.stored import FileOutput
 from parwise._executors import files, futures
+from parwise._executors.remote import runner
 from parwise._workers import remote
 
 from ..conftest import made
@@ -236,7 +237,7 @@ def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewher
             again = make("in", shape=(120, 6, 8), chunks=(4, 6, 8), overwrite=False)
             again[:] = A
 
-    monkeypatch.setattr("parwise._executors.remote.runner.FileTasks", Moved)
+    monkeypatch.setattr(runner, "FileTasks", Moved)
     with parwise.report() as report:
         got = parallel_apply(mean_of_row, array, executor=elsewhere)
     assert_same(got, plain_loop(mean_of_row, A))

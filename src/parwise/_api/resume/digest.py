@@ -155,7 +155,8 @@ class Parts:
         elif isinstance(value, type) and is_own(value.__module__):
             self._add_class(value, name)
         elif isinstance(value, type | FunctionType | np.ufunc) or _is_plain_builtin(value):
-            self._put(name, f"{value.__name__} of {version_of(value.__module__ or type(value).__module__)}")
+            home = getattr(value, "__module__", None) or type(value).__module__  # ufuncs have none before NumPy 2.1
+            self._put(name, f"{value.__name__} of {version_of(home)}")
         elif isinstance(wrapped := getattr(value, "__wrapped__", None), FunctionType):
             self.add(wrapped, name)  # functools.cache, numba
         else:
