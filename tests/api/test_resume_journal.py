@@ -12,8 +12,8 @@ import pytest
 
 from parwise import parallel_apply, parallel_map
 from parwise._api.resume import ledger as ledgers
+from parwise._api.resume.element_set import ElementSet, common_cuts, within_cuts
 from parwise._api.resume.journal import MAGIC, Journal
-from parwise._api.resume.runs import Runs, common_cuts, within_cuts
 
 from ..support import resumed_runs
 from ..support.oracle import assert_same, loop
@@ -180,11 +180,11 @@ def test_lines_are_few(tmp_path):
 
 
 def test_runs():
-    assert list(Runs([(5, 9), (0, 2), (2, 5), (20, 30), (25, 40)])) == [(0, 9), (20, 40)]
+    assert list(ElementSet([(5, 9), (0, 2), (2, 5), (20, 30), (25, 40)])) == [(0, 9), (20, 40)]
     rng = np.random.default_rng(1)
     for _ in range(200):
         several = [set(), set()]
-        runs = Runs(), Runs()
+        runs = ElementSet(), ElementSet()
         for which, lo, length in rng.integers(0, [2, 50, 9], (12, 3)).tolist():
             runs[which].add(lo, lo + length)
             several[which] |= set(range(lo, lo + length))
@@ -193,7 +193,7 @@ def test_runs():
             assert {k for lo, hi in own.rest(60) for k in range(lo, hi)} == set(range(60)) - elements
         left = list(runs[0].without(runs[1]))
         assert {k for lo, hi in left for k in range(lo, hi)} == several[0] - several[1]
-        assert left == list(Runs(left))
+        assert left == list(ElementSet(left))
     assert common_cuts([None, [0, 2, 4, 6], [0, 3, 6]]) == [0, 6]
     assert common_cuts([None]) is None
     assert within_cuts(0, 5, [0, 6]) == (0, 0)

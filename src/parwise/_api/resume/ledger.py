@@ -17,9 +17,9 @@ from ..._core.inputs.items import ItemStream
 from ..._core.output import Gaps
 from ..._core.results import tuple_of
 from .batches import Batches, ItemDigests
+from .element_set import ElementSet, common_cuts, within_cuts
 from .forms import name_of, type_of
 from .journal import Journal
-from .runs import Runs, common_cuts, within_cuts
 from .targets import Target
 
 # A line is written when the work that would be lost without it takes all workers so many times as long as the last
@@ -36,7 +36,7 @@ class Ledger(ABC):
 
     Attributes
     ----------
-    counted : Runs
+    counted : ElementSet
         Elements that need not be computed again.
     gaps : list
         Of counted elements without a result, for each task that had some: the indices, the end of the task, and type
@@ -47,10 +47,10 @@ class Ledger(ABC):
         self.call = call
         self._journal = journal
         self._cuts = cuts
-        self.counted = Runs()
+        self.counted = ElementSet()
         self.gaps: list[tuple[list[int], int, str, str]] = []
         self.done = False
-        self._noted = Runs()
+        self._noted = ElementSet()
         self._new_gaps: list[tuple[list[int], int, str, str]] = []
         # Seconds of work that are not counted yet, and of all work; seconds that the last line took.
         self._owed = self._worked = self._cost = 0.0
@@ -87,7 +87,7 @@ class Ledger(ABC):
     def commit(self) -> None:
         """Bring what has been finished to the disk, and then write a line of it."""
         with self._lock:
-            noted = Runs(within_cuts(lo, hi, self._cuts) for lo, hi in self._runs_to_count())
+            noted = ElementSet(within_cuts(lo, hi, self._cuts) for lo, hi in self._runs_to_count())
             runs = list(noted.without(self.counted))
             if runs:
                 begun = perf_counter()
@@ -98,7 +98,7 @@ class Ledger(ABC):
 
     def _line(self, runs: list[tuple[int, int]]) -> dict[str, Any]:
         line = self._save(runs)
-        inside = Runs(runs)
+        inside = ElementSet(runs)
         gaps = [one for one in self._new_gaps if one[0][0] in inside]
         self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
         self.gaps += gaps
@@ -109,7 +109,7 @@ class Ledger(ABC):
         for gaps, end, kind, text in self.gaps:
             yield Task(gaps[0], end), np.array(gaps), type(kind, (Exception,), {})(text)
 
-    def _runs_to_count(self) -> Runs:
+    def _runs_to_count(self) -> ElementSet:
         return self._noted
 
     @abstractmethod
@@ -204,7 +204,7 @@ class ItemLedger(Ledger):
         self._items = items
         #: Results of counted items, by the first of each run.
         self.results: dict[int, list[Any]] = {}
-        # Runs of counted items, with the digests of these.
+        # ElementSet of counted items, with the digests of these.
         self._digests: list[tuple[int, int, str]] = []
         self._waiting: dict[int, list[Any]] = {}
         super().__init__(call, journal, None)
@@ -231,9 +231,9 @@ class ItemLedger(Ledger):
         with self._lock:
             self._waiting[lo] = results
 
-    def _runs_to_count(self) -> Runs:
+    def _runs_to_count(self) -> ElementSet:
         if isinstance(self.call.feed, ItemStream):
-            return Runs(list(self._noted)[:1] if 0 in self._noted else ())
+            return ElementSet(list(self._noted)[:1] if 0 in self._noted else ())
         return self._noted
 
     def _save(self, runs: list[tuple[int, int]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sets of elements, as sorted runs that do not touch."""
+"""Sets of elements, and the parts of runs that may count."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 
-class Runs:
-    """A set of elements.
+class ElementSet:
+    """A set of elements, kept as sorted runs that do not touch.
 
     Examples
     --------
-    >>> runs = Runs([(0, 3), (5, 9)])
-    >>> runs.add(3, 5)
-    >>> list(runs), list(Runs([(2, 4)]).rest(6))
+    >>> elements = ElementSet([(0, 3), (5, 9)])
+    >>> elements.add(3, 5)
+    >>> list(elements), list(ElementSet([(2, 4)]).rest(6))
     ([(0, 9)], [(0, 2), (4, 6)])
     """
 
@@ -41,10 +41,10 @@ class Runs:
         stops = [*(lo for lo, _ in self), count]
         return ((lo, hi) for lo, hi in zip(starts, stops, strict=True) if lo < hi)
 
-    def without(self, others: Runs) -> Iterator[tuple[int, int]]:
+    def without(self, others: ElementSet) -> Iterator[tuple[int, int]]:
         """Yield the runs of this set that are not in another one."""
         for lo, hi in self:
-            inside = Runs((max(lo, a) - lo, min(hi, b) - lo) for a, b in others if a < hi and b > lo)
+            inside = ElementSet((max(lo, a) - lo, min(hi, b) - lo) for a, b in others if a < hi and b > lo)
             yield from ((lo + a, lo + b) for a, b in inside.rest(hi - lo))
 
 
