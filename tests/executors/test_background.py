@@ -14,8 +14,9 @@ import threadpoolctl
 
 from parwise import parallel_apply, parallel_map
 from parwise._core.collector import Collector
+from parwise._executors import inline_run as inline_runs
+from parwise._executors.inline_run import InlineRun
 from parwise._executors.processes import background, inline
-from parwise._executors.processes.inline import InlineRun
 
 from ..support.functions import slowly
 from ..support.internals import Job, default_pool, make_call, resolve
@@ -134,7 +135,7 @@ def test_claim_in_the_midst_of_an_inline_run():
 
     call = make_call(f, (np.arange(50.0),), settings=resolve({"workers": 2}))
     inline_run = InlineRun(call, Job(call).kernel)
-    inline_run.run(int, (60.0,), lambda left: False)
+    inline_run.run((60.0,))
     assert claimed == [6]
     assert inline_run.raw == list(range(6))
 
@@ -148,7 +149,7 @@ def test_claim_behind_the_last_element_of_an_inline_run(monkeypatch):
                 super().claim()  # the other thread's, just before this one's
             return super().claim(stop)
 
-    monkeypatch.setattr(inline, "Collector", Late)
+    monkeypatch.setattr(inline_runs, "Collector", Late)
     rows = np.random.default_rng(0).standard_normal((9, 20_001))
     assert_same(parallel_apply(np.sort, rows, workers=2), np.sort(rows))
     assert_same(parallel_apply(np.negative, np.arange(300.0), workers=2), -np.arange(300.0))

@@ -12,9 +12,8 @@ from .._core.settings import is_dask_client, is_dask_executor, is_pool, is_threa
 from .._workers.pool.default_pool import put_back, take_pool
 from .job import Job
 from .processes import runner as processes
-from .processes.inline import TRIAL_SECONDS, InlineRun
 from .runner import Runner, drive
-from .serial import ITEM_SECONDS, SerialRunner, compute_block
+from .serial import ITEM_SECONDS, SerialRunner, run_serially
 
 
 def is_serial(call: Call) -> bool:
@@ -26,39 +25,13 @@ def run(job: Job) -> None:
     """Compute all tasks of a job, in the executor of its call."""
     executor = job.call.settings.executor
     if is_serial(job.call):
-        _run_serially(job)
+        run_serially(job)
     elif is_pool(executor):
         executor._run(job)
     elif executor == "processes":
         processes.run(job)
     else:
         run_in_executor(job)
-
-
-def _run_serially(job: Job) -> None:
-    """Compute all in this thread: the first milliseconds without tasks, which take a small call 60 us; a block also."""
-    call = job.call
-    if call.count and call.feed is None and InlineRun.suits(call):
-        inline = InlineRun(call, job.kernel, job.reads_only)
-        inline.run(_expect_nobody, (TRIAL_SECONDS,), _never)
-        if inline.end(job):
-            return
-        job.open(inline.claim())
-        inline.hand_over(job)
-    elif call.vectorized and call.tasks == 1 and not call.settings.verify:
-        if compute_block(job):
-            return
-    else:
-        job.open()
-    drive(SerialRunner(job))
-
-
-def _expect_nobody() -> None:
-    """No thread takes over."""
-
-
-def _never(left: float) -> bool:
-    return False
 
 
 def run_in_executor(job: Job) -> None:

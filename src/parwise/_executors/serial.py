@@ -17,9 +17,13 @@ from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome, outcome_of_list
 from .._core.nesting import Nesting, nesting
 from .._core.results import Stack
+from .inline_run import InlineRun
 from .job import Job
+from .runner import drive
 from .task_queue import TASK_SECONDS
 
+# So long a call goes on without tasks.
+INLINE_SECONDS = 0.002
 # Tasks of items whose results are taken one after another: a caller that waits gets its result soon.
 ITEM_SECONDS = 0.001
 # Items of each task that are timed one by one, which takes 0.1 us.
@@ -62,7 +66,25 @@ class SerialRunner:
         """Do nothing: no other thread or process computes."""
 
 
-def compute_block(job: Job) -> bool:
+def run_serially(job: Job) -> None:
+    """Compute all in this thread: the first milliseconds without tasks, which take a small call 60 us; a block also."""
+    call = job.call
+    if call.count and call.feed is None and InlineRun.suits(call):
+        inline = InlineRun(call, job.kernel, job.reads_only)
+        inline.run((INLINE_SECONDS,))
+        if inline.end(job):
+            return
+        job.open(inline.claim())
+        inline.hand_over(job)
+    elif call.vectorized and call.tasks == 1 and not call.settings.verify:
+        if _compute_block(job):
+            return
+    else:
+        job.open()
+    drive(SerialRunner(job))
+
+
+def _compute_block(job: Job) -> bool:
     """Compute the only block of a call; return True if the job has its result, False if its output has to make that.
 
     Without a queue and an output, which take 30 us, a block of Dask's costs little more than a call of the function.

@@ -18,7 +18,7 @@ import numpy as np
 from ..indexing import Halo
 from ..layout import Layout, address_of
 from .arrays import InputArray
-from .source import Region, UnreadableError, access, plain_array
+from .source import Region, UnreadableError, access, library_of, plain_array
 
 #: Name of a file, its inode, its size, and when it was last written, of one that nobody writes to: of another file with
 #: that name, as on another machine, one of these differs.
@@ -54,10 +54,8 @@ class Recipe(NamedTuple):
 
 def recipe_of(array: Any) -> Recipe | None:
     """The recipe of an array; None if it cannot be opened in another process."""
-    kind = type(array)
-    module = "numpy" if kind is np.memmap else kind.__module__.partition(".")[0]
     try:
-        find = _FIND.get((module, kind.__name__))
+        find = _FIND.get((library_of(array), type(array).__name__))
         return None if find is None else find(array)
     except Exception:  # whatever the library says of an array that has been closed, or of another version
         return None

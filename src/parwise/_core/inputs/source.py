@@ -98,7 +98,7 @@ class ReadAhead:
 
     def __init__(self, source: Any, axes: Sequence[int], name: str, nbytes: int | None = None) -> None:
         self.source, self.axes, self.name = source, list(axes), name
-        self.reads_are_new |= type(source).__module__.partition(".")[0] in FRESH
+        self.reads_are_new |= library_of(source) in FRESH
         self.most_bytes = MAX_READ_BYTES
         self.bytes_read = self.most_held = 0
         self.nbytes = READ_BYTES if nbytes is None else nbytes
@@ -308,7 +308,7 @@ class ReadAhead:
 
 def _sure_dtype(source: Any) -> np.dtype[Any] | None:
     """The declared dtype, where the library surely reads numbers as they are declared: no chunk is read to find out."""
-    library, dtype = type(source).__module__.partition(".")[0], source.dtype
+    library, dtype = library_of(source), source.dtype
     if library == "netCDF4":
         plain = not (source.mask or (source.scale and SCALING & set(source.ncattrs())))
     else:
@@ -359,8 +359,13 @@ def chunk_ends(source: Any, axis: int, shards: bool = False) -> list[int] | None
 
 def access(array: Any) -> contextlib.AbstractContextManager[object]:
     """Held while an array in a file is read or written; Dask's and zarr's may be by several threads at a time."""
-    several = is_lazy(array) or type(array).__module__.partition(".")[0] == "zarr"
+    several = is_lazy(array) or library_of(array) == "zarr"
     return contextlib.nullcontext() if several else READS
+
+
+def library_of(array: Any) -> str:
+    """The library that an array comes from, which need not be imported to ask."""
+    return type(array).__module__.partition(".")[0]
 
 
 def is_duck(array: Any) -> bool:

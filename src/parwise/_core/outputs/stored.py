@@ -9,7 +9,7 @@ import numpy as np
 from ..call import Call
 from ..indexing import Runs
 from ..inputs.recipes import Recipe, recipe_of
-from ..inputs.source import UnreadableError
+from ..inputs.source import UnreadableError, library_of
 from ..results import Column, Results, Stack
 from .overlap import overlaps
 from .sink import FileSink, Written, runs_of
@@ -34,7 +34,7 @@ class FileOutput:
         """All arrays in the `out` of a call; an empty list if the caller has to write one of them."""
         found = []
         for out in call.out or ():
-            recipe = None if type(out).__module__.partition(".")[0] != "zarr" else recipe_of(out)
+            recipe = None if library_of(out) != "zarr" else recipe_of(out)
             axes = call.result_axes(len(out.shape))
             fits = tuple(out.shape[axis] for axis in axes) == call.grid and out.dtype.kind in "?biufc"
             if recipe is None or not fits or runs_of(out, axes, call.grid) is None or overlaps(out, call):
