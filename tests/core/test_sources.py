@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from parwise import apply_along_axis, options, parallel_apply, plan, vectorize
 from parwise._core.inputs import source
-from parwise._core.inputs.source import ReadAhead, chunk_ends
+from parwise._core.inputs.foreign import chunk_ends
+from parwise._core.inputs.source import ReadAhead
 
 from ..support.oracle import assert_same
 from ..support.oracle import loop as plain_loop

@@ -17,8 +17,9 @@ import pytest
 
 import parwise
 from parwise import parallel_apply
+from parwise._core.inputs.foreign import UnreadableError
 from parwise._core.inputs.recipes import FileInput, recipe_of
-from parwise._core.inputs.source import ReadAhead, UnreadableError
+from parwise._core.inputs.source import ReadAhead
 from parwise._core.outputs.sink import FileSink
 from parwise._core.outputs.stored import FileOutput
 from parwise._executors import files, futures

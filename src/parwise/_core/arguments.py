@@ -10,8 +10,9 @@ import numpy as np
 from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import Halo, block_bounds, block_length, checked_halo, fits
 from .inputs.arrays import InputArray, MaskedInput
+from .inputs.foreign import is_duck
 from .inputs.items import ItemColumn, make_feed
-from .inputs.source import MAX_READ_BYTES, ReadAhead, is_duck
+from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
 

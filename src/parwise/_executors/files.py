@@ -10,8 +10,9 @@ import numpy as np
 
 from .._core.call import Call
 from .._core.indexing import Runs, Task, chunk_runs
+from .._core.inputs.foreign import chunk_ends
 from .._core.inputs.recipes import FileInput, recipe_of
-from .._core.inputs.source import READ_BYTES, chunk_ends
+from .._core.inputs.source import READ_BYTES
 from .._core.output import Output
 from .._core.outputs.sink import runs_of
 from .._core.outputs.stored import FileOutput

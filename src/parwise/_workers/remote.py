@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .._core.inputs.source import UnreadableError
+from .._core.inputs.foreign import UnreadableError
 from .._core.kernel import Outcome
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._core.cursor import Cursor
+from .._core.inputs.foreign import UnreadableError
 from .._core.inputs.place import Place
-from .._core.inputs.source import UnreadableError
 from .._core.kernel import Allocate, Kernel, Outcome, new_memory
 from .._core.layout import Layout
 from .._system.blas import ThreadCounts, ThreadWatch

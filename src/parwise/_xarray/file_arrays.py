@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core.inputs.source import MAX_READ_BYTES, READ_BYTES, ReadAhead, Region, is_duck
+from .._core.inputs.foreign import is_duck
+from .._core.inputs.source import MAX_READ_BYTES, READ_BYTES, ReadAhead, Region
 
 #: Rolling windows of single pixels need the same maps for each pixel. A reader then keeps the maps of so many windows,
 #: up to `MAX_READ_BYTES`, and few maps are read twice.

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..indexing import DtypesZero, Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .foreign import READS
 from .place import Place
-from .source import READS
 
 if TYPE_CHECKING:
     from .reading.values import Value

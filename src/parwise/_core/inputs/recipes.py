@@ -18,7 +18,8 @@ import numpy as np
 from ..indexing import Halo
 from ..layout import Layout, address_of
 from .arrays import InputArray
-from .source import Region, UnreadableError, access, library_of, plain_array
+from .foreign import UnreadableError, access, library_of, plain_array
+from .source import Region
 
 #: Name of a file, its inode, its size, and when it was last written, of one that nobody writes to: of another file with
 #: that name, as on another machine, one of these differs.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..indexing import Runs, boxes, chunk_runs, sized_runs
-from ..inputs.source import access, chunk_ends
+from ..inputs.foreign import access, chunk_ends
 from ..results import Stack
 
 #: Bytes that are written at once, if chunks are smaller: zarr compresses several chunks at a time.

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..call import Call
 from ..indexing import Runs
+from ..inputs.foreign import UnreadableError, library_of
 from ..inputs.recipes import Recipe, recipe_of
-from ..inputs.source import UnreadableError, library_of
 from ..results import Column, Results, Stack
 from .overlap import overlaps
 from .sink import FileSink, Written, runs_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..._core.call import Block, Told
-from ..._core.inputs.source import plain_array
+from ..._core.inputs.foreign import plain_array
 from ..._core.random import RandomStreams, make_random_streams
 from ..file_arrays import moveaxis_order
 from ..labels import Labels, MappedArrays, listed
