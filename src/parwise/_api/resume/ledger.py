@@ -150,8 +150,8 @@ class ArrayLedger(Ledger):
     def __init__(self, call: Call, journal: Journal, targets: list[Target]) -> None:
         self.form: dict[str, Any] | None = None
         self.targets = targets
-        #: Writes what is held of some runs, until whole chunks are complete.
-        self.settle: Callable[[list[tuple[int, int]]], object] = list
+        #: Writes what the output holds of some runs until whole chunks are complete; None before there is an output.
+        self.settle: Callable[[list[tuple[int, int]]], None] | None = None
         self._wrap: str | None = None
         self._form_told = False
         super().__init__(call, journal, cuts_of(call, targets))
@@ -185,7 +185,8 @@ class ArrayLedger(Ledger):
         return out[0] if self._wrap is None else tuple_of(type_of(self._wrap, tuple), list(out))
 
     def _save(self, runs: list[tuple[int, int]]) -> dict[str, Any]:
-        self.settle(runs)
+        if self.settle is not None:
+            self.settle(runs)
         for target in self.targets:
             target.sync(runs)
         sums = [[lo, hi, *(one.checksum(lo, hi) for one in self.targets)] for lo, hi in runs]
