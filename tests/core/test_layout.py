@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import parallel_apply
-from parwise._core.layout import Layout, block_layout, element_layout
+from parwise._core.layout import Layout, ReusableMemory, block_layout, element_layout
 
 from ..support.oracle import assert_same
 
@@ -95,3 +95,19 @@ def test_neighbours_of_strings(boundary, runner):
     words = np.array(["a", "b" * 90, "", "é"] * 6, "T").reshape(12, 2)[::-1]
     options = {"vectorized": True, "chunk": 5, "depth": 1, "boundary": boundary, **runner}
     assert_same(parallel_apply(lambda b: np.strings.upper(b), words, **options), np.strings.upper(words))
+
+
+def test_memory_is_used_again_once_nobody_has_it():
+    memory = ReusableMemory()
+
+    def place(array):
+        return array.__array_interface__["data"][0]
+
+    kept = memory.allocate(4, np.dtype("f8"), (100_000,))[1:2].reshape(-1)[5:]
+    other = memory.allocate(4, np.dtype("f8"), (100_000,))
+    assert not np.shares_memory(kept, other)
+    where = place(other)
+    assert where % 4096 == 0
+    del other
+    for count, dtype in (3, "f8"), (4, "f4"):
+        assert place(memory.allocate(count, np.dtype(dtype), (100_000,))) == where

@@ -1,4 +1,4 @@
-"""Arrays that workers of other executors open themselves: nothing of them passes through the caller."""
+"""Arrays that workers open themselves: nothing of them passes through the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise import parallel_apply
+from parwise import parallel_apply, parallel_map
 from parwise._core.inputs.foreign import UnreadableError
 from parwise._core.inputs.recipes import FileInput, recipe_of
 from parwise._core.inputs.source import ReadAhead
@@ -51,12 +51,23 @@ def mean_of_row(x):
 
 
 @pytest.fixture(scope="module")
-def elsewhere():
+def other_processes():
     """Processes that are not parwise's own, in which nothing is imported yet."""
     made.append("elsewhere")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
         list(executor.map(time.sleep, [0.05] * 2))  # both processes are there from the start
         yield executor
+
+
+@pytest.fixture(params=["other processes", "own workers"])
+def elsewhere(request, monkeypatch):
+    """An executor whose workers open files, also small ones."""
+    if request.param == "other processes":
+        yield request.getfixturevalue("other_processes")
+        return
+    monkeypatch.setattr(files, "OWN_BYTES", 0)
+    with parwise.options(isolate=True, workers=2):  # else the caller computes until workers are up
+        yield "processes"
 
 
 @pytest.fixture
@@ -92,15 +103,15 @@ def memmaps(folder):
 
 
 @pytest.mark.parametrize("name", ["whole", "read", "part", "backwards", "F", "transposed"])
-def test_memmaps_have_the_layout_that_they_have_here(name, tmp_path, elsewhere):
+def test_memmaps_have_the_layout_that_they_have_here(name, tmp_path, other_processes):
     array = memmaps(tmp_path)[name]
     for func in layout, mean_of_row, np.sum:
         with parwise.report() as report:
-            got = parallel_apply(func, array, executor=elsewhere)
+            got = parallel_apply(func, array, executor=other_processes)
         assert_same(got, parallel_apply(func, array, executor="serial"))
         assert report.to_dict()["calls"][0]["bytes_direct"] >= array.nbytes * 0.8
     block = {"vectorized": True, "chunk": 5, "depth": 2, "boundary": "reflect"}
-    got = parallel_apply(plus, array, executor=elsewhere, **block)
+    got = parallel_apply(plus, array, executor=other_processes, **block)
     assert_same(got, np.asarray(array) + 1)
 
 
@@ -190,7 +201,8 @@ def test_blocks_of_whole_chunks(stored, elsewhere, counted):
     how = {"vectorized": True, "executor": elsewhere}
     parallel_apply(plus, array, out=(out := make()), chunk=8, **how)
     assert_same(out[:], A + 1)
-    assert counted == {"read": A[:8].nbytes, "written": A[:8].nbytes}
+    # The first block, which isolated workers write too.
+    assert counted == {"read": A[:8].nbytes, "written": 0 if elsewhere == "processes" else A[:8].nbytes}
     parallel_apply(plus, array, out=(out := make("o2")), chunk=7, **how)  # across chunks: the caller reads and writes
     assert_same(out[:], A + 1)
     want = parallel_apply(lambda b: b + np.roll(b, 1, 0), A, chunk=8, depth=2, boundary="wrap", vectorized=True)
@@ -239,6 +251,7 @@ def test_a_file_that_is_another_one_there_is_read_by_the_caller(stored, elsewher
             again[:] = A
 
     monkeypatch.setattr(runner, "FileTasks", Moved)
+    monkeypatch.setattr(files, "FileTasks", Moved)
     with parwise.report() as report:
         got = parallel_apply(mean_of_row, array, executor=elsewhere)
     assert_same(got, plain_loop(mean_of_row, A))
@@ -301,8 +314,8 @@ def test_stores_of_fsspec(stored, tmp_path, elsewhere, counted):
     assert_same(out[:], A + 1)
     assert counted["read"] == counted["written"] == A[:4].nbytes
     # Another process would find nothing there, which reads as zeros.
-    within = make(DirFileSystem("/folder", memory, asynchronous=True), "there")
-    for hidden in make(memory, "/there"), within, make(DirFileSystem(str(tmp_path), disk, asynchronous=True), "below"):
+    within = make(DirFileSystem("/folder", memory, asynchronous=True), tmp_path)
+    for hidden in make(memory, tmp_path), within, make(DirFileSystem(str(tmp_path), disk, asynchronous=True), "below"):
         assert recipe_of(hidden) is None
         assert_same(parallel_apply(plus, hidden, executor=elsewhere), A + 1)
     recipe = recipe_of(array)
@@ -374,3 +387,74 @@ def test_nothing_is_written_after_an_interrupted_call(stored, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             parallel_apply(plus, array, out=make(), executor=executor, workers=2)
         assert all(future.done() for future in executor.futures)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Own workers that open small files too."""
+    monkeypatch.setattr(files, "OWN_BYTES", 0)
+    with parwise.options(workers=2):
+        yield
+
+
+def test_the_caller_computes_beside_workers_that_open_files(stored, own, counted):
+    _, make = stored
+    array = make("much", (4000, 6, 8), (40, 6, 8))
+    array[:] = many = np.random.default_rng(1).normal(size=(4000, 6, 8))
+    out = make("twice", (4000, 6, 8), (80, 6, 8))
+    with parwise.report() as report:
+        parallel_apply(busy, array, out=out)
+    assert_same(out[:], many * 2)
+    told = report.to_dict()["calls"][0]
+    assert told["files"]["written_elsewhere"] + told["files"]["written"] == many.nbytes
+    assert counted["read"] + told["bytes_direct"] <= many.nbytes + many[:80].nbytes  # of a chunk that both began with
+
+
+def busy(x):
+    """Take 0.1 ms."""
+    end = time.perf_counter() + 1e-4
+    while time.perf_counter() < end:
+        pass
+    return x * 2
+
+
+def test_a_worker_that_dies_is_replaced(stored, own, tmp_path):
+    array, make = stored
+    parent = os.getpid()
+
+    def dies_once(x):
+        if x[0, 0] == A[70, 0, 0] and os.getpid() != parent and not os.path.exists(tmp_path / "died"):
+            os.mkdir(tmp_path / "died")
+            os._exit(1)
+        return x + 1
+
+    parallel_apply(dies_once, array, out=(out := make()), retries=1, isolate=True)
+    assert os.path.exists(tmp_path / "died")
+    assert_same(out[:], A + 1)
+
+
+def test_nothing_is_written_after_a_call_that_failed(stored, own, tmp_path):
+    """A worker that is behind the element with the error finds that its results are not wanted any more."""
+    array, make = stored
+
+    def wait_for(name):
+        while not os.path.exists(tmp_path / name):
+            time.sleep(0.001)
+
+    def fails(x):
+        if x[0, 0] == A[4, 0, 0]:
+            wait_for("begun")
+            raise ValueError("the first of a run")
+        if x[0, 0] == A[100, 0, 0]:
+            os.mkdir(tmp_path / "begun")
+            wait_for("failed")
+        return x + 1
+
+    out = make()
+    with pytest.raises(ValueError, match="the first of a run"):
+        parallel_apply(fails, array, out=out, isolate=True)
+    os.mkdir(tmp_path / "failed")
+    assert parallel_map(abs, [-1] * 8, isolate=True) == [1] * 8  # behind that task, if the same worker has it
+    time.sleep(0.1)  # or else time in which it would be written
+    assert_same(out[4:8], np.zeros_like(A[4:8]))
+    assert_same(out[100:104], np.zeros_like(A[100:104]))

@@ -139,6 +139,10 @@ class Runs(NamedTuple):
         number = bisect_right(self.ends, index - begin)
         return begin + (self.ends[number - 1] if number else 0), begin + self.ends[number]
 
+    def are_whole(self, lo: int, hi: int) -> bool:
+        """True if the elements ``lo:hi`` are whole runs."""
+        return self.around(lo)[0] == lo and self.around(hi - 1)[1] == hi
+
     @property
     def longest(self) -> int:
         """Elements of the longest run."""

@@ -12,7 +12,7 @@ from .._core.call import Call
 from .._core.indexing import Runs, Task, chunk_runs
 from .._core.inputs.foreign import chunk_ends
 from .._core.inputs.recipes import FileInput, recipe_of
-from .._core.inputs.source import READ_BYTES
+from .._core.inputs.source import READ_BYTES, ReadAhead
 from .._core.output import Output
 from .._core.outputs.sink import runs_of
 from .._core.outputs.stored import FileOutput
@@ -21,11 +21,19 @@ from .._report.null_observer import FileUse
 if TYPE_CHECKING:
     from .task_queue import TaskQueue
 
-# Bytes of the arguments and results of one task, unless one run of whole chunks has more, and the most of one run.
-TASK_BYTES = 2**24
+# Bytes of the arguments and results of one task, unless one run of whole chunks has more, and the most of one run. Each
+# task takes Dask's scheduler and the caller 5 ms of a CPU: of 512 MB in tasks of 16 MB, as long as a fifth of the work.
+TASK_BYTES = 2**26
 RUN_BYTES = 2**26
 # With fewer runs of whole chunks than this for each worker some would have nothing to do: then the caller reads.
 LEAST_RUNS = 4
+# What parwise's own workers read of files has at least so many bytes: to import zarr takes each 0.3 s, once. Tasks
+# of theirs have fewer than others, as they cost 0.2 ms.
+OWN_BYTES = 2**27
+OWN_TASK_BYTES = 2**24
+# Seconds that a run may take there. Where elements take longer, reading is a small part of the work, and tasks that
+# need not end with chunks are shared more evenly.
+OWN_SECONDS = 0.5
 # Blocks may have so many chunks read again, at their ends, as a part of all.
 AGAIN = 0.1
 # Of more runs their ends are not compared.
@@ -53,6 +61,9 @@ class FileTasks:
         self.inputs: list[FileInput | None] = [_input_of(one) for one in call.inputs]
         self.outputs = FileOutput.of(call)
         self._runs = None if call.vectorized else self._element_runs(workers)
+        # The caller reads what is before this element, of which it needs the first.
+        self._begin = 1 if self._runs is None else self._runs.around(0)[1]
+        self._task_bytes, self._run_seconds = TASK_BYTES, math.inf
         if call.vectorized:
             self._check_blocks()
         elif self._runs is None and any(_ends(one) for one in self._read):
@@ -61,6 +72,29 @@ class FileTasks:
         for reader in self._readers:  # the caller reads no chunk that workers read
             reader.nbytes = 0
 
+    @staticmethod
+    def read_little(call: Call) -> None:
+        """Have the caller read no more than it needs, until it is known which chunks workers of this machine read."""
+        if _is_much(call):
+            for one in call.inputs:
+                one.source.reader.nbytes = 0
+
+    @classmethod
+    def of_own_workers(cls, call: Call, workers: int, queue: TaskQueue) -> FileTasks | None:
+        """What workers of this machine read and write themselves; None if the caller had better do that.
+
+        Memmaps are not among it: the caller's pages are theirs.
+        """
+        if not _is_much(call):
+            return None
+        files = cls(call, workers)
+        if None in files.inputs:
+            files.give_up(queue, "")
+            return None
+        files._task_bytes, files._run_seconds = OWN_TASK_BYTES, OWN_SECONDS
+        files.align(queue)
+        return files
+
     @property
     def _read(self) -> list[Any]:
         """The inputs that workers read."""
@@ -68,12 +102,11 @@ class FileTasks:
 
     def align(self, queue: TaskQueue) -> None:
         """Have the tasks of a queue take whole chunks."""
-        queue.align(self._runs, TASK_BYTES // max(1, self._row_bytes))
+        queue.align(self._runs, self._task_bytes // max(1, self._row_bytes), self._run_seconds)
 
     def reads(self, task: Task) -> Sequence[int]:
         """Numbers of the inputs that the worker of a task reads itself."""
-        first = self._runs.around(0)[1] if self._runs is not None else 1
-        if task.lo < first:
+        if task.lo < self._begin or (self._runs is not None and not self._runs.are_whole(task.lo, task.hi)):
             return ()
         return [k for k, one in enumerate(self.inputs) if one is not None]
 
@@ -123,7 +156,7 @@ def file_use(call: Call, output: Output, files: FileTasks | None) -> FileUse:
     readers = [reader for one in call.inputs if (reader := _reader_of(one)) is not None]
     why = "" if files is None else files.why or ""
     if files is None and readers and call.settings.executor not in ("threads", "serial"):
-        why = "workers of this machine are sent what they need"
+        why = "workers of this machine are sent what they need, except of large arrays that they can open themselves"
     elif not why and readers and files is not None and None in files.inputs:
         why = "no other process can open one of the arrays, or its chunks are too few or too large for tasks"
     return FileUse(
@@ -133,6 +166,12 @@ def file_use(call: Call, output: Output, files: FileTasks | None) -> FileUse:
         sum(one.most_held for one in (*readers, *output.sinks)),
         why,
     )
+
+
+def _is_much(call: Call) -> bool:
+    """True if all inputs are in files, and are so large that workers of this machine had better read them."""
+    in_files = all(isinstance(one.source, ReadAhead) for one in call.inputs)
+    return in_files and sum(one.row_bytes for one in call.inputs) * call.count >= OWN_BYTES
 
 
 def _reader_of(one: Any) -> Any:

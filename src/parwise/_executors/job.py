@@ -27,7 +27,7 @@ from .._workers.pickling.picklers import dumps_items
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import ItemTransfer, Snapshot
 from .._workers.protocol import checksum
-from .._workers.session import IN_FILE, Offsets
+from .._workers.session import IN_FILE, Files, Offsets
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue, elements_that_fit
@@ -150,6 +150,11 @@ class Job:
     @cached_property
     def _capacity(self) -> int:
         return 1 if self.call.vectorized else elements_that_fit(self.call, self.slot_bytes)
+
+    @property
+    def opened(self) -> Files:
+        """Arguments that workers read from files, and files that they write results to."""
+        return ([], []) if self.files is None else (self.files.inputs, self.files.outputs)
 
     def end_with(self, whole: np.ndarray | list[Any] | RawResults) -> None:
         """Take the whole result of a job that was never opened."""
@@ -284,7 +289,8 @@ class Job:
             return [one.views(task.lo, task.hi) for one in self.call.inputs]
         if all(one.scalars for one in self.call.inputs):
             return [one.private(task.lo, task.hi) for one in self.call.inputs]
-        layouts = self.layouts(task)
+        whole_runs = not self.call.vectorized and len(task) > self._capacity  # of a file: more than fits a slot
+        layouts = [None] * len(self.call.inputs) if whole_runs else self.layouts(task)
         return [one.private(task.lo, task.hi, layouts[k]) for k, one in enumerate(self.call.inputs)]
 
     def compute(self, task: Task) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -73,6 +74,7 @@ class TaskQueue:
         # Runs of elements that take whole chunks of files, and how many elements such tasks have at most.
         self._runs: Runs | None = None
         self._run_capacity = 0
+        self._run_seconds = 0.0
         self._pace: float | None = None
         self._samples = 0
         self._measured, self._seconds = 0, 0.0
@@ -150,19 +152,27 @@ class TaskQueue:
             self._next = hi
             return Task(lo, hi)
 
-    def align(self, runs: Runs | None, capacity: int) -> None:
+    def align(self, runs: Runs | None, capacity: int, seconds: float = math.inf) -> None:
         """Let tasks of up to `capacity` elements take whole runs, which their workers read from files; None ends it.
 
-        The first run is left to the caller, which has read it for the first element.
+        Only if runs are known to take less than so many `seconds`.
         """
         with self._lock:
-            self._runs, self._run_capacity = runs, capacity
+            self._runs, self._run_capacity, self._run_seconds = runs, capacity, seconds
+
+    def _takes_runs(self, lo: int) -> bool:
+        """True if a task that begins at `lo` takes whole runs; the first task of all is one element."""
+        runs = self._runs
+        if runs is None or lo == self._first or runs.around(lo)[0] < lo:
+            return False
+        return self._run_seconds == math.inf or (
+            self._pace is not None and self._pace * runs.longest <= self._run_seconds
+        )
 
     def _aligned(self, runs: Runs, lo: int, hi: int) -> int:
         """Where a task from `lo` on ends, which would end at `hi`."""
-        first = runs.around(0)[1]
-        if lo < first:
-            return min(hi, first)
+        if not self._takes_runs(lo):
+            return min(hi, runs.around(lo)[1])
         start, stop = runs.around(hi - 1)
         return start if lo < start and hi < stop else min(stop, self._end)
 
@@ -193,7 +203,7 @@ class TaskQueue:
     def _take_returned(self, returned: list[Task], capacity: int) -> Task:
         """Hand out the first task that was given back, or as much of it as fits."""
         task = returned.pop(0)
-        if self._blocks is None and len(task) > capacity and not (self._runs and task.lo >= self._runs.around(0)[1]):
+        if self._blocks is None and len(task) > capacity and not self._takes_runs(task.lo):
             rest = Task(task.lo + capacity, task.hi)
             returned.insert(0, rest)
             if returned is self._lost:
@@ -240,7 +250,7 @@ class TaskQueue:
         if self._pace is None:
             return 1
         size = capacity or self._capacity
-        if self._runs is not None and lo >= self._runs.around(0)[1]:
+        if self._takes_runs(lo):
             size = self._run_capacity
         if self._pace > 0:
             crowd = max(1.0, workers / FED_WORKERS)

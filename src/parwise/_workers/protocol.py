@@ -32,10 +32,11 @@ define                 (token, late), end, nbytes,           Keep definitions of
 targets                address, kind, dtype and shape, or   Where results of this call belong in the
                        None, of each column                  caller's memory.
 task                   number, lo, hi, slot, offsets,        Compute elements `lo` to `hi`. The arguments
-                       layouts or None, offered              are in `slot`, or came in chunks (slot -1);
+                       layouts or None, offered, stores      are in `slot`, or came in chunks (slot -1);
                                                              with None as offsets the worker reads them in
                                                              the caller's memory. If `offered`, it may write
-                                                             the results there, if it takes their claim.
+                                                             the results there, if it `stores` them, to
+                                                             files, if it takes their claim.
 calls                  number, lo, hi, slot, sizes, check    Make submitted calls, as above. Their pickles have
                                                              these sizes, and one checksum.
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
@@ -56,7 +57,7 @@ done                   number, slot, header, extent, sizes,  The outcome of a ta
                                                              See `Extent` for what has been written.
 done_in_chunks         number, slot, header, extent, sizes,  An outcome whose buffers follow in chunks.
                        checks
-unread                 number, slot                          The arguments of a task could not be read.
+unread                 number, slot, why                     The arguments of a task could not be read.
 dropped                number, slot                          The caller did not want its results any more.
 chunk                  half, nbytes                          A piece of them is in this half of the stream.
 slot_free              slot                                  The chunk in this input slot has been read, or

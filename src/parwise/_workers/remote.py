@@ -21,6 +21,7 @@ import numpy as np
 
 from .._core.inputs.foreign import UnreadableError
 from .._core.kernel import Outcome
+from .._core.layout import ReusableMemory
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
@@ -167,10 +168,10 @@ _mark: bytes | None = None
 
 
 class _Thread(threading.local):
-    """The watch of each thread, for its own tasks."""
+    """The watch of each thread, for its own tasks, and memory for their results."""
 
     def __init__(self) -> None:
-        self.watch = ThreadWatch()
+        self.watch, self.results = ThreadWatch(), ReusableMemory()
 
 
 _thread = _Thread()
@@ -306,4 +307,4 @@ def _run_in_context(session: Session, arguments: TaskArguments) -> Outcome:
     memory = private_copy(data)
     table: Any = session.definitions
     with floats(numeric.floats), _limit(session.threads), table.installed():
-        return session.run(memory, lo, hi, offsets, layouts, _thread.watch)
+        return session.run(memory, lo, hi, offsets, layouts, _thread.watch, None, _thread.results.allocate)

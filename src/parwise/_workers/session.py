@@ -46,6 +46,8 @@ KEPT_TABLES = 4
 
 #: In the place of an offset: the argument is read from a file.
 IN_FILE = -1
+#: Arguments that are read from files, and arrays in files that results are written to, see `Session`.
+Files: TypeAlias = "tuple[list[FileInput | None], list[FileOutput]]"
 #: Byte offsets of arguments in a task's memory; size and checksum of each if it is pickled, else 0.
 Offsets: TypeAlias = list[tuple[int, int, int]]
 
@@ -96,9 +98,10 @@ class Session(NamedTuple):
         threads: ThreadCounts,
         definitions: Definitions,
         state: CallerState,
+        files: Files = ([], []),
     ) -> Payload:
         """Pickle a session for parwise's own workers."""
-        session = cls(definitions, kernel, layouts, threads, state.surroundings, None, places)
+        session = cls(definitions, kernel, layouts, threads, state.surroundings, None, places, *files)
         return dump(state.process, session, definitions)
 
     @classmethod
@@ -109,7 +112,7 @@ class Session(NamedTuple):
         threads: ThreadCounts,
         setup: Callable[[], object] | None,
         definitions: Definitions,
-        files: tuple[list[FileInput | None], list[FileOutput]] = ([], []),
+        files: Files = ([], []),
     ) -> Payload:
         """Pickle a session for processes of another executor, which take over the path, and the state of a task."""
         state = read_state()
@@ -262,10 +265,11 @@ class PackedSession(NamedTuple):
         definitions: Definitions,
         state: CallerState | None,
         local: LocalSettings | None,
+        files: Files = ([], []),
     ) -> PackedSession:
         """Pack a session; `arguments` are their layouts and places. Without `state`, with this thread's and `local`."""
         given = state or read_state(local)
-        return cls(call, Session.pack(kernel, *arguments, threads, definitions, given), state)
+        return cls(call, Session.pack(kernel, *arguments, threads, definitions, given, files), state)
 
     def send(self, workers: Iterable[WorkerHandle], set_up: SetUp | None) -> None:
         """Send it to workers, behind what prepares them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -199,10 +200,17 @@ class InputArray:
                 run[at : at + count].reshape(part.shape)[...] = part
                 at += count
 
-    def private(self, lo: int, hi: int, layout: Layout | None = None) -> np.ndarray:
+    def private(
+        self,
+        lo: int,
+        hi: int,
+        layout: Layout | None = None,
+        take: Callable[[int], tuple[np.ndarray, int]] = private_memory,
+    ) -> np.ndarray:
         """The elements ``lo:hi``, or that block, for a call in this process, which may write to them.
 
-        `layout` is one from `layout` for at least so many elements, if it is at hand.
+        `layout` is one from `layout` for at least so many elements, if it is at hand; `take` returns memory, and the
+        offset of the first page in it.
         """
         run = self.scalar_run(lo, hi)
         if run is not None:
@@ -211,7 +219,7 @@ class InputArray:
         if self.as_object:
             return layout.as_given(self.objects(lo, hi, layout))
         (offset,), nbytes = offsets_for([layout], [self.address(lo)])
-        memory, start = private_memory(nbytes)
+        memory, start = take(nbytes)
         run = layout.view(memory, start + offset, None if self.vectorized else hi - lo)
         self.copy_to(run, lo, hi)
         return layout.as_given(run)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..indexing import Halo
-from ..layout import Layout, address_of
+from ..layout import Layout, ReusableMemory, address_of
 from .arrays import InputArray
 from .foreign import UnreadableError, access, library_of, plain_array
 from .source import Region
@@ -217,11 +217,11 @@ class FileInput:
         self._halo: Halo | None = given.halo
         self._like, self._shape = given.like, tuple(given.source.shape)
         self._opened: InputArray | None = None
-        self._lock = threading.Lock()
+        self._lock, self._memory = threading.Lock(), ReusableMemory()
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {**vars(self), "_opened": None}
-        del state["_lock"]
+        del state["_lock"], state["_memory"]
         return _rebuilt, (state,)
 
     def read(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
@@ -230,7 +230,7 @@ class FileInput:
             with self._lock:
                 opened = self._opened = self._opened or self._open()
             fits = self._vectorized or hi - lo <= layout.shape[0]
-            return opened.private(lo, hi, layout if fits else None)
+            return opened.private(lo, hi, layout if fits else None, self._memory.take)
         except UnreadableError:
             raise
         except Exception as error:  # told by the caller, who reads it again
@@ -252,5 +252,5 @@ class FileInput:
 
 def _rebuilt(state: dict[str, Any]) -> FileInput:
     new = FileInput.__new__(FileInput)
-    vars(new).update(state, _lock=threading.Lock())
+    vars(new).update(state, _lock=threading.Lock(), _memory=ReusableMemory())
     return new

@@ -146,8 +146,7 @@ class FileSink:
 
     def covers(self, lo: int, hi: int) -> bool:
         """True if the elements ``lo:hi`` take whole chunks."""
-        runs = self._shortest
-        return runs is not None and runs.around(lo)[0] == lo and runs.around(hi - 1)[1] == hi
+        return self._shortest is not None and self._shortest.are_whole(lo, hi)
 
     def fits(self, rows: np.ndarray) -> bool:
         """True if it holds such results, perhaps cast."""

@@ -58,6 +58,11 @@ class Dispatcher(Receiver):
         self._session: PackedSession | None = None
         # Size of the largest part of definitions that a worker was sent.
         self._part_bytes = 0
+        self._reads_files = job.call.feed is None and not all(one.loaded for one in job.call.inputs)
+        if self._reads_files:
+            from ..files import FileTasks
+
+            FileTasks.read_little(job.call)
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
         # Settings of libraries that belong to the caller's thread, likewise.
@@ -165,6 +170,10 @@ class Dispatcher(Receiver):
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
+        if self._reads_files:
+            from ..files import FileTasks
+
+            self._job.files = FileTasks.of_own_workers(self._job.call, self._job.workers, self._job.queue)
         self._pack(self._job.state)
         assert self._session is not None
         self._job.output_replay.doubt_blas()
@@ -175,7 +184,7 @@ class Dispatcher(Receiver):
         job = self._job
         arguments = job.shared_layouts, self._direct.places
         self._session = PackedSession.of(
-            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings
+            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings, job.opened
         )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:
@@ -343,7 +352,8 @@ class Dispatcher(Receiver):
             self._part_bytes = max(self._part_bytes, send_definitions(worker, definitions, parts))
         self._job.observer.served()
         rows = () if handshake else self._direct.offer(worker, staged)
-        worker.send_task(next(_numbers), staged, handshake, rows, self._job.task_message)
+        stores = not handshake and self._job.files is not None and bool(self._job.files.outputs) and staged.slot >= 0
+        worker.send_task(next(_numbers), staged, handshake, rows, stores, self._job.task_message)
 
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""

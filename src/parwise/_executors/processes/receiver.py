@@ -47,7 +47,9 @@ class Receiver(ABC):
     def _on_slot_free(self, worker: WorkerHandle, slot: int) -> None:
         worker.free_slot(slot)
 
-    def _on_unread(self, worker: WorkerHandle, number: int, slot: int) -> None:
+    def _on_unread(self, worker: WorkerHandle, number: int, slot: int, why: str) -> None:
+        if self._job.files is not None:
+            self._job.files.give_up(self._job.queue, why)
         self._handshake.pending |= self._direct.take_back_unread(worker, number, slot).handshake
 
     def _on_done(

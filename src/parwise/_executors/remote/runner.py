@@ -55,7 +55,7 @@ class RemoteRunner(ExecutorRunner):
             job.slot_bytes = TASK_BYTES
         wanted = job.call.settings.workers
         workers = job.workers if size is None else min(size, wanted or size)
-        job.files = files = None if is_pool(executor) else FileTasks(job.call, workers)
+        job.files = None if is_pool(executor) else FileTasks(job.call, workers)
         super().__init__(job, executor, workers)
         # Tasks that may be in the executor at most: with fewer workers than it has none can wait there, as it would
         # be computed by another one.
@@ -75,9 +75,8 @@ class RemoteRunner(ExecutorRunner):
             arguments, parts = self._stage(job.first_task)
             self._first = _First(arguments, parts, Packet(arguments.memory, []))
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
-        opened = ([], []) if files is None else (files.inputs, files.outputs)
         payload = Session.pack_for_guest(
-            job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions, opened
+            job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions, job.opened
         )
         if payload.attachments or (self._first is not None and type(self._first.arguments.memory) is Packed):
             # Queues, locks and connections: f acts on other processes, once for each element.

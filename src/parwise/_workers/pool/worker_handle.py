@@ -34,13 +34,19 @@ class Assignment:
     """A task that was sent to a worker at the time `since`; results of a handshake are only compared.
 
     It is in `slot`, or in none (-1). The worker may write its results to `rows`, one for each column, which live as
-    long as it may.
+    long as it may; or to files, if it `stores` them.
     """
 
     def __init__(
-        self, task: Task, handshake: bool, attachments: list[Attachments], slot: int = -1, rows: Sequence[Any] = ()
+        self,
+        task: Task,
+        handshake: bool,
+        attachments: list[Attachments],
+        slot: int = -1,
+        rows: Sequence[Any] = (),
+        stores: bool = False,
     ) -> None:
-        self.task, self.first, self.slot, self.rows = task, task.lo, slot, rows
+        self.task, self.first, self.slot, self.rows, self.stores = task, task.lo, slot, rows, stores
         self.handshake = handshake
         self.attachments = attachments
         self.since = monotonic()
@@ -178,19 +184,26 @@ class WorkerHandle:
         self.free.extendleft([staged.slot] if staged.slot >= 0 else [])
 
     def send_task(
-        self, number: int, staged: StagedTask, handshake: bool, rows: Sequence[Any] = (), kind: str = "task"
+        self,
+        number: int,
+        staged: StagedTask,
+        handshake: bool,
+        rows: Sequence[Any] = (),
+        stores: bool = False,
+        kind: str = "task",
     ) -> None:
-        """Send a task, in a message of that kind; the worker may write its results to `rows`."""
+        """Send a task, in a message of that kind; the worker may write its results to `rows`, or to files."""
         task, slot = staged.task, staged.slot
         message: tuple[Any, ...] = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
         if kind == "task":
-            message = (*message, bool(rows))
-        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows)
+            message = (*message, bool(rows), stores)
+        self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows, stores)
         # From here on the task is lost with the worker, if it has ended: it will be given to another one.
         if slot >= 0 or kind == "calls":
             self.slots.tasks[slot].offer(len(task) if kind == "calls" else 1)
-        if rows:
+        if rows or stores:
             self.slots.results[slot].offer()
+        if rows:
             self._tell_targets(rows, task.lo)
         self.channel.send_attachments(staged.attachments)
         if staged.large is None:
@@ -283,7 +296,7 @@ class WorkerHandle:
         return self.slots.cursor.since
 
     def revoke(self) -> None:
-        """Return when the worker writes no results to this process's memory any more.
+        """Return when the worker writes no results to this process's memory, or to files, any more.
 
         A write takes milliseconds. A worker that has been stopped within one is killed.
         """
@@ -291,13 +304,13 @@ class WorkerHandle:
         with DeferredInterrupt():
             for one in self.assignments.values():
                 claim = self.slots.results[one.slot]
-                while one.rows and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
+                while (one.rows or one.stores) and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
                     if monotonic() > killed_at:
                         self.kill()
                     if monotonic() > killed_at + DYING_SECONDS:
                         undying.keep(self.pidfd, one.rows)
                         break
-                one.rows = ()
+                one.rows, one.stores = (), False
 
     def _ends_within(self, seconds: float) -> bool:
         """True if the worker ends, if it can be known yet."""

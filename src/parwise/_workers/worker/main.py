@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._core.inputs.foreign import UnreadableError
 from ..._core.kernel import Outcome
 from ..._core.layout import Layout
 from ..._system.blas import ThreadLimit, ThreadWatch
@@ -21,6 +22,7 @@ from ..._system.definitions import clear_main, install_modules
 from ..._system.inheritance import use_tracker
 from ..._system.interpreter import close
 from ..._system.surroundings import follower
+from ..claims import Claim
 from ..direct.access import CallerMemory
 from ..direct.transfer import DirectTransfer, Extent, Target
 from ..encoding import pack, pack_error
@@ -84,6 +86,8 @@ class Worker:
         self._watch = ThreadWatch()
         self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
         self._capture.install()
+        # Why the arguments of a task could not be read from files.
+        self._why_unread = ""
         # Number of the task that is being computed, if any.
         self._number: int | None = None
         # Output that was too long for a message, and all output after it.
@@ -212,11 +216,13 @@ class Worker:
         offsets: Offsets | None,
         layouts: list[Layout] | None,
         offered: bool,
+        stores: bool,
     ) -> None:
         """Compute a task whose arguments are in `slot`, or came in chunks (-1); without `offsets` it reads them itself.
 
         The caller reuses a slot only after it has read the results in it. If results may be written to the caller's
-        memory, a long task is computed part by part, up to a part whose results must be sent.
+        memory, a long task is computed part by part, up to a part whose results must be sent. If it `stores` them, they
+        are written to files.
         """
         if slot >= 0 and not self._slots.tasks[slot].take():  # the caller has taken it back
             self._channel.send("slot_free", slot)
@@ -226,12 +232,12 @@ class Worker:
             return
         self._limit.set(session.threads)
         self._number = number
-        claim = self._slots.results[slot] if offered else None
+        claim = self._slots.results[slot] if offered or stores else None
         before = 0.0
         for begin, end in session.parts(lo, hi) if offsets is None else [(lo, hi)]:
             computed = self._compute_part(session, begin, end, slot, offsets, layouts)
             if computed is None and begin == lo:
-                self._channel.send("unread", number, slot)
+                self._channel.send("unread", number, slot, self._why_unread)
                 return
             outcome, end = (Outcome(None, 0.0), begin) if computed is None else (computed, end)
             if end in (begin, hi) or claim is None:
@@ -240,8 +246,9 @@ class Worker:
             if not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
+        stored = not stores or claim is None or self._store(session, outcome, begin, end, claim)
         header, buffers = pack(outcome, self._take_output(), begin)
-        written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim)
+        written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim) if stored else None
         self._slots.cursor.leave()
         if written is None:
             self._channel.send("dropped", number, slot)
@@ -252,7 +259,7 @@ class Worker:
         self, session: Session, lo: int, hi: int, slot: int, offsets: Offsets | None, layouts: list[Layout] | None
     ) -> Outcome | None:
         """Compute a task, or a part of it; None if its arguments cannot be read."""
-        read = offsets is None
+        read, self._why_unread = offsets is None, ""
         if offsets is not None:
             memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         else:
@@ -260,7 +267,11 @@ class Worker:
                 memory, offsets = self._direct.read(session, layouts or session.layouts, lo, hi)
             except OSError:
                 return None
-        outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
+        try:
+            outcome, kept = self._context.run(self._compute, session, memory, lo, hi, slot, offsets, layouts)
+        except UnreadableError as error:
+            self._why_unread = str(error)
+            return None
         if os.getpid() != self._owner:
             end_child(outcome.error)
         del memory
@@ -270,6 +281,16 @@ class Worker:
             self._slots.leave_input(slot)
         flush()
         return outcome
+
+    def _store(self, session: Session, outcome: Outcome, lo: int, hi: int, claim: Claim) -> bool:
+        """Write the results of a task to files; False if the caller does not want them any more."""
+        if not claim.take():
+            return False
+        try:
+            session.store(outcome, lo, hi)
+        finally:
+            claim.release()
+        return True
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
         """Make submitted calls, which are in `slot`, or came in chunks (-1)."""
