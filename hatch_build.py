@@ -29,6 +29,7 @@ class ReadmeHook(MetadataHookInterface):
     """Sets the field `readme`, which pyproject.toml declares as dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
+        """Read README.md as it is now."""
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
         text = absolute(text, metadata["urls"]["Repository"])
         metadata["readme"] = {"content-type": "text/markdown", "text": text}
