@@ -23,7 +23,8 @@ def read_me():
 
 
 def test_links_of_the_readme_are_absolute_and_lead_to_files():
-    targets = re.findall(r"\]\(([^)\s]+)", read_me())
+    targets = re.findall(r"\]\(([^)\s]+)|(?:src|href)=[\"']([^\"']+)", read_me())
+    targets = [one or other for one, other in targets]
     assert targets
     for target in targets:
         assert re.match("https?://", target), target
