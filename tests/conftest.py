@@ -54,13 +54,12 @@ QUICK = {
     "tests/core/test_arguments.py",
     "tests/core/test_layout.py",
     "tests/core/test_random.py",
-    "tests/core/test_results.py",
     "tests/workers/test_exceptions.py",
     "tests/workers/test_faults.py",
     "tests/xarray/test_map.py",
 }
 # Runners of other libraries, which take a second to start, and what is much like another runner.
-NOT_QUICK = {"dask", "process_executor", "initialized_pool", "thread_executor"}
+NOT_QUICK = {"dask", "process_executor", "thread_executor", "initialized_pool", "pool", "one"}
 
 
 def pytest_configure(config):
