@@ -48,6 +48,20 @@ pools = []
 last_descriptors = collections.Counter()
 
 
+#: ``pytest -m quick``: the contract, with parwise's own executors and in xarray, and the worst faults, in 20 seconds.
+QUICK = {
+    "tests/executors/test_contract.py",
+    "tests/core/test_arguments.py",
+    "tests/core/test_layout.py",
+    "tests/core/test_random.py",
+    "tests/workers/test_exceptions.py",
+    "tests/workers/test_faults.py",
+    "tests/xarray/test_map.py",
+}
+# Runners of other libraries, which take a second to start, and what is much like another runner.
+NOT_QUICK = {"dask", "process_executor", "thread_executor", "initialized_pool", "pool", "one"}
+
+
 def pytest_configure(config):
     """Register the marks of NumPy's own tests, some of which run here, and hear Ctrl-C.
 
@@ -68,7 +82,11 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Run tests with Dask and its like last: before them every descriptor and thread is accounted for."""
+    """Mark quick tests, and run those with Dask and its like last: before them all descriptors are accounted for."""
+    for item in items:
+        runner = item.callspec.params.get("runner") if hasattr(item, "callspec") else None
+        if item.nodeid.partition("::")[0] in QUICK and runner not in NOT_QUICK:
+            item.add_marker("quick")
 
     def restless(item):
         return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)

@@ -51,7 +51,7 @@ __all__ = [
     "vectorize",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "Block": "_core.call",

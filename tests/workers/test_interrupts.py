@@ -25,11 +25,11 @@ from ..support.scripts import run_script
 caller = os.getpid()
 
 
-def test_five_hundred_interrupts():
-    """At random moments of warm and cold calls: KeyboardInterrupt or the right bits."""
+def test_interrupts_at_random_moments():
+    """Two hundred, in warm and cold calls: KeyboardInterrupt or the right bits."""
     script = Path(__file__).parents[1] / "support" / "interrupt_storm.py"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), "500", "1"],
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), "200", "1"],
         capture_output=True,
         text=True,
         timeout=400,
@@ -37,7 +37,7 @@ def test_five_hundred_interrupts():
     )
     assert done.stderr == ""
     assert "wrong 0" in done.stdout
-    assert int(done.stdout.split()[1]) > 100
+    assert int(done.stdout.split()[1]) > 40
 
 
 def test_workers_stuck_in_c_are_gone():

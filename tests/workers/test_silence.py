@@ -374,7 +374,7 @@ def act_from_here(pool, actions, phase):
                 os.kill(pid, signum)
 
 
-@settings(max_examples=max(15, settings().max_examples // 2 - 50))
+@settings(max_examples=max(8, settings().max_examples // 2 - 50))
 @given(ACTIONS, st.booleans())
 def test_random_signals(pool, tmp_path_factory, actions, warm):
     """Right bits or one error, in bounded time; the next call is right, and nothing is left."""
