@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, parallel_apply
-from parwise._core.random import RandomStreams
+from parwise._core.inputs.random import RandomStreams
 
 from ..support.oracle import assert_same
 

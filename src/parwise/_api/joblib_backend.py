@@ -19,6 +19,7 @@ from joblib.parallel import (
 )
 
 from .._core.nesting import is_nested
+from .._core.options import unknown_argument
 from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
 from .._system.limits import cpu_count
 from .pool import Pool
@@ -27,6 +28,8 @@ from .pool import Pool
 # the 0.1 s in which workers start.
 _idle: deque[tuple[Pool, tuple[Any, ...]]] = deque()
 _limit = SharedThreadLimit()
+#: What joblib's users can say about it.
+_ARGUMENTS = ("n_jobs", "initializer", "initargs", "inner_max_num_threads")
 #: What joblib tells every backend, about memory maps and the start of processes; not needed here.
 _UNUSED = {"max_nbytes", "mmap_mode", "temp_folder", "verbose", "context", "prefer", "require"}
 
@@ -48,7 +51,11 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         inner_max_num_threads: int | None = None,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        **unknown: Any,
     ) -> None:
+        for name, value in unknown.items():
+            instead = "joblib.Parallel has n_jobs=, verbose= and timeout="
+            raise unknown_argument("joblib's backend 'parwise'", name, value, _ARGUMENTS, instead)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._initializer, self._initargs = initializer, initargs
 

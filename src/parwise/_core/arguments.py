@@ -17,7 +17,7 @@ from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
 
 if TYPE_CHECKING:
-    from .random import RandomStreams
+    from .inputs.random import RandomStreams
 
 
 def make_call(
@@ -245,7 +245,7 @@ def _halo(
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
-    from .random import make_random_streams
+    from .inputs.random import make_random_streams
 
     return make_random_streams(rng, func, kwargs)
 

@@ -17,7 +17,7 @@ from .nesting import ALWAYS, NESTED
 from .results import PLAIN_ARRAYS, SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
-    from .random import RandomStreams
+    from .inputs.random import RandomStreams
 
 
 #: Returns memory for results of one dtype and shape: ``allocate(count, dtype, shape)``.

@@ -103,7 +103,7 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
         signature: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        resume = resolve(options).resume
+        resume = resolve(options, pyfunc, vectorize).resume
         if resume is not None:
             raise ValueError(
                 f"resume={resume!r} needs out=, an array in files where results are kept, which vectorize has not; use "

@@ -75,10 +75,19 @@ def _text(label: Any) -> str:
 
 
 class LabelNaming(Naming):
-    """Names elements in errors by their labels; `labels` returns them, and is called only for an error."""
+    """Names elements in errors by their labels.
 
-    def __init__(self, labels: Callable[[], Labels]) -> None:
+    Parameters
+    ----------
+    labels : callable
+        Returns them, and is called only for an error.
+    plain : bool
+        True if the function gets NumPy arrays.
+    """
+
+    def __init__(self, labels: Callable[[], Labels], plain: bool = False) -> None:
         self._labels = labels
+        self._plain = plain
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element, or the block ``index:stop``."""
@@ -87,6 +96,15 @@ class LabelNaming(Naming):
             return super().name(call, index, stop)
         place = self.public_index(call, index)
         return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
+
+    def mapped(self, call: Call) -> str:
+        """What is mapped over, in words; empty if the function gets labelled arrays."""
+        if not self._plain:
+            return ""
+        dims = self._labels().dims
+        if call.vectorized:
+            return f"blocks are cut along {listed(dims)}"
+        return f"{listed(dims)} {'are' if len(dims) > 1 else 'is'} what is mapped over"
 
 
 class MappedArrays:

@@ -197,8 +197,19 @@ def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any],
     try:
         return map_array(variable, arrays, request)
     except Exception as error:
-        error.add_note(f"in variable {name!r}")
+        error.add_note(f"in variable {name!r}{_without_slices(name, variable, request)}")
         raise
+
+
+def _without_slices(name: Hashable, variable: xr.DataArray, request: Request) -> str:
+    """What to do about a variable that has the mapped dimensions alone; empty for others."""
+    if request.vectorized or not set(variable.dims) <= set(request.dims):
+        return ""
+    got = "a DataArray without dimensions" if request.as_xarray else "single values, not arrays"
+    return (
+        f", which has no dimensions but those mapped over: func got {got}. To leave it as it is: "
+        f"ds.drop_vars({name!r}).par.map(...).assign({{{name!r}: ds[{name!r}]}})"
+    )
 
 
 def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request) -> xr.Dataset:

@@ -84,7 +84,7 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
         raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first")
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
     options = {name: value for name, value in how.items() if name not in own}
-    settings = resolve(options)
+    settings = resolve(options, func, How.__annotations__)
     if settings.resume is not None and how.get("out") is None:
         raise ValueError(
             f"resume={settings.resume!r} needs an array in files where results are kept: pass out=, an array "
@@ -191,7 +191,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels),
+        naming=LabelNaming(labels, plain=func is None),
         told=told,
         memory=available_memory,
     )

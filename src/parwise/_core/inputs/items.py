@@ -245,6 +245,10 @@ class ItemStream:
             if index in self._waiting:
                 self._taken[index] = self._waiting.pop(index)
 
+    def hold(self, index: int, item: Any) -> None:
+        """Keep an item for which the function raised, which was computed as it was read, for the message."""
+        self._taken[index] = item
+
     def items(self, k: int, lo: int, hi: int) -> list[Any]:
         """The taken items ``lo:hi`` of one iterator, copied unless they are constant."""
         rows = map(self._taken.__getitem__, range(lo, hi))

@@ -13,7 +13,7 @@ import xarray as xr
 from dask.delayed import delayed
 from dask.utils import funcname
 
-from ..._core.random import RandomStreams, make_random_streams
+from ..._core.inputs.random import RandomStreams, make_random_streams
 from ..group_results import VariableSpec, gap_data, label_result, variable_specs
 from ..group_transfer import ItsOwn
 from ..labels import Labels
