@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +65,16 @@ class Naming:
         if len(call.grid) == 1:
             return index
         return tuple(int(i) for i in np.unravel_index(index, call.grid))
+
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Many flat indices in the user's terms."""
+        if len(call.grid) == 1:
+            return indices.tolist()  # type: ignore[no-any-return]
+        return list(zip(*(one.tolist() for one in np.unravel_index(indices, call.grid)), strict=True))
+
+    def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
+        """The labels of some elements along each mapped dimension that has labels."""
+        return {}
 
 
 class ItemNaming(Naming):

@@ -17,7 +17,8 @@ from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import Layout, offsets_for
 from .._core.messages.notes import error_notes
-from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
+from .._core.output import ListOutput, Output, RawResults, output_of
+from .._core.outputs.gaps import Gaps
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -325,7 +326,7 @@ class Job:
                 self.output.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
-                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error))
+                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error, outcome.failures))
             if outcome.results is not None and task.lo < self.limit:
                 self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)

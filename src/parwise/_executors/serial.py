@@ -204,7 +204,7 @@ def _run_unread(
     most : int
         Number of items after which it ends in any case.
     hold : callable
-        Gets index and item where the function raises.
+        Gets index and item where the function raises first.
 
     Returns
     -------
@@ -219,7 +219,8 @@ def _run_unread(
     error: BaseException | None = None
     end: BaseException | None = None
     failures: list[Exception] = []
-    func = kernel.attempt(failures) if kernel.ignore else kernel.func
+    ignored: list[tuple[Any, ...]] = []
+    func = kernel.attempt(failures, ignored.append) if kernel.ignore else kernel.func
     call, batch = _call_of_item(kernel, func, tuples, lo, most), 1
     # Seconds that the first items took to come, and together with their calls.
     reading, sampled = [0.0], 0.0
@@ -244,6 +245,9 @@ def _run_unread(
             end = caught
     if kernel.ignore and error is None:
         outcome = kernel.outcome_with_gaps(raw, lo, failures)
+        if ignored:
+            found = ignored[0][: len(ignored[0]) - len(kernel.args)]
+            hold(outcome.index, found if tuples else found[0])
     else:
         outcome = outcome_of_list(raw, lo, error)
         if failures:  # an interrupt, which is not ignored, behind gaps

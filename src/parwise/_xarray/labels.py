@@ -97,6 +97,23 @@ class LabelNaming(Naming):
         place = self.public_index(call, index)
         return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
 
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Many flat indices in the whole array, of which Dask's blocks are parts."""
+        labels = self._labels()
+        if labels.lengths != call.grid:
+            return super().public_indices(call, indices)
+        places = [at + start for at, start in zip(np.unravel_index(indices, call.grid), labels.starts, strict=True)]
+        return places[0].tolist() if len(places) == 1 else list(zip(*(one.tolist() for one in places), strict=True))
+
+    def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
+        """The labels of some elements along each mapped dimension that has labels."""
+        labels = self._labels()
+        if labels.lengths != call.grid:
+            return {}
+        places = np.unravel_index(indices, call.grid)
+        pairs = zip(labels.dims, labels.values, places, strict=True)
+        return {dim: values[at] for dim, values, at in pairs if values is not None}
+
     def mapped(self, call: Call) -> str:
         """What is mapped over, in words; empty if the function gets labelled arrays."""
         if not self._plain:

@@ -14,7 +14,7 @@ from ..._clock import perf_counter
 from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.items import ItemStream
-from ..._core.output import Gaps
+from ..._core.outputs.gaps import Gaps
 from ..._core.results import tuple_of
 from .batches import Batches, ItemDigests
 from .element_set import ElementSet, common_cuts, within_cuts
