@@ -66,6 +66,10 @@ class OrderNaming(Naming):
         """Index of an element in the array."""
         return self._order.public_index(index)
 
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Indices of elements in the array."""
+        return list(map(self._order.public_index, indices.tolist()))
+
 
 def collect(
     func: Callable[..., Any],
