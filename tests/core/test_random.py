@@ -144,7 +144,7 @@ def test_bad_input(rng, error, text):
 
 
 def test_function_must_take_it():
-    with pytest.raises(TypeError, match="func takes no argument of that name; each call of it gets rng="):
+    with pytest.raises(TypeError, match="func takes no argument of that name; add a parameter rng"):
         parallel_apply(lambda x: x, A, rng=1)
     with pytest.raises(TypeError, match="rng is given twice"):
         parallel_apply(draw, A, kwargs={"rng": 1}, rng=1)

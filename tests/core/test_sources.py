@@ -258,10 +258,10 @@ def test_what_is_read_is_refused_before_any_work(name):
 
 def test_reads_of_another_shape_or_dtype_are_refused(monkeypatch):
     for convert in (np.squeeze, lambda part: part[:1], lambda part: part.ravel()):
-        with pytest.raises(ValueError, match=r"array 0 of shape \(4, 1\) gives an array of shape .* for \[0:4, 0:1\]"):
+        with pytest.raises(ValueError, match=r"array 0 of shape \(4, 1\) returns an array of shape .* for \[0:4, 0:1\]"):
             parallel_apply(never, Stored(np.ones((4, 1)), convert=convert), vectorized=True)
     monkeypatch.setattr(source, "READ_BYTES", 100)
-    with pytest.raises(TypeError, match=r"array 0 gives float64 for \[.*, but int64 before"):
+    with pytest.raises(TypeError, match=r"array 0 returns float64 for \[.*, but int64 before"):
         parallel_apply(
             np.sum, Stored(np.arange(80).reshape(40, 2), convert=lambda part: part * (1 if part.max() < 40 else 0.5))
         )

@@ -53,7 +53,7 @@ def test_other_bits_on_each_call(verify, early, request):
     for func in (lambda x: np.random.random(), lambda x: next(CALLS), lambda x: os.times().elapsed + next(CALLS)):
         error = kind_of(func, NUMBERS, verify=verify)
         assert error.kind == "unstable"
-        assert "gives other bits each time it is called in element" in str(error)
+        assert "gives different bits each time it is called in element" in str(error)
 
 
 @pytest.mark.parametrize("verify", [True, "full"])
@@ -66,7 +66,7 @@ def test_state_of_earlier_calls_without_any_worker(executor, verify):
 def test_order_of_a_set():
     error = kind_of(join, NUMBERS)
     assert error.kind == "environment"
-    assert "not alike: hash seed" in str(error)
+    assert "differ in: hash seed" in str(error)
     assert "PYTHONHASHSEED" in str(error)
     assert error.index in (0, 199)
 
@@ -135,10 +135,10 @@ def test_function_that_never_ends_on_nan_is_no_hang(monkeypatch):
 
 
 def test_default_warns_and_goes_on(eager):
-    with pytest.warns(ReproducibilityWarning, match="not alike: hash seed"):
+    with pytest.warns(ReproducibilityWarning, match="differ in: hash seed"):
         got = parallel_apply(join, NUMBERS, workers=2)
     assert len(got) == 200
-    with pytest.warns(ReproducibilityWarning, match="other bits each time"):
+    with pytest.warns(ReproducibilityWarning, match="different bits each time"):
         parallel_apply(lambda x: np.random.random(), NUMBERS, workers=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -366,10 +366,10 @@ def test_fingerprints():
         (np.float32(1), np.float64(1), "type", "dtype float32, and float64"),
         (np.zeros(2), np.zeros(3), "type", r"shape \(2,\), and \(3,\)"),
         (np.array([0.0, 1.0]), np.array([-0.0, 1.0]), "nan", "1 of 2 numbers differ, at 0: only bits of NaN"),
-        (np.array([1.0, 2.0]), np.array([1.0, np.nextafter(2.0, 3)]), "value", r"at 1: 0x1.0000000000000p\+1.*1 ulp"),
-        (np.array([1.0]), np.array([np.nan]), "value", r"0x1.0000000000000p\+0, and nan \(7ff8"),
+        (np.array([1.0, 2.0]), np.array([1.0, np.nextafter(2.0, 3)]), "value", r"at 1: 2.0 and 2.0000000000000004 \(0x1.0000000000000p\+1 and 0x1.*p\+1; 1 ulp at most\)"),
+        (np.array([1.0]), np.array([np.nan]), "value", r"1.0 and nan \(0x1.0000000000000p\+0 and nan \(7ff8"),
         (np.array([-1e-323]), np.array([1e-323]), "value", "4 ulp at most"),
-        (np.array([1 + 2j]), np.array([1 - 2j]), "value", r"\(0x1.0.*, 0x1.0000000000000p\+1j\)"),
+        (np.array([1 + 2j]), np.array([1 - 2j]), "value", r"\(1\+2j\) and \(1-2j\) \(\(0x1.0.*, 0x1.0000000000000p\+1j\)"),
         (np.array(["a", "b"]), np.array(["a", "c"]), "value", "at 1: np.str_..b.., and np.str_..c.."),
         (np.zeros(2, "i4,f8"), np.array([(0, 0), (0, 1)], "i4,f8"), "value", "field 'f1': 1 of 2"),
         (np.array([None, 1]), np.array([None, 2]), "value", "1 of 2"),

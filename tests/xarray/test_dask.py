@@ -185,7 +185,7 @@ def test_more_bad_input_for_dask(cube):
         lazy.par.map(same, "lat", output_dtypes=float, output_core_dims=[])
     with pytest.raises(ValueError, match="pass output_dtypes"):
         cube.copy(data=lazy.data).par.map_groups(same, "season")
-    with pytest.raises(ValueError, match=r"results of shape \(12,\), but the array.* tell of \(12, 4\)"):
+    with pytest.raises(ValueError, match=r"results of shape \(12,\), but .* have shape \(12, 4\)"):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["time", "lon"]
         ).compute()

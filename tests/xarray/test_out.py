@@ -231,7 +231,7 @@ def test_a_store_goes_on(tmp_path):
     # Until all is there nobody can take it for the result.
     assert not (tmp_path / "store").exists()
     assert f.calls() == list(range(8))
-    with pytest.raises(ValueError, match=r"other labels or attributes than the result of this call, in 'lat'"):
+    with pytest.raises(ValueError, match=r"different labels or attributes than the result of this call, in 'lat'"):
         cube.assign_coords(lat=[1.0, 2.0, 3.0]).par.map(f, "time", **how)
     with pytest.raises(ValueError, match="array 0 changed"):
         (cube + 1).assign_attrs(cube.attrs).par.map(f, "time", **how)

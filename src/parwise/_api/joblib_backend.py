@@ -67,7 +67,7 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Number of workers; 1 within a function that a worker runs."""
         if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+            raise ValueError("n_jobs == 0 in Parallel has no meaning; n_jobs=-1 takes every CPU")
         if n_jobs is None or is_nested():
             return 1
         return n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)

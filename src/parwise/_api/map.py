@@ -170,13 +170,14 @@ def parallel_imap(
     settings = resolve(options, func, parallel_imap)
     if settings.resume is not None:
         raise ValueError(
-            f"resume={settings.resume!r} is for parallel_map, which returns all results; those of parallel_imap are "
-            "gone once they were taken"
+            f"resume={settings.resume!r} is for parallel_map, which returns all results; parallel_imap "
+            "keeps none of those that it has yielded. Use parallel_map, or leave resume out"
         )
     if settings.verify:
         raise ValueError(
-            f"verify={settings.verify!r} compares results at the end, when those of parallel_imap are gone; use "
-            "parallel_map, or verify=None to have the first one compared"
+            f"verify={settings.verify!r} compares results at the end, and parallel_imap keeps none of "
+            "those that it has yielded; use parallel_map, or leave verify out, and only the first result "
+            "is compared"
         )
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: Iterator[T] = stream(call)
@@ -253,7 +254,7 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
         func.parallel = mapped  # type: ignore[attr-defined]
     except AttributeError as error:
         raise TypeError(
-            f"a {type(func).__name__} takes no attribute, so {getattr(func, '__name__', func)!r} cannot have "
-            ".parallel; use parallel_map(func, items)"
+            f"attributes of a {type(func).__name__} cannot be set, so {getattr(func, '__name__', func)!r} "
+            "cannot have .parallel; use parallel_map(func, items)"
         ) from error
     return func

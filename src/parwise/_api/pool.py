@@ -332,7 +332,10 @@ class Pool(Executor):
         return f"<table><caption>parwise.Pool, {state}</caption>{cells}</table>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Pool cannot be pickled: its workers belong to this process")
+        raise TypeError(
+            "a Pool cannot be pickled, since its workers belong to this process; in a mapped function "
+            "leave executor= out, calls there run in the worker itself"
+        )
 
 
 class _Chunk:

@@ -368,7 +368,8 @@ def _block_array(result: Any) -> np.ndarray:
     array = np.asarray(result)
     if array.ndim == 0:
         raise ValueError(
-            f"a block function must return an array that keeps the mapped axis, got {type(result).__name__} "
-            "without dimensions; for a function of one element leave out vectorized=True"
+            "a block function must return an array that keeps the mapped axis, got "
+            f"{type(result).__name__} without dimensions; if func takes one element, leave out "
+            "vectorized=True"
         )
     return array

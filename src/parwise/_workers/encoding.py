@@ -273,7 +273,9 @@ def unpack_error(packed: Any) -> BaseException:
     try:
         error: BaseException = pickle.loads(pickled)
     except BaseException as problem:
-        error = RemoteError(f"an exception that cannot be rebuilt here ({problem}); its traceback is the cause")
+        error = RemoteError(
+            f"an exception that cannot be rebuilt in this process ({problem}); its traceback is the cause of this one"
+        )
     error.__context__ = error.__cause__ or error.__context__
     error.__cause__ = RemoteTraceback(text)
     note_what_is_missing(error)

@@ -200,12 +200,12 @@ def check_has_dims(array: xr.DataArray, dims: tuple[Hashable, ...], other: int =
     name = "the array" if other < 0 else f"other {other}"
     if not isinstance(array, xr.DataArray):
         raise TypeError(
-            f"{name} is a {type(array).__name__}, not a DataArray; "
-            "what is mapped over needs dimensions, and what every call gets whole goes in args"
+            f"{name} is a {type(array).__name__}, not a DataArray; arrays that are mapped over need "
+            "dimensions. Pass what all calls get whole in args=(...,)"
         )
     for dim in dims:
         if dim not in array.dims:
-            hint = "" if other < 0 else "; what every call gets whole goes in args"
+            hint = "" if other < 0 else "; pass what all calls get whole in args=(...,)"
             raise ValueError(f"{name} has no dimension {dim!r}; it has {listed(array.dims)}{hint}")
 
 

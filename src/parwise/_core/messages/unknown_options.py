@@ -131,7 +131,7 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ),
     (
         "resume",
-        _text("write resume=path: the same call, made again after its process was killed, goes on where it stopped"),
+        _text("write resume=path: the same call, made again after its process was killed, continues where it stopped"),
         "checkpoint cache cache_dir restart journal save_dir",
     ),
     ("", _text("use parallel_imap, which yields results as soon as they are there"), "return_as as_generator lazy"),

@@ -94,8 +94,8 @@ class FaultPolicy:
         if settings.timeout is None and not worker.silence.told:
             worker.silence.told = True
             warnings.warn(
-                f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C ends the "
-                "call, and calls with timeout=seconds replace such workers",
+                f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C "
+                "ends the call, and with timeout=seconds such workers are replaced",
                 RuntimeWarning,
                 stacklevel=user_level(),
             )
