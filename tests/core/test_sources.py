@@ -243,7 +243,7 @@ REFUSED = {
     "subclass": (lambda part: part.view(Meters), "array 0 reads as .*Meters, which would lose what makes it one"),
     "matrix": (lambda part: part.view(np.matrix), "array 0 reads as .*matrix, which would lose"),
     "duck": (Duck, "array 0 reads as .*Duck, which would lose"),
-    "object": (lambda part: object(), "array 0 reads as builtins.object, of which NumPy makes no array of numbers"),
+    "object": (lambda part: object(), "array 0 reads as builtins.object, which NumPy cannot make an array of numbers of"),
 }
 
 

@@ -369,8 +369,8 @@ def test_the_machine():
     assert re.match(r"[\d.]+ m?s until the first worker is up, [\d.]+ m?s until \d+ worker", lines["start-up"])
     assert re.match(r"[\d.]+ [mu]s for a message", lines["wake"])
     assert re.match(r"[\d.]+ [GM]B/s into a worker's slots of [\d.]+ [kM]B, [\d.]+ [GM]B/s out", lines["copy"])
-    assert lines["direct"] in ("workers read and write large arrays themselves", "copies only: not allowed, or off")
-    assert "a call pays from 30 ms of work on, from 5 ms once workers are up" in lines["verdict"]
+    assert lines["direct"] in ("workers read and write large arrays themselves", "workers get copies: the system does not allow more, or it is switched off")
+    assert "workers pay for calls of more than 30 ms of work, and of more than 5 ms once they have started" in lines["verdict"]
 
 
 def test_the_machine_with_one_cpu_or_without_workers(monkeypatch, capsys):

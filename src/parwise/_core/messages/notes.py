@@ -48,7 +48,8 @@ def _misfit(call: Call, items: list[Any]) -> str:
 
 def _given(call: Call, index: int, stop: int) -> str:
     """What the function gets of each array, and what it does not get: the mapped axes."""
-    mapped = call.naming.mapped(call)
+    # The raw results of NumPy's drop-ins are mapped along axes of their own.
+    mapped = call.naming.mapped(call) if call.form == "arrays" else ""
     if not mapped:
         return ""
     shapes = [_shape(call, k, index, stop) for k in range(len(call.inputs))]

@@ -325,10 +325,7 @@ class WorkerPool:
                 "NumPy importable in a new interpreter? Its output tells why"
             )
         if self._lost > LOST_FORK_SERVERS:
-            raise ParwiseError(
-                f"the process that starts workers has ended {self._lost} times (the last time with {code}); "
-                "use executor='threads' if that happens again"
-            )
+            raise ParwiseError(f"the process that starts workers has ended {self._lost} times, at last with {code}")
 
     def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Handle a message of the fork server: a worker was forked, or could not be."""
@@ -343,10 +340,7 @@ class WorkerPool:
             )
         self.fork_server.forked = True
         if not fds:  # the system dropped it, since this process has too many
-            raise ParwiseError(
-                "a worker process could not be started: too many open files; raise the limit (ulimit -n), or "
-                "pass fewer workers"
-            )
+            raise ParwiseError("a worker process could not be started: too many open files; raise ulimit -n")
         for worker in self.workers:
             if worker.key == key:
                 worker.pid, worker.pidfd = pid, fds.pop()
