@@ -217,7 +217,9 @@ def test_input_and_output_in_one_file(tmp_path):
 def test_an_out_that_was_made_anew(tmp_path):
     start(tmp_path)
     np.lib.format.open_memmap(tmp_path / "out", mode="w+", shape=A.shape, dtype="f8")
-    with pytest.raises(ValueError, match="out does not hold what the journal resume='.*' lists for elements 0 to .*mode='r\\+'"):
+    with pytest.raises(
+        ValueError, match="out does not hold what the journal resume='.*' lists for elements 0 to .*mode='r\\+'"
+    ):
         start(tmp_path)
 
 
@@ -240,11 +242,14 @@ def outs(tmp_path):
     del copy
     made.append("zarr")
     yield zarr.create_array({}, shape=A.shape, dtype="f8", chunks=(4, 3)), "in a MemoryStore of zarr"
-    yield zarr_array(tmp_path / "one", chunks=(40, 1)), "nothing could count before the end: one chunk of out has all"
+    yield (
+        zarr_array(tmp_path / "one", chunks=(40, 1)),
+        "resume could keep nothing before the end: one chunk of out has all",
+    )
     yield dataset(tmp_path / "h5", chunks=(4, 3), compression="gzip"), "this dataset of h5py is compressed or filtered"
     yield (
         h5py.File("x", "w", driver="core", backing_store=False).create_dataset("x", A.shape, "f8"),
-        "the driver 'core'",
+        "the h5py driver 'core'",
     )
 
 

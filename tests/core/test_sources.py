@@ -243,7 +243,10 @@ REFUSED = {
     "subclass": (lambda part: part.view(Meters), "array 0 reads as .*Meters, which would lose what makes it one"),
     "matrix": (lambda part: part.view(np.matrix), "array 0 reads as .*matrix, which would lose"),
     "duck": (Duck, "array 0 reads as .*Duck, which would lose"),
-    "object": (lambda part: object(), "array 0 reads as builtins.object, which NumPy cannot make an array of numbers of"),
+    "object": (
+        lambda part: object(),
+        "array 0 reads as builtins.object, which NumPy cannot make an array of numbers of",
+    ),
 }
 
 
@@ -258,7 +261,9 @@ def test_what_is_read_is_refused_before_any_work(name):
 
 def test_reads_of_another_shape_or_dtype_are_refused(monkeypatch):
     for convert in (np.squeeze, lambda part: part[:1], lambda part: part.ravel()):
-        with pytest.raises(ValueError, match=r"array 0 of shape \(4, 1\) returns an array of shape .* for \[0:4, 0:1\]"):
+        with pytest.raises(
+            ValueError, match=r"array 0 of shape \(4, 1\) returns an array of shape .* for \[0:4, 0:1\]"
+        ):
             parallel_apply(never, Stored(np.ones((4, 1)), convert=convert), vectorized=True)
     monkeypatch.setattr(source, "READ_BYTES", 100)
     with pytest.raises(TypeError, match=r"array 0 returns float64 for \[.*, but int64 before"):

@@ -221,5 +221,7 @@ def test_a_result_unlike_the_declared_one_names_its_part(cube):
     with pytest.raises(ValueError, match="keeps the mapped axis"):
         got.compute()
     for array in (cube, lazy):
-        with pytest.raises(TypeError, match="output_dtypes says int64, but func returned results of dtype float64.*cast"):
+        with pytest.raises(
+            TypeError, match="output_dtypes says int64, but func returned results of dtype float64.*cast"
+        ):
             array.par.map(total, ("lat", "lon"), output_dtypes=int, output_core_dims=[]).compute()

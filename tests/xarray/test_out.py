@@ -291,7 +291,7 @@ REFUSED = [
     ({"out": np.empty(12), "output_dtypes": "f4"}, ValueError, "output_dtypes says float32, but out has dtype float64"),
     ({"out": np.empty(12), "resume": "j"}, ValueError, "resume needs an out in a file that keeps results"),
     ({"resume": "j"}, ValueError, "resume='j' needs an array in files where results are kept: pass out="),
-    ({"out": "s"}, ValueError, r"tell the dimensions of func's results, output_core_dims=\[\] for scalars"),
+    ({"out": "s"}, ValueError, r"pass (the dimensions|those) of func's results, output_core_dims=\[\] for scalars"),
     ({"out": "s", "output_core_dims": []}, ValueError, "pass output_dtypes"),
     ({"out": "s", **STORE, "output_dtypes": "M8[s]"}, ValueError, "xarray encodes results of dtype"),
     ({"out": "s", "output_core_dims": ["q"], "output_dtypes": "f8"}, ValueError, "pass output_sizes"),
