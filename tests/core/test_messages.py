@@ -227,11 +227,11 @@ def test_arguments_that_do_not_fit(way):
     with pytest.raises(TypeError) as caught:
         parallel_apply(blur, A, args=(1, 2, 3), **way)
     assert "blur was called with 4 arguments, but its arguments are (image, sigma, mode=" in caught.value.__notes__[1]
-    with pytest.raises(TypeError, match="inside") as caught:  # of the function itself
 
-        def f(x):
-            raise TypeError("inside")
+    def f(x):
+        raise TypeError("inside")
 
+    with pytest.raises(TypeError, match="inside") as caught:
         parallel_map(f, [1, 2], **way)
     assert caught.value.__notes__ == ["in item 0: 1"]
 

@@ -421,10 +421,3 @@ def test_how_many_times_as_fast_as_the_loop():
     with parwise.report() as r:
         parwise.parallel_map(slow, range(2), workers=1)
     assert "speed-up" not in str(r)
-
-
-def slow(x):
-    end = time.perf_counter() + 0.005
-    while time.perf_counter() < end:
-        pass
-    return x

@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker
         died and where it took longer than `timeout`, the result has a gap, and
-        one `RuntimeWarning` at the end names the indices and the first cause.
+        one `GapWarning` at the end has the indices and the exceptions.
         A gap is NaN in results of floats, NaT in dates, NaN in floats made of
         integers, and None in objects made of anything else (bool, text,
         records). With a block function the whole block is a gap.

@@ -17,7 +17,8 @@ def error_notes(call: Call, index: int, stop: int, error: BaseException) -> list
     """The notes of what the function raised for element `index`, or for the block from there to `stop`."""
     items = items_at(call, index)
     text = _misfit(call, items) if type(error) is TypeError else ""
-    if not text and not items and isinstance(error, _OF_SHAPE):
+    # A function that was written for something else raises at once: a later exception is about the values.
+    if not text and not items and index == 0 and isinstance(error, _OF_SHAPE):
         text = _given(call, index, stop)
     name = name_with_item(call, index, stop, items)
     return [name, text] if text else [name]
