@@ -222,7 +222,7 @@ def test_masks_are_handed_on(runner):
 
 def test_masks_that_would_be_lost_are_refused():
     stored = Stored(A, convert=masked)
-    with pytest.raises(TypeError, match="no masks for values beyond an array"):
+    with pytest.raises(TypeError, match="no masks for values beyond the ends of an array"):
         parallel_apply(never, stored, vectorized=True, chunk=2, depth=1, boundary="wrap")
     with pytest.raises(TypeError, match="func returned a MaskedArray, whose mask would be lost"):
         parallel_apply(lambda x: x * 2, stored, workers=2)
