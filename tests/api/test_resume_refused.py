@@ -316,7 +316,9 @@ def test_items_that_were_finished_and_changed(tmp_path):
         with pytest.raises(ValueError, match="items 0 to 1 have results in the folder resume=.*different now"):
             parallel_map(str, items, **how)
     for items in (["a"], iter(["a"])):
-        with pytest.raises(ValueError, match="there are 1 items, but|the items end before item 1, but 2 items have results"):
+        with pytest.raises(
+            ValueError, match="there are 1 items, but|the items end before item 1, but 2 items have results"
+        ):
             parallel_map(str, items, **how)
     os.unlink(tmp_path / "results" / "results-000000.pkl")
     with pytest.raises(ValueError, match="lacks results that the journal beside it lists"):

@@ -69,7 +69,7 @@ def test_names_of_other_libraries(name):
 def test_each_synonym_names_an_argument_that_there_is():
     names = {*Options.__annotations__, "axis", "args", "kwargs", "vectorized", "depth", "boundary", "out", "rng"}
     for own, remedy, synonyms in _GROUPS:
-        assert own in {*names, "drop_none", "output_dtypes", ""}
+        assert own in {*names, "drop_none", "starmap", "ordered", "output_dtypes", ""}
         assert not names & set(synonyms.split())
         assert isinstance(remedy(2), str)
 

@@ -142,6 +142,8 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ("vectorized", _VECTORIZED, "vectorize vectorised batched"),
     ("", _LEAVE_LAZY, "dask compute dask_gufunc_kwargs"),
     ("", _LEAVE_JOIN, "join dataset_join fill_value dataset_fill_value"),
+    ("starmap", _text("write starmap=True: the parts of each item are arguments"), "star unpack expand_args"),
+    ("ordered", _text("write ordered=False: results come as they are ready"), "unordered as_completed keep_order"),
     ("drop_none", _written("drop_none"), "skip_none dropna drop_na filter_none"),
 ]
 _SYNONYMS: dict[str, list[tuple[str, Callable[[Any], str]]]] = {}
