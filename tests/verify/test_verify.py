@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -54,6 +55,16 @@ def test_other_bits_on_each_call(verify, early, request):
         error = kind_of(func, NUMBERS, verify=verify)
         assert error.kind == "unstable"
         assert "returns different bits each time it is called in element" in str(error)
+
+
+def test_a_global_generator_is_named():
+    remedy = "Pass rng=seed, and take rng= in the function"
+    text = str(kind_of(lambda x: np.random.random(), NUMBERS))
+    assert "It draws from np.random, a global generator: each worker process has its own" in text
+    assert remedy in text
+    assert "It draws from the module random, a global generator" in str(kind_of(lambda x: random.random(), NUMBERS))
+    text = str(kind_of(lambda x: next(CALLS), NUMBERS))
+    assert "Does it use random numbers, the clock, or state that earlier calls changed?" in text
 
 
 @pytest.mark.parametrize("verify", [True, "full"])
