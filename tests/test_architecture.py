@@ -143,6 +143,20 @@ def test_files_and_functions_are_short(path):
             assert length <= 60, node.name
 
 
+def test_modules_for_other_libraries_are_imported_on_first_use():
+    code = (
+        "import sys, parwise; assert not {'xarray', 'joblib'} & set(sys.modules); parwise.xarray.DataArrayMaps;"
+        "import xarray; xarray.DataArray([1]).par; parwise.joblib; assert 'joblib' in dir(parwise)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "import sys; sys.modules['xarray'] = None; import parwise; assert not hasattr(parwise, 'xarray');"
+        "import pydoc; pydoc.render_doc(parwise)\n"
+        "try: parwise.xarray\nexcept AttributeError as error: assert 'pip install xarray' in str(error)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_is_light():
     code = (
         "import sys, json, numpy, cloudpickle, threadpoolctl; before = set(sys.modules); import parwise;"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import (
         ElementTimeoutError,
         ExecutorError,
+        GapWarning,
         NotReproducibleError,
         ParwiseError,
         RemoteError,
@@ -31,6 +32,7 @@ __all__ = [
     "Block",
     "ElementTimeoutError",
     "ExecutorError",
+    "GapWarning",
     "NotReproducibleError",
     "Options",
     "ParwiseError",
@@ -70,12 +72,20 @@ _MODULES = {
     "vectorize": "_numpy.vectorize",
 }
 
+#: Modules that register with the library of their name, imported when they are first used.
+_SUBMODULES = ("joblib", "xarray")
+
 
 if not TYPE_CHECKING:  # type checkers would accept any name
     # Names are imported when they are first used, as Scientific Python's SPEC 1
     # recommends: the fork server needs half of the modules only, and a call
     # with a long first element waits for the fork server to start.
     def __getattr__(name: str) -> Any:
+        if name in _SUBMODULES:
+            try:
+                return importlib.import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:  # which `hasattr` and `help` would not take for a lack
+                raise AttributeError(f"parwise.{name} needs {error.name}: pip install {error.name}") from error
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
@@ -84,4 +94,4 @@ if not TYPE_CHECKING:  # type checkers would accept any name
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__", "errors"]
+    return [*__all__, *_SUBMODULES, "__version__", "errors"]

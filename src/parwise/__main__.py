@@ -65,7 +65,7 @@ def describe() -> Iterator[str]:
         measured = measure(cpus)
     except (ParwiseError, OSError) as error:
         yield _line("workers", f"cannot be started: {error}")
-        yield _line("verdict", "no worker processes here; executor='threads' and the plain loop work")
+        yield _line("verdict", "no worker processes here; executor='threads' and executor='serial' work")
         return
     yield _line(
         "start-up",
@@ -77,9 +77,13 @@ def describe() -> Iterator[str]:
         f"{amount(measured.into)}/s into a worker's slots of {amount(measured.slot_bytes)}, "
         f"{amount(measured.out)}/s out to a new array",
     )
-    how = "workers read and write large arrays themselves" if measured.direct else "copies only: not allowed, or off"
+    how = (
+        "workers read and write large arrays themselves"
+        if measured.direct
+        else "workers get copies: the system does not allow more, or it is switched off"
+    )
     yield _line("direct", how)
-    yield _line("speed", f"{measured.speedup:.2f} times the plain loop's just now, for pure Python with {_count(cpus)}")
+    yield _line("speed", f"{measured.speedup:.2f} times as fast as the plain loop, for pure Python with {_count(cpus)}")
     yield _line("verdict", _verdict(cpus, measured.speedup))
 
 
@@ -103,7 +107,7 @@ def _measure_start(pool: WorkerPool, workers: int) -> tuple[float, float]:
     first = 0.0
     while not all(worker.ready for worker in pool.workers):
         if perf_counter() - begun > READY_SECONDS:
-            raise ParwiseError(f"they have not answered within {READY_SECONDS:g} s")
+            raise ParwiseError(f"the worker processes did not answer within {READY_SECONDS:g} s")
         pool.wait(READY_SECONDS)
         if pool.running and not first:
             first = perf_counter() - begun
@@ -121,7 +125,7 @@ def _measure_wake(pool: WorkerPool) -> float:
         channel.send("chunk", 0, 0)
         while not any(worker is pool.workers[0] for _, worker in pool.wait(READY_SECONDS)):
             if perf_counter() - begun > READY_SECONDS:
-                raise ParwiseError(f"one has not answered within {READY_SECONDS:g} s")
+                raise ParwiseError(f"a worker process did not answer within {READY_SECONDS:g} s")
         channel.receive()
         seconds.append(perf_counter() - begun)
     return statistics.median(seconds)
@@ -188,9 +192,12 @@ def _libraries() -> Iterator[str]:
 def _verdict(cpus: int, speedup: float) -> str:
     if cpus == 1:
         return "one CPU: every call is the plain loop, in this process"
-    pays = f"a call pays from {duration(COLD_SECONDS)} of work on, from {duration(WARM_SECONDS)} once workers are up"
+    pays = (
+        f"workers pay for calls of more than {duration(COLD_SECONDS)} of work, and of more than "
+        f"{duration(WARM_SECONDS)} once they have started"
+    )
     if speedup < 1.2:
-        return f"{_count(cpus)}, hardly faster than one process just now (are other programs at work?): {pays}"
+        return f"{_count(cpus)}, but hardly faster than one process (do other programs use the CPUs just now?): {pays}"
     return f"ready, with {_count(cpus)}: {pays}"
 
 

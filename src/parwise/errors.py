@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "ElementTimeoutError",
     "ExecutorError",
+    "GapWarning",
     "NotReproducibleError",
     "ParwiseError",
     "RemoteError",
@@ -147,6 +151,66 @@ class RemoteError(ParwiseError):
     """
 
     type_name: str = ""
+
+
+class GapWarning(RuntimeWarning):
+    """Some elements have no result, as ``errors="ignore"`` allows.
+
+    Attributes
+    ----------
+    indices : list of int, or list of tuple of int
+        All elements without a result, in order; of a block function all elements
+        of its blocks.
+    errors : dict
+        The exceptions by index (of a block: of its first element). Not all are
+        kept: the first 10 of each task, which is one element if elements are
+        slow, and 1,000 of a call.
+    labels : dict
+        For ``.par.map``: the labels of `indices` along each mapped dimension
+        that has labels, as arrays.
+
+    Notes
+    -----
+    It can be pickled. Exceptions in it that cannot are then replaced by a
+    `RemoteError` with their type and text.
+
+    Examples
+    --------
+    >>> import warnings, parwise
+    >>> with warnings.catch_warnings(record=True) as found:
+    ...     warnings.simplefilter("always")
+    ...     parwise.parallel_map(int, ["1", "two", "3"], errors="ignore")
+    [1, None, 3]
+    >>> found[0].message.indices, found[0].message.errors
+    ([1], {1: ValueError("invalid literal for int() with base 10: 'two'")})
+    """
+
+    indices: Sequence[Any] = ()
+    errors: Mapping[Any, BaseException] = MappingProxyType({})
+    labels: Mapping[Any, Any] = MappingProxyType({})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(vars(self))
+        if "errors" in state:
+            state["errors"] = {index: _portable(error) for index, error in self.errors.items()}
+        return type(self), self.args, state
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The exception if it can be pickled, else a `RemoteError` with its type and text."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # whatever its class raises
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        stand_in = RemoteError(f"{name}: {error}")
+    except Exception:
+        stand_in = RemoteError(f"{name}: (its text cannot be shown)")
+    stand_in.type_name = name
+    return stand_in
 
 
 class ReproducibilityWarning(UserWarning):

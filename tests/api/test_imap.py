@@ -230,7 +230,7 @@ def test_error_comes_behind_the_results_before_it(how):
     results = parallel_imap(f, range(60), **how)
     with pytest.raises(KeyError, match="17") as caught:
         found.extend(results)
-    assert "in item 17" in caught.value.__notes__
+    assert "in item 17: 17" in caught.value.__notes__
     assert found == list(range(17))
     assert next(results, "end") == "end"
 

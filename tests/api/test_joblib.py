@@ -310,3 +310,16 @@ def test_scikit_learn():
     """
     done = run_script(script)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("workers", "joblib's backend 'parwise' takes no workers=, .*joblib.Parallel has n_jobs="),
+        ("inner_max_num_thread", "did you mean 'inner_max_num_threads'"),
+        ("mp_context", "leave it out: all workers start in the same way"),
+    ],
+)
+def test_arguments_that_the_backend_lacks(name, text):
+    with pytest.raises(TypeError, match=text), joblib.parallel_config(backend="parwise", **{name: 2}):
+        raise AssertionError("not reached")

@@ -98,7 +98,7 @@ def test_errors_come_in_order(way):
         parallel_map(lambda x: x, broken(), **way)
     with pytest.raises(ZeroDivisionError) as caught:
         parallel_map(lambda x: 1 // (x - 7), broken(), **way)
-    assert caught.value.__notes__ == ["in item 7"]
+    assert caught.value.__notes__ == ["in item 7: 7"]
     with pytest.raises(ValueError, match="shorter"):
         parallel_map(operator.add, iter(range(40)), iter(range(30)), **way)
     with pytest.raises(StopIteration):

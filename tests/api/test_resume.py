@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import operator
+import re
 import warnings
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -337,7 +338,10 @@ def test_gaps_are_known_and_told_again(tmp_path, kind):
     for done in (False, True):
         with pytest.warns(RuntimeWarning) as found:
             result = call(f, resume=tmp_path / "journal")
-        assert [str(one.message) for one in found] == [str(one.message) for one in plain]
+        texts = [str(one.message) for one in plain]
+        if kind == "iterator":  # whose items of the first run are gone
+            texts = [re.sub(r"in item (\d+): [^:]*:", r"in item \1:", text) for text in texts]
+        assert [str(one.message) for one in found] == texts
         calls = f.calls()
         assert calls == [] if done else 0 < len(calls) < len(first) + 20
         if kind in ("list", "iterator"):

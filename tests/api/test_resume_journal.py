@@ -134,7 +134,7 @@ def test_a_line_in_the_middle_that_is_damaged(tmp_path):
             journal.append({"line": number})
     whole = (tmp_path / "journal").read_bytes()
     (tmp_path / "journal").write_bytes(whole.replace(b'"line":2', b'"line":7'))
-    with pytest.raises(ValueError, match=r"line 4 of the journal .* is damaged; remove the journal to begin anew"):
+    with pytest.raises(ValueError, match=r"line 4 of the journal .* is damaged; remove the journal to start again"):
         Journal(str(tmp_path / "journal"))
     (tmp_path / "journal").write_bytes(whole)
     with Journal(str(tmp_path / "journal")) as journal:

@@ -217,7 +217,9 @@ def test_input_and_output_in_one_file(tmp_path):
 def test_an_out_that_was_made_anew(tmp_path):
     start(tmp_path)
     np.lib.format.open_memmap(tmp_path / "out", mode="w+", shape=A.shape, dtype="f8")
-    with pytest.raises(ValueError, match="out does not hold what resume='.*' tells of elements 0 to .*mode='r\\+'"):
+    with pytest.raises(
+        ValueError, match="out does not hold what the journal resume='.*' lists for elements 0 to .*mode='r\\+'"
+    ):
         start(tmp_path)
 
 
@@ -240,11 +242,14 @@ def outs(tmp_path):
     del copy
     made.append("zarr")
     yield zarr.create_array({}, shape=A.shape, dtype="f8", chunks=(4, 3)), "in a MemoryStore of zarr"
-    yield zarr_array(tmp_path / "one", chunks=(40, 1)), "nothing could count before the end: one chunk of out has all"
+    yield (
+        zarr_array(tmp_path / "one", chunks=(40, 1)),
+        "resume could keep nothing before the end: one chunk of out has all",
+    )
     yield dataset(tmp_path / "h5", chunks=(4, 3), compression="gzip"), "this dataset of h5py is compressed or filtered"
     yield (
         h5py.File("x", "w", driver="core", backing_store=False).create_dataset("x", A.shape, "f8"),
-        "the driver 'core'",
+        "the h5py driver 'core'",
     )
 
 
@@ -308,19 +313,21 @@ def test_items_that_were_finished_and_changed(tmp_path):
     how = {"resume": tmp_path / "results"}
     parallel_map(str, ["a", "b"], **how)
     for items in (["a", "c"], iter(["a", "c"])):
-        with pytest.raises(ValueError, match="items 0 to 1 have results in the folder of resume=.*another now"):
+        with pytest.raises(ValueError, match="items 0 to 1 have results in the folder resume=.*different now"):
             parallel_map(str, items, **how)
     for items in (["a"], iter(["a"])):
-        with pytest.raises(ValueError, match="there are 1 items, but|the items end before item 1, but 2 have results"):
+        with pytest.raises(
+            ValueError, match="there are 1 items, but|the items end before item 1, but 2 items have results"
+        ):
             parallel_map(str, items, **how)
     os.unlink(tmp_path / "results" / "results-000000.pkl")
-    with pytest.raises(ValueError, match="has not the results that the journal beside it tells of"):
+    with pytest.raises(ValueError, match="lacks results that the journal beside it lists"):
         parallel_map(str, ["a", "b"], **how)
 
 
 def test_files_of_other_kinds_are_left_alone(tmp_path):
     (tmp_path / "journal").write_text("something else\n")
-    with pytest.raises(ValueError, match="is a file of another kind, which was left as it is"):
+    with pytest.raises(ValueError, match="is not a journal of parwise, and was left as it is"):
         start(tmp_path)
     assert (tmp_path / "journal").read_text() == "something else\n"
     with pytest.raises(ValueError, match="is a folder; pass the path of a file"):

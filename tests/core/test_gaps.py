@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import pickle
 import threading
 import time
 import warnings
+import weakref
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from parwise import parallel_apply
+import parwise
+from parwise import parallel_apply, parallel_map
 
 from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
@@ -257,3 +261,81 @@ def test_mixed_results_in_an_out_of_floats():
     quietly(failing((2,), lambda x: bool(x) if x % 2 else np.bool_(x)), np.arange(6.0), out=out, **ISOLATED)
     assert out[np.arange(6) != 2].tolist() == [0, 1, 1, 1, 1]
     assert np.isnan(out[2])
+
+
+def caught(function):
+    with pytest.warns(parwise.GapWarning) as log:
+        function()
+    (one,) = log
+    return one.message
+
+
+def test_the_warning_has_indices_and_errors(runner):
+    warning = caught(lambda: parallel_apply(failing((3, 7, 20), np.sqrt), A, errors="ignore", **runner))
+    assert isinstance(warning, RuntimeWarning)
+    assert warning.indices == [3, 7, 20]
+    assert {index: repr(error) for index, error in warning.errors.items()} == {
+        index: f"ValueError('not for {index}')" for index in (3, 7, 20)
+    }
+    grid = A[:20].reshape(4, 5)
+    warning = caught(lambda: parallel_apply(failing((7, 13), np.sqrt), grid, axis=(0, 1), errors="ignore", **runner))
+    assert warning.indices == list(warning.errors) == [(1, 2), (2, 3)]
+    warning = caught(
+        lambda: parallel_apply(failing((5,), np.negative), A[:20], vectorized=True, chunk=5, errors="ignore", **runner)
+    )
+    assert warning.indices == [5, 6, 7, 8, 9]
+    assert list(map(str, warning.errors.values())) == ["not for 5"]
+    assert list(warning.errors) == [5]
+    items = [str(x) for x in range(20)]
+    warning = caught(lambda: parallel_map(lambda x: 1 // (int(x) % 6), items, errors="ignore", **runner))
+    assert warning.indices == list(warning.errors) == [0, 6, 12, 18]
+    assert {type(error) for error in warning.errors.values()} == {ZeroDivisionError}
+
+
+class Odd(Exception):
+    """It cannot be pickled."""
+
+    def __init__(self, a, b):
+        super().__init__("odd")
+
+
+def test_the_warning_can_be_pickled():
+    def f(x):
+        raise Odd(1, 2) if x else ValueError("even")
+
+    warning = caught(lambda: parallel_map(f, [0, 1], errors="ignore"))
+    again = pickle.loads(pickle.dumps(warning))
+    assert (str(again), again.indices, dict(again.labels)) == (str(warning), [0, 1], {})
+    assert repr(again.errors[0]) == "ValueError('even')"
+    assert isinstance(again.errors[1], parwise.RemoteError)
+    assert again.errors[1].type_name.endswith("Odd")
+
+
+def test_errors_that_are_kept_are_few_and_light():
+    """They hold no variables of the function, which may be large arrays, and no more than a bounded number is kept."""
+    made = []
+
+    class Large:
+        pass
+
+    def f(x):
+        large = Large()
+        made.append(weakref.ref(large))
+        raise ValueError(f"not for {x:g}")
+
+    warning = caught(lambda: parallel_apply(f, np.arange(5000.0), errors="ignore", workers=1))
+    gc.collect()
+    assert len(made) == len(warning.indices) == 5000
+    assert not any(one() for one in made)
+    assert 10 <= len(warning.errors) <= 1000
+    assert all(str(error) == f"not for {index}" for index, error in warning.errors.items())
+    assert warning.errors[0].__traceback__.tb_frame.f_code.co_name == "f"
+
+
+def test_a_lost_worker_is_among_the_errors():
+    def f(x):
+        return os._exit(3) if x == 5 else x
+
+    warning = caught(lambda: parallel_map(f, range(9), errors="ignore", **ISOLATED))
+    assert warning.indices == [5]
+    assert isinstance(warning.errors[5], parwise.WorkerDiedError)

@@ -221,7 +221,9 @@ def test_constant_that_does_not_fit_is_refused():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_function_must_keep_the_length(way):
-    with pytest.raises(ValueError, match=re.escape("it was given 9 along it and returned an array of shape (8, 40)")):
+    with pytest.raises(
+        ValueError, match=re.escape("it got 9 elements along it and returned an array of shape (8, 40)")
+    ):
         parallel_apply(lambda b: np.diff(b, axis=0), IMAGE, vectorized=True, chunk=7, depth=2, **way)
 
 

@@ -222,7 +222,7 @@ def test_masks_are_handed_on(runner):
 
 def test_masks_that_would_be_lost_are_refused():
     stored = Stored(A, convert=masked)
-    with pytest.raises(TypeError, match="no masks for values beyond an array"):
+    with pytest.raises(TypeError, match="no masks for values beyond the ends of an array"):
         parallel_apply(never, stored, vectorized=True, chunk=2, depth=1, boundary="wrap")
     with pytest.raises(TypeError, match="func returned a MaskedArray, whose mask would be lost"):
         parallel_apply(lambda x: x * 2, stored, workers=2)
@@ -243,7 +243,10 @@ REFUSED = {
     "subclass": (lambda part: part.view(Meters), "array 0 reads as .*Meters, which would lose what makes it one"),
     "matrix": (lambda part: part.view(np.matrix), "array 0 reads as .*matrix, which would lose"),
     "duck": (Duck, "array 0 reads as .*Duck, which would lose"),
-    "object": (lambda part: object(), "array 0 reads as builtins.object, of which NumPy makes no array of numbers"),
+    "object": (
+        lambda part: object(),
+        "array 0 reads as builtins.object, which NumPy cannot make an array of numbers of",
+    ),
 }
 
 
@@ -258,10 +261,12 @@ def test_what_is_read_is_refused_before_any_work(name):
 
 def test_reads_of_another_shape_or_dtype_are_refused(monkeypatch):
     for convert in (np.squeeze, lambda part: part[:1], lambda part: part.ravel()):
-        with pytest.raises(ValueError, match=r"array 0 of shape \(4, 1\) gives an array of shape .* for \[0:4, 0:1\]"):
+        with pytest.raises(
+            ValueError, match=r"array 0 of shape \(4, 1\) returns an array of shape .* for \[0:4, 0:1\]"
+        ):
             parallel_apply(never, Stored(np.ones((4, 1)), convert=convert), vectorized=True)
     monkeypatch.setattr(source, "READ_BYTES", 100)
-    with pytest.raises(TypeError, match=r"array 0 gives float64 for \[.*, but int64 before"):
+    with pytest.raises(TypeError, match=r"array 0 returns float64 for \[.*, but int64 before"):
         parallel_apply(
             np.sum, Stored(np.arange(80).reshape(40, 2), convert=lambda part: part * (1 if part.max() < 40 else 0.5))
         )

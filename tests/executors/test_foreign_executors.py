@@ -249,7 +249,7 @@ def test_another_value_there_is_a_warning(name, executor):
     here = os.getpid()
     if name in THREADS:
         return
-    with pytest.warns(parwise.ReproducibilityWarning, match="another value in a worker"):
+    with pytest.warns(parwise.ReproducibilityWarning, match="a different value in a worker"):
         parallel_apply(lambda x: os.getpid() == here, np.arange(40), executor=executor)
 
 

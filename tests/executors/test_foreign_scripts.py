@@ -69,7 +69,7 @@ def check(executor):
     try:
         parallel_map(fails, range(60), executor=executor)
     except Fault as error:
-        assert (error.args, error.why, error.__notes__[-1]) == ((33,), Color.RED, "in item 33"), error.__notes__
+        assert (error.args, error.why, error.__notes__[-1]) == ((33,), Color.RED, "in item 33: 33"), error.__notes__
     else:
         raise AssertionError("no error")
     print("right")

@@ -121,7 +121,7 @@ def test_handshake_warns_of_random_numbers(eager):
     with pytest.warns(ReproducibilityWarning, match="random numbers") as caught:
         parallel_apply(lambda x: np.random.random(), a, workers=2)
     assert caught[0].filename == __file__
-    with pytest.raises(parwise.NotReproducibleError, match="other bits each time"):
+    with pytest.raises(parwise.NotReproducibleError, match="different bits each time"):
         parallel_apply(lambda x: np.random.random(), a, workers=2, verify=True)
     parallel_apply(lambda x: np.random.random(), a, workers=2, verify=False)
     with pytest.warns(ReproducibilityWarning, match="shape"):

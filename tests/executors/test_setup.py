@@ -197,7 +197,7 @@ def test_difference_names_it(eager):
 
     builtins.parwise_mark = True
     try:
-        with pytest.warns(ReproducibilityWarning, match=r"setup= sets them in each worker"):
+        with pytest.warns(ReproducibilityWarning, match=r"that sets them in each worker"):
             parallel_map(f, range(300), workers=2)
     finally:
         del builtins.parwise_mark

@@ -311,6 +311,10 @@ def test_timeline():
     assert max(ends) == pytest.approx(whole)
     other = r.plot()
     assert other is not ax
+    assert re.fullmatch(r"\d calls\nabout [\d.e+-]+ times as fast as the plain loop", other.get_title())
+    assert [text.get_text() for text in other.get_legend().get_texts()] == ["in the function", "rest of the call"]
+    ax.set_title("mine")
+    assert r.plot(ax).get_title() == "mine"
     pyplot.close(other.figure)
     pyplot.close(figure)
 
@@ -369,8 +373,14 @@ def test_the_machine():
     assert re.match(r"[\d.]+ m?s until the first worker is up, [\d.]+ m?s until \d+ worker", lines["start-up"])
     assert re.match(r"[\d.]+ [mu]s for a message", lines["wake"])
     assert re.match(r"[\d.]+ [GM]B/s into a worker's slots of [\d.]+ [kM]B, [\d.]+ [GM]B/s out", lines["copy"])
-    assert lines["direct"] in ("workers read and write large arrays themselves", "copies only: not allowed, or off")
-    assert "a call pays from 30 ms of work on, from 5 ms once workers are up" in lines["verdict"]
+    assert lines["direct"] in (
+        "workers read and write large arrays themselves",
+        "workers get copies: the system does not allow more, or it is switched off",
+    )
+    assert (
+        "workers pay for calls of more than 30 ms of work, and of more than 5 ms once they have started"
+        in lines["verdict"]
+    )
 
 
 def test_the_machine_with_one_cpu_or_without_workers(monkeypatch, capsys):
@@ -399,3 +409,15 @@ def test_the_machine_leaves_no_process():
     with open(reader) as pipe:
         text = pipe.read()
     assert "verdict" in text
+
+
+def test_how_many_times_as_fast_as_the_loop():
+    with parwise.report() as r:
+        parwise.parallel_map(slow, range(40), workers=2, isolate=True)
+    (call,) = r.to_dict()["calls"]
+    assert call["speedup"] == call["f_seconds"] / call["seconds"]
+    assert f"speed-up     about {call['speedup']:.2g} times as fast as the plain loop" in str(r)
+    assert "speed-up" in r._repr_html_()
+    with parwise.report() as r:
+        parwise.parallel_map(slow, range(2), workers=1)
+    assert "speed-up" not in str(r)

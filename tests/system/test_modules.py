@@ -251,7 +251,7 @@ def test_what_this_process_alone_has_is_an_error_with_the_remedy(way, function, 
         pool.apply(function, (item,)) if way == "submit" else parallel_map(
             function, [item], **{**options, "isolate": True}
         )
-    assert any("setup= (to a Pool initializer=)" in note for note in caught.value.__notes__)
+    assert any("setup=f (of a Pool: initializer=f)" in note for note in caught.value.__notes__)
 
 
 def test_a_mistake_gets_no_such_note():

@@ -22,7 +22,7 @@ from parwise._workers.protocol import COOKIE_BYTES, Channel, ForeignBytesError, 
 from ..support.foreign_bytes import MARKER, MARKING, OUTCOMES, damage, overwriting, writing
 from ..support.internals import WorkerPool
 
-TOLD = "bytes that parwise has not sent"
+TOLD = "bytes that parwise did not send"
 ISOLATED = {"isolate": True, "workers": 2}
 #: A call that takes longer hangs.
 SECONDS = 60

@@ -68,7 +68,7 @@ def test_no_files_at_all():
         "-",
     )
     assert done.stderr == ""
-    assert "no room for shared memory: 9000 bytes" in done.stdout
+    assert "leave 9000 bytes for each worker" in done.stdout
     assert "executor='threads'" in done.stdout
     assert done.stdout.splitlines()[-1] == "[2. 2. 2.] [2. 2. 2.]"
 

@@ -228,7 +228,7 @@ def test_a_result_that_ends_the_program_costs_its_own_call_alone(make, code, not
             with pytest.raises(SystemExit) as caught:
                 parallel_map(f, range(10), **options)
             assert caught.value.code == code
-            assert caught.value.__notes__ == [f"while {note} the results of these elements", "in item 5"]
+            assert caught.value.__notes__ == [f"while {note} the results of these elements", "in item 5: 5"]
         assert pool.submit(abs, -1).result() == 1
 
 
@@ -259,7 +259,7 @@ def test_exceptions_that_cannot_be_rebuilt_as_they_say():
     assert caught.value.args == (1, 2)
     with pytest.raises(TypeError, match="missing 1 required positional argument") as error:
         parallel_map(lambda k: Wrong(1, 2) if k == 2 else k, range(3), **ISOLATED)
-    assert "in item 2" in error.value.__notes__
+    assert "in item 2: 2" in error.value.__notes__
 
 
 def test_an_exception_that_cannot_be_sent_at_all():

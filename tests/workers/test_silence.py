@@ -186,7 +186,7 @@ def test_without_a_timeout_the_user_is_told_and_the_call_goes_on(pool, tmp_path)
 
     pool.look = look
     with pytest.warns(
-        RuntimeWarning, match=r"worker process \d+ has been stopped for .*timeout=seconds replace"
+        RuntimeWarning, match=r"worker process \d+ has been stopped for .*timeout=seconds such workers are replaced"
     ) as caught:
         result = parallel_apply(function, A, **ISOLATED)
     assert caught[0].filename == __file__

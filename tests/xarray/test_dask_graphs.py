@@ -201,7 +201,7 @@ def test_a_function_may_write_to_blocks_that_nobody_may_write_to(cube):
 def test_blocks_of_another_length_are_refused(cube, how):
     lazy = cube.chunk(lat=1)
     lying = lazy.copy(data=lazy.data.map_blocks(lambda x: np.concatenate([x, x], 1), dtype=float))
-    with pytest.raises(ValueError, match=r"has length\(s\) \(2,\) .* but the array's chunks tell of \(1,\)"):
+    with pytest.raises(ValueError, match=r"has length\(s\) \(2,\) .* but the array's chunks say \(1,\)"):
         lying.par.map(total, "lat", **how).compute()
 
 
@@ -214,12 +214,14 @@ def test_bad_output_sizes(cube, length):
 def test_a_result_unlike_the_declared_one_names_its_part(cube):
     lazy = cube.chunk(lat=1, lon=2)
     got = lazy.par.map(lambda x: x[:2], ("lat", "lon"), **LIKE)
-    with pytest.raises(ValueError, match=r"shape \(2,\), but .* tell of \(\)") as caught:
+    with pytest.raises(ValueError, match=r"shape \(2,\), but .* have shape \(\)") as caught:
         got[2:, 2:].compute()
     assert caught.value.__notes__ == ["in the part with indices lat=2:3, lon=2:4"]
     got = lazy.par.map(total, "time", vectorized=True, chunk=5, output_dtypes=float)
     with pytest.raises(ValueError, match="keeps the mapped axis"):
         got.compute()
     for array in (cube, lazy):
-        with pytest.raises(TypeError, match="output_dtypes says int64, but func gave results of dtype float64.*cast"):
+        with pytest.raises(
+            TypeError, match="output_dtypes says int64, but func returned results of dtype float64.*cast"
+        ):
             array.par.map(total, ("lat", "lon"), output_dtypes=int, output_core_dims=[]).compute()

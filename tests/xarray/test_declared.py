@@ -79,11 +79,11 @@ def test_dtypes_without_unit_or_length_are_refused(dtype, text):
 
 
 BAD_BLOCKS = {
-    "shorter": (lambda x: x[::2], ValueError, r"shape \(2, 2\), but .* tell of \(4, 2\)|shape \(1, 2\), but"),
-    "narrower": (lambda x: x[:, :1], ValueError, r"shape \([24], 1\), but .* tell of \([24], 2\)"),
-    "deeper": (lambda x: x[..., None], ValueError, r"shape \([24], 2, 1\), but .* tell of \([24], 2\)"),
-    "dtype": (lambda x: x + 1j, TypeError, "output_dtypes says float64, but func gave results of dtype complex128"),
-    "tuple": (lambda x: (x, x), ValueError, r"tell of one result, but func returned 2 result\(s\) in a tuple"),
+    "shorter": (lambda x: x[::2], ValueError, r"shape \(2, 2\), but .* have shape \(4, 2\)|shape \(1, 2\), but"),
+    "narrower": (lambda x: x[:, :1], ValueError, r"shape \([24], 1\), but .* have shape \([24], 2\)"),
+    "deeper": (lambda x: x[..., None], ValueError, r"shape \([24], 2, 1\), but .* have shape \([24], 2\)"),
+    "dtype": (lambda x: x + 1j, TypeError, "output_dtypes says float64, but func returned results of dtype complex128"),
+    "tuple": (lambda x: (x, x), ValueError, r"are for one result, but func returned 2 result\(s\) in a tuple"),
 }
 
 
@@ -101,16 +101,16 @@ def test_blocks_that_are_not_as_declared(name):
 @pytest.mark.parametrize("boundary", [None, "reflect"])
 def test_blocks_with_a_halo_that_are_not_as_declared(boundary):
     how = {"vectorized": True, "chunk": 3, "depth": 1, "boundary": boundary, "output_dtypes": float}
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), but .* tell of \([45], 2\)|shape \(3, 2\), but"):
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), but .* have shape \([45], 2\)|shape \(3, 2\), but"):
         table().par.map(lambda x: x[::2], "x", **how).compute()
 
 
 BAD_ELEMENTS = {
-    "length": (lambda x: np.zeros(3), ValueError, r"shape \(3,\), but .* tell of \(4,\)"),
-    "one": (lambda x: np.zeros(1), ValueError, r"shape \(1,\), but .* tell of \(4,\)"),
-    "scalar": (lambda x: x.sum(), ValueError, r"shape \(\), but .* tell of \(4,\)"),
-    "dtype": (lambda x: np.zeros(4, "c16"), TypeError, "says float64, but func gave results of dtype complex128"),
-    "tuple": (lambda x: (x, x), ValueError, r"tell of one result, but func returned 2 result\(s\) in a tuple"),
+    "length": (lambda x: np.zeros(3), ValueError, r"shape \(3,\), but .* have shape \(4,\)"),
+    "one": (lambda x: np.zeros(1), ValueError, r"shape \(1,\), but .* have shape \(4,\)"),
+    "scalar": (lambda x: x.sum(), ValueError, r"shape \(\), but .* have shape \(4,\)"),
+    "dtype": (lambda x: np.zeros(4, "c16"), TypeError, "says float64, but func returned results of dtype complex128"),
+    "tuple": (lambda x: (x, x), ValueError, r"are for one result, but func returned 2 result\(s\) in a tuple"),
 }
 
 

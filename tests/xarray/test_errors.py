@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import parwise
 from parwise import ReproducibilityWarning
 
 from ..support.labelled import assert_alike, boom, counting, make_cube, notes_of, pair, quantiles, same
@@ -75,7 +76,7 @@ BAD = {
     "other without": (
         lambda: ONE.par.map(same, "x", ONE, ONE.rename(x="y")),
         ValueError,
-        "other 1 has no dimension 'x'; it has 'y'; what every call gets whole goes in args",
+        "other 1 has no dimension 'x'; it has 'y'; pass what all calls get whole in args",
     ),
     "unlike labels": (
         lambda: ONE.par.map(same, "x", ONE.assign_coords(x=[1, 2, 4])),
@@ -86,7 +87,7 @@ BAD = {
     "two for blocks": (
         lambda: make_cube().par.map(same, ("lat", "lon"), vectorized=True),
         ValueError,
-        "mapped along one dimension",
+        "needs one dimension, along which blocks are cut",
     ),
     "blocks lie differently": (
         lambda: make_cube().par.map(same, "lat", make_cube().transpose("lat", ...), vectorized=True),
@@ -96,12 +97,12 @@ BAD = {
     "unknown shape": (
         lambda: make_cube().par.map(quantiles, "time"),
         ValueError,
-        r"results of shape \(3,\), but slices are of shape \(3, 4\), with dimensions 'lat', 'lon'",
+        r"results of shape \(3,\), but slices have shape \(3, 4\), with dimensions 'lat', 'lon'",
     ),
     "too few names": (
         lambda: make_cube().par.map(same, "time", output_core_dims=["q"]),
         ValueError,
-        r"names 1 dimension\(s\), 'q', but func gives results of shape \(3, 4\)",
+        r"names 1 dimension\(s\), 'q', but func returns results of shape \(3, 4\)",
     ),
     "names of one result": (
         lambda: ONE.par.map(lambda x: (x, x), "x", output_core_dims=["q"]),
@@ -137,7 +138,7 @@ BAD = {
     "halo of labelled blocks": (
         lambda: make_cube().par.map(same, "time", as_xarray=True, vectorized=True, depth=1),
         ValueError,
-        "no halo and no gaps",
+        "cannot have a halo or gaps",
     ),
     "no group": (lambda: ONE.par.map_groups(same, "y"), KeyError, "'y'.*; there are 'x'"),
     "no group of a dataset": (lambda: ONE.to_dataset().par.map_groups(same, "y"), KeyError, "; there are 'x', 'one'"),
@@ -154,12 +155,12 @@ BAD = {
     "sizes": (
         lambda: ONE.par.map(pair, "x", output_core_dims=["q"], output_sizes={"q": 3}),
         ValueError,
-        r"output_sizes says 3 for 'q', but func gives results of shape \(2,\)",
+        r"output_sizes says 3 for 'q', but func returns results of shape \(2,\)",
     ),
     "blocks of groups": (
         lambda: ONE.par.map_groups(counting, "x", vectorized=True, keep_attrs=False),
         ValueError,
-        "'vectorized', 'keep_attrs': each group is given to func whole",
+        "'vectorized', 'keep_attrs': not for groups, which func gets whole",
     ),
     "missing": (
         lambda: ONE.to_dataset().par.map(same, "x", on_missing_dim="keep"),
@@ -184,3 +185,59 @@ def test_bad_input(case):
     call, kind, message = BAD[case]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_the_names_of_apply_ufunc():
+    for name, value, text in (
+        ("vectorize", True, "leave it out: the function is called once for each element"),
+        ("dask", "parallelized", "leave it out: calls on Dask's blocks stay lazy"),
+        ("input_core_dims", [["x"]], "leave it out: .par.map"),
+        ("dtype", float, r"write output_dtypes=\[\.\.\.\]"),
+        ("n_jobs", 2, "write workers=2"),
+    ):
+        with pytest.raises(TypeError, match=f"unknown option '{name}': {text}"):
+            ONE.par.map(same, "x", **{name: value})
+
+
+def test_what_the_function_got_is_told_by_dimension():
+    cube = make_cube()
+    with pytest.raises(ValueError, match="mismatch") as error:
+        cube.par.map(lambda a: a @ np.zeros(99), ("lat", "lon"))
+    shape = (cube.sizes["time"],)
+    assert f"func got an array of shape {shape}; 'lat', 'lon' are what is mapped over" in notes_of(error)
+
+
+def test_a_variable_without_other_dimensions():
+    series = make_cube().rename("series")
+    dataset = series.to_dataset().assign(mask=series.isel(time=0, drop=True))
+
+    def slope(y):
+        return np.polyfit(np.arange(len(y)), y, 1)[0]
+
+    with pytest.raises(TypeError) as error:
+        dataset.par.map(slope, ("lat", "lon"))
+    assert (
+        "in variable 'mask', which has no dimensions but those mapped over: func got single values, not arrays. To "
+        "leave it as it is: ds.drop_vars('mask').par.map(...).assign({'mask': ds['mask']})"
+    ) in notes_of(error)
+    ds = dataset
+    got = ds.drop_vars("mask").par.map(slope, ("lat", "lon")).assign({"mask": ds["mask"]})
+    assert got["mask"].identical(ds["mask"])
+
+
+def test_the_warning_of_gaps_has_labels():
+    cube = make_cube()
+    bad = float(cube[4].sum())
+
+    def f(a):
+        return 1 / 0 if float(a.sum()) == bad else a.sum()
+
+    with pytest.warns(parwise.GapWarning) as log:
+        cube.par.map(f, "time", errors="ignore")
+    warning = log[0].message
+    assert warning.indices == [4]
+    assert warning.labels["time"].tolist() == cube["time"].to_numpy()[[4]].tolist()
+    assert isinstance(warning.errors[4], ZeroDivisionError)
+    with pytest.warns(parwise.GapWarning) as log:
+        cube.chunk(time=3).par.map(f, "time", errors="ignore", output_core_dims=[], output_dtypes=[float]).compute()
+    assert log[0].message.indices == [4]

@@ -383,7 +383,7 @@ BAD_LAZY = {
     "workers": (
         {"workers": 2, "output_dtypes": float},
         ValueError,
-        "'workers' have no meaning for data in Dask's blocks",
+        "'workers' have no effect on data in Dask's blocks",
     ),
     "sizes": (
         {"output_dtypes": float, "output_core_dims": ["q"]},

@@ -137,7 +137,7 @@ def parallel_apply(
         boundary=boundary,
         out=out,
         rng=rng,
-        settings=resolve(options),
+        settings=resolve(options, func, parallel_apply),
         memory=available_memory,
     )
     return compute(call)

@@ -19,6 +19,7 @@ from joblib.parallel import (
 )
 
 from .._core.nesting import is_nested
+from .._core.options import unknown_argument
 from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
 from .._system.limits import cpu_count
 from .pool import Pool
@@ -27,6 +28,8 @@ from .pool import Pool
 # the 0.1 s in which workers start.
 _idle: deque[tuple[Pool, tuple[Any, ...]]] = deque()
 _limit = SharedThreadLimit()
+#: What joblib's users can say about it.
+_ARGUMENTS = ("n_jobs", "initializer", "initargs", "inner_max_num_threads")
 #: What joblib tells every backend, about memory maps and the start of processes; not needed here.
 _UNUSED = {"max_nbytes", "mmap_mode", "temp_folder", "verbose", "context", "prefer", "require"}
 
@@ -48,7 +51,11 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         inner_max_num_threads: int | None = None,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        **unknown: Any,
     ) -> None:
+        for name, value in unknown.items():
+            instead = "joblib.Parallel has n_jobs=, verbose= and timeout="
+            raise unknown_argument("joblib's backend 'parwise'", name, value, _ARGUMENTS, instead)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._initializer, self._initargs = initializer, initargs
 
@@ -60,7 +67,7 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Number of workers; 1 within a function that a worker runs."""
         if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+            raise ValueError("n_jobs == 0 in Parallel has no meaning; n_jobs=-1 takes every CPU")
         if n_jobs is None or is_nested():
             return 1
         return n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.arguments import make_list_call
 from .._core.call import Call
+from .._core.messages.misfits import check_no_options
 from .._core.options import Options, resolve
 from .apply import parallel_apply
 from .run import compute, stream
@@ -91,7 +92,7 @@ def parallel_map(
     ...     rosen, [(0, 2), (0, 2)], workers=parallel_map, updating="deferred", rng=1, maxiter=3, polish=False
     ... )
     """
-    settings = resolve(options)
+    settings = resolve(options, func, parallel_map)
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: list[T] = compute(call)
     return [one for one in results if one is not None] if drop_none else results
@@ -166,16 +167,17 @@ def parallel_imap(
     1
     4
     """
-    settings = resolve(options)
+    settings = resolve(options, func, parallel_imap)
     if settings.resume is not None:
         raise ValueError(
-            f"resume={settings.resume!r} is for parallel_map, which returns all results; those of parallel_imap are "
-            "gone once they were taken"
+            f"resume={settings.resume!r} is for parallel_map, which returns all results; parallel_imap "
+            "keeps none of those that it has yielded. Use parallel_map, or leave resume out"
         )
     if settings.verify:
         raise ValueError(
-            f"verify={settings.verify!r} compares results at the end, when those of parallel_imap are gone; use "
-            "parallel_map, or verify=None to have the first one compared"
+            f"verify={settings.verify!r} compares results at the end, and parallel_imap keeps none of "
+            "those that it has yielded; use parallel_map, or leave verify out, and only the first result "
+            "is compared"
         )
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: Iterator[T] = stream(call)
@@ -235,7 +237,7 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
     array([2., 3.])
     """
-    resolve(options)
+    resolve(options, func)
     if func is None:
         return functools.partial(parallel, **options)
     if not callable(func):
@@ -243,6 +245,7 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
 
     def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the function for each item, on all cores; see `parwise.parallel`."""
+        check_no_options(func, kwargs, "@parallel({option})")
         if isinstance(items, np.ndarray):
             return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
         return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
@@ -251,7 +254,7 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
         func.parallel = mapped  # type: ignore[attr-defined]
     except AttributeError as error:
         raise TypeError(
-            f"a {type(func).__name__} takes no attribute, so {getattr(func, '__name__', func)!r} cannot have "
-            ".parallel; use parallel_map(func, items)"
+            f"attributes of a {type(func).__name__} cannot be set, so {getattr(func, '__name__', func)!r} "
+            "cannot have .parallel; use parallel_map(func, items)"
         ) from error
     return func

@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Never, TypeVar, Unpack
 
 from .._core.inputs.items import ENDLESS, is_container, restored, still
 from .._core.nesting import is_nested
-from .._core.options import Options
+from .._core.options import Options, unknown_argument
 from .._core.settings import check_int, is_int, too_late
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
@@ -96,7 +96,12 @@ class Pool(Executor):
         *,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        **unknown: Never,  # by the names that other pools have for `workers`, for example
     ) -> None:
+        value: Any
+        for name, value in unknown.items():
+            instead = f"pass it to the call: parallel_apply(f, array, {name}=..., executor=pool)"
+            raise unknown_argument("Pool", name, value, ("workers", "initializer", "initargs"), instead)
         if workers is not None:
             workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
         if initializer is not None and not callable(initializer):
@@ -327,7 +332,10 @@ class Pool(Executor):
         return f"<table><caption>parwise.Pool, {state}</caption>{cells}</table>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Pool cannot be pickled: its workers belong to this process")
+        raise TypeError(
+            "a Pool cannot be pickled, since its workers belong to this process; in a mapped function "
+            "leave executor= out, calls there run in the worker itself"
+        )
 
 
 class _Chunk:

@@ -128,5 +128,6 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
 def _check_owner(pid: int | None) -> None:
     if pid not in (None, os.getpid()):
         raise RuntimeError(
-            "these results are computed for the process that this one was forked from; call parallel_imap anew here"
+            "these results are computed for the process that this one was forked from; call "
+            "parallel_imap again in this process"
         )

@@ -17,7 +17,7 @@ from .results import Form, has_more, is_masked
 from .settings import Settings, check_int, is_int, is_thread_pool
 
 if TYPE_CHECKING:
-    from .random import RandomStreams
+    from .inputs.random import RandomStreams
 
 
 def make_call(
@@ -47,7 +47,7 @@ def make_call(
     """
     _check_function(func, args)
     if not arrays:
-        raise TypeError("no array to map over: parallel_apply(func, array, axis=0)")
+        raise TypeError("no array to map over; write parallel_apply(func, array, axis=0)")
     if not isinstance(vectorized, bool):
         raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
     kwargs = {} if kwargs is None else _kwargs(kwargs)
@@ -66,8 +66,8 @@ def make_call(
         bounds = _bounds(chunk, grid[0], inputs, halo)
     elif chunk is not None:
         raise ValueError(
-            f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
-            "(pass vectorized=True if func takes blocks)"
+            f"chunk={chunk!r} is the length of blocks, for functions that take blocks: pass "
+            "vectorized=True if func is one. If func takes one element, leave chunk out: parwise chooses"
         )
     streams = None if rng is None else _streams(rng, func, kwargs)
     targets = None if out is None else _out(out, axes, grid, vectorized)
@@ -94,12 +94,12 @@ def make_list_call(
     """Check the arguments of a call over items of lists or iterators."""
     _check_function(func, args)
     if not iterables:
-        raise TypeError("nothing to map over: parallel_map(func, items)")
+        raise TypeError("nothing to map over; write parallel_map(func, items)")
     for number, one in enumerate(iterables):
         if not (isinstance(one, Iterable) or hasattr(type(one), "__getitem__")) or getattr(one, "shape", None) == ():
             raise TypeError(
-                f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; what every call is "
-                "to get goes in args"
+                f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; pass what "
+                "all calls get in args=(...,)"
             )
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
@@ -139,7 +139,7 @@ def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
     if not given:
         raise ValueError("axis must name at least one axis, got ()")
     if vectorized and len(given) > 1:
-        raise ValueError(f"a block function is mapped along one axis, got axis={axis!r}; use an int")
+        raise ValueError(f"vectorized=True needs one axis, along which blocks are cut, got axis={axis!r}; pass an int")
     if len({one < 0 for one in given}) > 1:
         raise ValueError(f"axis must not mix signs, got {axis!r}; count all axes from the same end")
     return tuple(int(one) for one in given)
@@ -151,8 +151,8 @@ def _input(array: Any, number: int, axes: tuple[int, ...], vectorized: bool) -> 
     for axis in axes:
         if not -ndim <= axis < ndim:
             raise ValueError(
-                f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), "
-                f"shape {tuple(array.shape)}"
+                f"axis {axis} is out of bounds for array {number}, which has {ndim} dimension(s), shape "
+                f"{tuple(array.shape)}"
             )
     if len(axes) == 1 and isinstance(array, np.ndarray):  # saves a small call 1 us
         return InputArray(array, (axes[0] % ndim,), vectorized)
@@ -191,24 +191,27 @@ def _checked_array(array: Any, number: int) -> Any:
         if type(array) not in (np.ndarray, np.memmap, np.recarray):
             raise TypeError(
                 f"array {number} is of the ndarray subclass {kind}, which parwise cannot rebuild in a worker; "
-                "pass np.asarray(a)"
+                f"pass np.asarray(a), and make a {kind} of it in func"
             )
         return array
     if isinstance(array, np.generic) or np.isscalar(array):
         raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
     if hasattr(array, "loc") or hasattr(array, "to_numpy"):  # indexed by label: pandas, xarray
-        raise TypeError(f"array {number} is a labelled {kind}; pass its values, as in x.to_numpy()")
+        raise TypeError(
+            f"array {number} is a {kind}, whose labels would be lost; pass its values, x.to_numpy() (of "
+            f"xarray's objects {kind}.par.map, after import parwise.xarray, keeps the labels)"
+        )
     if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
         raise TypeError(
-            f"array {number} is a {kind}, not an array; pass np.asarray(x) "
-            "(its elements are then NumPy scalars or arrays)"
+            f"array {number} is a {kind}, not an array; pass np.asarray(x) (its elements are then NumPy "
+            "scalars or arrays), or use parallel_map(func, x), which takes a list of anything"
         )
     if not hasattr(array, "__getitem__"):
         raise TypeError(f"array {number} is a {kind} that cannot be indexed; pass np.asarray(x)")
     if is_duck(array):
         raise TypeError(
-            f"array {number} is a {type(array).__module__}.{kind}, which would lose what makes it one (its unit, or "
-            "the zeros it leaves out); pass an ndarray of its values"
+            f"array {number} is a {type(array).__module__}.{kind}, which would lose what makes it one "
+            "(its unit, or the zeros it leaves out); pass an ndarray of its values"
         )
     return array
 
@@ -220,8 +223,8 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
             along = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
             shapes = ", ".join(str(tuple(i.source.shape)) for i in inputs)
             raise ValueError(
-                f"arrays differ in length along {along}: array 0 has {first}, array {number} has {one.lengths} "
-                f"(shapes {shapes}); what every call is to get whole goes in args"
+                f"arrays differ in length along {along}: array 0 has {first}, array {number} has "
+                f"{one.lengths} (shapes {shapes}); pass what all calls get whole in args=(...,)"
             )
     return first
 
@@ -238,14 +241,15 @@ def _halo(
         dtype = one.like.dtype
         if kind == "constant" and not fits(value, dtype):
             raise TypeError(
-                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype {dtype}"
+                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype "
+                f"{dtype}; pass boundary=('constant', value) with a value of that dtype"
             )
         one.set_halo(halo)
     return halo
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
-    from .random import make_random_streams
+    from .inputs.random import make_random_streams
 
     return make_random_streams(rng, func, kwargs)
 
@@ -258,7 +262,7 @@ def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo |
     length = check_int("chunk", chunk, 1, "an int or None")
     if length > max(1, count):
         raise ValueError(
-            f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"
+            f"chunk={length} is longer than the mapped axis, which has {count} elements; pass chunk={count} or less"
         )
     return block_bounds(count, length)
 
@@ -276,8 +280,8 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
             raise TypeError("out is a MaskedArray, whose mask would not be set; pass out.data")
         if is_duck(target) or has_more(type(target)):
             raise TypeError(
-                f"out is a {type(target).__module__}.{type(target).__name__}, whose unit or the like results do not "
-                "have; pass an ndarray"
+                f"out is a {type(target).__module__}.{type(target).__name__}, whose unit or the like the "
+                "results do not have; pass an ndarray"
             )
         shape = tuple(target.shape)
         if len(shape) < len(grid):
@@ -296,6 +300,6 @@ def _check_gaps(targets: tuple[Any, ...]) -> None:
     for target in targets:
         if target.dtype.kind not in "fcmMO":
             raise ValueError(
-                f"out has dtype {target.dtype}, which has no value for a gap, as errors='ignore' may need one; "
-                "pass an out of floats, dates or objects, or errors='raise'"
+                f"out has dtype {target.dtype}, which has no value for a gap, as errors='ignore' may need "
+                "one; pass an out of floats, dates or objects, or errors='raise'"
             )

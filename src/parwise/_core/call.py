@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from .results import Form
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .random import RandomStreams
+    from .inputs.random import RandomStreams
 
 # Calls of fewer bytes are not worth a proof that the function only reads: to copy so many takes 0.1 to 0.4 ms, as the
 # proof of a new function does.
@@ -55,11 +55,26 @@ class Naming:
             return f"in block {index}:{stop} {where}"
         return f"in element {self.public_index(call, index)} {where}"
 
+    def mapped(self, call: Call) -> str:
+        """What is mapped over, in words; empty if the function gets something else than parts of the arrays."""
+        axis = call.axis[0] if len(call.axis) == 1 else call.axis
+        return f"blocks are cut along axis={axis}" if call.vectorized else f"axis={axis} is what is mapped over"
+
     def public_index(self, call: Call, index: int) -> int | tuple[int, ...]:
         """The flat index in the user's terms: an int, or a tuple for a tuple of axes."""
         if len(call.grid) == 1:
             return index
         return tuple(int(i) for i in np.unravel_index(index, call.grid))
+
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Many flat indices in the user's terms."""
+        if len(call.grid) == 1:
+            return indices.tolist()  # type: ignore[no-any-return]
+        return list(zip(*(one.tolist() for one in np.unravel_index(indices, call.grid)), strict=True))
+
+    def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
+        """The labels of some elements along each mapped dimension that has labels."""
+        return {}
 
 
 class ItemNaming(Naming):
@@ -70,6 +85,10 @@ class ItemNaming(Naming):
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an item."""
         return f"in item {index}"
+
+    def mapped(self, call: Call) -> str:
+        """Nothing: items are shown themselves."""
+        return ""
 
 
 BY_INDEX, BY_ITEM = Naming(), ItemNaming()

@@ -269,8 +269,8 @@ class Halo(NamedTuple):
         axis = self.axis
         if not -result.ndim <= axis < result.ndim or result.shape[axis] != stop - start:
             raise ValueError(
-                f"with depth={self.depth} a block function must keep the length of axis {axis}: "
-                f"it was given {stop - start} along it and returned an array of shape {result.shape}"
+                f"with depth={self.depth} a block function must keep the length of axis {axis}: it got "
+                f"{stop - start} elements along it and returned an array of shape {result.shape}"
             )
         return result[(slice(None),) * (axis % result.ndim) + (slice(lo - start, hi - start),)]
 
@@ -281,7 +281,8 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
     if not vectorized:
         if depth:
             raise ValueError(
-                f"depth={depth} is for block functions: an element has no neighbours; pass vectorized=True"
+                f"depth={depth} is for block functions, as a single element has no neighbours; pass "
+                "vectorized=True if func takes blocks"
             )
         if boundary is not None:
             raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice, repeat
 from operator import length_hint
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,8 +18,11 @@ from .nesting import ALWAYS, NESTED
 from .results import PLAIN_ARRAYS, SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
-    from .random import RandomStreams
+    from .inputs.random import RandomStreams
 
+
+#: The most exceptions of one task that are kept where they are ignored: to send one takes 0.1 ms.
+MOST_FAILURES = 10
 
 #: Returns memory for results of one dtype and shape: ``allocate(count, dtype, shape)``.
 Allocate: TypeAlias = Callable[[int, "np.dtype[Any]", tuple[int, ...]], np.ndarray]
@@ -45,11 +49,13 @@ class Outcome:
     gaps : ndarray or None
         Indices of elements without a result whose errors are ignored (of a
         block, its first index); `results` has those of the other elements.
+    failures : list
+        The exceptions of the first gaps, at most `MOST_FAILURES`.
     begun : float
         When the function was first called, by `time.perf_counter` of that machine.
     """
 
-    __slots__ = ("begun", "error", "gaps", "index", "results", "seconds", "threaded")
+    __slots__ = ("begun", "error", "failures", "gaps", "index", "results", "seconds", "threaded")
 
     def __init__(
         self,
@@ -60,7 +66,9 @@ class Outcome:
         error: BaseException | None = None,
         gaps: np.ndarray | None = None,
         begun: float = 0.0,
+        failures: Sequence[BaseException] = (),
     ) -> None:
+        self.failures = failures
         self.results, self.seconds, self.threaded = results, seconds, threaded
         self.index, self.error, self.gaps, self.begun = index, error, gaps, begun
 
@@ -152,7 +160,7 @@ class Kernel:
         except Exception as error:
             if not self.ignore:
                 raise
-            return Outcome(None, 0.0, index=lo, error=error, gaps=np.array([lo]))
+            return Outcome(None, 0.0, index=lo, error=error, gaps=np.array([lo]), failures=[light(error)])
         arrays = [_block_array(one) for one in (result if isinstance(result, tuple) else (result,))]
         if self.halo is not None:
             arrays = [self.halo.trim(one, lo, hi) for one in arrays]
@@ -266,16 +274,23 @@ class Kernel:
         calls = self._with_cursor(self._calls(self.attempt(failures), elements, runs, lo), lo, cursor)
         return self.outcome_with_gaps(list(calls if self.form == "list" else map(detached, calls)), lo, failures)
 
-    def attempt(self, failures: list[Exception]) -> Callable[..., Any]:
-        """The function, with `GAP` as its result where it raises; the first exception is appended to `failures`."""
+    def attempt(
+        self, failures: list[Exception], note: Callable[[tuple[Any, ...]], object] | None = None
+    ) -> Callable[..., Any]:
+        """The function, with `GAP` as its result where it raises; the first exceptions are appended to `failures`.
+
+        `note` gets the positional arguments of the first call that raised.
+        """
         func = self.func
 
         def attempt(*given: Any, **named: Any) -> Any:
             try:
                 return func(*given, **named)
             except Exception as error:
-                if not failures:
-                    failures.append(error)
+                if note is not None and not failures:
+                    note(given)
+                if len(failures) < MOST_FAILURES:
+                    failures.append(light(error))
                 return GAP
 
         return attempt
@@ -288,12 +303,23 @@ class Kernel:
         if not failures:
             return Outcome(results, 0.0)
         gaps = np.array([index for index, one in enumerate(raw, lo) if one is GAP])
-        return Outcome(results, 0.0, index=int(gaps[0]), error=failures[0], gaps=gaps)
+        return Outcome(results, 0.0, index=int(gaps[0]), error=failures[0], gaps=gaps, failures=failures)
 
 
 def _call_with_rng(function: Callable[..., Any], *given: Any) -> Any:
     """Call `function` with the last of its arguments by name."""
     return function(*given[:-1], rng=given[-1])
+
+
+def light(error: Exception) -> Exception:
+    """An exception that is kept, without the variables of the frames in its traceback, which may be large arrays."""
+    found: BaseException | None = error
+    if error.__traceback__ is not None:  # the first frame is at work, and holds the arguments
+        error.__traceback__ = error.__traceback__.tb_next
+    while found is not None:
+        clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+    return error
 
 
 #: Stands for the result of an element whose exception is ignored, within one task.
@@ -342,7 +368,8 @@ def _block_array(result: Any) -> np.ndarray:
     array = np.asarray(result)
     if array.ndim == 0:
         raise ValueError(
-            f"a block function must return an array that keeps the mapped axis, got {type(result).__name__} "
-            "without dimensions; for a function of one element leave out vectorized=True"
+            "a block function must return an array that keeps the mapped axis, got "
+            f"{type(result).__name__} without dimensions; if func takes one element, leave out "
+            "vectorized=True"
         )
     return array

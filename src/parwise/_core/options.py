@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from .settings import ExecutorName, Settings, checked_settings
 
@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker
         died and where it took longer than `timeout`, the result has a gap, and
-        one `RuntimeWarning` at the end names the indices and the first cause.
+        one `GapWarning` at the end has the indices and the exceptions.
         A gap is NaN in results of floats, NaT in dates, NaN in floats made of
         integers, and None in objects made of anything else (bool, text,
         records). With a block function the whole block is a gap.
@@ -125,6 +125,9 @@ class Options(TypedDict, total=False):
     resume: str | os.PathLike[str] | None
 
 
+#: A function of parwise, or the names of its arguments.
+Door: TypeAlias = Callable[..., Any] | Collection[str]
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _scoped: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("parwise_options", default=_NOTHING)
 
@@ -160,19 +163,32 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
         _scoped.reset(token)
 
 
-def resolve(given: Mapping[str, Any]) -> Settings:
-    """Check options and fill in the rest: first the scope's values, then parwise's defaults."""
+def resolve(given: Mapping[str, Any], func: Any = None, door: Door = ()) -> Settings:
+    """Check options and fill in the rest: first the scope's values, then parwise's defaults.
+
+    `func` is the mapped function, and `door` the function of parwise that was called, or the names of its arguments:
+    these may have been meant by an unknown option.
+    """
     scoped = _scoped.get()
     merged = {**scoped, **given} if scoped else given
     for name in merged:
         if name not in Options.__annotations__:
-            raise TypeError(_unknown(name))
+            raise unknown(name, merged[name], func, door)
     return checked_settings(merged)
 
 
-def _unknown(name: str) -> str:
-    import difflib
+def unknown(name: str, value: Any, func: Any = None, door: Door = ()) -> TypeError:
+    """The error of an unknown option; see `resolve`."""
+    from .messages.unknown_options import parameters_of, unknown_option
 
-    near = difflib.get_close_matches(name, Options.__annotations__, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(Options.__annotations__)}"
-    return f"unknown option {name!r}: {hint}"
+    own = parameters_of(door) if callable(door) else door
+    return TypeError(unknown_option(name, value, list(dict.fromkeys([*Options.__annotations__, *own])), func))
+
+
+def unknown_argument(door: str, name: str, value: Any, names: Collection[str], instead: str) -> TypeError:
+    """The error of an unknown keyword argument of what takes `names` only; `instead` is where options of calls go."""
+    from .messages.unknown_options import unknown_option
+
+    if name in Options.__annotations__:
+        return TypeError(f"{door} takes no {name}=, which is an option of a call; {instead}")
+    return TypeError(f"{door}: {unknown_option(name, value, names)}")

@@ -1,84 +1,22 @@
-"""Results of all tasks: as arrays, raw or as a list; and gaps, the elements without a result."""
+"""Results of all tasks: as arrays, raw or as a list."""
 
 from __future__ import annotations
 
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import user_level
 from .call import Call, Told, result_axes
 from .indexing import Task
 from .outputs.column import OutputColumn, gap_value
 from .outputs.sink import FileSink
 from .results import Column, Form, Results, Stack, tuple_of, unstacked
 
-# Number of indices that the warning names.
-MOST_NAMED = 20
 # Number of results that have been popped before their places are freed.
 MOST_POPPED = 1000
-
-
-class Gaps:
-    """The gaps of one call: elements without a result."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._found: list[np.ndarray] = []
-        # Index, end of the task, and reason of the first gap.
-        self._first: tuple[int, int, BaseException] | None = None
-        self._lock = threading.Lock()
-
-    def add(self, task: Task, gaps: np.ndarray, error: BaseException) -> np.ndarray:
-        """Note gaps in `task`, and return all elements that they cover; `error` is the reason of the first."""
-        first = int(gaps[0])
-        if self._call.vectorized:
-            gaps = np.arange(task.lo, task.hi)
-        with self._lock:
-            self._found.append(gaps)
-            if self._first is None or first < self._first[0]:
-                self._first = first, task.hi, error
-        return gaps
-
-    def remaining(self, task: Task, gaps: np.ndarray | None) -> np.ndarray | None:
-        """Indices in `task` that are not `gaps`; None if there are no gaps."""
-        if gaps is None:
-            return None
-        every = np.arange(task.lo, task.hi)
-        return every[~np.isin(every, gaps)]
-
-    @property
-    def indices(self) -> np.ndarray:
-        """The indices of all gaps, in order."""
-        if not self._found:
-            return np.empty(0, np.intp)
-        # Not np.unique, which imports numpy.ma: 0.1 s.
-        every = np.sort(np.concatenate(self._found))
-        return every[np.diff(every, prepend=-1) > 0]
-
-    def warn(self) -> None:
-        """Warn the user of gaps, if there are any."""
-        if self._first is None:
-            return
-        call, indices = self._call, self.indices
-        index, stop, error = self._first
-        named = ", ".join(str(call.public_index(int(one))) for one in indices[:MOST_NAMED])
-        more = ", ..." if len(indices) > MOST_NAMED else ""
-        what = "in blocks that cover" if call.vectorized else "for"
-        try:
-            reason = f"{type(error).__name__}: {error}"
-        except Exception:
-            reason = type(error).__name__
-        warnings.warn(
-            f"no result {what} {len(indices)} of {call.count} elements, which are gaps now: {named}{more}. "
-            f"The first one, {call.name(index, stop)}: {reason}",
-            RuntimeWarning,
-            stacklevel=user_level(),
-        )
 
 
 class Output(ABC):

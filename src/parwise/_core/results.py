@@ -236,9 +236,15 @@ def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[
     lo = indices[0]
     for index, one in zip(indices, raw, strict=True):
         if not isinstance(one, tuple):
-            raise ValueError(f"func returned a tuple for element {lo} but {type(one).__name__} for element {index}")
+            raise ValueError(
+                f"func returned a tuple for element {lo} but {type(one).__name__} for element {index}; return "
+                "the same for all elements, or use parallel_map, which returns a list"
+            )
         if len(one) != width:
-            raise ValueError(f"func returned {width} results for element {lo} but {len(one)} for element {index}")
+            raise ValueError(
+                f"func returned {width} results for element {lo} but {len(one)} for element {index}; return "
+                "as many for all elements, or use parallel_map, which returns a list"
+            )
     return map(list, zip(*raw, strict=True)), kind
 
 

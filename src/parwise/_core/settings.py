@@ -112,7 +112,9 @@ def _fit_pool(chosen: dict[str, Any], pool: Any) -> None:
     """Set the options that follow from the pool in which a call runs."""
     workers = chosen.get("workers")
     if workers is not None and workers > pool.workers:
-        raise ValueError(f"workers={workers} is more than the {pool.workers} of the pool; make a larger one")
+        raise ValueError(
+            f"workers={workers} is more than the {pool.workers} of the pool; make a larger pool, or leave workers out"
+        )
     chosen["workers"] = workers or pool.workers
     # Only workers of the pool have called the initializer.
     chosen["isolate"] = chosen.get("isolate", False) or pool.initialized
@@ -181,7 +183,9 @@ def _isolate(value: Any, executor: Any) -> bool:
         raise TypeError(f"isolate must be a bool, got {value!r} of type {type(value).__name__}")
     if value and (executor in ("threads", "serial") or is_thread_pool(executor)):
         name = executor_name(executor)
-        raise ValueError(f"isolate=True needs worker processes, but executor={name!r} runs in this one")
+        raise ValueError(
+            f"isolate=True needs worker processes, but executor={name!r} runs in this process; leave one of the two out"
+        )
     return value
 
 
@@ -202,8 +206,9 @@ def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
     if executor == "threads" or is_thread_pool(executor):
         # Numbers of threads of OpenBLAS and MKL belong to the process, whose other threads may compute at that time.
         raise ValueError(
-            f"blas_threads={number} is set in worker processes, but executor={executor_name(executor)!r} runs in this "
-            f"one; set it for this process: with threadpoolctl.threadpool_limits({number}): ..., or leave it out"
+            f"blas_threads={number} is set in worker processes, but executor={executor_name(executor)!r} "
+            f"runs in this one; set it for this process, with threadpoolctl.threadpool_limits({number}): "
+            "..., or leave it out"
         )
     return number
 
@@ -234,8 +239,8 @@ def _retries(value: Any, executor: Any) -> int:
     retries = check_int("retries", value, 0)
     if retries and not (isinstance(executor, str) or is_pool(executor)):
         raise ValueError(
-            f"retries={value} is for parwise's own worker processes; {executor_name(executor)} has rules of its own "
-            "for what it lost"
+            f"retries={value} is for parwise's own worker processes, and {executor_name(executor)} is "
+            "none of them; leave retries out, or leave executor out"
         )
     return retries
 
@@ -299,13 +304,13 @@ def checked_settings(options: Mapping[str, Any]) -> Settings:
         _fit_pool(chosen, executor)
     if chosen.get("isolate") and chosen.get("verify"):
         raise ValueError(
-            f"verify={chosen['verify']!r} calls func in this process too, to compare, which {_isolating(options)} "
-            "rules out; leave one of the two out"
+            f"verify={chosen['verify']!r} calls func in this process too, to compare, which "
+            f"{_isolating(options)} rules out; leave one of the two out"
         )
     if chosen.get("resume") is not None and chosen.get("verify") == "full":
         raise ValueError(
-            "verify='full' computes everything again, which resume is there to avoid; use verify=True, which computes "
-            "a sample"
+            "verify='full' computes everything again, which resume is there to avoid; use verify=True, "
+            "which computes a sample again"
         )
     settings = Settings(**chosen)
     return _at_the_end(settings, options) if sys.is_finalizing() else settings
@@ -321,8 +326,8 @@ def _at_the_end(settings: Settings, options: Mapping[str, Any]) -> Settings:
 def too_late(what: str) -> ParwiseError:
     """The error of a call that asks for what an interpreter that is torn down does not have any more."""
     return ParwiseError(
-        f"{what} needs processes or threads, which Python does not have any more while it is torn down; make the call "
-        "earlier, in atexit at the latest"
+        f"{what} needs processes or threads, which Python cannot start any more while it shuts down; "
+        "make the call earlier, at the latest in a function registered with atexit"
     )
 
 
@@ -339,7 +344,9 @@ def checked_progress(value: Any) -> Literal[True] | ProgressFunction | None:
 
     if value is True:
         if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
-            raise ImportError('progress=True needs tqdm; pip install "parwise[progress]", or pass a function')
+            raise ImportError(
+                'progress=True needs tqdm: pip install "parwise[progress]"; or pass a function of (done, total)'
+            )
         return True
     if isinstance(value, type) or not callable(value):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"

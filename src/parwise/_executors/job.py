@@ -16,7 +16,9 @@ from .._core.indexing import Task
 from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import Layout, offsets_for
-from .._core.output import Gaps, ListOutput, Output, RawResults, output_of
+from .._core.messages.notes import error_notes
+from .._core.output import ListOutput, Output, RawResults, output_of
+from .._core.outputs.gaps import Gaps
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -330,7 +332,7 @@ class Job:
                 self.output.add(Task(task.lo, outcome.index), outcome.results)
         else:
             if outcome.error is not None and outcome.gaps is not None:
-                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error))
+                self.output.skip(self._gaps.add(task, outcome.gaps, outcome.error, outcome.failures))
             if outcome.results is not None and task.lo < self.limit:
                 self.output.add(task, outcome.results, self._gaps.remaining(task, outcome.gaps))
         self._close(task)
@@ -372,13 +374,15 @@ class Job:
 
     def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
         """Note that element `index` raised; the exception of the lowest index is kept."""
+        # Before the lock, as they have texts of the user's own objects.
+        notes = error_notes(self.call, index, task.hi, error) if task is not None and index < self.limit else []
         with self._lock:
             if index >= self.limit:
                 return
+            for note in notes:
+                error.add_note(note)
             self.limit = index
             self._error = error
-            if task is not None:
-                error.add_note(self.call.name(index, task.hi))
         self.queue.cut(index)
 
     def abandon(self) -> None:

@@ -134,7 +134,7 @@ def _compute_unread(job: Job, task: Task, seconds: float) -> Task:
     """Compute items of a stream as they come, up to `task.hi`, for about so many seconds; return those computed."""
     stream = job.call.stream
     assert stream is not None
-    outcome, read, end = _run_unread(job.kernel, *stream.unread, task.lo, len(task), seconds)
+    outcome, read, end = _run_unread(job.kernel, *stream.unread, task.lo, len(task), seconds, stream.hold)
     task = Task(task.lo, task.lo + read)
     job.queue.advance(task.hi)
     if end is not None:
@@ -185,7 +185,13 @@ def _same(result: Any) -> Any:
 
 
 def _run_unread(
-    kernel: Kernel, items: Iterator[Any], tuples: bool, lo: int, most: int, seconds: float
+    kernel: Kernel,
+    items: Iterator[Any],
+    tuples: bool,
+    lo: int,
+    most: int,
+    seconds: float,
+    hold: Callable[[int, Any], None],
 ) -> tuple[Outcome, int, BaseException | None]:
     """Call the function for items of a stream, in turn with reading them, for about so many seconds.
 
@@ -197,6 +203,8 @@ def _run_unread(
         True if an item is a tuple of arguments.
     most : int
         Number of items after which it ends in any case.
+    hold : callable
+        Gets index and item where the function raises first.
 
     Returns
     -------
@@ -211,7 +219,8 @@ def _run_unread(
     error: BaseException | None = None
     end: BaseException | None = None
     failures: list[Exception] = []
-    func = kernel.attempt(failures) if kernel.ignore else kernel.func
+    ignored: list[tuple[Any, ...]] = []
+    func = kernel.attempt(failures, ignored.append) if kernel.ignore else kernel.func
     call, batch = _call_of_item(kernel, func, tuples, lo, most), 1
     # Seconds that the first items took to come, and together with their calls.
     reading, sampled = [0.0], 0.0
@@ -222,7 +231,7 @@ def _run_unread(
                 wanted = min(len(raw) + batch, most)
                 timed = len(raw) < TIMED_ITEMS
                 source = islice(_timed(items, reading) if timed else items, wanted - len(raw))
-                error = _call_each(call, source, raw, nested)
+                error = _call_each(call, source, raw, nested, lambda item: hold(lo + len(raw), item))
                 if error is None and len(raw) < wanted:
                     end = StopIteration()
                 elapsed = perf_counter() - start
@@ -236,6 +245,9 @@ def _run_unread(
             end = caught
     if kernel.ignore and error is None:
         outcome = kernel.outcome_with_gaps(raw, lo, failures)
+        if ignored:
+            found = ignored[0][: len(ignored[0]) - len(kernel.args)]
+            hold(outcome.index, found if tuples else found[0])
     else:
         outcome = outcome_of_list(raw, lo, error)
         if failures:  # an interrupt, which is not ignored, behind gaps
@@ -260,17 +272,18 @@ def _timed(items: Iterator[Any], spent: list[float]) -> Iterator[Any]:
 
 
 def _call_each(
-    func: Callable[[Any], Any], items: Iterator[Any], raw: list[Any], nested: Nesting
+    func: Callable[[Any], Any], items: Iterator[Any], raw: list[Any], nested: Nesting, hold: Callable[[Any], None]
 ) -> BaseException | None:
     """Append the results of `func` to `raw`, up to the first exception of it, and return that.
 
-    An exception of the iterator is raised.
+    `hold` gets the item of that. An exception of the iterator is raised.
     """
     for item in items:
         nested.active = True
         try:
             raw.append(func(item))
         except BaseException as error:
+            hold(item)
             return error
         nested.active = False  # an iterator may use workers itself
     return None

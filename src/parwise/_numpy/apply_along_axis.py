@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from .._core.messages.misfits import check_no_options
 from .._core.options import resolve
 from . import originals
 from .outputs import Outputs, collect, is_plain, loop_suffices, use_own_loop
@@ -77,6 +78,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     ...     parwise.apply_along_axis(np.percentile, 0, a, 50)
     array([5., 2., 7.])
     """
+    check_no_options(func1d, kwargs, "with parwise.options({option}): ...")
     settings = resolve({})
     array = None if loop_suffices(settings) else _as_plain_array(arr)
     if array is None:

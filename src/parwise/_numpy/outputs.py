@@ -66,6 +66,10 @@ class OrderNaming(Naming):
         """Index of an element in the array."""
         return self._order.public_index(index)
 
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Indices of elements in the array."""
+        return list(map(self._order.public_index, indices.tolist()))
+
 
 def collect(
     func: Callable[..., Any],
@@ -113,8 +117,8 @@ def use_own_loop(settings: Settings, what: str) -> None:
     if settings.isolate or settings.ignore:
         names = "isolate and timeout" if settings.isolate else "errors='ignore'"
         raise TypeError(
-            f"{what} can only be mapped by NumPy's own loop in this process, which knows nothing of the options "
-            f"{names}; leave them out, or pass np.asarray(x)"
+            f"{what} can only be mapped by NumPy's own loop in this process, which cannot follow the "
+            f"options {names}; leave them out, or pass np.asarray(x)"
         )
     if settings.setup is not None:
         set_up_here(settings.setup)

@@ -144,6 +144,6 @@ def _check_tuples(values: list[Any], nout: int) -> list[tuple[Any, ...]]:
             got = f"a tuple of {len(value)}" if isinstance(value, tuple) else f"no tuple but {type(value).__name__}"
             raise ValueError(
                 f"pyfunc has {nout} outputs, but its result for element {k} is {got} (NumPy would leave None "
-                "there and in elements behind it); return as many outputs for all elements"
+                "there and in the elements after it); return as many outputs for all elements"
             )
     return values

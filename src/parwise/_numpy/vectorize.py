@@ -103,11 +103,11 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
         signature: str | None = None,
         **options: Unpack[Options],
     ) -> None:
-        resume = resolve(options).resume
+        resume = resolve(options, pyfunc, vectorize).resume
         if resume is not None:
             raise ValueError(
-                f"resume={resume!r} needs out=, an array in files where results are kept, which vectorize has not; use "
-                "parallel_apply"
+                f"resume={resume!r} needs out=, an array in files where results are kept, which vectorize "
+                "does not have; use parallel_apply"
             )
         super().__init__(pyfunc, otypes, doc, excluded, cache, signature)
         self._options = options

@@ -163,16 +163,26 @@ class CallRecord(NullObserver):
         """Number of workers that the call was allowed to use."""
         return self._wanted_workers or cpu_count()
 
+    @property
+    def f_seconds(self) -> float:
+        """Time in the function, summed over all processes: what the plain loop would take, about."""
+        return sum(one.busy for one in [self.caller, *self.worker_timelines])
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast as the plain loop the call was, about; None if it took no time."""
+        return self.f_seconds / self.seconds if self.seconds else None
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers and text of the record, ready for JSON; see `Report.to_dict`."""
-        timelines = [self.caller, *self.worker_timelines]
         return {
             "function": self.function,
             "elements": self.elements,
             "executor": self.executor,
             "workers": self.workers,
             "seconds": self.seconds,
-            "f_seconds": sum(one.busy for one in timelines),
+            "f_seconds": self.f_seconds,
+            "speedup": self.speedup,
             "caller": self._timeline_dict(self.caller),
             "startup_seconds": self.startup,
             "waiting_seconds": self.waiting,

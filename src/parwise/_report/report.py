@@ -60,6 +60,8 @@ class Report:
               (numbers): the call as the user made it;
             - ``seconds``: duration of the call;
             - ``f_seconds``: time in the function, summed over all processes;
+            - ``speedup``: ``f_seconds`` by ``seconds``, about how many times as
+              fast as the plain loop the call was; None if it took no time;
             - ``startup_seconds``: from the start of workers to the first task
               of the first one; None if no worker had a task;
             - ``waiting_seconds``: time that the caller waited for workers;
@@ -100,7 +102,9 @@ class Report:
     def plot(self, ax: Any = None) -> Any:
         """Draw a timeline with one row for the caller and one for each worker.
 
-        Grey bars are calls, blue bars time in the function.
+        Blue bars are time in the function, grey bars the rest of the call. The
+        title says how many times as fast as the plain loop it was, unless the
+        axes have a title already.
 
         Parameters
         ----------
@@ -129,6 +133,9 @@ class Report:
         ax.set_yticks(range(len(rows)), [name for name, _ in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)  # the caller on top
         ax.set_xlabel("seconds")
+        ax.legend(handles=_legend(), loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
+        if not ax.get_title():
+            ax.set_title(_headline(self.calls))
         return ax
 
 
@@ -159,6 +166,20 @@ def report() -> Report:
     return Report()
 
 
+def _legend() -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [Patch(color=_BLUE, label="in the function"), Patch(color=_GREY, label="rest of the call")]
+
+
+def _headline(calls: list[CallRecord]) -> str:
+    """What a timeline shows, and how fast it was."""
+    what = f"{calls[0].function}, {calls[0].elements:,} elements" if len(calls) == 1 else f"{len(calls)} calls"
+    seconds = sum(one.seconds for one in calls)
+    speedup = sum(one.f_seconds for one in calls) / seconds if seconds else 0.0
+    return f"{what}\nabout {speedup:.2g} times as fast as the plain loop" if speedup else what
+
+
 def _text(record: CallRecord) -> str:
     """Text of one call."""
     lines = [_title(record), *(f"  {name:<13}{value}" for name, value in _facts(record))]
@@ -182,8 +203,9 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
         yield "ended by", record.error
     if record.why is not None:
         yield ("serial" if not record.worker_timelines else "taken back"), record.why
-    everything = sum(one.busy for one in [record.caller, *record.worker_timelines])
-    yield "in f", f"{duration(everything)} in all, {duration(record.caller.busy)} of it in the caller"
+    if record.worker_timelines and record.speedup:
+        yield "speed-up", f"about {record.speedup:.2g} times as fast as the plain loop"
+    yield "in f", f"{duration(record.f_seconds)} in all, {duration(record.caller.busy)} of it in the caller"
     if record.startup is not None:
         yield "start-up", f"{duration(record.startup)} until the first worker served"
     if record.worker_timelines:

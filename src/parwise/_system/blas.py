@@ -82,10 +82,10 @@ def unknown_blas() -> str | None:
         variable = THREAD_VARIABLES[kind]
         if os.environ.get(variable) != "1":
             return (
-                f"NumPy was built with {name}, which threadpoolctl {threadpoolctl.__version__} does not find in this "
-                "process: it may use another number of threads here than in workers, which changes bits. Update "
-                "threadpoolctl, give it a controller for this library (threadpoolctl.register), or set "
-                f"{variable}=1 before Python starts"
+                f"NumPy was built with {name}, which threadpoolctl {threadpoolctl.__version__} does not find "
+                "in this process: it may use a different number of threads here than in workers, which "
+                "changes bits. Update threadpoolctl, register a controller for this library "
+                f"(threadpoolctl.register), or set {variable}=1 before Python starts"
             )
     return None
 

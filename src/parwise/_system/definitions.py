@@ -132,7 +132,9 @@ def original(key: str) -> Any:
     """The object of a key: that of this process if it has one."""
     found = _known(key)
     if found is None:
-        raise LookupError("a class or function that a worker kept from an earlier call is gone from this process")
+        raise LookupError(
+            "a class or function that a worker kept from an earlier call no longer exists in this process"
+        )
     return found
 
 

@@ -100,12 +100,13 @@ def find_python() -> str | None:
         return None
     if frozen:
         raise ParwiseError(
-            f"worker processes cannot be started: this program is frozen, and {sys.executable!r} would run as a whole "
-            "again; call parwise.freeze_support() first of all in its main module, or use executor='threads'"
+            f"worker processes cannot be started: this program is frozen, and {sys.executable!r} would "
+            "run as a whole again; call parwise.freeze_support() at the start of its main module, or use "
+            "executor='threads'"
         )
     raise ParwiseError(
-        f"worker processes need a Python interpreter, and sys.executable is {sys.executable!r}; name one by "
-        "multiprocessing.set_executable(path), or use executor='threads'"
+        f"worker processes need a Python interpreter, but sys.executable is {sys.executable!r}; name "
+        "one with multiprocessing.set_executable(path), or use executor='threads'"
     )
 
 

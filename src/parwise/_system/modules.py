@@ -103,8 +103,8 @@ def note_what_is_missing(error: BaseException) -> None:
         match = pattern.match(str(error))
         if match is not None and _is_here(**match.groupdict()):
             error.add_note(
-                "this process has it, and a worker process does not; pass setup= (to a Pool initializer=), a function "
-                "that makes it and that each worker runs before func"
+                "this process has it, but a worker process does not; pass setup=f (of a Pool: "
+                "initializer=f), a function that makes it and that each worker calls before func"
             )
             return
 

@@ -193,8 +193,9 @@ class Follower:
         assert self._surroundings is not None
         for name in self._modules.edited(self._surroundings.stamps):
             warnings.warn(
-                f"module {name!r} was edited after this program had imported it: the program computes with the old "
-                f"text, worker processes with the new one; importlib.reload({name}) takes the new one over",
+                f"module {name!r} was edited after this program had imported it: the program computes with "
+                f"the old version, worker processes with the new one; importlib.reload({name}) loads the new "
+                "one here too",
                 ReproducibilityWarning,
                 stacklevel=2,
             )

@@ -98,7 +98,10 @@ def _copy_to_out(call: Call, result: Any) -> Any:
     arrays = result if isinstance(result, tuple) else (result,)
     targets = call.out or ()
     if len(arrays) != len(targets):
-        raise ValueError(f"func returned {len(arrays)} result(s), but out has {len(targets)} array(s)")
+        raise ValueError(
+            f"func returned {len(arrays)} result(s), but out has {len(targets)} array(s); pass a tuple "
+            "with one array for each result"
+        )
     for array, target in zip(arrays, targets, strict=True):
         check_out(target, array.dtype, array.shape)
         target[...] = array

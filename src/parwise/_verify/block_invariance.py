@@ -125,12 +125,14 @@ class BlockInvariance:
     def _difference(self, detail: str, window: tuple[int, int], depth: int | None) -> Difference:
         where = self._call.name(*window)
         if depth is not None:
-            text = f"the function looks further than depth={self._depth}, {where}: {detail}. depth={depth} would do"
+            text = (
+                f"the function looks further than depth={self._depth}, {where}: {detail}. depth={depth} is sufficient"
+            )
             return Difference("halo", text, window[0], depth)
         text = (
-            f"the function's bits depend on the length or the start of its blocks, {where}: {detail}. Means over "
-            "the block, running sums, recursive filters, FFTs and matrix products do that. The result is that of the "
-            "blocks that parwise.plan shows; with verify=None it is taken as it is"
+            f"the function's bits depend on the length or the start of its blocks, {where}: {detail}. "
+            "Means over the block, running sums, recursive filters, FFTs and matrix products do that. "
+            "The result is that of the blocks that parwise.plan shows; pass verify=None to accept it"
         )
         return Difference("block", text, window[0])
 
@@ -182,7 +184,7 @@ class BlockInvariance:
                 parts = [self._compute(a, b, halo) for a, b in pairwise(cuts)]
                 text = self._joined_difference(whole, parts)
                 if text is not None:
-                    return f"blocks of {length} give other bits than one of {hi - lo} ({text})"
+                    return f"blocks of {length} have different bits than one of {hi - lo} ({text})"
         return None
 
     def _joined_difference(self, whole: list[np.ndarray], parts: list[list[np.ndarray] | None]) -> str | None:

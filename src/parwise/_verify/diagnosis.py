@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +24,17 @@ from .fingerprint import REMEDIES, environment_differences, read_fingerprint
 HASH_SEEDS = ("1", "1", "2", "3")
 
 SETUP = (
-    "If it depends on settings of a library, on imports or on names that this program has set, a function given as "
-    "setup= sets them in each worker"
+    "If it depends on settings of a library, on imports or on names that this program has set, pass setup=, a function "
+    "that sets them in each worker"
+)
+
+_DRAWS = (
+    "It draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
+    "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
+)
+_UNSTABLE = (
+    "Does it use random numbers, the clock, or state that earlier calls changed? For random numbers pass rng=seed, and "
+    "take rng= in the function: each process has a global generator of its own"
 )
 
 
@@ -85,17 +96,18 @@ class Diagnosis:
         self._ours = compute_here(job, task)
         if known is None and theirs is not None and self._ours is not None and not same_values(self._ours, theirs):
             known = difference(self._ours, theirs)
-        self._kind, self._difference = known or ("value", "it gave something else before")
+        self._kind, self._difference = known or ("value", "an earlier call returned something different")
         self._where = job.call.name(task.lo, task.hi)
 
     def find(self) -> Difference:
         """Return the first cause that can be shown: an unstable function, threads, environment; or none of them."""
+        before = global_generators()
         if self._is_unstable():
+            drawn = [name for name, state in global_generators().items() if before.get(name) != state]
             return self._cause(
                 "unstable",
-                f"the function gives other bits each time it is called {self._where} ({self._difference}): does it use "
-                "random numbers, the clock, or state that earlier calls changed? For random numbers pass rng=seed, "
-                "and take rng= in the function",
+                f"the function returns different bits each time it is called {self._where} ({self._difference}). "
+                + (_DRAWS.format(" and ".join(drawn)) if drawn else _UNSTABLE),
             )
         if not self._thorough:
             return self._unexplained(f"verify=True looks for the reason. {SETUP}")
@@ -130,8 +142,8 @@ class Diagnosis:
         return self._cause(
             "threads",
             f"the function's bits depend on the number of BLAS or OpenMP threads, {self._where} "
-            f"({self._difference}): workers have blas_threads={number}. Leave blas_threads open, or give this process "
-            f"as many: with threadpoolctl.threadpool_limits({number})",
+            f"({self._difference}): workers have blas_threads={number}. Leave blas_threads out, or give this process "
+            f"as many, by threadpoolctl.threadpool_limits({number})",
         )
 
     def _environment_difference(self) -> Difference | None:
@@ -147,8 +159,8 @@ class Diagnosis:
         remedies = "; ".join(f"{name}: {REMEDIES[name]}" for name in names)
         return self._cause(
             "environment",
-            f"the function gives other bits in a worker than in this process, {self._where} ({self._difference}). "
-            f"These are not alike: {', '.join(names)}. What to do: {remedies}",
+            f"the function returns different bits in a worker and in this process, {self._where} "
+            f"({self._difference}). The processes differ in: {', '.join(names)}. What to do: {remedies}",
         )
 
     def _worker_fingerprint(self) -> dict[str, str] | None:
@@ -184,9 +196,23 @@ class Diagnosis:
 
     def _unexplained(self, hint: str) -> Difference:
         """Difference without a known cause."""
-        words = {"type": "another type, dtype or shape", "nan": "other bits of NaN or another sign of zero"}
+        words = {
+            "type": "a different type, dtype or shape",
+            "nan": "different bits of NaN, or a different sign of zero",
+        }
         return self._cause(
             self._kind,
-            f"the function gives {words.get(self._kind, 'another value')} in a worker than in this process, "
-            f"{self._where} ({self._difference}), and the same again in this one. {hint}",
+            f"the function returns {words.get(self._kind, 'a different value')} in a worker than in this process, "
+            f"{self._where} ({self._difference}), while two calls in this process agree. {hint}",
         )
+
+
+def global_generators() -> dict[str, Any]:
+    """States of the generators of random numbers that all code of this process shares."""
+    states: dict[str, Any] = {}
+    if (module := sys.modules.get("random")) is not None:
+        states["the module random"] = module.getstate()
+    if (module := sys.modules.get("numpy.random")) is not None:
+        _, key, *rest = module.get_state()
+        states["np.random"] = key.tobytes(), *rest
+    return states

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.messages.shown import shown
 from .._core.results import Results, Stack, item_bytes, same
 from ..errors import NotReproducibleError
 
@@ -31,7 +32,7 @@ class Difference:
 def difference(one: Results, other: Results) -> tuple[str, str]:
     """Kind ("type", "nan" or "value") and text of the difference between two results that are not the same."""
     if len(one.columns) != len(other.columns) or (one.wrap is None) != (other.wrap is None):
-        return "type", f"{_count(one)}, and {_count(other)}"
+        return "type", f"{_count(one)} and {_count(other)}"
     for a, b in zip(one.columns, other.columns, strict=True):
         found = _column_difference(a, b)
         if found is not None:
@@ -45,11 +46,11 @@ def _count(results: Results) -> str:
 
 def _column_difference(a: Any, b: Any) -> tuple[str, str] | None:
     if isinstance(a, Stack) != isinstance(b, Stack):
-        return "type", f"{_type_name(a)}, and {_type_name(b)}"
+        return "type", f"{_type_name(a)} and {_type_name(b)}"
     if not isinstance(a, Stack):
-        return None if same(a, b) else ("value", f"{_short(a)}, and {_short(b)}")
+        return None if same(a, b) else ("value", f"{shown(a)} and {shown(b)}")
     if a.kind != b.kind:
-        return "type", f"{_type_name(a)}, and {_type_name(b)}"
+        return "type", f"{_type_name(a)} and {_type_name(b)}"
     return array_difference(a.array, b.array)
 
 
@@ -58,26 +59,21 @@ def _type_name(column: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
     """Kind and text of the difference between two arrays; None if their bits are the same.
 
     Examples
     --------
     >>> array_difference(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
-    ('value', '1 of 2 numbers differ, at 1: 0x1.0000000000000p+1, and 0x1.8000000000000p+1')
+    ('value', '1 of 2 numbers differ, at 1: 2.0 and 3.0 (0x1.0000000000000p+1 and 0x1.8000000000000p+1)')
     >>> array_difference(np.zeros(2), -np.zeros(2))[0]
     'nan'
     >>> array_difference(np.zeros(2), np.zeros(2))
     """
     if a.dtype != b.dtype:
-        return "type", f"dtype {a.dtype}, and {b.dtype}"
+        return "type", f"dtype {a.dtype} and {b.dtype}"
     if a.shape != b.shape:
-        return "type", f"shape {a.shape}, and {b.shape}"
+        return "type", f"shape {a.shape} and {b.shape}"
     if a.dtype.names is not None:
         found = ((name, array_difference(a[name], b[name])) for name in a.dtype.names)
         return next(((kind[0], f"field {name!r}: {kind[1]}") for name, kind in found if kind), None)
@@ -89,10 +85,10 @@ def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
     count = f"{np.count_nonzero(wrong)} of {wrong.size} numbers differ, " if wrong.size > 1 else ""
     place = f"at {at if len(at) > 1 else at[0]}: " if at else ""
     if a.dtype.kind in "fc" and _only_nan_or_zero(a[wrong], b[wrong]):
-        return "nan", f"{count}{place}only bits of NaN or the sign of zero: {_hex(x)}, and {_hex(y)}"
+        return "nan", f"{count}{place}only bits of NaN or the sign of zero: {x} and {y} ({_hex(x)} and {_hex(y)})"
     if a.dtype.kind in "fc":
-        return "value", f"{count}{place}{_hex(x)}, and {_hex(y)}{_ulp_text(a[wrong], b[wrong])}"
-    return "value", f"{count}{place}{_short(x)}, and {_short(y)}"
+        return "value", f"{count}{place}{x} and {y} ({_hex(x)} and {_hex(y)}{_ulp_text(a[wrong], b[wrong])})"
+    return "value", f"{count}{place}{shown(x)} and {shown(y)}"
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -133,4 +129,4 @@ def _ulp_text(a: np.ndarray, b: np.ndarray) -> str:
         # As integers, the bits of negative numbers grow away from minus zero.
         positions.append(np.where(bits < 0, -(bits + 2 ** (8 * integer.itemsize - 1)), bits))
     most = max(abs(positions[0] - positions[1]))
-    return f" ({most} ulp at most)" if most < 2**20 else ""
+    return f"; {most} ulp at most" if most < 2**20 else ""

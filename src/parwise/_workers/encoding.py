@@ -48,6 +48,8 @@ class OutcomeHeader(NamedTuple):
         True if one pickle holds all columns instead.
     begun : float
         When the function was first called, by `time.perf_counter` of its machine, in seconds.
+    failures : int
+        Number of exceptions of gaps, in as many buffers.
     """
 
     raised: int
@@ -60,13 +62,15 @@ class OutcomeHeader(NamedTuple):
     found: bool = False
     gaps: np.ndarray | None = None
     begun: float = 0.0
+    failures: int = 0
 
 
 def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, list[Any]]:
     """Header and buffers of an outcome of the task from `lo` on; arrays are not copied."""
     header = OutcomeHeader(
-        outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun
-    )
+        outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun,
+        failures=len(outcome.failures),
+    )  # fmt: skip
     packed, buffers = b"", list[Any]()
     if outcome.results is not None:
         try:
@@ -75,12 +79,14 @@ def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, l
             error.add_note("while sending the results of these elements")
             outcome.error = error
             before = _leading(outcome.results, header.gaps, dumps)
-            header = header._replace(raised=lo + len(before), gaps=None)
+            header = header._replace(raised=lo + len(before), gaps=None, failures=0)
+            outcome.failures = ()
             if before:
                 packed, buffers = _pack_results(header, Results([before]))
     packed = packed or _dump_header(header)
     if outcome.error is not None:
-        buffers.append(pack_error(outcome.error))
+        # The first failure is the error itself.
+        buffers += map(pack_error, outcome.failures or [outcome.error])
     if output:
         buffers.append(pack_events(output))
     return packed, buffers
@@ -159,8 +165,11 @@ def unpack(header: bytes, buffers: list[Any]) -> tuple[Outcome, list[OutputEvent
     info = OutcomeHeader(*pickle.loads(header))
     buffers = list(buffers)
     output = unpack_events(buffers.pop()) if info.output else []
-    error = unpack_error(buffers.pop()) if info.raised >= 0 else None
-    outcome = Outcome(None, info.seconds, info.threaded, info.raised, error, info.gaps, info.begun)
+    count = 0 if info.raised < 0 else info.failures or 1
+    errors = [unpack_error(one) for one in buffers[len(buffers) - count :]]
+    del buffers[len(buffers) - count :]
+    error, failures = (errors[0] if errors else None), errors[: info.failures]
+    outcome = Outcome(None, info.seconds, info.threaded, info.raised, error, info.gaps, info.begun, failures)
     if not info.found:
         return outcome, output
     columns: list[Column] = pickle.loads(buffers.pop()) if info.many else []
@@ -264,7 +273,9 @@ def unpack_error(packed: Any) -> BaseException:
     try:
         error: BaseException = pickle.loads(pickled)
     except BaseException as problem:
-        error = RemoteError(f"an exception that cannot be rebuilt here ({problem}); its traceback is the cause")
+        error = RemoteError(
+            f"an exception that cannot be rebuilt in this process ({problem}); its traceback is the cause of this one"
+        )
     error.__context__ = error.__cause__ or error.__context__
     error.__cause__ = RemoteTraceback(text)
     note_what_is_missing(error)

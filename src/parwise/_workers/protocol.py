@@ -120,10 +120,10 @@ class ForeignBytesError(EOFError):
     def told(self, process: str) -> ParwiseError:
         """The error for the user; `process` is the one at the other end."""
         return ParwiseError(
-            f"bytes that parwise has not sent came between this process and {process}; they were refused, and not "
-            "unpickled. Probably a library writes to a descriptor that it did not open, as one that prints after "
-            "standard output was closed. The worker processes were ended, and the next call starts new ones; if it "
-            "happens again, use executor='threads'"
+            f"bytes that parwise did not send arrived between this process and {process}; they were "
+            "refused, and not unpickled. Probably a library writes to a descriptor that it did not open, "
+            "as one that prints after standard output was closed. The worker processes were ended, and "
+            "the next call starts new ones; if it happens again, use executor='threads'"
         )
 
 
@@ -203,7 +203,7 @@ class Channel:
         data = pickle.dumps(message, protocol=5)
         if len(data) > _MESSAGE_BYTES:
             raise ParwiseError(
-                f"a message of {len(data)} bytes is too long; are there thousands of arrays to map over?"
+                f"a message of {len(data)} bytes is too long; pass fewer arrays to map over (are there thousands?)"
             )
         data = b"".join((self.cookie, len(data).to_bytes(4, "little"), data))
         if self.unsent:

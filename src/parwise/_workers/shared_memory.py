@@ -182,8 +182,8 @@ def fitting_slot_bytes() -> int:
     slot_bytes = (limit - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
     if slot_bytes < mmap.PAGESIZE:
         raise ParwiseError(
-            f"no room for shared memory: {limit} bytes per worker by the limits on memory and on the size of files "
-            "(ulimit -f); use executor='threads'"
+            "no room for shared memory: the limits on memory and on the size of files (ulimit -f) leave "
+            f"{limit} bytes for each worker; raise them, or use executor='threads'"
         )
     return min(SLOT_BYTES, slot_bytes - slot_bytes % mmap.PAGESIZE)
 

@@ -109,8 +109,8 @@ def _concat(values: list[Any], dim: Hashable, keep_attrs: Any) -> Any:
         return xr.concat(values, dim, coords="different", compat="equals", join="exact", combine_attrs=attrs)
     except ValueError as error:
         raise ValueError(
-            f"the results of func cannot be combined along {dim!r}: {error}; "
-            "give all of them the same dimensions and coordinates"
+            f"the results of func cannot be combined along {dim!r}: {error}; return the same dimensions "
+            "and coordinates for all elements"
         ) from error
 
 
@@ -129,8 +129,9 @@ def _check_alike(values: list[Any], shape: tuple[int, ...], mapped_dims: tuple[H
             if expected != properties[name]:
                 first_index, index = (_index(k, shape) for k in (first[0], number))
                 raise ValueError(
-                    f"results differ in {name}: {expected} of element {first_index}, {properties[name]} of element "
-                    f"{index}; with as_xarray=True all must have the same dimensions and coordinates"
+                    f"results differ in {name}: {expected} of element {first_index}, {properties[name]} of "
+                    f"element {index}; with as_xarray=True all results must have the same dimensions and "
+                    "coordinates"
                 )
 
 

@@ -192,8 +192,8 @@ def transposed_data(array: xr.DataArray, order: Sequence[int], dims: Sequence[Ha
     if is_duck(held) or (is_dask(array) and type(held) is not np.ndarray):
         kind = type(held)
         raise TypeError(
-            f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what makes it one; "
-            "pass array.as_numpy(), or another conversion to a NumPy array"
+            f"the data of {array.name!r} is a {kind.__module__}.{kind.__name__}, which would lose what "
+            "makes it one; pass array.as_numpy(), or another array with NumPy data"
         )
     if not is_dask(array):
         return np.asarray(data).transpose(order)

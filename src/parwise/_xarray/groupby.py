@@ -46,8 +46,8 @@ def _check_request(request: Request) -> None:
     defaults = {"vectorized": False, "chunk": None, "depth": 0, "boundary": None, "keep_attrs": True}
     if wrong := [name for name, default in defaults.items() if getattr(request, name) != default]:
         raise ValueError(
-            f"{listed(wrong)}: each group is given to func whole, and its result is kept as it is; "
-            "leave them out, or use .par.map"
+            f"{listed(wrong)}: not for groups, which func gets whole, and whose results are kept as they "
+            "are; leave them out, or use .par.map"
         )
 
 
@@ -124,8 +124,8 @@ def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData, reques
     like = None if first is None else results[first]
     if first is None or not _is_labelled(like):
         raise ValueError(
-            "errors='ignore' needs a labelled result of at least one group, as gaps take their shape from it; "
-            f"{'no group has one' if first is None else f'func returned {type(like).__name__}'}; "
+            "errors='ignore' needs a labelled result of at least one group, as gaps take their shape "
+            f"from it; {'no group has one' if first is None else f'func returned {type(like).__name__}'}; "
             "pass output_core_dims (and output_sizes)"
         )
     return [_gap(like, grouped, first, number) if number in missing else one for number, one in enumerate(results)]

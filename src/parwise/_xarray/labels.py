@@ -75,10 +75,19 @@ def _text(label: Any) -> str:
 
 
 class LabelNaming(Naming):
-    """Names elements in errors by their labels; `labels` returns them, and is called only for an error."""
+    """Names elements in errors by their labels.
 
-    def __init__(self, labels: Callable[[], Labels]) -> None:
+    Parameters
+    ----------
+    labels : callable
+        Returns them, and is called only for an error.
+    plain : bool
+        True if the function gets NumPy arrays.
+    """
+
+    def __init__(self, labels: Callable[[], Labels], plain: bool = False) -> None:
         self._labels = labels
+        self._plain = plain
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element, or the block ``index:stop``."""
@@ -87,6 +96,32 @@ class LabelNaming(Naming):
             return super().name(call, index, stop)
         place = self.public_index(call, index)
         return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
+
+    def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
+        """Many flat indices in the whole array, of which Dask's blocks are parts."""
+        labels = self._labels()
+        if labels.lengths != call.grid:
+            return super().public_indices(call, indices)
+        places = [at + start for at, start in zip(np.unravel_index(indices, call.grid), labels.starts, strict=True)]
+        return places[0].tolist() if len(places) == 1 else list(zip(*(one.tolist() for one in places), strict=True))
+
+    def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
+        """The labels of some elements along each mapped dimension that has labels."""
+        labels = self._labels()
+        if labels.lengths != call.grid:
+            return {}
+        places = np.unravel_index(indices, call.grid)
+        pairs = zip(labels.dims, labels.values, places, strict=True)
+        return {dim: values[at] for dim, values, at in pairs if values is not None}
+
+    def mapped(self, call: Call) -> str:
+        """What is mapped over, in words; empty if the function gets labelled arrays."""
+        if not self._plain:
+            return ""
+        dims = self._labels().dims
+        if call.vectorized:
+            return f"blocks are cut along {listed(dims)}"
+        return f"{listed(dims)} {'are' if len(dims) > 1 else 'is'} what is mapped over"
 
 
 class MappedArrays:
@@ -165,12 +200,12 @@ def check_has_dims(array: xr.DataArray, dims: tuple[Hashable, ...], other: int =
     name = "the array" if other < 0 else f"other {other}"
     if not isinstance(array, xr.DataArray):
         raise TypeError(
-            f"{name} is a {type(array).__name__}, not a DataArray; "
-            "what is mapped over needs dimensions, and what every call gets whole goes in args"
+            f"{name} is a {type(array).__name__}, not a DataArray; arrays that are mapped over need "
+            "dimensions. Pass what all calls get whole in args=(...,)"
         )
     for dim in dims:
         if dim not in array.dims:
-            hint = "" if other < 0 else "; what every call gets whole goes in args"
+            hint = "" if other < 0 else "; pass what all calls get whole in args=(...,)"
             raise ValueError(f"{name} has no dimension {dim!r}; it has {listed(array.dims)}{hint}")
 
 

@@ -79,13 +79,16 @@ def _label_result(
         core_dims = _infer_core_dims(mapped, shape)
     if len(core_dims) != len(shape):
         raise ValueError(
-            f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, "
-            f"but func gives results of shape {shape}; give one name per dimension"
+            f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, but func returns "
+            f"results of shape {shape}; pass one name for each dimension"
         )
     sizes = request.output_sizes or {}
     for name, length in zip(core_dims, shape, strict=True):
         if sizes.get(name, length) != length:
-            raise ValueError(f"output_sizes says {sizes[name]} for {name!r}, but func gives results of shape {shape}")
+            raise ValueError(
+                f"output_sizes says {sizes[name]} for {name!r}, but func returns results of shape {shape}; "
+                "correct one of them"
+            )
     if dtype is not None:
         data = as_told(data, dtype)
     dims: list[Hashable] = list(core_dims)
@@ -101,8 +104,9 @@ def _infer_core_dims(mapped: MappedArrays, shape: tuple[int, ...]) -> tuple[Hash
     if shape == mapped.slice_shape:
         return mapped.slice_dims
     raise ValueError(
-        f"func gives results of shape {shape}, but slices are of shape {mapped.slice_shape}, with dimensions "
-        f"{listed(mapped.slice_dims)}; name those of results: output_core_dims=[{', '.join(['...'] * len(shape))}]"
+        f"func returns results of shape {shape}, but slices have shape {mapped.slice_shape}, with "
+        f"dimensions {listed(mapped.slice_dims)}; name those of results: "
+        f"output_core_dims=[{', '.join(['...'] * len(shape))}]"
     )
 
 
@@ -154,7 +158,10 @@ def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_m
     results.update(zip((name for name in results if name not in without), outputs, strict=True))
     counts = {len(one) if isinstance(one, tuple) else None for one in outputs}
     if len(counts) > 1:
-        raise ValueError(f"func returns different numbers of results for different variables: {counts}")
+        raise ValueError(
+            f"func returns different numbers of results for different variables: {counts}; return as many "
+            "for all, or map the variables one by one"
+        )
     count = counts.pop() if counts else None
     if count is None:
         return _merge_variables(dataset, results, request)
@@ -197,8 +204,19 @@ def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any],
     try:
         return map_array(variable, arrays, request)
     except Exception as error:
-        error.add_note(f"in variable {name!r}")
+        error.add_note(f"in variable {name!r}{_without_slices(name, variable, request)}")
         raise
+
+
+def _without_slices(name: Hashable, variable: xr.DataArray, request: Request) -> str:
+    """What to do about a variable that has the mapped dimensions alone; empty for others."""
+    if request.vectorized or not set(variable.dims) <= set(request.dims):
+        return ""
+    got = "a DataArray without dimensions" if request.as_xarray else "single values, not arrays"
+    return (
+        f", which has no dimensions but those mapped over: func got {got}. To leave it as it is: "
+        f"ds.drop_vars({name!r}).par.map(...).assign({{{name!r}: ds[{name!r}]}})"
+    )
 
 
 def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request) -> xr.Dataset:

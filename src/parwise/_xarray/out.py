@@ -73,13 +73,13 @@ def check_request(mapped: MappedArrays, request: Request) -> None:
     """Raise a ValueError for what has no place in one array."""
     if any(map(is_dask, mapped.arrays)):
         raise ValueError(
-            "out= is not for data in Dask's blocks, whose results are lazy; leave out= (and resume=) out and write the "
-            "result: .to_zarr(path), or open the file without Dask (chunks=None)"
+            "out= is not for data in Dask's blocks, whose results are lazy; leave out= (and resume=) out "
+            "and write the result with .to_zarr(path), or open the file without Dask (chunks=None)"
         )
     if request.as_xarray:
         raise ValueError(
-            "out= is for functions of arrays; with as_xarray=True the results' labels tell where they go. Leave out= "
-            "or as_xarray out"
+            "out= is for functions of arrays; with as_xarray=True only the labels of results tell where "
+            "they go. Leave out= or as_xarray out"
         )
     if isinstance(request.out, tuple) or outputs_told(request)[1]:
         raise ValueError(
@@ -122,8 +122,9 @@ def _core_dims(mapped: MappedArrays, request: Request, shape: tuple[int, ...]) -
     if core_dims is None or count != len(core_dims):
         given = "which are not told" if core_dims is None else listed(core_dims)
         raise ValueError(
-            f"out has shape {shape}, but the result has the mapped dimension(s) {listed(mapped.dims)} and those of "
-            f"func's results, {given}; pass output_core_dims with one name per dimension of a result"
+            f"out has shape {shape}, but the result has the mapped dimension(s) {listed(mapped.dims)} and "
+            f"those of func's results, {given}; pass output_core_dims with one name for each dimension of "
+            "a result"
         )
     return list(core_dims)
 
@@ -168,6 +169,7 @@ def _transposed(out: Any, order: list[Hashable], made: list[Hashable]) -> Any:
     if isinstance(out, np.ndarray):
         return out.transpose([order.index(dim) for dim in made])
     raise ValueError(
-        f"results are made with the dimensions {listed(made)}, and out has them as {listed(order)}, which an array of "
-        "zarr or h5py cannot be written by; pass a np.memmap, or transpose the array (or func's results)"
+        f"results are made with the dimensions {listed(made)}, and out has them as {listed(order)}, "
+        "an order in which arrays of zarr and h5py cannot be written; pass a np.memmap, or transpose "
+        "the array (or func's results)"
     )

@@ -84,7 +84,7 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
         raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first")
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
     options = {name: value for name, value in how.items() if name not in own}
-    settings = resolve(options)
+    settings = resolve(options, func, How.__annotations__)
     if settings.resume is not None and how.get("out") is None:
         raise ValueError(
             f"resume={settings.resume!r} needs an array in files where results are kept: pass out=, an array "
@@ -99,11 +99,11 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
         )
     if request.as_xarray and request.vectorized and (request.depth or request.boundary or settings.ignore):
         raise ValueError(
-            "blocks of DataArrays (vectorized=True, as_xarray=True) have no halo and no gaps; "
-            "leave out depth, boundary and errors='ignore', or as_xarray"
+            "blocks of DataArrays (vectorized=True, as_xarray=True) cannot have a halo or gaps; leave "
+            "out depth, boundary and errors='ignore', or as_xarray"
         )
     if request.vectorized and len(request.dims) > 1:
-        raise ValueError(f"a block function is mapped along one dimension, got {request.dims}")
+        raise ValueError(f"vectorized=True needs one dimension, along which blocks are cut, got {request.dims}")
     return request
 
 
@@ -191,7 +191,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels),
+        naming=LabelNaming(labels, plain=func is None),
         told=told,
         memory=available_memory,
     )
@@ -254,8 +254,8 @@ def as_told(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """Results as the dtype that `output_dtypes` has for them; raise a TypeError if they do not fit it."""
     if not np.can_cast(data.dtype, dtype, "same_kind"):
         raise TypeError(
-            f"output_dtypes says {dtype}, but func gave results of dtype {data.dtype}, which same_kind casting does "
-            "not allow; pass the dtype that func gives, or cast in func"
+            f"output_dtypes says {dtype}, but func returned results of dtype {data.dtype}, which "
+            "same_kind casting does not allow; pass the dtype that func returns, or cast in func"
         )
     return data.astype(dtype, copy=False)
 
@@ -277,8 +277,8 @@ def core_dims_per_output(request: Request, count: int) -> list[Any]:
         )
     if len(outputs) != count:
         raise ValueError(
-            f"output_core_dims={request.output_core_dims!r} is for {len(outputs)} result(s), but func gives {count}; "
-            "pass one list of names per result"
+            f"output_core_dims={request.output_core_dims!r} is for {len(outputs)} result(s), but func "
+            f"returns {count}; pass one list of names for each result"
         )
     for names in outputs:
         if None in names:
@@ -298,5 +298,8 @@ def dtypes_per_output(request: Request, count: int) -> list[Any]:
         return [None] * count
     dtypes = [np.dtype(one) for one in (given if isinstance(given, list | tuple) else [given])]
     if len(dtypes) != count:
-        raise ValueError(f"output_dtypes has {len(dtypes)} dtype(s), but func gives {count} result(s)")
+        raise ValueError(
+            f"output_dtypes has {len(dtypes)} dtype(s), but func returns {count} result(s); pass one "
+            "dtype for each result"
+        )
     return dtypes

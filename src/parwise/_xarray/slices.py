@@ -70,8 +70,8 @@ def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
         return tuple_of(type(result), [boxed(one, like) for one in result])
     if not isinstance(result, xr.DataArray):
         raise TypeError(
-            "with as_xarray=True func must return a DataArray, or a tuple of them, "
-            f"but it returned {type(result).__name__}"
+            "with as_xarray=True func must return a DataArray, or a tuple of them, but it returned "
+            f"{type(result).__name__}; return a DataArray, or leave out as_xarray"
         )
     if not all(one._in_memory for one in (result.variable, *result.coords.variables.values())):
         result = result.compute()

@@ -67,8 +67,8 @@ def _template(mapped: MappedArrays, request: Request) -> tuple[xr.DataArray, tup
     template = mapped.wrap(data, order, request.keep_attrs).drop_encoding()
     if not isinstance(template.name, str):
         raise ValueError(
-            f"the name of the array is {template.name!r}, by which no store could have the result; "
-            "pass array.rename('...')"
+            f"the name of the array is {template.name!r}, which a store cannot use for the result; pass "
+            "array.rename('...')"
         )
     lengths = _chunk_lengths(mapped, request, core_dims, sizes, dtype.itemsize)
     return template, tuple(lengths[dim] for dim in order)
@@ -79,15 +79,15 @@ def _told(mapped: MappedArrays, request: Request) -> tuple[list[Hashable], np.dt
     (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
     if core_dims is None and mapped.slice_dims and not request.vectorized:
         raise ValueError(
-            "out is the path of a new store: tell the dimensions of func's results, output_core_dims=[] for scalars, "
-            f"output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
+            "out is the path of a new store: pass the dimensions of func's results, output_core_dims=[] "
+            f"for scalars, output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
         )
     if dtype is None:
         raise ValueError("out is the path of a new store: pass output_dtypes, the dtype of func's results")
     if dtype.kind not in "iufc":
         raise ValueError(
-            f"out is the path of a new store, in which xarray encodes results of dtype {dtype} as others; pass as out "
-            "an array of zarr, or output_dtypes of numbers"
+            f"out is the path of a new store, in which xarray encodes results of dtype {dtype} as another "
+            "dtype; pass as out an array of zarr, or output_dtypes of numbers"
         )
     return list(mapped.slice_dims) if core_dims is None else core_dims, dtype
 
@@ -114,8 +114,8 @@ def _block_length(mapped: MappedArrays, request: Request) -> int:
     blocks = plan(*arrays, axis=axis, chunk=request.chunk, depth=request.depth, boundary=request.boundary)
     if len(blocks) == 1 and blocks[0].stop > 1 and resolve(request.options).resume is not None:
         raise ValueError(
-            f"nothing could count before the end: all of {mapped.dims[0]!r} is one block of {blocks[0].stop} elements; "
-            "pass a smaller one as chunk="
+            f"resume could keep nothing before the end: all of {mapped.dims[0]!r} is one block of "
+            f"{blocks[0].stop} elements; pass a smaller one as chunk="
         )
     return max(1, blocks[0].stop if blocks else 1)
 
@@ -137,7 +137,9 @@ def _work_folder(path: str, resume: str | None) -> str:
         raise FileExistsError(f"out={path!r} exists{whose}; pass another path, or remove it")
     if os.path.lexists(work):
         if resume is None:
-            raise FileExistsError(f"{work} is the store of a run that was killed, or is at work; remove it")
+            raise FileExistsError(
+                f"{work} is the store of a run that was killed, or is at work; wait until it has ended, or remove it"
+            )
         if not lines:  # nothing in it counts
             shutil.rmtree(work)
     return work
@@ -178,8 +180,9 @@ def _check_store(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> 
         }
     if changed:
         raise ValueError(
-            f"{path} has other labels or attributes than the result of this call, in {listed(sorted(changed))}; call "
-            "it as then to go on, or remove the store and the journal to begin anew"
+            f"{path} has different labels or attributes than the result of this call, in "
+            f"{listed(sorted(changed))}; make the same call as then to continue it, or remove the store "
+            "and the journal to start again"
         )
 
 

@@ -51,9 +51,7 @@ class Batches:
         except FileNotFoundError:
             data = b""
         if zlib.crc32(data) != line["checksum"]:
-            raise ValueError(
-                f"{path} has not the results that the journal beside it tells of; remove the folder to begin anew"
-            )
+            raise ValueError(f"{path} lacks results that the journal beside it lists; remove the folder to start again")
         results: list[list[Any]] = pickle.loads(data)
         return results
 
@@ -90,15 +88,15 @@ class ItemDigests:
             self._found.append(int(self._digester.digest(item)[:16], 16))
         except Exception as error:
             raise TypeError(
-                f"item {len(self._found)} cannot be pickled ({type(error).__name__}: {error}), so resume could not "
-                "tell later whether it is the same"
+                f"item {len(self._found)} cannot be pickled ({type(error).__name__}: {error}), so resume "
+                "could not tell later whether it is the same; pass items that can, such as the paths of files"
             ) from error
 
     def digest(self, lo: int, hi: int) -> str:
         """The digest of some items together."""
         if hi > len(self._found):
             raise ValueError(
-                f"there are {len(self._found)} items, but the journal has results of items up to {hi - 1}; pass all "
-                "items, or another folder"
+                f"there are {len(self._found)} items, but the journal has results of items up to {hi - 1}; "
+                "pass all items again, or the path of another folder"
             )
         return hash_of(self._found[lo:hi].tobytes())

@@ -127,6 +127,6 @@ def check_header(path: str, then: dict[str, str], now: dict[str, str]) -> None:
         return
     more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     raise ValueError(
-        f"resume={path!r} is the journal of a run with another result: {'; '.join(found[:MOST_NAMED])}{more}. Call it "
-        "as then to go on, or remove the journal to begin anew"
+        f"resume={path!r} is the journal of a different call: {'; '.join(found[:MOST_NAMED])}{more}. "
+        "Make the same call as then to continue it, or remove the journal to start again"
     )

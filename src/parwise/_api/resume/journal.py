@@ -81,7 +81,8 @@ class Journal:
 
     def _taken(self, who: str) -> ParwiseError:
         return ParwiseError(
-            f"resume={self.path!r} is the journal of a run at work in {who}; wait for its end, or pass another path"
+            f"resume={self.path!r} is the journal of a run at work in {who}; wait until it has ended, or "
+            "pass another path"
         )
 
     def _read(self) -> tuple[list[dict[str, Any]], int]:
@@ -91,7 +92,7 @@ class Journal:
         if not data.startswith(MAGIC):
             if not MAGIC.startswith(data) and data.strip(b"\0"):
                 raise ValueError(
-                    f"resume={self.path!r} is a file of another kind, which was left as it is; pass the path of a "
+                    f"resume={self.path!r} is not a journal of parwise, and was left as it is; pass the path of a "
                     "journal, or one where there is no file"
                 )
             return [], 0
@@ -102,7 +103,7 @@ class Journal:
             if not _is_sound(text):
                 if any(map(_is_sound, whole[number + 1 :])):
                     raise ValueError(
-                        f"line {number + 2} of the journal {self.path} is damaged; remove the journal to begin anew"
+                        f"line {number + 2} of the journal {self.path} is damaged; remove the journal to start again"
                     )
                 break
             lines.append(json.loads(text[9:]))

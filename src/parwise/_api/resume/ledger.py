@@ -14,7 +14,7 @@ from ..._clock import perf_counter
 from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.items import ItemStream
-from ..._core.output import Gaps
+from ..._core.outputs.gaps import Gaps
 from ..._core.results import tuple_of
 from .batches import Batches, ItemDigests
 from .element_set import ElementSet, common_cuts, within_cuts
@@ -62,8 +62,8 @@ class Ledger(ABC):
     def _read(self, line: dict[str, Any]) -> None:
         if "disputed" in line:
             raise ValueError(
-                f"results of the run of resume={self._journal.path!r} were found not to be reproducible: "
-                f"{line['disputed']} Remove the journal to begin anew"
+                f"results of the run with resume={self._journal.path!r} were found not to be reproducible: "
+                f"{line['disputed']} Remove the journal to start again"
             )
         for lo, hi, *_ in line.get("runs", ()):
             self.counted.add(lo, hi)
@@ -164,9 +164,9 @@ class ArrayLedger(Ledger):
         for lo, hi, *sums in line.get("runs", ()):
             if sums != [one.checksum(lo, hi) for one in self.targets]:
                 raise ValueError(
-                    f"out does not hold what resume={self._journal.path!r} tells of elements {lo} to {hi - 1}: it was "
-                    "made anew, or changed. Open the array of the earlier run (np.memmap with mode='r+', zarr with "
-                    "mode='a'), or remove the journal to begin anew"
+                    f"out does not hold what the journal resume={self._journal.path!r} lists for elements {lo} to "
+                    f"{hi - 1}: it is a new array, or was changed. Open the array of the earlier run (np.memmap "
+                    "with mode='r+', zarr with mode='a'), or remove the journal to start again"
                 )
 
     def finish(self, result: Any) -> None:
@@ -223,8 +223,8 @@ class ItemLedger(Ledger):
             if self._items.digest(lo, hi) != digest:
                 folder = os.path.dirname(self._journal.path)
                 raise ValueError(
-                    f"items {lo} to {hi - 1} have results in the folder of resume={folder!r}, but at least one of them "
-                    "is another now; pass the same items, or remove the folder to begin anew"
+                    f"items {lo} to {hi - 1} have results in the folder resume={folder!r}, but at least one of "
+                    "them is different now; pass the same items, or remove the folder to start again"
                 )
 
     def keep(self, lo: int, results: list[Any]) -> None:

@@ -41,8 +41,8 @@ def run_resumed(call: Call, observer: NullObserver) -> Any:
             ledger = ArrayLedger(call, journal, targets)
         if ledger.gaps and not call.settings.ignore:
             raise ValueError(
-                f"the journal of resume={path!r} has elements without a result, as errors='ignore' allows; pass "
-                "errors='ignore' again, or remove the journal to begin anew"
+                f"the journal resume={path!r} has elements without a result, as errors='ignore' allows; pass "
+                "errors='ignore' again, or remove the journal to start again"
             )
         return ledger.whole() if isinstance(ledger, ArrayLedger) and ledger.done else _run(call, ledger, observer)
 
@@ -51,23 +51,24 @@ def _targets(call: Call, path: str) -> list[Target]:
     """The arrays of `out`, if they can keep results."""
     if call.out is None:
         raise ValueError(
-            f"resume={path!r} needs out=, an array in files (np.memmap, zarr, h5py), where results are kept; "
-            "parallel_map keeps its own"
+            f"resume={path!r} needs out=, an array in files (np.memmap, zarr, h5py) that keeps the "
+            "results; parallel_map needs no out"
         )
     if os.path.isdir(path):
-        raise ValueError(f"resume={path!r} is a folder; pass the path of a file, beside that of out")
+        raise ValueError(f"resume={path!r} is a folder; pass the path of a file, for example one beside that of out")
     for one in call.out:
         if overlaps(one, call):
             raise ValueError(
-                "resume needs an out apart from the arguments, since results that are written over them cannot be "
-                "computed again; pass another out"
+                "resume needs an out apart from the arguments: once results are written over them, the rest "
+                "cannot be computed again; pass another out"
             )
     targets = [make_target(call, one) for one in call.out]
     cuts = cuts_of(call, targets)
     if call.bounds is not None and cuts is not None and len(cuts) <= 2 < len(call.bounds):
         raise ValueError(
-            f"nothing could count before the end: no block of {call.bounds[0][1]} elements ends where a chunk of out "
-            "does; pass as chunk= a multiple, or a divisor, of the length of chunks along the mapped axis"
+            f"resume could keep nothing before the end: no block of {call.bounds[0][1]} elements ends "
+            "where a chunk of out does; pass as chunk= a multiple, or a divisor, of the length of chunks "
+            "along the mapped axis"
         )
     return targets
 

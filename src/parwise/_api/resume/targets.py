@@ -80,8 +80,8 @@ class MappedTarget(Target):
         found = mapping(array)
         if found is None:
             raise ValueError(
-                "resume needs an out in a file that keeps results: np.memmap (mode 'r+' or 'w+'), zarr or h5py; got an "
-                f"{type(array).__name__} in memory"
+                "resume needs an out in a file that keeps results: np.memmap (mode 'r+' or 'w+'), zarr or "
+                f"h5py; got an {type(array).__name__} in memory"
             )
         self._path = os.fsdecode(found.path)
 
@@ -97,7 +97,10 @@ class HDF5Target(Target):
         super().__init__(call, array)
         self._path = array.file.filename
         if array.file.driver != "sec2":
-            raise ValueError(f"resume needs an out in a plain file; that of out has the driver {array.file.driver!r}")
+            raise ValueError(
+                f"resume needs an out in a plain file; that of out has the h5py driver {array.file.driver!r}. "
+                "Open it without driver=, or use zarr"
+            )
         plist = array.id.get_create_plist()
         # HDF5 moves such chunks as they grow: a process that is killed meanwhile leaves a file that cannot be opened.
         if plist.get_nfilters() or array.dtype.hasobject:
@@ -133,7 +136,7 @@ class ZarrTarget(Target):
         folder = zarr_folder(array)
         if folder is None:
             raise ValueError(
-                f"resume needs an out in files, but that of out is in a {type(array.store).__name__} of zarr; open it "
+                f"resume needs an out in files, but out is in a {type(array.store).__name__} of zarr; open it "
                 "by its path"
             )
         self._folder = folder
@@ -142,8 +145,9 @@ class ZarrTarget(Target):
         length, chunk = self._grid[0], self._chunks[self._axes[0]]
         if chunk >= length > 1:
             raise ValueError(
-                f"nothing could count before the end: one chunk of out has all of its axis {axis} (chunks or shards "
-                f"{self._chunks}, shape {tuple(array.shape)}); make out with several chunks along that axis"
+                f"resume could keep nothing before the end: one chunk of out has all of its axis {axis} "
+                f"(chunks or shards {self._chunks}, shape {tuple(array.shape)}); make out with several chunks "
+                "along that axis"
             )
         self.cuts = [row * rows for row in (*range(0, length, chunk), length)]
 

@@ -318,8 +318,8 @@ class MaskedInput:
         """Extend blocks by a halo, which ends with the array."""
         if halo.boundary is not None:
             raise TypeError(
-                f"boundary={halo.boundary!r} has no masks for values beyond an array that reads as masked arrays; "
-                "leave boundary out, or pass filled values"
+                f"boundary={halo.boundary!r} has no masks for values beyond the ends of an array that reads "
+                "as masked arrays; leave boundary out, or pass filled values"
             )
         self._halo = halo
 

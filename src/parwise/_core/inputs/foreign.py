@@ -101,5 +101,7 @@ def plain_array(part: Any, name: str, declared: Any) -> np.ndarray:
         raise TypeError(f"{name} reads as {kind}, which would lose what makes it one; pass np.asarray(x) of its values")
     array = np.asarray(part)
     if array.dtype.kind == "O" and np.dtype(declared).kind != "O":  # NumPy knows nothing of it
-        raise TypeError(f"{name} reads as {kind}, of which NumPy makes no array of numbers; pass it as a NumPy array")
+        raise TypeError(
+            f"{name} reads as {kind}, which NumPy cannot make an array of numbers of; pass a NumPy array of its values"
+        )
     return array

@@ -81,8 +81,8 @@ def make_feed(iterables: tuple[Iterable[Any], ...], any_thread: bool, keep: bool
     containers = [one for one in iterables if is_container(one)]
     if len({len(one) for one in containers}) > 1:  # type: ignore[arg-type]
         raise ValueError(
-            f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; what every call is to "
-            "get goes in args"
+            f"iterables differ in length: {', '.join(_length(one) for one in iterables)}; pass what all "
+            "calls get in args=(...,)"
         )
     if keep or len(containers) < len(iterables):
         return ItemStream(iterables, any_thread, keep)
@@ -245,6 +245,10 @@ class ItemStream:
             if index in self._waiting:
                 self._taken[index] = self._waiting.pop(index)
 
+    def hold(self, index: int, item: Any) -> None:
+        """Keep an item for which the function raised, which was computed as it was read, for the message."""
+        self._taken[index] = item
+
     def items(self, k: int, lo: int, hi: int) -> list[Any]:
         """The taken items ``lo:hi`` of one iterator, copied unless they are constant."""
         rows = map(self._taken.__getitem__, range(lo, hi))
@@ -274,7 +278,10 @@ class ItemStream:
             try:
                 next(self._iterator)
             except StopIteration:
-                raise ValueError(f"the items end before item {index}, but {count} have results already") from None
+                raise ValueError(
+                    f"the items end before item {index}, but {count} items have results already; pass the same "
+                    "items as in the first run"
+                ) from None
         self.first = self.read_to = count
 
     def adopt_thread(self) -> None:

@@ -279,15 +279,15 @@ class ReadAhead:
         shape = tuple(part.stop - part.start for part in region)
         if data.shape != shape:
             raise ValueError(
-                f"{self.name} of shape {self.shape} gives an array of shape {data.shape} for {_text(region)}, "
-                f"not {shape}; pass np.asarray(x), or a source that can be indexed by slices"
+                f"{self.name} of shape {self.shape} returns an array of shape {data.shape} for "
+                f"{_text(region)}, not {shape}; pass np.asarray(x), or an array that can be indexed by slices"
             )
         if self._dtype is None:
             self._dtype = data.dtype
         elif data.dtype != self._dtype:
             raise TypeError(
-                f"{self.name} gives {data.dtype} for {_text(region)}, but {self._dtype} before; "
-                "pass x.astype(...), or another source of one dtype"
+                f"{self.name} returns {data.dtype} for {_text(region)}, but {self._dtype} before; pass "
+                "x.astype(...), or another array of one dtype"
             )
         return data if self.reads_are_new else data.copy()
 

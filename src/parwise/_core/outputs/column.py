@@ -54,7 +54,8 @@ class OutputColumn:
         axis = self._call.axis[0]
         if not -ndim <= axis < ndim:
             raise ValueError(
-                f"a block function must keep the mapped axis {axis}, but its result has {ndim} dimension(s)"
+                f"a block function must keep the mapped axis {axis}, but its result has {ndim} dimension(s); "
+                "return an array with that axis, or leave out vectorized=True if func takes one element"
             )
         return axis % ndim
 
@@ -326,7 +327,10 @@ def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     if tuple(out.shape) != shape:
         raise ValueError(f"out has shape {tuple(out.shape)}, but the result has {shape}; pass out=np.empty({shape})")
     if not np.can_cast(dtype, out.dtype, "same_kind"):
-        raise TypeError(f"results of dtype {dtype} cannot be stored in out of dtype {out.dtype} (same_kind casting)")
+        raise TypeError(
+            f"results of dtype {dtype} cannot be stored in out of dtype {out.dtype} by same_kind casting; "
+            f"pass an out of dtype {dtype}, or cast in func"
+        )
 
 
 def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:
@@ -352,9 +356,10 @@ def _ragged(call: Call, raw: list[Any], indices: np.ndarray, error: ValueError) 
         if shape != shapes[0]:
             return ValueError(
                 f"results cannot be stacked: shape {shapes[0]} {call.name(names[0])}, but {shape} "
-                f"{call.name(names[at])}; return one shape for all elements"
+                f"{call.name(names[at])}; return one shape for all elements, or use parallel_map, which "
+                "returns a list"
             )
-    return ValueError(f"results cannot be stacked to one array: {error}")
+    return ValueError(f"results cannot be stacked to one array: {error}; use parallel_map, which returns a list")
 
 
 def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:

@@ -71,10 +71,11 @@ def _text(one: _Held, most: int) -> str:
     axes = tuple(one.axes) if len(one.axes) > 1 else one.axes[0]
     verb = "written" if one.name.endswith("out") else "read"
     return (
-        f"{one.name} of shape {tuple(one.array.shape)} has chunks that reach across {one.nbytes / 1e9:.3g} GB of "
-        f"consecutive elements along axis {axes}; {most / 1e9:.3g} GB of it are held at a time, a part of the memory "
-        f"available, so each chunk is {verb} about {-(-one.nbytes // most)} times; in chunks of shape "
-        f"{_good_chunks(one)} it would be {verb} once"
+        f"{one.name} of shape {tuple(one.array.shape)} has chunks that reach across "
+        f"{one.nbytes / 1e9:.3g} GB of consecutive elements along axis {axes}, and only "
+        f"{most / 1e9:.3g} GB are held in memory at a time, so each chunk is {verb} about "
+        f"{-(-one.nbytes // most)} times; in chunks of shape {_good_chunks(one)} it would be {verb} "
+        "once"
     )
 
 

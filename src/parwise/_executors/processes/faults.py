@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ..._core.indexing import Task
+from ..._core.messages.notes import name_with_item
 from ..._workers.pool.silence import Silence
 from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ...errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
@@ -93,8 +94,8 @@ class FaultPolicy:
         if settings.timeout is None and not worker.silence.told:
             worker.silence.told = True
             warnings.warn(
-                f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C ends the "
-                "call, and calls with timeout=seconds replace such workers",
+                f"worker process {worker.pid} has {worker.silence.words}, and the call waits for it; Ctrl-C "
+                "ends the call, and with timeout=seconds such workers are replaced",
                 RuntimeWarning,
                 stacklevel=user_level(),
             )
@@ -132,7 +133,8 @@ class FaultPolicy:
             job.queue.lose(part for part in rest if len(part))
 
     def _name(self, index: int, assignments: list[Assignment]) -> str:
-        return self._job.call.name(index, next((one.task.hi for one in assignments if one.task.lo == index), None))
+        stop = next((one.task.hi for one in assignments if one.task.lo == index), None)
+        return name_with_item(self._job.call, index, stop)
 
     def _too_late(self, worker: WorkerHandle, index: int, assignments: list[Assignment]) -> ElementTimeoutError:
         call = self._job.call

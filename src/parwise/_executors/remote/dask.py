@@ -136,8 +136,8 @@ class DaskRunner(RemoteRunner):
                 "has no workers" if self._count is None or self._counted + LOOK_SECONDS > now else "does not answer"
             )
             warnings.warn(
-                f"the call waits for Dask: the scheduler at {self._address} {silent}, for {WAIT_SECONDS} seconds now; "
-                "Ctrl-C ends the call",
+                f"the call waits for Dask: the scheduler at {self._address} {silent} for {WAIT_SECONDS} "
+                "seconds now; Ctrl-C ends the call",
                 RuntimeWarning,
                 stacklevel=user_level(),
             )
@@ -266,7 +266,9 @@ class DaskRunner(RemoteRunner):
         if self._client.status != "running" or isinstance(error, OSError):
             return self._lost(error)
         lowest = min(self._submitted.values(), key=lambda one: one.lo, default=None)
-        return self._faults.executor_error(f"Dask refused work ({type(error).__name__}: {error})", lowest, error)
+        return self._faults.executor_error(
+            f"Dask refused work ({type(error).__name__}: {error}); its scheduler's log may say why", lowest, error
+        )
 
     def _lost(self, error: BaseException | None, task: Task | None = None) -> ExecutorError:
         """The error of a scheduler, or a client, that is gone."""
@@ -329,8 +331,8 @@ def _threads_of(client: Any) -> int:
         return sum(client.nthreads().values())
     except OSError as error:
         raise ExecutorError(
-            f"the scheduler at {client.scheduler.address} does not answer ({error}); connect a new Client and make the "
-            "call again"
+            f"the scheduler at {client.scheduler.address} does not answer ({error}); connect a new Client "
+            "and make the call again"
         ) from error
 
 
@@ -350,7 +352,9 @@ def _plain_name(function: Any) -> str:
 def _check_usable(client: Any, shut_down: bool) -> None:
     """Raise an error for a client, or its executor, that is closed, or that would wait for its own thread."""
     if shut_down:
-        raise ExecutorError("this executor of a Dask client is shut down; take another one: client.get_executor()")
+        raise ExecutorError(
+            "this executor of a Dask client has been shut down; take another one: client.get_executor()"
+        )
     if client.status != "running":
         raise ExecutorError(f"the Dask client is {client.status}; connect a new Client and make the call again")
     try:
@@ -359,8 +363,9 @@ def _check_usable(client: Any, shut_down: bool) -> None:
         return
     if running is client.loop.asyncio_loop:
         raise ExecutorError(
-            "this call would wait for Dask in the thread of the client's own event loop, for ever; call it in another "
-            "thread: await asyncio.to_thread(parwise.parallel_apply, f, array, executor=client)"
+            "this call would wait for Dask in the thread of the client's own event loop, and never end; "
+            "make it in another thread: await asyncio.to_thread(parwise.parallel_apply, f, array, "
+            "executor=client)"
         )
 
 

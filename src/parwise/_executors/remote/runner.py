@@ -209,8 +209,9 @@ class RemoteRunner(ExecutorRunner):
         """Raise a TypeError for connections and locks, unless the executor has parwise's own workers."""
         if attachments and not is_pool(self._executor):
             raise TypeError(
-                "connections, sockets, locks and queues of multiprocessing cannot be sent to the processes of "
-                f"{self.name}; use executor='processes' or a parwise.Pool, or take those of a multiprocessing.Manager()"
+                "connections, sockets, locks and queues of multiprocessing cannot be sent to the processes "
+                f"of {self.name}; leave executor out, or pass a parwise.Pool; or use those of a "
+                "multiprocessing.Manager()"
             )
 
     def _lowest(self, task: Task) -> Task:
@@ -268,8 +269,8 @@ class RemoteRunner(ExecutorRunner):
         if theirs != np.__version__ and theirs not in self._told:
             self._told.add(theirs)
             warnings.warn(
-                f"process {reply.process} of {self.name} has NumPy {theirs}, and this one {np.__version__}: results "
-                "may have other bits; install the same version in both",
+                f"process {reply.process} of {self.name} has NumPy {theirs}, and this one {np.__version__}: "
+                "results may have different bits; install the same version in both",
                 ReproducibilityWarning,
                 stacklevel=user_level(),
             )
@@ -280,8 +281,8 @@ class RemoteRunner(ExecutorRunner):
             raise self._faults.process_died(self._lowest(task), error) from error
         if isinstance(error, CancelledError):
             raise self._faults.executor_error(
-                f"{self.name} has cancelled tasks of the call, as it does when it is shut down; keep it open until the "
-                "call has returned",
+                f"{self.name} has cancelled tasks of the call, as it does when it is shut down; keep it open "
+                "until the call has returned",
                 self._lowest(task),
                 error,
             )

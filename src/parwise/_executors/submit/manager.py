@@ -92,7 +92,10 @@ class ManagerThread:
     def check_wait(self) -> None:
         """Raise a RuntimeError in the manager's own thread, which cannot wait for itself."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a callback of one of the pool's own futures cannot wait for its workers")
+            raise RuntimeError(
+                "a callback of one of the pool's own futures cannot wait for its workers; wait in another "
+                "thread, or after the callback"
+            )
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -186,7 +189,9 @@ class ManagerThread:
             dispatcher.start()
             while not (items.empty and not items.open and (self._wanted or self._closing or items.outdated)):
                 if self._killing:
-                    raise ParwiseError("the pool was left by an interrupt, which ended its workers")
+                    raise ParwiseError(
+                        "the call has no result: an interrupt (Ctrl-C) left the pool, and ended its workers"
+                    )
                 dispatcher.assign_tasks()
                 idle = not self.busy
                 dispatcher.step(LINGER_SECONDS if idle else None)

@@ -92,7 +92,9 @@ class SentDescriptor:
         """The descriptor in the process that unpickles it."""
         fd = _arrived.pop(self._token, None)
         if fd is None:
-            raise ParwiseError("a descriptor of a connection or socket did not come along (too many open files?)")
+            raise ParwiseError(
+                "a descriptor of a connection or socket did not arrive (too many open files?); raise ulimit -n"
+            )
         return fd
 
 
@@ -195,9 +197,10 @@ def _check_name(obj: Any) -> None:
     semaphore = getattr(obj, "_semlock", None)
     if semaphore is not None and semaphore.name is None:
         raise UnnamedLockError(
-            "locks, queues and values of multiprocessing's 'fork' context, its default on Linux up to Python 3.13, "
-            "reach forked processes only; make them by multiprocessing.get_context('spawn'), as in "
-            "get_context('spawn').Lock(), or take those of a multiprocessing.Manager()"
+            "locks, queues and values of multiprocessing's 'fork' context, its default on Linux up to "
+            "Python 3.13, reach forked processes only; make them with "
+            "multiprocessing.get_context('spawn'), as in get_context('spawn').Lock(), or use those of a "
+            "multiprocessing.Manager()"
         )
 
 
@@ -280,7 +283,10 @@ def _cast_view(data: bytearray, readonly: bool, code: Any, shape: tuple[int, ...
 def _reduce_file(obj: io.TextIOWrapper, attachments: Attachments) -> Any:
     """A text file to be read travels as its text; what a worker wrote to such a copy would be lost."""
     if not obj.closed and obj.writable() and obj not in (sys.stdout, sys.stderr):
-        raise pickle.PicklingError(f"cannot pickle the file {getattr(obj, 'name', '')!r}, which is open for writing")
+        raise pickle.PicklingError(
+            f"cannot pickle the file {getattr(obj, 'name', '')!r}, which is open for writing; open it "
+            "inside the function"
+        )
     return None
 
 

@@ -94,8 +94,9 @@ def _shared_file(nbytes: int) -> int:
     limit = min(file_limit(), memory_limit())
     if nbytes > limit:
         raise ParwiseError(
-            f"the function and its arguments take {nbytes} bytes, but shared memory may have {limit} (ulimit -f and "
-            "the memory limit); map over the large arrays, or open them inside the function from a file"
+            f"the function and its arguments take {nbytes} bytes, but shared memory may have {limit} "
+            "(ulimit -f and the memory limit); map over the large arrays instead, or open them inside "
+            "the function from a file"
         )
     return create_fd(nbytes)
 

@@ -49,8 +49,9 @@ def start(control: Socket, variables: dict[str, str]) -> int:
     """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
     if starts_elsewhere():
         raise ParwiseError(
-            "worker processes cannot be started: this process has called unshare, and its children would be in other "
-            "PID or time namespaces than it is itself; make the call in such a child, or use executor='threads'"
+            "worker processes cannot be started: this process has called unshare, so its children would "
+            "be in PID or time namespaces different from its own; make the call in such a child, or use "
+            "executor='threads'"
         )
     python = find_python()
     command = _command(python)

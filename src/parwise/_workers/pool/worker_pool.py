@@ -321,11 +321,11 @@ class WorkerPool:
             server.close()
         if not server.forked and code is not None and code >= 0:
             raise ParwiseError(
-                f"the process that starts workers ended with exit code {code} before it had started one; is NumPy "
-                "importable in a new interpreter? What it printed tells why"
+                f"the process that starts workers ended with exit code {code} before it had started one; is "
+                "NumPy importable in a new interpreter? Its output tells why"
             )
         if self._lost > LOST_FORK_SERVERS:
-            raise ParwiseError(f"the process that starts workers has ended {self._lost} times (at last: {code})")
+            raise ParwiseError(f"the process that starts workers has ended {self._lost} times, at last with {code}")
 
     def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Handle a message of the fork server: a worker was forked, or could not be."""

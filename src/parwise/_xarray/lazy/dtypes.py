@@ -14,7 +14,7 @@ def declared_dtypes(request: Request, count: int) -> list[np.dtype[Any]]:
     """The dtype of each of `count` outputs; raise a ValueError if one is not told."""
     if request.output_dtypes is None:
         raise ValueError(
-            "the data is in Dask's blocks, and results are not known before they are computed; pass "
+            "the data is in Dask's blocks, where results are not known before they are computed; pass "
             "output_dtypes=[...] (and output_core_dims, output_sizes), or map over array.load()"
         )
     return [check_declared(dtype) for dtype in dtypes_per_output(request, count)]

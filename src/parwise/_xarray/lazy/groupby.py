@@ -13,7 +13,7 @@ import xarray as xr
 from dask.delayed import delayed
 from dask.utils import funcname
 
-from ..._core.random import RandomStreams, make_random_streams
+from ..._core.inputs.random import RandomStreams, make_random_streams
 from ..group_results import VariableSpec, gap_data, label_result, variable_specs
 from ..group_transfer import ItsOwn
 from ..labels import Labels
@@ -30,9 +30,9 @@ def lazy_results(groups: list[Any], labels: Labels, request: Request) -> list[An
     check_options(request)
     if request.output_dtypes is None:
         raise ValueError(
-            "the data is in Dask's blocks, and results are not known before they are computed; pass output_dtypes=... "
-            "(a dict, if func gives a Dataset of other variables; and output_core_dims, if not the same dimensions), "
-            "or load() it first"
+            "the data is in Dask's blocks, where results are not known before they are computed; pass "
+            "output_dtypes=... (a dict, if func returns a Dataset of different variables; and "
+            "output_core_dims, if not the same dimensions), or load() it first"
         )
     streams = (
         None if request.rng is None else make_random_streams(request.rng, request.func, dict(request.kwargs or {}))
@@ -92,12 +92,13 @@ def _variable_data(result: Any, spec: VariableSpec) -> np.ndarray:
         raise TypeError(f"func was to return {expected}, but it returned {kind}")
     if dict(array.sizes) != dict(zip(spec.dims, spec.shape, strict=True)):
         raise ValueError(
-            f"func was to return {expected} of sizes {dict(zip(spec.dims, spec.shape, strict=True))}, "
-            f"but it returned one of {dict(array.sizes)}"
+            f"func was to return {expected} of sizes {dict(zip(spec.dims, spec.shape, strict=True))}, but "
+            f"it returned one of {dict(array.sizes)}; correct output_core_dims and output_sizes, or func"
         )
     if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
         raise TypeError(
-            f"func was to return {expected} of dtype {spec.dtype}, but it returned one of dtype {array.dtype}, "
-            "which same_kind casting does not allow"
+            f"func was to return {expected} of dtype {spec.dtype}, but it returned one of dtype "
+            f"{array.dtype}, which same_kind casting does not allow; correct output_dtypes, or cast in "
+            "func"
         )
     return array.transpose(*spec.dims).to_numpy().astype(spec.dtype, copy=False)

@@ -48,8 +48,8 @@ def check_options(request: Request) -> None:
     others = [name for name in request.options if name not in _KEPT_OPTIONS and request.options[name] is not None]
     if others:
         raise ValueError(
-            f"option(s) {listed(others)} have no meaning for data in Dask's blocks, where Dask's scheduler decides; "
-            "leave them out, or map over array.load()"
+            f"option(s) {listed(others)} have no effect on data in Dask's blocks, where Dask's scheduler "
+            "decides; leave them out, or map over array.load()"
         )
 
 
@@ -60,8 +60,9 @@ def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any]
     if request.output_core_dims is None:
         if mapped.slice_dims and not request.vectorized:
             raise ValueError(
-                "the data is in Dask's blocks: tell the dimensions of func's results, output_core_dims=[] for scalars, "
-                f"output_core_dims={list(mapped.slice_dims)!r} for arrays like the slices"
+                "the data is in Dask's blocks, and slices have dimensions: pass those of func's results, "
+                f"output_core_dims=[] for scalars, output_core_dims={list(mapped.slice_dims)!r} for arrays "
+                "like the slices"
             )
         outputs = [list(mapped.slice_dims)] * count
     return outputs, declared_dtypes(request, count), in_tuple
@@ -77,8 +78,8 @@ def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: 
         for dim, chunks in zip(one.dims, array.chunks, strict=True):
             if dim not in mapped.dims and len(chunks) > 1:
                 raise ValueError(
-                    f"func needs all of {dim!r} at once, which is in {len(chunks)} chunks of Dask's; "
-                    f"rechunk first: array.chunk({{{dim!r}: -1}})"
+                    f"func needs all of {dim!r} at once, which is in {len(chunks)} chunks of Dask; rechunk first: "
+                    f"array.chunk({{{dim!r}: -1}})"
                 )
     chunks = {label: chunks for label, chunks in zip(labels[0], arrays[0].chunks, strict=True) if label < depth}
     task = ChunkMap(mapped, request, *described, chunks=[chunks[label] for label in sorted(chunks)])

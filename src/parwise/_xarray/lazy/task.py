@@ -13,7 +13,7 @@ import numpy as np
 
 from ..._core.call import Block, Told
 from ..._core.inputs.foreign import plain_array
-from ..._core.random import RandomStreams, make_random_streams
+from ..._core.inputs.random import RandomStreams, make_random_streams
 from ..file_arrays import moveaxis_order
 from ..labels import Labels, MappedArrays, listed
 from ..request import Request, as_told, run
@@ -104,8 +104,8 @@ class SerialMap:
         try:
             if isinstance(result, tuple) != self.in_tuple or len(columns) != len(shapes):
                 raise ValueError(
-                    f"output_dtypes and output_core_dims tell of {_counted(len(shapes), self.in_tuple)}, "
-                    f"but func returned {_counted(len(columns), isinstance(result, tuple))}"
+                    f"output_dtypes and output_core_dims are for {_counted(len(shapes), self.in_tuple)}, but func "
+                    f"returned {_counted(len(columns), isinstance(result, tuple))}; name as many as func returns"
                 )
             for one, shape in zip(columns, shapes, strict=True):
                 self._check_shape(one.shape, shape, len(where))
@@ -123,8 +123,8 @@ class SerialMap:
         first = 0 if self._request.vectorized else depth
         if found != told:
             raise ValueError(
-                f"func gave results of shape {found[first:]}, but the array's dimensions, output_core_dims "
-                f"and output_sizes tell of {told[first:]}"
+                f"func returned results of shape {found[first:]}, but by the array's dimensions, "
+                f"output_core_dims and output_sizes they have shape {told[first:]}; correct these, or func"
             )
 
 
@@ -227,8 +227,8 @@ def _check_lengths(found: tuple[int, ...], told: tuple[int, ...]) -> None:
     """Raise a ValueError if a block has not the lengths that the chunks of its array tell."""
     if found != told:
         raise ValueError(
-            f"a block of Dask's has length(s) {found} along the mapped dimensions, but the array's chunks tell of "
-            f"{told}; make the array with its true chunks"
+            f"a block of Dask has length(s) {found} along the mapped dimensions, but the array's chunks "
+            f"say {told}; make the array with its true chunks"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .settings import is_int
+from ..settings import is_int
 
 # Of `numpy.random.SeedSequence`; NumPy's compatibility policy keeps them as they are.
 _POOL = 4
@@ -142,7 +142,10 @@ def make_random_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomSt
     has a state: each call spawns one child of it.
     """
     if "rng" in kwargs:
-        raise TypeError("rng is given twice: in kwargs, and as rng=, which gives each element a generator of its own")
+        raise TypeError(
+            "rng is given twice: in kwargs, and as rng=, which passes a generator of its own for each "
+            "element; leave one of them out"
+        )
     _check_taken(func)
     if isinstance(rng, np.random.Generator):
         rng = rng.bit_generator
@@ -156,7 +159,7 @@ def make_random_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomSt
     if not words or not all(map(is_int, words)):
         raise TypeError(f"rng must be an int, a SeedSequence, a BitGenerator or a Generator, got {type(rng).__name__}")
     if any(word < 0 for word in words):
-        raise ValueError(f"rng must not be negative, got {rng}")
+        raise ValueError(f"rng must not be negative, got {rng}; pass an int from 0 on")
     entropy = int(rng) if is_int(rng) else [int(word) for word in words]
     return RandomStreams(np.random.SeedSequence(entropy), np.random.PCG64)
 
@@ -164,7 +167,7 @@ def make_random_streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomSt
 def _child(seed: Any) -> np.random.SeedSequence:
     if not isinstance(seed, np.random.bit_generator.ISpawnableSeedSequence):
         raise TypeError(
-            f"rng was seeded by a {type(seed).__name__}, of which no independent streams can be made; "
+            f"rng was seeded by a {type(seed).__name__}, which cannot be split into independent streams; "
             "pass np.random.default_rng(seed)"
         )
     child: Any = seed.spawn(1)[0]
@@ -183,5 +186,6 @@ def _check_taken(func: Any) -> None:
         one.kind is one.VAR_KEYWORD or (one.name == "rng" and one.kind is not one.POSITIONAL_ONLY) for one in parameters
     ):
         raise TypeError(
-            "rng is given, but func takes no argument of that name; each call of it gets rng=, a numpy Generator"
+            "rng is given, but func takes no argument of that name; add a parameter rng to func, which "
+            "gets a numpy Generator in each call, or leave rng out"
         )
