@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
-from .indexing import Halo, block_bounds, block_length, checked_halo, fits
+from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
+from .inputs.blocks import make_blocks
 from .inputs.foreign import is_duck
 from .inputs.items import ItemColumn, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
@@ -51,20 +52,19 @@ def make_call(
     if not isinstance(vectorized, bool):
         raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
     kwargs = {} if kwargs is None else _kwargs(kwargs)
-    axes = _axes(axis, vectorized)
+    axes = _axes(axis)
     if len(arrays) == 1:
         inputs: tuple[InputArray, ...] = (_input(arrays[0], 0, axes, vectorized),)
         grid = inputs[0].lengths
     else:
         inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
         grid = _common_grid(inputs, axes)
-    halo = None
-    if type(depth) is not int or depth or boundary is not None:
-        halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
-    bounds = None
+    halo, bounds = None, None
     if vectorized:
-        bounds = _bounds(chunk, grid[0], inputs, halo)
-    elif chunk is not None:
+        halo, bounds = make_blocks(chunk, depth, boundary, axes, grid, inputs)
+    elif type(depth) is not int or depth or boundary is not None:
+        _check_no_halo(depth, boundary)
+    if chunk is not None and not vectorized:
         raise ValueError(
             f"chunk={chunk!r} is for block functions; for an element function parwise chooses "
             "(pass vectorized=True if func takes blocks)"
@@ -128,7 +128,7 @@ def _kwargs(kwargs: Any) -> dict[str, Any]:
     return dict(kwargs)
 
 
-def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
+def _axes(axis: Any) -> tuple[int, ...]:
     """`axis` as a tuple of ints of one sign."""
     if type(axis) is int:
         return (axis,)
@@ -138,8 +138,6 @@ def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
             raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
     if not given:
         raise ValueError("axis must name at least one axis, got ()")
-    if vectorized and len(given) > 1:
-        raise ValueError(f"a block function is mapped along one axis, got axis={axis!r}; use an int")
     if len({one < 0 for one in given}) > 1:
         raise ValueError(f"axis must not mix signs, got {axis!r}; count all axes from the same end")
     return tuple(int(one) for one in given)
@@ -226,41 +224,15 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
     return first
 
 
-def _halo(
-    depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[InputArray, ...]
-) -> Halo | None:
-    """Make the halo, if there is one, and set it on the inputs."""
-    depth, kind, value = checked_halo(depth, boundary, vectorized)
-    if not depth:
-        return None
-    halo = Halo(depth, kind, value, count, axis)
-    for number, one in enumerate(inputs):
-        dtype = one.like.dtype
-        if kind == "constant" and not fits(value, dtype):
-            raise TypeError(
-                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype {dtype}"
-            )
-        one.set_halo(halo)
-    return halo
+def _check_no_halo(depth: Any, boundary: Any) -> None:
+    """Raise a ValueError if an element function is given a halo."""
+    checked_halo(max(depth.values(), default=0) if isinstance(depth, Mapping) else depth, boundary, vectorized=False)
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
     from .random import make_random_streams
 
     return make_random_streams(rng, func, kwargs)
-
-
-def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo | None) -> list[tuple[int, int]]:
-    """The blocks of a block function."""
-    if chunk is None:
-        row_bytes = sum(one.row_bytes for one in inputs)
-        return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
-    length = check_int("chunk", chunk, 1, "an int or None")
-    if length > max(1, count):
-        raise ValueError(
-            f"chunk={length} is longer than the mapped axis, which has {count}; pass chunk={count} or less"
-        )
-    return block_bounds(count, length)
 
 
 def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...]:

@@ -98,7 +98,7 @@ class BlockInvariance:
         self._budget = budget
         self._terminates = terminates
         self._count = call.count
-        self._depth = call.halo.depth if call.halo else 0
+        self._depth = call.halo.sides[0].depth if call.halo else 0
         bounds = call.bounds or [(0, 0)]
         # Around a border between two blocks, far from both ends of the axis: a recursion may start at either.
         cut = bounds[len(bounds) // 2][0]
@@ -170,7 +170,7 @@ class BlockInvariance:
 
         return self._smallest_depth(differs) if self._has_room(2 * self._depth) else None
 
-    def _length_difference(self, window: tuple[int, int], halo: Halo | None) -> str | None:
+    def _length_difference(self, window: tuple[int, int], halo: Halo | BlockGrid | None) -> str | None:
         """Text of the difference between blocks of `LENGTHS` and one block of the whole window."""
         lo, hi = window
         whole = self._compute(lo, hi, halo)
