@@ -11,11 +11,11 @@ from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.blocks import make_blocks
-from .inputs.foreign import is_duck
+from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
 from .inputs.items import ItemColumn, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .results import Form, has_more, is_masked
-from .settings import Settings, check_int, is_int, is_thread_pool
+from .settings import Settings, is_int, is_thread_pool
 
 if TYPE_CHECKING:
     from .random import RandomStreams
@@ -101,6 +101,7 @@ def make_list_call(
                 f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; what every call is "
                 "to get goes in args"
             )
+        check_no_frame(one, number)
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
@@ -195,7 +196,12 @@ def _checked_array(array: Any, number: int) -> Any:
     if isinstance(array, np.generic) or np.isscalar(array):
         raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
     if hasattr(array, "loc") or hasattr(array, "to_numpy"):  # indexed by label: pandas, xarray
-        raise TypeError(f"array {number} is a labelled {kind}; pass its values, as in x.to_numpy()")
+        raise TypeError(f"array {number} is a labelled {kind}; {labelled_remedy(array)}")
+    if library_of(array) == "pandas" and hasattr(array, "groups"):
+        raise TypeError(
+            f"array {number} is a {kind}, which has groups in place of elements; write "
+            "parallel_map(func, [group for _, group in df.groupby(...)])"
+        )
     if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
         raise TypeError(
             f"array {number} is a {kind}, not an array; pass np.asarray(x) "

@@ -192,7 +192,8 @@ class Call:
         halo, bounds = self.halo, self.bounds or ()
         if not isinstance(halo, BlockGrid):
             return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in bounds]
-        return [Block(*zip(*halo.box(lo, hi), strict=True), *zip(*halo.extents(lo, hi), strict=True)) for lo, hi in bounds]
+        spans = [(halo.box(lo, hi), halo.extents(lo, hi)) for lo, hi in bounds]
+        return [Block(*zip(*box, strict=True), *zip(*extents, strict=True)) for box, extents in spans]
 
     def result_axes(self, ndim: int) -> tuple[int, ...]:
         """Positions of the mapped axes in a result of `ndim` dimensions."""

@@ -190,8 +190,7 @@ class ArrayOutput(Output):
             )
         self.wrap = results.wrap
         self._columns = [
-            self._make_column(task, column, None if out is None else out[k])
-            for k, column in enumerate(results.columns)
+            self._make_column(task, column, None if out is None else out[k]) for k, column in enumerate(results.columns)
         ]
         self._begun = True
         for gaps in self._early_gaps:

@@ -258,5 +258,7 @@ def _task_at(job: Job, array: np.ndarray, expected: np.ndarray) -> Task:
     if call.bounds is None:
         return Task(index, index + 1)
     if call.block_grid is not None:
-        return next((Task(lo, hi) for lo, hi in call.bounds if index in call.block_grid.in_order(lo, hi)), job.first_task)
+        return next(
+            (Task(lo, hi) for lo, hi in call.bounds if index in call.block_grid.in_order(lo, hi)), job.first_task
+        )
     return next((Task(lo, hi) for lo, hi in call.bounds if lo <= index < hi), job.first_task)

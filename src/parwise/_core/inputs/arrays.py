@@ -269,7 +269,7 @@ class InputArray:
     def _block(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
         """A part of the array, by start and stop along each mapped axis."""
         block = self.source[_region(self.axes, spans)]
-        return block if self.loaded else np.asarray(block)  # type: ignore[no-any-return]
+        return block if self.loaded else np.asarray(block)
 
     def _read(self, lo: int, hi: int) -> np.ndarray:
         """The elements ``lo:hi`` of a file, with the mapped axes first."""

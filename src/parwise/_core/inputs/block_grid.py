@@ -104,15 +104,18 @@ class _Part(NamedTuple):
     ----------
     place : slice
         Where it lies in the block.
-    sources : slice or ndarray, optional
-        Indices in the array of the elements that it holds; None for a constant.
+    sources : slice or ndarray
+        Indices in the array of the elements that it holds.
+    constant : bool
+        True if it holds a constant instead.
     span : tuple of int
         Start and stop of these.
     """
 
     place: slice
-    sources: slice | np.ndarray | None
+    sources: slice | np.ndarray
     span: tuple[int, int]
+    constant: bool = False
 
 
 def _parts(side: Halo, lo: int, hi: int) -> Iterator[_Part]:
@@ -123,7 +126,7 @@ def _parts(side: Halo, lo: int, hi: int) -> Iterator[_Part]:
     for beyond in side.outside(lo, hi):
         place = slice(beyond.start - start, beyond.stop - start)
         if side.boundary == "constant":
-            yield _Part(place, None, (0, 0))
+            yield _Part(place, slice(0), (0, 0), constant=True)
             continue
         sources = side.sources(beyond)
         yield _Part(place, sources, (int(sources.min()), int(sources.max()) + 1))
@@ -142,7 +145,7 @@ def copy_block(
     block = read(inside)
     for chosen in itertools.product(*parts):
         target = run[_at(axes, [one.place for one in chosen])]
-        constants = [side.value for side, one in zip(sides, chosen, strict=True) if one.sources is None]
+        constants = [side.value for side, one in zip(sides, chosen, strict=True) if one.constant]
         if constants:  # the last axis was filled last
             target[...] = np.zeros((), run.dtype) if constants[-1] is DtypesZero else constants[-1]
             continue
@@ -151,7 +154,7 @@ def copy_block(
         held, part = inside if within else spans, block if within else read(spans)
         for axis, one, (first, _) in zip(axes, chosen, held, strict=True):
             found = one.sources
-            own = slice(found.start - first, found.stop - first) if isinstance(found, slice) else found - first
+            own: Any = slice(found.start - first, found.stop - first) if isinstance(found, slice) else found - first
             part = part[_at([axis], [own])]
         target[...] = part
 

@@ -44,7 +44,7 @@ def make_blocks(
     return blocks, blocks.bounds()
 
 
-def per_axis(name: str, value: Any, axes: tuple[int, ...], missing: Any) -> list[Any]:
+def per_axis(name: str, value: Any, axes: tuple[Any, ...], missing: Any) -> list[Any]:
     """An argument for each mapped axis: one for all, a tuple, or a dict by axis, in which some may be `missing`.
 
     Examples
@@ -55,17 +55,21 @@ def per_axis(name: str, value: Any, axes: tuple[int, ...], missing: Any) -> list
     if isinstance(value, Mapping):
         for key in value:
             if key not in axes:
-                raise ValueError(f"{name} has a value for axis {key!r}, which is not mapped over; axis={_text(axes)}")
+                raise ValueError(
+                    f"{name}={dict(value)} has a value for {key!r}, but what is mapped over is {_text(axes)}"
+                )
         return [value.get(axis, missing) for axis in axes]
     if isinstance(value, tuple):
         if len(value) != len(axes):
-            raise ValueError(f"{name}={value!r} has {len(value)} value(s) for {len(axes)} mapped axes, {_text(axes)}")
+            raise ValueError(f"{name}={value!r} has {len(value)} value(s), but what is mapped over is {_text(axes)}")
         return list(value)
     return [value] * len(axes)
 
 
-def _text(axes: tuple[int, ...]) -> str:
-    return str(axes[0] if len(axes) == 1 else axes)
+def _text(axes: tuple[Any, ...]) -> str:
+    if all(isinstance(one, int) for one in axes):
+        return f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+    return f"dimension {axes[0]!r}" if len(axes) == 1 else f"dimensions {axes}"
 
 
 def _boundaries(boundary: Any, axes: tuple[int, ...]) -> list[Any]:
