@@ -86,9 +86,7 @@ def _strides(stride: Any, sizes: Mapping[Hashable, int]) -> dict[Hashable, int]:
     given = stride if isinstance(stride, Mapping) else dict.fromkeys(sizes, stride)
     for dim, one in given.items():
         if dim not in sizes:
-            raise ValueError(
-                f"stride has a value for {dim!r}, along which there are no windows; windows: {dict(sizes)}"
-            )
+            raise ValueError(f"stride has a value for {dim!r}; there are windows along {listed(sizes)}")
         check_int("stride" if given is not stride else f"the stride along {dim!r}", one, 1)
     return {dim: int(one) for dim, one in given.items() if one != 1}
 
