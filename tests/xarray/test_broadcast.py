@@ -160,11 +160,22 @@ def test_blocks_along_several_dimensions_in_stores_and_errors(cube, tmp_path):
     assert got.encoding["preferred_chunks"] == {"time": 4, "lat": 2, "lon": 4}
     assert_alike(got.load().drop_attrs(), (-large).drop_attrs())
     with pytest.raises(ZeroDivisionError) as caught:
-        cube.par.map(lambda b: 1 / 0, ("lat", "lon"), vectorized=True, chunk=(2, 3))
-    assert caught.value.__notes__ == ["in block 0:2, 0:3 along dimensions ('lat', 'lon'), lat=-30.0 to 0.0"]
+        large.par.map(lambda b: 1 / 0, ("lat", "lon"), vectorized=True, chunk=(2, 3))
+    assert caught.value.__notes__ == ["in block 0:2, 0:3 along dimensions ('lat', 'lon'), lat=-30.0 to -18.0"]
     with pytest.raises(ValueError, match="blocks along several dimensions, 'lat', 'lon', are for data that is not in"):
         cube.chunk(lat=1).par.map(np.negative, ("lat", "lon"), vectorized=True, output_dtypes="f8")
     with pytest.raises(ValueError, match=r"depth=\{'y': 3\} has a value for 'y', but what is mapped"):
         cube.par.map(never, ("lat", "lon"), vectorized=True, depth={"y": 3})
     got = cube.par.map(np.negative, "time", vectorized=True, chunk={"time": 4}, depth={"time": 1})
     assert_alike(got, cube.copy(data=-cube.data))
+
+
+def test_words_for_one_dimension_of_dask(cube):
+    f = lambda b: np.cumsum(b, axis=0)  # noqa: E731
+    want = cube.par.map(f, "time", vectorized=True, chunk=4, depth=2, boundary="wrap")
+    for how in (
+        {"chunk": {"time": 4}, "depth": {"time": 2}, "boundary": {"time": "periodic"}},
+        {"chunk": (4,), "depth": (2,), "boundary": ("wrap",)},
+    ):
+        lazy = cube.chunk(time=5).par.map(f, "time", vectorized=True, **how, output_dtypes="f8")
+        assert_alike(lazy.compute(), want)

@@ -111,11 +111,14 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
 
 
 def _in_order(request: Request) -> Request:
-    """The request with `chunk`, `depth` and `boundary` in the order of the mapped dimensions where they are dicts."""
+    """The request with `chunk`, `depth` and `boundary` in the order of the mapped dimensions, or alone for one."""
 
     def ordered(name: str, missing: Any) -> Any:
         given = getattr(request, name)
-        return tuple(per_axis(name, given, request.dims, missing)) if isinstance(given, Mapping) else given
+        if not (isinstance(given, Mapping) or (isinstance(given, tuple) and len(given) == len(request.dims) == 1)):
+            return given
+        values = tuple(per_axis(name, given, request.dims, missing))
+        return values if len(values) > 1 else values[0]
 
     return replace(request, chunk=ordered("chunk", None), depth=ordered("depth", 0), boundary=ordered("boundary", None))
 

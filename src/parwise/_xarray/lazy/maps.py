@@ -25,7 +25,7 @@ from .shared import shared
 from .task import BlockMap, ChunkMap, SerialMap
 
 _KEPT_OPTIONS = ("errors", "setup")
-_PAD_MODES = {"nearest": "edge"}
+_PAD_MODES = {"nearest": "edge", "periodic": "wrap"}
 
 
 def map_dask(mapped: MappedArrays, request: Request) -> Any:
