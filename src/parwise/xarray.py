@@ -280,7 +280,7 @@ class DataArrayMaps(_GroupAndWindowMaps):
         ('lat', 'lon', 'q')
         >>> weights = xr.DataArray([0.25, 0.75], {"lat": lat}, ("lat",))
         >>> cube.par.map(lambda a, w: w @ a.mean(axis=1), "time", weights).to_numpy()
-        array([1.25, 5.25, 9.25])
+        array([ 2.,  6., 10.])
         >>> out = np.empty((2, 2))
         >>> low = cube.par.map(np.min, ("lat", "lon"), out=out)
         >>> low.dims, np.shares_memory(low, out)
