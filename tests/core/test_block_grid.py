@@ -100,6 +100,38 @@ def test_function_cannot_tell_where_it_runs(layout, boundary):
         assert_same(one, first)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("boundary", [None, ("reflect", None), "wrap"])
+def test_blocks_have_the_alignment_of_slices(boundary, way):
+    """Loops for vectors begin where an address is a multiple of 16 to 64, and round otherwise before it."""
+    a = rng.standard_normal((23, 14))
+    low = lambda b: np.full(b.shape, b.__array_interface__["data"][0] % 64)  # noqa: E731
+    kinds = boundary if isinstance(boundary, tuple) else (boundary, boundary)
+    width = [(2, 2) if kind else (0, 0) for kind in kinds]
+    padded = a if boundary is None else np.pad(a, width)
+    want = np.empty(a.shape, np.int64)
+    for block in parwise.plan(a, axis=(0, 1), chunk=(9, 5), depth=2, boundary=boundary):
+        first = [at + before for at, (before, _) in zip(block.first, width, strict=True)]
+        offset = sum(at * step for at, step in zip(first, padded.strides, strict=True))
+        start = 0 if boundary else a.__array_interface__["data"][0]
+        want[tuple(map(slice, block.start, block.stop))] = (start + offset) % 64
+    how = {"axis": (0, 1), "vectorized": True, "chunk": (9, 5), "depth": 2, "boundary": boundary}
+    assert_same(parallel_apply(low, a, **how, **way), want)
+
+
+def test_processes_of_others_write_no_part_of_a_chunk(tmp_path, executor_of):
+    """Blocks of one column each, which have as many elements as the rows that are chunks of `out`."""
+    made.append("zarr")
+    source, out = (
+        zarr.open_array(tmp_path / name, mode="w", shape=(8, 8), chunks=(1, 8), dtype="f8") for name in ("in", "out")
+    )
+    a = np.arange(64.0).reshape(8, 8)
+    source[...] = a
+    how = {"axis": (0, 1), "vectorized": True, "chunk": (8, 1), "out": out}
+    parallel_apply(np.negative, source, **how, **executor_of("process pool"))
+    assert_same(out[...], -a)
+
+
 def test_executors_agree(runner):
     blur = lambda b: scipy.ndimage.gaussian_filter(b, 1.5, mode=["mirror", "wrap"])  # noqa: E731
     got = parallel_apply(blur, IMAGE, **BOXES, depth=6, boundary=("reflect", "periodic"), **runner)
@@ -231,11 +263,12 @@ def test_errors_name_the_block():
 def test_random_numbers():
     noisy = lambda b, rng: b + rng.normal()  # noqa: E731
     children = np.random.default_rng(3).spawn(9)
-    want = np.empty((6, 6))
-    for number, (i, j) in enumerate(itertools.product(range(0, 6, 2), repeat=2)):
-        want[i : i + 2, j : j + 2] = children[number].normal()
+    want = np.empty((7, 8))
+    blocks = itertools.product([(0, 2), (2, 4), (4, 7)], [(0, 3), (3, 6), (6, 8)])  # of several sizes
+    for number, ((i, k), (j, m)) in enumerate(blocks):
+        want[i:k, j:m] = children[number].normal()
     for way in WAYS:
-        got = parallel_apply(noisy, np.zeros((6, 6)), axis=(0, 1), vectorized=True, chunk=2, rng=3, **way)
+        got = parallel_apply(noisy, np.zeros((7, 8)), axis=(0, 1), vectorized=True, chunk=(2, 3), rng=3, **way)
         assert_same(got, want)
 
 

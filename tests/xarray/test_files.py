@@ -128,6 +128,23 @@ def test_windows_of_files_lie_as_those_in_memory():
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
 
+def test_windows_with_a_stride_lie_as_those_in_memory():
+    cube = make_cube((30, 6, 5), "f4")
+    lazy, _ = in_file(cube)
+    seen = []
+    for one in (lazy, cube):
+        one.par.map_windows(
+            lambda x: (seen.append(x.strides), x.max(-1))[1],
+            lat=2,
+            stride=3,
+            vectorized=True,
+            chunk=2,
+            workers=1,
+            output_core_dims=["time", "lon"],
+        )
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+
+
 def test_labelled_windows_of_files(monkeypatch):
     monkeypatch.setattr(file_arrays, "READ_BYTES", 2**12)
     cube = make_cube((60, 6, 5))

@@ -67,6 +67,12 @@ def test_stride_with_min_periods(cube, dim):
     assert_alike(cube.par.map_windows(np.nansum, **how, stride=5), want)
 
 
+def test_stride_with_min_periods_where_there_are_no_labels(cube):
+    how = {"lon": 2, "dim": "time", "min_periods": 2}
+    want = cube.par.map_windows(np.nansum, **how).isel(lon=slice(None, None, 3))
+    assert_alike(cube.par.map_windows(np.nansum, **how, stride=3), want)
+
+
 def test_stride_of_datasets(cube):
     ds = cube.to_dataset().assign(flag=("lat", [1, 2, 3]), more=("time", np.arange(12.0)))
     want = ds.par.map_windows(np.sum, time=3, dim="lat").isel(time=slice(None, None, 5))
