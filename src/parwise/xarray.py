@@ -22,9 +22,10 @@ import xarray as xr
 
 from ._core.options import Options
 from ._xarray.groupby import map_groups
-from ._xarray.map import OnMissingDim, map_array, map_dataset, map_tree
+from ._xarray.map import OnMissingDim, map_array, map_dataset
 from ._xarray.request import How, make_request
 from ._xarray.rolling import map_windows
+from ._xarray.tree import DataTreeMaps
 
 __all__ = ["DataArrayMaps", "DataTreeMaps", "DatasetMaps", "How"]
 
@@ -98,6 +99,7 @@ class _GroupAndWindowMaps:
         min_periods: int | None = None,
         center: bool | Mapping[Any, bool] = False,
         fill_value: Any = ...,
+        stride: int | Mapping[Any, int] = 1,
         **more: Any,
     ) -> Any:
         """Map a function over rolling windows. For a Dataset, over those of each variable that has the dimensions.
@@ -125,6 +127,9 @@ class _GroupAndWindowMaps:
             the right edge.
         fill_value : optional
             Value beyond the edges of the array; by default NaN.
+        stride : int or dict of int, optional
+            Distance of windows, in labels: with 5 the result has every fifth
+            label, as from ``rolling.construct("window", stride=5)``.
         **more
             Windows by keyword, and the arguments in `parwise.xarray.How`.
 
@@ -154,10 +159,12 @@ class _GroupAndWindowMaps:
         array([nan, nan,  3.,  3.])
         >>> da.par.map_windows(np.nanmedian, time=3, min_periods=2).to_numpy()
         array([nan,  3.,  3.,  3.])
+        >>> da.par.map_windows(np.nanmedian, time=3, stride=2).to_numpy()
+        array([1., 3.])
         >>> da.to_dataset(name="a").par.map_windows(np.max, time=2)["a"].to_numpy()
         array([nan,  5.,  5.,  3.])
         """
-        return map_windows(self._obj, func, windows, dim, min_periods, center, fill_value, more)
+        return map_windows(self._obj, func, windows, dim, min_periods, center, fill_value, stride, more)
 
 
 @xr.register_dataarray_accessor("par")
@@ -177,8 +184,8 @@ class DataArrayMaps(_GroupAndWindowMaps):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         vectorized: bool = False,
-        chunk: int | None = None,
-        depth: int = 0,
+        chunk: int | tuple[int | None, ...] | Mapping[Hashable, int] | None = None,
+        depth: int | tuple[int, ...] | Mapping[Hashable, int] = 0,
         boundary: Any = None,
         out: Any = None,
         rng: Any = None,
@@ -203,9 +210,13 @@ class DataArrayMaps(_GroupAndWindowMaps):
             pixel's time series.
         *others : DataArray
             Further arrays, mapped in step. Their coordinates along `dim` must
-            be equal to those of the array; all other dimensions are free.
+            be equal to those of the array; all other dimensions are free. One
+            that lacks mapped dimensions is broadcast along them, as in
+            arithmetic of xarray; it must not have dimensions, or coordinates,
+            that the array lacks.
         args, kwargs, vectorized, chunk, depth, boundary, rng : optional
-            As in `parwise.parallel_apply`.
+            As in `parwise.parallel_apply`; `chunk`, `depth` and `boundary` may
+            be dicts by dimension.
         out : array or path, optional
             Where the result is kept, if `func` returns one array or scalar: an
             array of NumPy (`numpy.memmap`), zarr or h5py with the dimensions of
@@ -267,6 +278,9 @@ class DataArrayMaps(_GroupAndWindowMaps):
         {10: 9.0, 20: 11.0}
         >>> cube.par.map(np.quantile, ("lat", "lon"), args=([0.1, 0.5],), output_core_dims=["q"]).dims
         ('lat', 'lon', 'q')
+        >>> weights = xr.DataArray([0.25, 0.75], {"lat": lat}, ("lat",))
+        >>> cube.par.map(lambda a, w: w @ a.mean(axis=1), "time", weights).to_numpy()
+        array([ 2.,  6., 10.])
         >>> out = np.empty((2, 2))
         >>> low = cube.par.map(np.min, ("lat", "lon"), out=out)
         >>> low.dims, np.shares_memory(low, out)
@@ -295,6 +309,7 @@ class DatasetMaps(_GroupAndWindowMaps):
         dim: Hashable | tuple[Hashable, ...],
         *others: xr.DataArray | xr.Dataset,
         on_missing_dim: OnMissingDim = "copy",
+        core_dims: Hashable | tuple[Hashable, ...] | None = None,
         **how: Unpack[How],
     ) -> Any:
         """Map a function over each variable that has all mapped dimensions.
@@ -311,6 +326,11 @@ class DatasetMaps(_GroupAndWindowMaps):
         on_missing_dim : {"copy", "drop", "raise"}, optional
             Treatment of variables that lack a mapped dimension: copied to the
             result (the default), left out, or an error.
+        core_dims : hashable or tuple of hashable, optional
+            Dimensions that slices must have; a variable that lacks one is
+            treated as one that lacks a mapped dimension. With
+            ``map(f, ("lat", "lon"), core_dims="time")`` a mask of
+            ``("lat", "lon")`` is copied, while `f` gets time series.
         **how
             Further arguments and options; see `parwise.xarray.How`.
 
@@ -337,60 +357,10 @@ class DatasetMaps(_GroupAndWindowMaps):
         array([1., 1., 1.])
         >>> list(ds.par.map(np.sum, "x", on_missing_dim="drop"))
         ['a']
+        >>> ds.par.map(np.sum, "y", core_dims="x")["b"].to_numpy()  # copied
+        array([1, 2, 3])
         """
-        return map_dataset(self._obj, others, make_request(func, dim, **how), on_missing_dim)
-
-
-class DataTreeMaps:
-    """Maps over the Datasets of all nodes of a DataTree, as ``tree.par``.
-
-    Parameters
-    ----------
-    tree : DataTree
-    """
-
-    def __init__(self, tree: Any) -> None:
-        self._tree = tree
-
-    def map(
-        self,
-        func: Callable[..., Any],
-        dim: Hashable | tuple[Hashable, ...],
-        *others: Any,
-        on_missing_dim: OnMissingDim = "copy",
-        **how: Unpack[How],
-    ) -> Any:
-        """Map a function over each variable that has all mapped dimensions, in all nodes.
-
-        Parameters
-        ----------
-        func, dim, on_missing_dim, **how
-            As for `DatasetMaps.map`.
-        *others : DataArray, Dataset or DataTree
-            Further arrays, mapped in step. A DataTree stands for its node at the
-            same path.
-
-        Returns
-        -------
-        DataTree or tuple of DataTree
-            A tuple if `func` returns tuples.
-
-        Raises
-        ------
-        TypeError, ValueError, Exception
-            As `DatasetMaps.map`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import xarray as xr
-        >>> import parwise.xarray
-        >>> ds = xr.Dataset({"a": (("x", "y"), np.eye(3))})
-        >>> tree = xr.DataTree.from_dict({"/": ds, "/more": 2 * ds})
-        >>> tree.par.map(np.sum, "x")["more/a"].to_numpy()
-        array([2., 2., 2.])
-        """
-        return map_tree(self._tree, others, make_request(func, dim, **how), on_missing_dim)
+        return map_dataset(self._obj, others, make_request(func, dim, **how), on_missing_dim, core_dims)
 
 
 if hasattr(xr, "register_datatree_accessor"):  # since xarray 2024.10

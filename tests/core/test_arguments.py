@@ -50,7 +50,6 @@ class Quantity(np.ndarray):
         ((never, A), {"axis": ()}, ValueError, "at least one axis"),
         ((never, A), {"axis": (0, 0)}, ValueError, "one axis twice"),
         ((never, A), {"axis": (0, -1)}, ValueError, "mix signs"),
-        ((never, A), {"axis": (0, 1), "vectorized": True}, ValueError, "needs one axis"),
         ((never, A, A[:2]), {}, ValueError, r"differ in length along axis 0: array 0 has \(3,\), array 1 has \(2,\)"),
         ((never, A), {"args": 3}, TypeError, r"args must be a tuple, got int; for one argument write args=\(x,\)"),
         ((never, A), {"args": [3]}, TypeError, "args must be a tuple, got list"),

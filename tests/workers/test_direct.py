@@ -534,7 +534,7 @@ def test_pieces_cover_each_byte_once():
         layout = one.layout(count)
         memory = np.zeros(layout.below + layout.above, np.uint8)
         reach = CallerMemory(os.getpid(), 0, SECRET)
-        for pieces in one.place.pieces(1, count, layout._replace(shape=(count - 1, *layout.shape[1:]))):
+        for pieces in one.place.pieces((1,), count, layout._replace(shape=(count - 1, *layout.shape[1:]))):
             reach.read(memory, layout.below, pieces)
         want = np.zeros_like(memory)
         one.copy_to(layout.view(want, layout.below, count - 1), 1, count)

@@ -85,9 +85,9 @@ BAD = {
     ),
     "unlike lengths": (lambda: ONE.par.map(same, "x", ONE[:2]), ValueError, "other 0 has length 2 along 'x'"),
     "two for blocks": (
-        lambda: make_cube().par.map(same, ("lat", "lon"), vectorized=True),
+        lambda: make_cube().par.map(same, ("lat", "lon"), vectorized=True, as_xarray=True),
         ValueError,
-        "needs one dimension, along which blocks are cut",
+        r"blocks of DataArrays \(as_xarray=True\) are along one dimension, got \('lat', 'lon'\)",
     ),
     "blocks lie differently": (
         lambda: make_cube().par.map(same, "lat", make_cube().transpose("lat", ...), vectorized=True),

@@ -56,6 +56,9 @@ WINDOWS = [
     {"time": 7, "dim": ("lat", "lon"), "center": True},
     {"lat": 3, "lon": 4, "dim": "time", "center": {"lat": True, "lon": False}},
     {"time": 4, "fill_value": -1},
+    {"time": 4, "stride": 3},
+    {"time": 3, "lat": 4, "stride": {"lat": 7}, "center": True, "dim": "lon"},
+    {"time": 5, "stride": 2, "min_periods": 3},
     {"lat": 3, "min_periods": 2},
     {"time": 3, "lat": 2, "min_periods": 5, "center": True},
     {"time": 300},
@@ -113,11 +116,29 @@ def test_windows_of_files_lie_as_those_in_memory():
     for one in (lazy, cube):
         one.par.map_windows(look, time=3, dim="lon", workers=1)
         one.par.map_windows(look, lat=2, workers=1)
+        one.par.map_windows(look, lat=2, stride=3, workers=1)
         one.par.map_windows(
             lambda x: x.max(-1) if look(x) == 0 else x,
             lat=2,
             vectorized=True,
             chunk=3,
+            workers=1,
+            output_core_dims=["time", "lon"],
+        )
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+
+
+def test_windows_with_a_stride_lie_as_those_in_memory():
+    cube = make_cube((30, 6, 5), "f4")
+    lazy, _ = in_file(cube)
+    seen = []
+    for one in (lazy, cube):
+        one.par.map_windows(
+            lambda x: (seen.append(x.strides), x.max(-1))[1],
+            lat=2,
+            stride=3,
+            vectorized=True,
+            chunk=2,
             workers=1,
             output_core_dims=["time", "lon"],
         )

@@ -40,6 +40,61 @@ def test_windows_as_xarray_makes_them(cube, center, fill_value, window):
     assert_alike(got, loop(np.max, view, dims=("lat", "time", "lon")))
 
 
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 5, 12, 40])
+def test_stride(cube, stride, center, runner):
+    view = cube.rolling(time=4, center=center).construct("window", stride=stride, keep_attrs=True)
+    got = cube.par.map_windows(scale, time=4, dim=("lat", "lon"), stride=stride, center=center, **runner)
+    assert_alike(got, loop(scale, view, dims=("time", "lat", "lon"), core=["window"]))
+
+
+def test_stride_by_dimension(cube):
+    names = {"lat": "lat_window", "time": "time_window"}
+    view = cube.rolling(time=3, lat=2).construct(names, stride={"time": 4, "lat": 1}, keep_attrs=True)
+    got = cube.par.map_windows(np.max, time=3, lat=2, dim="lon", stride={"time": 4})
+    assert_alike(got, loop(np.max, view, dims=("time", "lat", "lon")))
+    lazy = cube.chunk(time=5, lat=1).par.map_windows(
+        np.max, time=3, lat=2, dim="lon", stride={"time": 4}, output_dtypes=float, output_core_dims=[]
+    )
+    assert_alike(lazy.compute(), got)
+
+
+@pytest.mark.parametrize("dim", [None, ("lat", "lon")])
+def test_stride_with_min_periods(cube, dim):
+    cube = cube.where(cube > np.quantile(cube, 0.3))
+    how = {"time": 3, "dim": dim, "min_periods": 2}
+    want = cube.par.map_windows(np.nansum, **how).isel(time=slice(None, None, 5))
+    assert_alike(cube.par.map_windows(np.nansum, **how, stride=5), want)
+
+
+def test_stride_with_min_periods_where_there_are_no_labels(cube):
+    how = {"lon": 2, "dim": "time", "min_periods": 2}
+    want = cube.par.map_windows(np.nansum, **how).isel(lon=slice(None, None, 3))
+    assert_alike(cube.par.map_windows(np.nansum, **how, stride=3), want)
+
+
+def test_stride_of_datasets(cube):
+    ds = cube.to_dataset().assign(flag=("lat", [1, 2, 3]), more=("time", np.arange(12.0)))
+    want = ds.par.map_windows(np.sum, time=3, dim="lat").isel(time=slice(None, None, 5))
+    got = ds.par.map_windows(np.sum, time=3, dim="lat", stride=5)
+    assert_alike(got, want)
+    assert_alike(got.more, ds.more.isel(time=slice(None, None, 5)))
+
+
+@pytest.mark.parametrize(
+    ("stride", "error", "text"),
+    [
+        (0, ValueError, "stride must be at least 1, got 0"),
+        (1.5, TypeError, "stride must be an int"),
+        ({"lat": 2}, ValueError, "stride has a value for 'lat'; there are windows along 'time'"),
+        ({"time": 0}, ValueError, "the stride along 'time' must be at least 1, got 0"),
+    ],
+)
+def test_bad_stride(cube, stride, error, text):
+    with pytest.raises(error, match=text):
+        cube.par.map_windows(np.sum, time=3, stride=stride)
+
+
 def test_windows_over_two_dimensions(cube):
     got = cube.par.map_windows(np.nanmean, lat=2, lon=3, dim="time", min_periods=1)
     want = cube.rolling(lat=2, lon=3, min_periods=1).reduce(np.nanmean)

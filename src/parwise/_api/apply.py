@@ -20,8 +20,8 @@ def parallel_apply(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     vectorized: bool = False,
-    chunk: int | None = None,
-    depth: int = 0,
+    chunk: int | tuple[int | None, ...] | Mapping[int, int] | None = None,
+    depth: int | tuple[int, ...] | Mapping[int, int] = 0,
     boundary: Any = None,
     out: Any = None,
     rng: Any = None,
@@ -51,18 +51,22 @@ def parallel_apply(
     kwargs : dict, optional
         Further keyword arguments of every call.
     vectorized : bool, optional
-        True if `func` takes a block.
-    chunk : int, optional
-        Elements per block. Blocks never depend on the number of workers; a
-        remainder of one element joins the block before it.
-    depth : int, optional
-        Elements of its neighbours that a block also gets, on each side. The
-        function must keep the length; the neighbours' part of its result is cut
-        off.
-    boundary : {"reflect", "symmetric", "nearest", "wrap", "constant"}, optional
+        True if `func` takes a block. Along several axes blocks are boxes, whose
+        lengths `func` must keep.
+    chunk : int, tuple or dict, optional
+        Elements per block: one int for all mapped axes, a tuple in the order of
+        `axis`, or a dict by axis. Blocks never depend on the number of workers;
+        a remainder of one element joins the block before it.
+    depth : int, tuple or dict, optional
+        Elements of its neighbours, those at corners too, that a block also gets,
+        on each side. The function must keep the length; the neighbours' part of
+        its result is cut off. An axis that a dict does not name has 0.
+    boundary : {"reflect", "symmetric", "nearest", "wrap", "constant"}, tuple or dict, optional
         Values beyond the ends of the array, in the words of `numpy.pad`
-        ("nearest" is its "edge"); ``("constant", value)`` for a value other than
-        0. None, the default: the first and last blocks are shorter.
+        ("nearest" is its "edge", "periodic" is "wrap"); ``("constant", value)``
+        for a value other than 0. None, the default: the first and last blocks
+        are shorter. Several axes are padded one after another, in the order of
+        `axis`.
     out : array, optional
         Array to store the result in (a tuple of arrays for a tuple result), cast
         as NumPy's ufuncs do, by "same_kind". Files (zarr, h5py) are written by
@@ -121,6 +125,14 @@ def parallel_apply(
            [ 4.,  5.,  6.,  7.],
            [ 7.,  8.,  9., 10.]])
 
+    A filter over boxes of an image, each with its neighbours on all sides:
+
+    >>> from scipy.ndimage import median_filter
+    >>> image = np.arange(10_000.0).reshape(100, 100) % 17
+    >>> how = {"axis": (0, 1), "args": (5,), "vectorized": True, "chunk": (40, 50), "depth": 2}
+    >>> np.array_equal(parallel_apply(median_filter, image, **how), median_filter(image, 5))
+    True
+
     Random numbers that depend on the seed and the index alone:
 
     >>> noisy = parallel_apply(lambda row, rng: row + rng.normal(), a, rng=42)
@@ -145,15 +157,19 @@ def parallel_apply(
 
 def plan(
     *arrays: Any,
-    axis: int = 0,
-    chunk: int | None = None,
-    depth: int = 0,
+    axis: int | tuple[int, ...] = 0,
+    chunk: int | tuple[int | None, ...] | Mapping[int, int] | None = None,
+    depth: int | tuple[int, ...] | Mapping[int, int] = 0,
     boundary: Any = None,
 ) -> list[Block]:
     """The blocks with which `parallel_apply` calls a block function.
 
     They depend on the shape and dtype of the arrays, on `chunk` and on `depth`,
-    never on the workers. So does the result.
+    never on the workers. So does the result: it has the bits of the loop ::
+
+        for b in parwise.plan(a, axis=(0, 1), depth=2, ...):
+            seen = a[b.first[0]:b.last[0], b.first[1]:b.last[1]]  # beyond the ends: as numpy.pad has it
+            result[b.start[0]:b.stop[0], b.start[1]:b.stop[1]] = func(seen)[2:-2, 2:-2]  # without the neighbours
 
     Parameters
     ----------
@@ -165,7 +181,8 @@ def plan(
     -------
     list of Block
         Tuples ``(start, stop, first, last)``: the result of ``start:stop`` comes
-        from a call that sees ``first:last``.
+        from a call that sees ``first:last``. Along several axes each of these is
+        a tuple.
 
     Raises
     ------
@@ -184,6 +201,8 @@ def plan(
     ...     print(block)
     Block(start=0, stop=3, first=0, last=5)
     Block(start=3, stop=7, first=1, last=7)
+    >>> parwise.plan(np.zeros((7, 500)), axis=(0, 1), chunk=(3, 250), depth={1: 10})[1]
+    Block(start=(0, 250), stop=(3, 500), first=(0, 240), last=(3, 500))
     """
     call = make_call(
         _nothing,

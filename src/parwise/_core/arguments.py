@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
-from .indexing import Halo, block_bounds, block_length, checked_halo, fits
+from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
-from .inputs.foreign import is_duck
+from .inputs.blocks import make_blocks
+from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
 from .inputs.items import ItemColumn, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .results import Form, has_more, is_masked
-from .settings import Settings, check_int, is_int, is_thread_pool
+from .settings import Settings, is_int, is_thread_pool
 
 if TYPE_CHECKING:
     from .inputs.random import RandomStreams
@@ -51,20 +52,19 @@ def make_call(
     if not isinstance(vectorized, bool):
         raise TypeError(f"vectorized must be a bool, got {vectorized!r} of type {type(vectorized).__name__}")
     kwargs = {} if kwargs is None else _kwargs(kwargs)
-    axes = _axes(axis, vectorized)
+    axes = _axes(axis)
     if len(arrays) == 1:
         inputs: tuple[InputArray, ...] = (_input(arrays[0], 0, axes, vectorized),)
         grid = inputs[0].lengths
     else:
         inputs = tuple(_input(array, number, axes, vectorized) for number, array in enumerate(arrays))
         grid = _common_grid(inputs, axes)
-    halo = None
-    if type(depth) is not int or depth or boundary is not None:
-        halo = _halo(depth, boundary, vectorized, grid[0], axes[0], inputs)
-    bounds = None
+    halo, bounds = None, None
     if vectorized:
-        bounds = _bounds(chunk, grid[0], inputs, halo)
-    elif chunk is not None:
+        halo, bounds = make_blocks(chunk, depth, boundary, axes, grid, inputs)
+    elif type(depth) is not int or depth or boundary is not None:
+        _check_no_halo(depth, boundary)
+    if chunk is not None and not vectorized:
         raise ValueError(
             f"chunk={chunk!r} is the length of blocks, for functions that take blocks: pass "
             "vectorized=True if func is one. If func takes one element, leave chunk out: parwise chooses"
@@ -101,6 +101,7 @@ def make_list_call(
                 f"iterable {number} is of type {type(one).__name__}, which cannot be iterated over; pass what "
                 "all calls get in args=(...,)"
             )
+        check_no_frame(one, number)
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
@@ -128,7 +129,7 @@ def _kwargs(kwargs: Any) -> dict[str, Any]:
     return dict(kwargs)
 
 
-def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
+def _axes(axis: Any) -> tuple[int, ...]:
     """`axis` as a tuple of ints of one sign."""
     if type(axis) is int:
         return (axis,)
@@ -138,8 +139,6 @@ def _axes(axis: Any, vectorized: bool) -> tuple[int, ...]:
             raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
     if not given:
         raise ValueError("axis must name at least one axis, got ()")
-    if vectorized and len(given) > 1:
-        raise ValueError(f"vectorized=True needs one axis, along which blocks are cut, got axis={axis!r}; pass an int")
     if len({one < 0 for one in given}) > 1:
         raise ValueError(f"axis must not mix signs, got {axis!r}; count all axes from the same end")
     return tuple(int(one) for one in given)
@@ -197,9 +196,11 @@ def _checked_array(array: Any, number: int) -> Any:
     if isinstance(array, np.generic) or np.isscalar(array):
         raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
     if hasattr(array, "loc") or hasattr(array, "to_numpy"):  # indexed by label: pandas, xarray
+        raise TypeError(f"array {number} is a labelled {kind}; {labelled_remedy(array)}")
+    if library_of(array) == "pandas" and hasattr(array, "groups"):
         raise TypeError(
-            f"array {number} is a {kind}, whose labels would be lost; pass its values, x.to_numpy() (of "
-            f"xarray's objects {kind}.par.map, after import parwise.xarray, keeps the labels)"
+            f"array {number} is a {kind}, which has groups in place of elements; write "
+            "parallel_map(func, [group for _, group in df.groupby(...)])"
         )
     if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
         raise TypeError(
@@ -229,42 +230,15 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
     return first
 
 
-def _halo(
-    depth: Any, boundary: Any, vectorized: bool, count: int, axis: int, inputs: tuple[InputArray, ...]
-) -> Halo | None:
-    """Make the halo, if there is one, and set it on the inputs."""
-    depth, kind, value = checked_halo(depth, boundary, vectorized)
-    if not depth:
-        return None
-    halo = Halo(depth, kind, value, count, axis)
-    for number, one in enumerate(inputs):
-        dtype = one.like.dtype
-        if kind == "constant" and not fits(value, dtype):
-            raise TypeError(
-                f"the constant {value!r} beyond the array cannot be stored in array {number} of dtype "
-                f"{dtype}; pass boundary=('constant', value) with a value of that dtype"
-            )
-        one.set_halo(halo)
-    return halo
+def _check_no_halo(depth: Any, boundary: Any) -> None:
+    """Raise a ValueError if an element function is given a halo."""
+    checked_halo(max(depth.values(), default=0) if isinstance(depth, Mapping) else depth, boundary, vectorized=False)
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
     from .inputs.random import make_random_streams
 
     return make_random_streams(rng, func, kwargs)
-
-
-def _bounds(chunk: Any, count: int, inputs: tuple[InputArray, ...], halo: Halo | None) -> list[tuple[int, int]]:
-    """The blocks of a block function."""
-    if chunk is None:
-        row_bytes = sum(one.row_bytes for one in inputs)
-        return block_bounds(count, block_length(count, row_bytes, halo.depth if halo else 0))
-    length = check_int("chunk", chunk, 1, "an int or None")
-    if length > max(1, count):
-        raise ValueError(
-            f"chunk={length} is longer than the mapped axis, which has {count} elements; pass chunk={count} or less"
-        )
-    return block_bounds(count, length)
 
 
 def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .indexing import Halo
 from .inputs.arrays import InputArray
+from .inputs.block_grid import BlockGrid
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .inputs.source import MAX_READ_BYTES
 from .results import Form
@@ -29,17 +30,18 @@ class Block(NamedTuple):
 
     Attributes
     ----------
-    start, stop : int
-        The block's result is that of the elements ``start:stop``.
-    first, last : int
+    start, stop : int or tuple of int
+        The block's result is that of the elements ``start:stop``. Along several
+        axes these are tuples, with one int per axis.
+    first, last : int or tuple of int
         The function sees the elements ``first:last``, which include the halo.
         With a boundary they may lie beyond the array.
     """
 
-    start: int
-    stop: int
-    first: int
-    last: int
+    start: Any
+    stop: Any
+    first: Any
+    last: Any
 
 
 class Naming:
@@ -51,6 +53,8 @@ class Naming:
         """Name an element, or the block ``index:stop``."""
         axis = call.axis[0] if len(call.axis) == 1 else call.axis
         where = f"along {'axis' if len(call.axis) == 1 else 'axes'} {axis}"
+        if call.block_grid is not None:
+            return f"in block {', '.join(f'{lo}:{hi}' for lo, hi in call.block_grid.box(index, index))} {where}"
         if call.vectorized:
             return f"in block {index}:{stop} {where}"
         return f"in element {self.public_index(call, index)} {where}"
@@ -64,6 +68,8 @@ class Naming:
         """The flat index in the user's terms: an int, or a tuple for a tuple of axes."""
         if len(call.grid) == 1:
             return index
+        if call.block_grid is not None:
+            return call.block_grid.position(index)
         return tuple(int(i) for i in np.unravel_index(index, call.grid))
 
     def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
@@ -124,6 +130,8 @@ class Call:
         Lengths of the mapped axes.
     bounds : list of (int, int), optional
         The blocks of a block function; None for an element function.
+    halo : Halo or BlockGrid, optional
+        What blocks see of their neighbours, if anything; and how blocks lie along several axes.
     streams : RandomStreams, optional
         The generators of random numbers that the function gets.
     feed : ItemSequence or ItemStream, optional
@@ -147,7 +155,7 @@ class Call:
     axis: tuple[int, ...]
     grid: tuple[int, ...]
     bounds: list[tuple[int, int]] | None
-    halo: Halo | None
+    halo: Halo | BlockGrid | None
     streams: RandomStreams | None
     out: tuple[Any, ...] | None
     settings: Settings
@@ -193,10 +201,18 @@ class Call:
         return self.settings.serial_reason(self.tasks, nested, "element" if self.bounds is None else "block")
 
     @property
+    def block_grid(self) -> BlockGrid | None:
+        """The blocks of a block function along several axes."""
+        return self.halo if isinstance(self.halo, BlockGrid) else None
+
+    @property
     def blocks(self) -> list[Block]:
         """The blocks of a block function, in order."""
-        halo = self.halo
-        return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in self.bounds or ()]
+        halo, bounds = self.halo, self.bounds or ()
+        if not isinstance(halo, BlockGrid):
+            return [Block(lo, hi, *(halo.extent(lo, hi) if halo else (lo, hi))) for lo, hi in bounds]
+        spans = [(halo.box(lo, hi), halo.extents(lo, hi)) for lo, hi in bounds]
+        return [Block(*zip(*box, strict=True), *zip(*extents, strict=True)) for box, extents in spans]
 
     def result_axes(self, ndim: int) -> tuple[int, ...]:
         """Positions of the mapped axes in a result of `ndim` dimensions."""

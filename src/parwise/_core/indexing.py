@@ -43,11 +43,11 @@ class Task:
         return f"Task({self.lo}, {self.hi})"
 
 
-def block_length(count: int, row_bytes: int, depth: int = 0) -> int:
+def block_length(count: int, row_bytes: int, depth: int = 0, parts: int = BLOCKS) -> int:
     """Number of elements per block, for a block function without ``chunk``.
 
     It depends on the array and the halo's `depth` only: the same call has the
-    same blocks on every machine.
+    same blocks on every machine. `parts` is the number of blocks along the axis.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def block_length(count: int, row_bytes: int, depth: int = 0) -> int:
     (192, 1728)
     """
     # Halos make at most a fifth of the elements that are computed.
-    fair = max(-(-count // BLOCKS), 8 * depth)
+    fair = max(-(-count // parts), 8 * depth)
     affordable = BLOCK_BYTES // max(1, row_bytes)
     if affordable < BLAS_ROWS:  # BLAS_ROWS of such large rows are too much
         return max(2, affordable)
@@ -263,16 +263,34 @@ class Halo(NamedTuple):
         indices %= period
         return np.minimum(indices, period - indices) if n > 1 else indices
 
-    def trim(self, result: np.ndarray, lo: int, hi: int) -> np.ndarray:
-        """Cut the halo off a block function's result; raise a ValueError if its length is not the argument's."""
+    @property
+    def sides(self) -> tuple[Halo, ...]:
+        """The halo along each mapped axis, as in `BlockGrid`."""
+        return (self,)
+
+    def box(self, lo: int, hi: int) -> tuple[tuple[int, int], ...]:
+        """Start and stop of the block ``lo:hi`` along each mapped axis, as in `BlockGrid`."""
+        return ((lo, hi),)
+
+    def extents(self, lo: int, hi: int) -> tuple[tuple[int, int], ...]:
+        """The same with the halo, possibly beyond the array."""
+        return (self.extent(lo, hi),)
+
+    def kept(self, result: np.ndarray, lo: int, hi: int) -> slice:
+        """The part of a block function's result without the halo; raise a ValueError if its length is not right."""
         start, stop = self.extent(lo, hi)
-        axis = self.axis
-        if not -result.ndim <= axis < result.ndim or result.shape[axis] != stop - start:
+        if not -result.ndim <= self.axis < result.ndim or result.shape[self.axis] != stop - start:
+            with_what = f"with depth={self.depth}" if self.depth else "along several axes"
             raise ValueError(
-                f"with depth={self.depth} a block function must keep the length of axis {axis}: it got "
+                f"{with_what} a block function must keep the length of axis {self.axis}: it got "
                 f"{stop - start} elements along it and returned an array of shape {result.shape}"
             )
-        return result[(slice(None),) * (axis % result.ndim) + (slice(lo - start, hi - start),)]
+        return slice(lo - start, hi - start)
+
+    def trim(self, result: np.ndarray, lo: int, hi: int) -> np.ndarray:
+        """Cut the halo off a block function's result; raise a ValueError if its length is not the argument's."""
+        kept = self.kept(result, lo, hi)
+        return result[(slice(None),) * (self.axis % result.ndim) + (kept,)]
 
 
 def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str | None, Any]:
@@ -287,6 +305,7 @@ def checked_halo(depth: Any, boundary: Any, vectorized: bool) -> tuple[int, str 
         if boundary is not None:
             raise ValueError(f"boundary={boundary!r} is for block functions; pass vectorized=True and depth")
     value: Any = DtypesZero
+    boundary = "wrap" if isinstance(boundary, str) and boundary == "periodic" else boundary  # Dask's word
     if isinstance(boundary, tuple) and len(boundary) == 2 and boundary[0] == "constant":
         boundary, value = boundary
         if np.ndim(value):
@@ -313,7 +332,7 @@ def fits(value: Any, dtype: np.dtype[Any]) -> bool:
 
 
 def _hint(boundary: Any) -> str:
-    same = {"edge": "nearest", "periodic": "wrap", "mirror": "reflect", "none": None}
+    same = {"edge": "nearest", "mirror": "reflect", "none": None}
     if not isinstance(boundary, str) or boundary not in same:
         return ""
     return f"; boundary={same[boundary]!r} is what you mean"

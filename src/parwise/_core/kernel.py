@@ -14,6 +14,7 @@ import numpy as np
 from .._clock import perf_counter
 from .cursor import Cursor
 from .indexing import Halo
+from .inputs.block_grid import BlockGrid
 from .nesting import ALWAYS, NESTED
 from .results import PLAIN_ARRAYS, SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
@@ -102,7 +103,7 @@ class Kernel:
         vectorized: bool,
         ignore: bool = False,
         timed: bool = False,
-        halo: Halo | None = None,
+        halo: Halo | BlockGrid | None = None,
         streams: RandomStreams | None = None,
         stride: int = 1,
         form: Form = "arrays",
@@ -154,7 +155,10 @@ class Kernel:
     def _block(self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None) -> Outcome:
         if cursor is not None:
             cursor.enter(lo)
-        kwargs = self.kwargs if self.streams is None else {**self.kwargs, "rng": self.streams.one(lo // self.stride)}
+        kwargs = self.kwargs
+        if self.streams is not None:
+            number = self.halo.number(lo) if isinstance(self.halo, BlockGrid) else lo // self.stride
+            kwargs = {**kwargs, "rng": self.streams.one(number)}
         try:
             result = self.func(*runs, *self.args, **kwargs)
         except Exception as error:

@@ -128,12 +128,18 @@ class ArrayOutput(Output):
             )
         self.wrap = results.wrap
         self._columns = [
-            OutputColumn(self._call, task, column, None if out is None else out[k])
-            for k, column in enumerate(results.columns)
+            self._make_column(task, column, None if out is None else out[k]) for k, column in enumerate(results.columns)
         ]
         self._begun = True
         for gaps in self._early_gaps:
             self._skip(gaps)
+
+    def _make_column(self, task: Task, first: Column, out: Any) -> OutputColumn:
+        if self._call.block_grid is None:
+            return OutputColumn(self._call, task, first, out)
+        from .outputs.block_column import BlockGridColumn  # most calls do without
+
+        return BlockGridColumn(self._call, self._call.block_grid, task, first, out)
 
     def skip(self, gaps: np.ndarray) -> None:
         """Note elements that will have no result."""

@@ -146,9 +146,18 @@ class FileTasks:
             ends = None if self.inputs[k] is None else _ends(one)
             if ends is None:
                 continue
-            numbers = np.searchsorted(ends[0], [(lo, hi - 1) for lo, hi in self._call.bounds or ()], "right")
-            if (numbers[:, 1] - numbers[:, 0] + 1).sum() > (1 + AGAIN) * len(ends[0]):
+            if self._chunks_read(ends) > (1 + AGAIN) * math.prod(map(len, ends)):
                 self.inputs[k] = None
+
+    def _chunks_read(self, ends: list[list[int]]) -> int:
+        """How many chunks all blocks read together, which end at `ends` along each mapped axis."""
+        call = self._call
+        count = 0
+        for lo, hi in call.bounds or ():
+            box = call.halo.box(lo, hi) if call.halo is not None else ((lo, hi),)
+            spans = [np.searchsorted(one, (a, b - 1), "right") for one, (a, b) in zip(ends, box, strict=True)]
+            count += math.prod(int(last - first) + 1 for first, last in spans)
+        return count
 
 
 def file_use(call: Call, output: Output, files: FileTasks | None) -> FileUse:

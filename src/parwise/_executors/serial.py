@@ -109,11 +109,14 @@ def _whole_block(call: Call, outcome: Outcome) -> np.ndarray | None:
         return None
     (column,) = results.columns
     assert isinstance(column, Stack)
-    array, axis = column.array, call.axis[0]
-    if array.dtype.kind not in "?biufc" or not array.dtype.isnative or not -array.ndim <= axis < array.ndim:
+    array = column.array
+    if array.dtype.kind not in "?biufc" or not array.dtype.isnative:
+        return None
+    if not all(-array.ndim <= axis < array.ndim for axis in call.axis):
         return None
     # A copy, since the function may use the memory of its result again.
-    return np.array(array, order="C") if array.shape[axis] == call.count else None
+    whole = tuple(array.shape[axis] for axis in call.axis) == call.grid
+    return np.array(array, order="C") if whole else None
 
 
 def next_own(job: Job, seconds: float, look_ahead: int = 0) -> Callable[[], Task] | None:

@@ -22,6 +22,7 @@ from .._executors.choice import run
 from .._executors.job import Job
 from .._report.null_observer import UNOBSERVED, NullObserver
 from ..errors import ReproducibilityWarning, user_level
+from .block_bands import calls_along_axes
 from .block_invariance import BlockInvariance, TimeBudget, insert_special
 from .diagnosis import Diagnosis, compute_here, in_worker
 from .difference import array_difference, differing
@@ -140,10 +141,20 @@ def _check(job: Job, sample: Sample, result: Any) -> None:
     _check_worker(job)
     if budget.allows(SPECIAL_ELEMENTS * job.first_seconds):
         _check_special_values(job)
-    if call.vectorized and call.streams is None:
-        difference = BlockInvariance(call, budget, partial(_terminates, job)).find()
+    for one in _jobs_along_axes(job) if call.vectorized and call.streams is None else ():
+        difference = BlockInvariance(one.call, budget, partial(_terminates, one)).find()
         if difference is not None:
-            raise difference.error(call.public_index)
+            raise difference.error(one.call.public_index)
+
+
+def _jobs_along_axes(job: Job) -> list[Job]:
+    """The job of a block function; along several axes one for each, over a band of blocks along it."""
+    if job.call.block_grid is None:
+        return [job]
+    jobs = [Job(call) for call in calls_along_axes(job.call, job.call.block_grid)]
+    for one in jobs:
+        one.first_seconds = job.first_seconds
+    return jobs
 
 
 def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
@@ -249,4 +260,8 @@ def _task_at(job: Job, array: np.ndarray, expected: np.ndarray) -> Task:
         index = int(wrong.argmax())
     if call.bounds is None:
         return Task(index, index + 1)
+    if call.block_grid is not None:
+        return next(
+            (Task(lo, hi) for lo, hi in call.bounds if index in call.block_grid.in_order(lo, hi)), job.first_task
+        )
     return next((Task(lo, hi) for lo, hi in call.bounds if lo <= index < hi), job.first_task)

@@ -98,7 +98,8 @@ class BlockInvariance:
         self._budget = budget
         self._terminates = terminates
         self._count = call.count
-        self._depth = call.halo.depth if call.halo else 0
+        self._halo_of_call = call.halo.sides[0] if call.halo else None
+        self._depth = self._halo_of_call.depth if self._halo_of_call else 0
         bounds = call.bounds or [(0, 0)]
         # Around a border between two blocks, far from both ends of the axis: a recursion may start at either.
         cut = bounds[len(bounds) // 2][0]
@@ -159,7 +160,7 @@ class BlockInvariance:
         for window in dict.fromkeys([self._middle, self._window(0), self._window(self._count)]):
             if window != self._middle and not self._budget.allows(0.0):
                 return None
-            detail = self._length_difference(window, self._call.halo)
+            detail = self._length_difference(window, self._halo_of_call)
             if detail is not None:
                 return self._difference(detail, window, self._sufficient_depth(window) if self._depth else None)
         return None

@@ -68,6 +68,8 @@ class RollingView:
         Axes along which windows roll. The windows' own axes are the last ones.
     sizes, offsets : sequence of int
         Along each of `axes` the length of a window, and how many labels it has before its own.
+    strides : sequence of int
+        Along each of `axes` the distance of windows, in labels.
     example : ndarray
         A window that xarray made of an array of this dtype. Its first value is the fill value; it is writable where
         xarray copies windows.
@@ -79,11 +81,15 @@ class RollingView:
         axes: Sequence[int],
         sizes: Sequence[int],
         offsets: Sequence[int],
+        strides: Sequence[int],
         example: np.ndarray,
     ) -> None:
-        self._reader, self._axes, self._sizes, self._offsets = reader, axes, sizes, offsets
+        self._reader, self._axes, self._sizes, self._offsets, self._strides = reader, axes, sizes, offsets, strides
         self._fill_value, self._copied = example.flat[0], example.flags.writeable
-        self.shape, self.dtype = (*reader.shape, *sizes), example.dtype
+        shape = list(reader.shape)
+        for axis, stride in zip(axes, strides, strict=True):
+            shape[axis] = -(-shape[axis] // stride)
+        self.shape, self.dtype = (*shape, *sizes), example.dtype
         self.ndim = len(self.shape)
 
     @property
@@ -100,22 +106,27 @@ class RollingView:
         for axis, size in zip(self._axes, self._sizes, strict=True):
             lengths[axis] += size - 1
         strides = [self.dtype.itemsize * math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
-        return (*strides, *(strides[axis] for axis in self._axes))
+        within = [strides[axis] for axis in self._axes]
+        for axis, stride in zip(self._axes, self._strides, strict=True):
+            strides[axis] *= stride
+        return (*strides, *within)
 
     def read(self, region: Region) -> np.ndarray:
         """Data of a region, with fill values beyond the ends of the variable."""
         ndim = len(self._reader.shape)
         inner, target = list(region[:ndim]), [slice(None)] * ndim
         lengths = [part.stop - part.start for part in inner]
-        for axis, size, offset in zip(self._axes, self._sizes, self._offsets, strict=True):
-            first, length = region[axis].start - offset, lengths[axis] + size - 1
+        every = [slice(None)] * ndim
+        for axis, size, offset, stride in zip(self._axes, self._sizes, self._offsets, self._strides, strict=True):
+            first, length = region[axis].start * stride - offset, max(0, lengths[axis] - 1) * stride + size
+            every[axis] = slice(None, lengths[axis] * stride, stride)
             inner[axis] = slice(max(0, first), max(0, min(self._reader.shape[axis], first + length)))
             target[axis] = slice(inner[axis].start - first, inner[axis].stop - first)
             lengths[axis] = length
         padded = np.full(lengths, self._fill_value, self.dtype)
         padded[tuple(target)] = self._reader.read(tuple(inner))
         windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(self._sizes), tuple(self._axes))
-        cut: np.ndarray = windows[(slice(None),) * ndim + region[ndim:]]
+        cut: np.ndarray = windows[(*every, *region[ndim:])]
         return cut
 
     def __getitem__(self, key: Any) -> np.ndarray:

@@ -54,16 +54,17 @@ class Labels:
         )
         return Labels(self.dims, lengths, values, starts, self.noun)
 
-    def name(self, index: tuple[int, ...], stop: int | None) -> str:
-        """Words by which an error names the element at `index`, or the block from there to `stop`."""
+    def name(self, index: tuple[int, ...], stops: tuple[int, ...] | None) -> str:
+        """Words by which an error names the element at `index`, or the block from there to `stops`."""
         position = [one + start for one, start in zip(index, self.starts, strict=True)]
-        if stop is not None:
-            where = f"in block {position[0]}:{stop + self.starts[0]}"
+        if stops is not None:
+            ends = [one + start for one, start in zip(stops, self.starts, strict=True)]
+            where = f"in block {', '.join(f'{lo}:{hi}' for lo, hi in zip(position, ends, strict=True))}"
         else:
             where = f"in {self.noun} {position[0] if len(position) == 1 else tuple(position)}"
         dims = f"dimension {self.dims[0]!r}" if len(self.dims) == 1 else f"dimensions {self.dims}"
         known = []
-        for dim, one, values in zip(self.dims, index, self.values, strict=True):
+        for dim, one, stop, values in zip(self.dims, index, stops or (None,) * len(index), self.values, strict=True):
             if values is not None:
                 until = "" if stop is None else f" to {_text(values[stop - 1])}"
                 known.append(f"{dim}={_text(values[one])}{until}")
@@ -94,8 +95,11 @@ class LabelNaming(Naming):
         labels = self._labels()
         if labels.lengths != call.grid:  # a call on made-up elements, which tries the function
             return super().name(call, index, stop)
+        if call.vectorized and stop is not None:
+            box = ((index, stop),) if call.block_grid is None else call.block_grid.box(index, stop)
+            return labels.name(tuple(lo for lo, _ in box), tuple(hi for _, hi in box))
         place = self.public_index(call, index)
-        return labels.name(place if isinstance(place, tuple) else (place,), stop if call.vectorized else None)
+        return labels.name(place if isinstance(place, tuple) else (place,), None)
 
     def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
         """Many flat indices in the whole array, of which Dask's blocks are parts."""
@@ -125,15 +129,16 @@ class LabelNaming(Naming):
 
 
 class MappedArrays:
-    """The arrays that are mapped together; raise an error if one lacks a mapped dimension or coordinates differ.
+    """The arrays that are mapped together; raise an error if coordinates differ, or the first lacks a mapped dimension.
 
-    Results take dimensions, coordinates and attributes from the first array.
+    Others that lack mapped dimensions are broadcast along them. Results take dimensions,
+    coordinates and attributes from the first array.
     """
 
     def __init__(self, arrays: Sequence[xr.DataArray], dims: tuple[Hashable, ...]) -> None:
-        for number, one in enumerate(arrays):
-            check_has_dims(one, dims, number - 1)
-        self.arrays = tuple(arrays)
+        first, *others = arrays
+        check_has_dims(first, dims)
+        self.arrays = (first, *(broadcast(one, first, dims, number) for number, one in enumerate(others)))
         self.dims = dims
         if len(arrays) > 1:
             _check_aligned([_template(one, dims) for one in self.arrays])
@@ -214,16 +219,16 @@ def listed(names: Any) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def checked_dims(dim: Any) -> tuple[Hashable, ...]:
-    """`dim` as a tuple of names; raise an error if it has none, or one twice."""
+def checked_dims(dim: Any, name: str = "dim") -> tuple[Hashable, ...]:
+    """`dim`, or the argument of that name, as a tuple of names; raise an error if it has none, or one twice."""
     dims = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
     if not dims:
-        raise ValueError("dim must name at least one dimension, got none")
+        raise ValueError(f"{name} must name at least one dimension, got none")
     for one in dims:
         if not isinstance(one, Hashable):
-            raise TypeError(f"dim must be a name or a tuple of names, got {type(one).__name__}")
+            raise TypeError(f"{name} must be a name or a tuple of names, got {type(one).__name__}")
     if len(set(dims)) < len(dims):
-        raise ValueError(f"dim names one dimension twice: {dims}")
+        raise ValueError(f"{name} names one dimension twice: {dims}")
     return dims
 
 
@@ -250,10 +255,38 @@ def coords_within(array: xr.DataArray | xr.Dataset, dims: Iterable[Hashable], ex
     return xr.Coordinates({name: array.coords[name].variable for name in names}, indexes)
 
 
-def _check_aligned(templates: list[xr.DataArray]) -> None:
-    """Raise an AlignmentError that names the first difference, if coordinates of others differ from the first's."""
+def broadcast(other: Any, first: xr.DataArray, dims: tuple[Hashable, ...], number: int) -> xr.DataArray:
+    """An array that is mapped in step with the first, as a view with all mapped dimensions.
+
+    Raise an error if it lacks some, and differs from the first in what else it has: one that is named otherwise by
+    mistake would go to every call as a whole.
+    """
+    if not isinstance(other, xr.DataArray):
+        check_has_dims(other, dims, number)
+    missing = [dim for dim in first.dims if dim in dims and dim not in other.dims]
+    if not missing:
+        return other  # type: ignore[no-any-return]
+    shared = tuple(dim for dim in other.dims if dim in first.dims)
+    if len(shared) < len(other.dims):
+        check_has_dims(other, dims, number)
+    _check_aligned([_template(first, shared), _template(other, shared)], number)
+    # A scalar coordinate, as of ``cube.isel(time=0)``: the array's own labels count, as in arithmetic of xarray.
+    other = other.drop_vars([dim for dim in missing if dim in other.coords])
+    if other.chunks is None:
+        # Dask would cut a large view anywhere. Its tasks are small: one holds the array.
+        other = other.compute() if first.chunks is None else other.compute().chunk()
+    for dim in missing:
+        other = other.expand_dims({dim: first.sizes[dim]}, min(first.get_axis_num(dim), other.ndim))
+    return other  # type: ignore[no-any-return]
+
+
+def _check_aligned(templates: list[xr.DataArray], first_number: int = 0) -> None:
+    """Raise an AlignmentError that names the first difference, if coordinates of others differ from the first's.
+
+    The others are those from `first_number` on.
+    """
     first = templates[0]
-    for number, other in enumerate(templates[1:]):
+    for number, other in enumerate(templates[1:], first_number):
         for dim in first.dims:
             if other.sizes[dim] != first.sizes[dim]:
                 raise AlignmentError(

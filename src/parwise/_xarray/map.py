@@ -15,7 +15,7 @@ from .._core.options import resolve
 from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask
-from .labels import MappedArrays, coords_within, listed
+from .labels import MappedArrays, checked_dims, coords_within, listed
 from .request import (
     Request,
     as_told,
@@ -128,23 +128,44 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
     return tuple_of(type(results), made) if isinstance(results, tuple) else made[0]
 
 
-def map_dataset(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
-    """Map over each variable that has all mapped dimensions; raise a ValueError if the dataset lacks one."""
+def map_dataset(
+    dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim, core_dims: Any = None
+) -> Any:
+    """Map over each variable that has all mapped dimensions and `core_dims`.
+
+    Raise a ValueError if the dataset lacks one of these.
+    """
     check_no_out(request, "a Dataset")
-    for dim in request.dims:
+    needed = needed_dims(request, core_dims)
+    for dim in needed:
         if dim not in dataset.dims:
             raise ValueError(f"the dataset has no dimension {dim!r}; it has {listed(dataset.dims)}")
-    return _map_node(dataset, others, request, on_missing_dim)
+    return map_node(dataset, others, request, on_missing_dim, needed)
 
 
-def _map_node(dataset: xr.Dataset, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
+def needed_dims(request: Request, core_dims: Any) -> tuple[Hashable, ...]:
+    """The dimensions that a variable must have to be mapped: those mapped over, and those that slices must have."""
+    needed = () if core_dims is None else checked_dims(core_dims, "core_dims")
+    for dim in needed:
+        if dim in request.dims:
+            raise ValueError(f"core_dims are dimensions of slices, which do not have {dim!r}: it is mapped over")
+    return (*request.dims, *needed)
+
+
+def map_node(
+    dataset: xr.Dataset,
+    others: Sequence[Any],
+    request: Request,
+    on_missing_dim: OnMissingDim,
+    needed: tuple[Hashable, ...],
+) -> Any:
     """Map over a dataset, which may lack mapped dimensions itself: a node of a tree."""
     if on_missing_dim not in ("copy", "drop", "raise"):
         raise ValueError(f"on_missing_dim must be 'copy', 'drop' or 'raise', got {on_missing_dim!r}")
-    without = [name for name, one in dataset.data_vars.items() if not set(request.dims) <= set(one.dims)]
+    without = [name for name, one in dataset.data_vars.items() if not set(needed) <= set(one.dims)]
     if without and on_missing_dim == "raise":
         raise ValueError(
-            f"variable(s) {listed(without)} lack some of the dimensions {listed(request.dims)}; "
+            f"variable(s) {listed(without)} lack some of the dimensions {listed(needed)}; "
             "on_missing_dim='copy' keeps them as they are, 'drop' leaves them out"
         )
     _check_new_dims(dataset, without if on_missing_dim == "drop" else [], request)
@@ -231,18 +252,3 @@ def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataAr
     unlimited = [dim for dim in dataset.encoding.get("unlimited_dims", ()) if dim in result.dims]
     result.encoding = {"unlimited_dims": set(unlimited)} if unlimited else {}
     return result
-
-
-def map_tree(tree: xr.DataTree, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim) -> Any:
-    """Map over the datasets of all nodes of a tree."""
-    check_no_out(request, "a DataTree")
-    dims = {dim for node in tree.subtree for dim in node.dims}
-    for dim in request.dims:
-        if dim not in dims:
-            raise ValueError(f"no node of the tree has a dimension {dim!r}; there are {listed(sorted(dims, key=str))}")
-
-    def map_node(view: xr.Dataset, *other_nodes: Any) -> Any:
-        dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
-        return _map_node(dataset, other_nodes, request, on_missing_dim)
-
-    return xr.map_over_datasets(map_node, tree, *others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.call import Told
+from .._core.inputs.blocks import per_axis
 from .._core.options import Options, resolve
 from .._core.results import Form
 from .._core.settings import is_int
@@ -31,8 +32,8 @@ class Request:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
     vectorized: bool = False
-    chunk: int | None = None
-    depth: int = 0
+    chunk: Any = None
+    depth: Any = 0
     boundary: Any = None
     out: Any = None
     rng: Any = None
@@ -50,7 +51,7 @@ class How(Options, total=False):
     Attributes
     ----------
     args, kwargs, vectorized, chunk, depth, boundary, rng : optional
-        As in `parwise.parallel_apply`. If `rng` is an int, all variables of a
+        As in `parwise.parallel_apply`, with dicts by dimension. If `rng` is an int, all variables of a
         Dataset get the same generators.
     output_core_dims, output_dtypes : optional
         As in `parwise.xarray.DataArrayMaps.map`. For groups of a Dataset, a dict by variable.
@@ -61,8 +62,8 @@ class How(Options, total=False):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] | None
     vectorized: bool
-    chunk: int | None
-    depth: int
+    chunk: int | tuple[int | None, ...] | Mapping[Hashable, int] | None
+    depth: int | tuple[int, ...] | Mapping[Hashable, int]
     boundary: Any
     rng: Any
     output_core_dims: Any
@@ -102,9 +103,24 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
             "blocks of DataArrays (vectorized=True, as_xarray=True) cannot have a halo or gaps; leave "
             "out depth, boundary and errors='ignore', or as_xarray"
         )
-    if request.vectorized and len(request.dims) > 1:
-        raise ValueError(f"vectorized=True needs one dimension, along which blocks are cut, got {request.dims}")
-    return request
+    if request.as_xarray and request.vectorized and len(request.dims) > 1:
+        raise ValueError(
+            f"blocks of DataArrays (as_xarray=True) are along one dimension, got {request.dims}; leave as_xarray out"
+        )
+    return _in_order(request)
+
+
+def _in_order(request: Request) -> Request:
+    """The request with `chunk`, `depth` and `boundary` in the order of the mapped dimensions, or alone for one."""
+
+    def ordered(name: str, missing: Any) -> Any:
+        given = getattr(request, name)
+        if not (isinstance(given, Mapping) or (isinstance(given, tuple) and len(given) == len(request.dims) == 1)):
+            return given
+        values = tuple(per_axis(name, given, request.dims, missing))
+        return values if len(values) > 1 else values[0]
+
+    return replace(request, chunk=ordered("chunk", None), depth=ordered("depth", 0), boundary=ordered("boundary", None))
 
 
 def check_no_out(request: Request, what: str) -> None:
@@ -126,8 +142,9 @@ def common_axes(mapped: MappedArrays, vectorized: bool) -> tuple[int, ...]:
     if vectorized:
         for number, axes in enumerate(others):
             if axes != first:
+                dim, own, at = next(one for one in zip(mapped.dims, axes, first, strict=True) if one[1] != one[2])
                 raise ValueError(
-                    f"{mapped.dims[0]!r} is axis {axes[0]} of other {number} and axis {first[0]} of the array; "
+                    f"{dim!r} is axis {own} of other {number} and axis {at} of the array; "
                     "a block function needs it in one place: transpose one of them"
                 )
         return first

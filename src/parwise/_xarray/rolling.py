@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,13 +24,15 @@ def map_windows(
     min_periods: int | None,
     center: Any,
     fill_value: Any,
+    stride: Any,
     more: Mapping[str, Any],
 ) -> Any:
     """Map over the rolling windows of a DataArray or Dataset; `more` holds windows and arguments of `How` by name."""
-    own = {"dim": dim, "min_periods": min_periods, "center": center, "fill_value": fill_value}
+    own = {"dim": dim, "min_periods": min_periods, "center": center, "fill_value": fill_value, "stride": stride}
     if windows is None:
         _check_ambiguous(obj, {**own, **{name: value for name, value in more.items() if name in HOW}})
     sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
+    strides = _strides(stride, sizes)
     if not isinstance(center, bool | np.bool_ | Mapping):
         raise TypeError(f"center must be a bool, or a dict of bool by dimension, got {center!r}")
     if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
@@ -48,9 +50,11 @@ def map_windows(
             raise ValueError(f"windows have the dimension {name!r}, which the array has already; rename that one first")
     if isinstance(obj, xr.DataArray):
         check_has_dims(obj, request.dims)
-    view = _construct(obj, sizes, window_dims, request.dims, center, fill_value)
+    view = _construct(obj, _Windows(sizes, strides, window_dims, request.dims, center, fill_value))
     result = map_dataset(view, (), request, "copy") if isinstance(view, xr.Dataset) else map_array(view, (), request)
-    return result if min_periods is None else _apply_min_periods(result, obj, request.dims, sizes, center, min_periods)
+    if min_periods is None:
+        return result
+    return _apply_min_periods(result, obj, request.dims, sizes, strides, center, min_periods)
 
 
 def _check_ambiguous(obj: Any, arguments: Mapping[str, Any]) -> None:
@@ -77,55 +81,84 @@ def _sizes(windows: Any, named: Mapping[Any, int]) -> dict[Hashable, int]:
     return sizes
 
 
-def _construct(
-    obj: Any,
-    windows: Mapping[Any, int],
-    window_dims: Mapping[Any, Hashable],
-    mapped_dims: tuple[Hashable, ...],
-    center: Any,
-    fill_value: Any,
-) -> Any:
+def _strides(stride: Any, sizes: Mapping[Hashable, int]) -> dict[Hashable, int]:
+    """Distances of windows by dimension, those of 1 left out; raise an error if one is no positive int."""
+    given = stride if isinstance(stride, Mapping) else dict.fromkeys(sizes, stride)
+    for dim, one in given.items():
+        if dim not in sizes:
+            raise ValueError(f"stride has a value for {dim!r}; there are windows along {listed(sizes)}")
+        check_int("stride" if given is not stride else f"the stride along {dim!r}", one, 1)
+    return {dim: int(one) for dim, one in given.items() if one != 1}
+
+
+def _every(strides: Mapping[Hashable, int]) -> dict[Hashable, slice]:
+    """Indexers that keep the labels of windows."""
+    return {dim: slice(None, None, one) for dim, one in strides.items()}
+
+
+class _Windows(NamedTuple):
+    """What windows there are: lengths, distances and new dimensions by dimension; and how they are made."""
+
+    sizes: Mapping[Any, int]
+    strides: Mapping[Any, int]
+    dims: Mapping[Any, Hashable]
+    mapped_dims: tuple[Hashable, ...]
+    center: Any
+    fill_value: Any
+
+
+def _construct(obj: Any, windows: _Windows) -> Any:
     """A view of all rolling windows, with new dimensions for them: `construct` of xarray, for files too."""
+    sizes, strides = windows.sizes, windows.strides
     if isinstance(obj, xr.Dataset):
+        rest = obj.isel(_every(strides))
         variables = {
-            name: _construct(one, windows, window_dims, mapped_dims, center, fill_value)
-            if set(mapped_dims) <= set(one.dims)
-            else one
+            name: _construct(one, windows) if set(windows.mapped_dims) <= set(one.dims) else rest[name]
             for name, one in obj.data_vars.items()
         }
-        return xr.Dataset(variables, obj.coords, obj.attrs)
-    rolling = obj.rolling(windows, center=center)
-    how = {"keep_attrs": True} if fill_value is ... else {"keep_attrs": True, "fill_value": fill_value}
-    if is_dask(obj):
-        # Dask cuts all other dimensions to keep chunks as small as they were, and slices would be in several.
-        return rolling.construct(window_dims, **how).chunk({d: obj.chunksizes[d] for d in obj.dims if d not in windows})
+        return xr.Dataset(variables, rest.coords, obj.attrs)
+    rolling = obj.rolling(sizes, center=windows.center)
+    how: dict[str, Any] = {"keep_attrs": True}
+    if windows.fill_value is not ...:
+        how["fill_value"] = windows.fill_value
     if not is_file(obj):
-        return rolling.construct(window_dims, **how)
-    reader = VariableReader(obj.variable, mapped_dims, obj.name, windows.get(mapped_dims[0], 1))
+        made = rolling.construct(windows.dims, stride={dim: strides.get(dim, 1) for dim in rolling.dim}, **how)
+        # Dask cuts all other dimensions to keep chunks as small as they were, and slices would be in several.
+        return made.chunk({d: obj.chunksizes[d] for d in obj.dims if d not in sizes}) if is_dask(obj) else made
+    first = windows.mapped_dims[0]
+    reader = VariableReader(obj.variable, windows.mapped_dims, obj.name, sizes.get(first, 1))
     example = xr.DataArray(np.zeros(1, reader.dtype), dims="x").rolling(x=2).construct("window", **how)
     axes = [obj.get_axis_num(dim) for dim in rolling.dim]
     # Number of labels that a window has before its own.
     offsets = [n // 2 if centered else n - 1 for n, centered in zip(rolling.window, rolling.center, strict=True)]
-    data: Any = RollingView(reader, axes, rolling.window, offsets, example.to_numpy())
-    return xr.DataArray(data, obj.coords, (*obj.dims, *window_dims.values()), obj.name, obj.attrs)
+    steps = [strides.get(dim, 1) for dim in rolling.dim]
+    data: Any = RollingView(reader, axes, rolling.window, offsets, steps, example.to_numpy())
+    coords = obj.coords.to_dataset().isel(_every(strides), missing_dims="ignore").coords
+    return xr.DataArray(data, coords, (*obj.dims, *windows.dims.values()), obj.name, obj.attrs)
 
 
 def _apply_min_periods(
-    result: Any, obj: Any, mapped_dims: tuple[Hashable, ...], windows: Mapping[Any, int], center: Any, min_periods: int
+    result: Any,
+    obj: Any,
+    mapped_dims: tuple[Hashable, ...],
+    windows: Mapping[Any, int],
+    strides: Mapping[Any, int],
+    center: Any,
+    min_periods: int,
 ) -> Any:
     """Results with NaN where a window of `obj` has fewer than `min_periods` values."""
     if isinstance(result, tuple):
-        items = [_apply_min_periods(one, obj, mapped_dims, windows, center, min_periods) for one in result]
+        items = [_apply_min_periods(one, obj, mapped_dims, windows, strides, center, min_periods) for one in result]
         return tuple_of(type(result), items)
     if isinstance(result, xr.Dataset):
         made = {
-            name: _apply_min_periods(one, obj[name], mapped_dims, windows, center, min_periods)
+            name: _apply_min_periods(one, obj[name], mapped_dims, windows, strides, center, min_periods)
             for name, one in result.data_vars.items()
             if set(mapped_dims) <= set(obj[name].dims)
         }
         return result.assign(made)
     has_periods = _has_periods_in_file if is_file(obj) else _has_periods
-    valid = has_periods(obj, windows, center, min_periods, result.dims)
+    valid = has_periods(obj, windows, center, min_periods, result.dims).isel(_every(strides), missing_dims="ignore")
     return result.where(valid).transpose(*result.dims, transpose_coords=False)
 
 

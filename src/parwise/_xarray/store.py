@@ -103,21 +103,23 @@ def _chunk_lengths(
     first = mapped.dims[0]
     lengths[first] = max(1, min(lengths[first], -(-sizes[first] // LEAST_CHUNKS)))
     if request.vectorized:
-        lengths[first] = _block_length(mapped, request)
+        lengths |= zip(mapped.dims, _block_lengths(mapped, request), strict=True)
     return lengths
 
 
-def _block_length(mapped: MappedArrays, request: Request) -> int:
-    """Length of the first block of a block function."""
-    (axis,) = common_axes(mapped, True)
-    arrays = [np.broadcast_to(np.empty((), one.dtype), one.shape) for one in transposed_arrays(mapped, (axis,))]
+def _block_lengths(mapped: MappedArrays, request: Request) -> list[int]:
+    """Lengths of the first block of a block function."""
+    axes = common_axes(mapped, True)
+    arrays = [np.broadcast_to(np.empty((), one.dtype), one.shape) for one in transposed_arrays(mapped, axes)]
+    axis = axes if len(axes) > 1 else axes[0]
     blocks = plan(*arrays, axis=axis, chunk=request.chunk, depth=request.depth, boundary=request.boundary)
-    if len(blocks) == 1 and blocks[0].stop > 1 and resolve(request.options).resume is not None:
+    stops = blocks[0].stop if len(axes) > 1 else (blocks[0].stop,)
+    if len(blocks) == 1 and stops[0] > 1 and resolve(request.options).resume is not None:
         raise ValueError(
             f"resume could keep nothing before the end: all of {mapped.dims[0]!r} is one block of "
-            f"{blocks[0].stop} elements; pass a smaller one as chunk="
+            f"{stops[0]} elements; pass a smaller one as chunk="
         )
-    return max(1, blocks[0].stop if blocks else 1)
+    return [max(1, stop) for stop in stops]
 
 
 def _work_folder(path: str, resume: str | None) -> str:

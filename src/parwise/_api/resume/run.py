@@ -62,6 +62,11 @@ def _targets(call: Call, path: str) -> list[Target]:
                 "resume needs an out apart from the arguments: once results are written over them, the rest "
                 "cannot be computed again; pass another out"
             )
+    if call.block_grid is not None:
+        raise ValueError(
+            f"resume is not for blocks along several axes, got axis={call.axis}; map along one of them, or leave "
+            "resume out"
+        )
     targets = [make_target(call, one) for one in call.out]
     cuts = cuts_of(call, targets)
     if call.bounds is not None and cuts is not None and len(cuts) <= 2 < len(call.bounds):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..indexing import DtypesZero, Halo, boxes
+from ..indexing import Halo, boxes
 from ..layout import ALIGNMENT, Layout, address_of, block_layout, element_layout, offsets_for, private_memory
+from .block_grid import BlockGrid, copy_block
 from .foreign import READS
 from .place import Place
 
@@ -61,7 +62,7 @@ class InputArray:
             self.element_shape = tuple(n for d, n in enumerate(shape) if d not in axes)
         self.run_end: int | None = None
         self.step = 0
-        self.halo: Halo | None = None
+        self.halo: Halo | BlockGrid | None = None
         self._padded: tuple[int, ...] = ()
         # True if a file tells strides of its own.
         self._has_strides = False
@@ -118,17 +119,18 @@ class InputArray:
         self.like = Layout("ndarray", dtype, True, self.element_shape, strides)
         self.step = math.prod(self.element_shape) * dtype.itemsize
 
-    def set_halo(self, halo: Halo) -> None:
+    def set_halo(self, halo: Halo | BlockGrid) -> None:
         """Extend blocks by a halo.
 
         With a boundary, blocks have the memory layout of slices of
         ``numpy.pad(source)``.
         """
         self.halo = halo
-        if halo.boundary is None:
+        if all(side.boundary is None for side in halo.sides):
             return
         shape = list(self.like.shape)
-        shape[self.axes[0]] += 2 * halo.depth
+        for axis, side in zip(self.axes, halo.sides, strict=True):
+            shape[axis] += 0 if side.boundary is None else 2 * side.depth
         fortran = self.loaded and self.source.flags.fnc
         order = shape[::-1] if fortran else shape
         strides = _contiguous(tuple(order), self.like.dtype)
@@ -144,8 +146,14 @@ class InputArray:
         """Layout of a copy of `count` elements, or of a block of that length."""
         if not self.vectorized:
             return element_layout(self.like, self.step, count)
-        axis = self.axes[0]
-        shape = (*self.like.shape[:axis], count, *self.like.shape[axis + 1 :])
+        return self._layout_of((count,))
+
+    def _layout_of(self, lengths: Sequence[int]) -> Layout:
+        """Layout of a copy of a block of these lengths."""
+        sizes = list(self.like.shape)
+        for axis, length in zip(self.axes, lengths, strict=True):
+            sizes[axis] = length
+        shape = tuple(sizes)
         strides = (
             self.like.strides
             if self.loaded or self._has_strides or self._padded
@@ -153,24 +161,32 @@ class InputArray:
         )
         return block_layout(Layout(self.like.kind, self.like.dtype, self.like.writeable, shape, strides))
 
+    def _extents(self, lo: int, hi: int) -> tuple[tuple[int, int], ...]:
+        """Start and stop of a block along each mapped axis, halo included."""
+        return self.halo.extents(lo, hi) if self.halo else ((lo, hi),)
+
     def block_layout(self, lo: int, hi: int) -> Layout:
         """Layout of a copy of the block ``lo:hi``, halo included."""
-        start, stop = self.halo.extent(lo, hi) if self.halo else (lo, hi)
-        return self.layout(stop - start)
+        return self._layout_of([stop - start for start, stop in self._extents(lo, hi)])
 
     def address(self, lo: int) -> int:
         """Address of element `lo` (or of a block from `lo` on) in the caller's memory."""
-        if self._padded:
-            return lo * self._padded[self.axes[0]]
-        if not self.loaded:
+        if not (self.loaded or self._padded):
             return 0
         if self.vectorized:
-            step = int(self.source.strides[self.axes[0]])
-            start = self.halo.extent(lo, lo)[0] if self.halo else lo
-            return address_of(self.source) + start * step
+            return self._address_of_block(self._extents(lo, lo))
         index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
         steps = self.elements.strides[: len(index)]
         return address_of(self.elements) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
+
+    def _address_of_block(self, extents: Sequence[tuple[int, int]]) -> int:
+        strides = self._padded or self.source.strides
+        address = 0 if self._padded else address_of(self.source)
+        for number, (axis, (start, _)) in enumerate(zip(self.axes, extents, strict=True)):
+            side = self.halo.sides[number] if self.halo else None
+            ahead = side.depth if side is not None and side.boundary is not None else 0
+            address += (start + ahead) * int(strides[axis])
+        return address
 
     @property
     def place(self) -> Place | None:
@@ -179,16 +195,16 @@ class InputArray:
             return None
         itemsize = int(self.like.dtype.itemsize)
         if self.vectorized:
-            return Place(address_of(self.source), (), (), self.source.strides, itemsize, self.axes[0])
+            return Place(address_of(self.source), (), (), self.source.strides, itemsize, self.axes)
         steps = self.elements.strides[: len(self.grid)]
         return Place(address_of(self.elements), self.grid, steps, self.like.strides, itemsize)
 
     def copy_to(self, run: np.ndarray, lo: int, hi: int) -> None:
         """Copy the elements ``lo:hi``, or that block, to `run`."""
         if self.vectorized and self.halo:
-            self._copy_with_halo(self.halo, run, lo, hi)
+            copy_block(run, self.halo.sides, self.halo.box(lo, hi), self.axes, self._block)
         elif self.vectorized:
-            run[...] = self._block(lo, hi)
+            run[...] = self._block([(lo, hi)])
         elif not self.loaded:
             run[...] = self._read(lo, hi)
         elif len(self.grid) == 1:
@@ -249,8 +265,7 @@ class InputArray:
         """The elements ``lo:hi``, or that block, in the caller's own memory, for a function that only reads them."""
         if not self.vectorized:
             return self.elements[lo:hi]
-        start, stop = self.halo.extent(lo, hi) if self.halo else (lo, hi)
-        return self._block(start, stop)  # type: ignore[no-any-return]
+        return self._block(self._extents(lo, hi))
 
     def scalar_run(self, lo: int, hi: int) -> np.ndarray | None:
         """The elements in the caller's own memory, if the function cannot write to them; otherwise None."""
@@ -258,29 +273,10 @@ class InputArray:
             return self.elements[lo:hi]
         return None
 
-    def _block(self, lo: int, hi: int) -> Any:
-        block = self.source[self._along(slice(lo, hi))]
+    def _block(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        """A part of the array, by start and stop along each mapped axis."""
+        block = self.source[_region(self.axes, spans)]
         return block if self.loaded else np.asarray(block)
-
-    def _along(self, part: Any) -> tuple[Any, ...]:
-        return (slice(None),) * self.axes[0] + (part,)
-
-    def _copy_with_halo(self, halo: Halo, run: np.ndarray, lo: int, hi: int) -> None:
-        """Copy a block with its halo, in one read, and fill the halo beyond the array."""
-        start, _ = halo.extent(lo, hi)
-        a, b = halo.inside(lo, hi)
-        block = self._block(a, b)
-        run[self._along(slice(a - start, b - start))] = block
-        for beyond in halo.outside(lo, hi):
-            part = self._along(slice(beyond.start - start, beyond.stop - start))
-            if halo.boundary == "constant":
-                run[part] = np.zeros((), run.dtype) if halo.value is DtypesZero else halo.value
-                continue
-            sources = halo.sources(beyond)
-            first, last = int(sources.min()), int(sources.max()) + 1
-            if first < a or last > b:  # at the other end of the array, or spread over it
-                a, b, block = first, last, self._block(first, last)
-            run[part] = block[self._along(sources - a)]
 
     def _read(self, lo: int, hi: int) -> np.ndarray:
         """The elements ``lo:hi`` of a file, with the mapped axes first."""
@@ -312,13 +308,14 @@ class MaskedInput:
         self.lengths = tuple(shape[axis] for axis in axes)
         self.element_shape = tuple(n for d, n in enumerate(shape) if d not in axes)
         self.like = Layout("ndarray", np.dtype(object), True, self.element_shape, (8,) * len(self.element_shape))
-        self._halo: Halo | None = None
+        self._halo: Halo | BlockGrid | None = None
 
-    def set_halo(self, halo: Halo) -> None:
+    def set_halo(self, halo: Halo | BlockGrid) -> None:
         """Extend blocks by a halo, which ends with the array."""
-        if halo.boundary is not None:
+        boundary = next((side.boundary for side in halo.sides if side.boundary is not None), None)
+        if boundary is not None:
             raise TypeError(
-                f"boundary={halo.boundary!r} has no masks for values beyond the ends of an array that reads "
+                f"boundary={boundary!r} has no masks for values beyond the ends of an array that reads "
                 "as masked arrays; leave boundary out, or pass filled values"
             )
         self._halo = halo
@@ -343,9 +340,9 @@ class MaskedInput:
     def objects(self, lo: int, hi: int, layout: Layout) -> Any:
         """The elements ``lo:hi`` in an array of objects, or that block."""
         if self.vectorized:
-            start, stop = self._halo.extent(lo, hi) if self._halo else (lo, hi)
+            spans = self._halo.extents(lo, hi) if self._halo else ((lo, hi),)
             with READS:
-                return self.source[(slice(None),) * self.axes[0] + (slice(start, stop),)]
+                return self.source[_region(self.axes, spans)]
         with READS:
             return np.fromiter(map(self._element, range(lo, hi)), object, hi - lo)
 
@@ -360,6 +357,14 @@ class MaskedInput:
         for axis, at in zip(self.axes, np.unravel_index(number, self.lengths), strict=True):
             index[axis] = int(at)
         return self.source[tuple(index)]
+
+
+def _region(axes: Sequence[int], spans: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
+    """An index with start and stop along some axes, as short as it can be."""
+    index = [slice(None)] * (max(axes) + 1)
+    for axis, span in zip(axes, spans, strict=True):
+        index[axis] = slice(*span)
+    return tuple(index)
 
 
 def _contiguous(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:

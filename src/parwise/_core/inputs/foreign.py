@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from itertools import accumulate
 from typing import Any
@@ -78,6 +79,30 @@ def is_duck(array: Any) -> bool:
     if isinstance(array, np.ndarray | np.generic) or is_lazy(array):
         return False
     return hasattr(array, "__array_function__") or hasattr(array, "__array_namespace__")
+
+
+def check_no_frame(iterable: Any, number: int) -> None:
+    """Raise a TypeError for a DataFrame of pandas among items: the loop over one gives the names of its columns."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(iterable, pandas.DataFrame):
+        raise TypeError(
+            f"iterable {number} is a DataFrame, and a loop over it gives the names of its columns; for its rows write "
+            "parallel_map(func, df.itertuples(index=False)), or parallel_apply(func, df.to_numpy()) if one dtype "
+            "holds them; for its columns parallel_map(func, [df[name] for name in df])"
+        )
+
+
+def labelled_remedy(array: Any) -> str:
+    """What to write in place of an array that is indexed by label."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(array, pandas.DataFrame):
+        return (
+            "for rows as arrays pass df.to_numpy(); for rows with names write "
+            "parallel_map(func, df.itertuples(index=False))"
+        )
+    if pandas is not None and isinstance(array, pandas.Series):
+        return "pass its values, s.to_numpy(); for a Series again write pd.Series(parallel_map(func, s), index=s.index)"
+    return "pass its values, as in x.to_numpy()"
 
 
 def is_lazy(array: Any) -> bool:

@@ -45,8 +45,8 @@ class Place(NamedTuple):
     strides : tuple of int
         Strides of one element; of the whole array for blocks.
     itemsize : int
-    axis : int
-        The mapped axis of blocks.
+    axes : tuple of int
+        The mapped axes of blocks.
     """
 
     address: int
@@ -54,12 +54,13 @@ class Place(NamedTuple):
     steps: tuple[int, ...]
     strides: tuple[int, ...]
     itemsize: int
-    axis: int = 0
+    axes: tuple[int, ...] = (0,)
 
-    def at(self, lo: int) -> int:
-        """Address of element `lo`, or of the block from there on."""
+    def at(self, first: tuple[int, ...]) -> int:
+        """Address of an element, or of the block with that first index along each mapped axis."""
         if not self.grid:
-            return self.address + lo * self.strides[self.axis]
+            return self.address + sum(at * self.strides[axis] for at, axis in zip(first, self.axes, strict=True))
+        (lo,) = first
         if len(self.grid) == 1:
             return self.address + lo * self.steps[0]
         index = np.unravel_index(lo, self.grid)
@@ -74,15 +75,16 @@ class Place(NamedTuple):
         axes = [(abs(own), abs(their), n) for n, own, their in zip(shape, copy.strides, theirs, strict=True)]
         return _joined(axes, self.itemsize)[0]
 
-    def pieces(self, lo: int, hi: int, copy: Layout) -> Iterator[Pieces]:
-        """The pieces of the elements ``lo:hi``, or of a block from `lo` on, for a copy of that layout."""
+    def pieces(self, first: tuple[int, ...], hi: int, copy: Layout) -> Iterator[Pieces]:
+        """The pieces of elements from the first up to `hi`, or of a block, for a copy of that layout."""
         if not self.grid:
-            yield pieces_of(copy.shape, copy.strides, self.strides, self.itemsize).moved(0, self.at(lo))
+            yield pieces_of(copy.shape, copy.strides, self.strides, self.itemsize).moved(0, self.at(first))
             return
+        (lo,) = first
         if len(self.grid) == 1:
             shape = (hi - lo, *copy.shape[1:])
             found = pieces_of(shape, copy.strides, (*self.steps, *self.strides), self.itemsize)
-            yield found.moved(0, self.at(lo))
+            yield found.moved(0, self.at(first))
             return
         pitch, *inner = copy.strides
         at = 0

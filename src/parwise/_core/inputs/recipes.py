@@ -18,6 +18,7 @@ import numpy as np
 from ..indexing import Halo
 from ..layout import Layout, ReusableMemory, address_of
 from .arrays import InputArray
+from .block_grid import BlockGrid
 from .foreign import UnreadableError, access, library_of, plain_array
 from .source import Region
 
@@ -214,7 +215,7 @@ class FileInput:
 
     def __init__(self, given: InputArray, recipe: Recipe) -> None:
         self._recipe, self._axes, self._vectorized = recipe, given.axes, given.vectorized
-        self._halo: Halo | None = given.halo
+        self._halo: Halo | BlockGrid | None = given.halo
         self._like, self._shape = given.like, tuple(given.source.shape)
         self._opened: InputArray | None = None
         self._lock, self._memory = threading.Lock(), ReusableMemory()

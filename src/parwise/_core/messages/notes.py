@@ -66,7 +66,8 @@ def _shape(call: Call, k: int, index: int, stop: int) -> tuple[int, ...]:
     one = call.inputs[k]
     if not call.vectorized:
         return one.element_shape
-    first, last = call.halo.extent(index, stop) if call.halo else (index, stop)
+    extents = call.halo.extents(index, stop) if call.halo else ((index, stop),)
     shape = list(one.element_shape)
-    shape.insert(one.axes[0], last - first)
+    for axis, (first, last) in sorted(zip(one.axes, extents, strict=True)):
+        shape.insert(axis, last - first)
     return tuple(shape)

@@ -41,6 +41,8 @@ class OutputColumn:
         self._kind: Any = None
         self._dtype = first.array.dtype if isinstance(first, Stack) else np.dtype(object)
         self._array: Any = None
+        self._axes: tuple[int, ...] = ()
+        self._shape: tuple[int, ...] = ()
         self._rows: np.ndarray | None = None
         #: Where results go that belong to a file.
         self.sink: FileSink | None = None
@@ -49,18 +51,24 @@ class OutputColumn:
         if isinstance(first, Stack) and (not self._block or self._keeps_length(task, first.array)):
             self._allocate(first)
 
+    def _axes_of(self, ndim: int) -> tuple[int, ...]:
+        """Positions of the mapped axes in a block of `ndim` dimensions."""
+        for axis in self._call.axis:
+            if not -ndim <= axis < ndim:
+                raise ValueError(
+                    f"a block function must keep the mapped axis {axis}, but its result has {ndim} dimension(s); "
+                    "return an array with that axis, or leave out vectorized=True if func takes one element"
+                )
+        return tuple(axis % ndim for axis in self._call.axis)
+
     def _axis_of(self, ndim: int) -> int:
-        """Position of the mapped axis in a block of `ndim` dimensions."""
-        axis = self._call.axis[0]
-        if not -ndim <= axis < ndim:
-            raise ValueError(
-                f"a block function must keep the mapped axis {axis}, but its result has {ndim} dimension(s); "
-                "return an array with that axis, or leave out vectorized=True if func takes one element"
-            )
-        return axis % ndim
+        """Position of the only mapped axis in a block of `ndim` dimensions."""
+        return self._axes_of(ndim)[0]
 
     def _keeps_length(self, task: Task, block: np.ndarray) -> bool:
         """True if the first result is as long as its block, so that rows of the array are known for all."""
+        if self._call.block_grid is not None:  # this was checked when the halo was cut off
+            return True
         axis = self._axis_of(block.ndim)
         count = self._call.count
         fits = self._out is None or (len(self._out.shape) == block.ndim and self._out.shape[axis] == count)
@@ -72,9 +80,8 @@ class OutputColumn:
         grid = call.grid
         twice = min(2, len(call.bounds) if call.bounds is not None else call.count)
         if self._block:
-            axis = self._axis_of(first.array.ndim)
-            self._axes: tuple[int, ...] = (axis,)
-            self._shape = (*first.array.shape[:axis], *first.array.shape[axis + 1 :])
+            self._axes = self._axes_of(first.array.ndim)
+            self._shape = _without(first.array.shape, self._axes)
             dtype = np.concatenate([np.empty(0, first.array.dtype)] * twice).dtype
         else:
             self._shape = first.array.shape[1:]
@@ -93,7 +100,8 @@ class OutputColumn:
         if isinstance(self._fill, np.ndarray):
             rows = self._fill.view(np.ndarray)
             if self._axes != (0,):
-                rows = _merged(np.moveaxis(rows, self._axes, range(len(grid))), grid)
+                rows = np.moveaxis(rows, self._axes, range(len(grid)))
+                rows = rows if self._block else _merged(rows, grid)
             self._rows = rows
         else:
             self.sink = self._make_sink()
@@ -130,8 +138,10 @@ class OutputColumn:
         """No results, of the kind that goes to the array at once; None if none does."""
         if self._kind is None:
             return None
-        at = self._axes[0] if self._block else 0
-        return Stack(self._kind, np.empty((*self._shape[:at], 0, *self._shape[at:]), self._dtype))
+        shape = list(self._shape)
+        for axis in sorted(self._axes) if self._block else (0,):
+            shape.insert(axis, 0)
+        return Stack(self._kind, np.empty(shape, self._dtype))
 
     def holds(self, task: Task) -> bool:
         """True if the results of a task that was added are in the array already."""
@@ -189,6 +199,9 @@ class OutputColumn:
 
     def skip(self, gaps: np.ndarray) -> None:
         """Take note of elements without a result: the chunks of a file that they are in wait for nothing else."""
+        self._fill_gaps(gaps)
+
+    def _fill_gaps(self, gaps: np.ndarray) -> None:
         if self.sink is not None:
             self.sink.fill(gaps, gap_value(self._out.dtype)[1])
 
@@ -202,9 +215,9 @@ class OutputColumn:
             return False
         shape = column.array.shape
         if self._block:
-            axis = self._axis_of(len(shape))
-            fits = axis == self._axes[0] and shape[axis] == len(task)
-            return fits and column.array.dtype == self._dtype and (*shape[:axis], *shape[axis + 1 :]) == self._shape
+            axes = self._axes_of(len(shape))
+            fits = axes == self._axes and (len(axes) > 1 or shape[axes[0]] == len(task))
+            return fits and column.array.dtype == self._dtype and _without(shape, axes) == self._shape
         return column.array.dtype == self._dtype and shape[1:] == self._shape
 
     def _write(self, index: tuple[slice, ...], part: np.ndarray) -> None:
@@ -234,7 +247,7 @@ class OutputColumn:
                 self._out[...] = self._fill
             if self.sink is None and len(gaps):
                 self.sink = self._make_sink()
-                self.skip(gaps)
+                self._fill_gaps(gaps)
             self.flush()
             return self._out
         self.flush()
@@ -337,6 +350,10 @@ def _spread(every: list[Any], indices: np.ndarray, column: Column) -> None:
     """Store the single results of a column at `indices` of a list."""
     for index, value in zip(indices.tolist(), unstacked(column), strict=True):
         every[index] = value
+
+
+def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for axis, n in enumerate(shape) if axis not in axes)
 
 
 def _merged(rows: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:

@@ -32,7 +32,9 @@ class FileOutput:
     @classmethod
     def of(cls, call: Call) -> list[FileOutput]:
         """All arrays in the `out` of a call; an empty list if the caller has to write one of them."""
-        found = []
+        found: list[FileOutput] = []
+        if call.block_grid is not None:  # a chunk may have elements of several blocks
+            return found
         for out in call.out or ():
             recipe = None if library_of(out) != "zarr" else recipe_of(out)
             axes = call.result_axes(len(out.shape))

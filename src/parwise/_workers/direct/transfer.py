@@ -93,13 +93,12 @@ class DirectTransfer:
             If the caller's memory cannot be read there.
         """
         places, halo = session.places, session.kernel.halo
-        if halo is not None:
-            lo, hi = halo.extent(lo, hi)
-        starts, nbytes = offsets_for(layouts, [place.at(lo) for place in places])
+        first = (lo,) if halo is None else tuple(start for start, _ in halo.extents(lo, hi))
+        starts, nbytes = offsets_for(layouts, [place.at(first) for place in places])
         if self._memory is None or len(self._memory) < nbytes:
             self._memory = np.frombuffer(map_anonymous(nbytes), np.uint8)
         for place, layout, start in zip(places, layouts, starts, strict=True):
-            for pieces in place.pieces(lo, hi, layout):
+            for pieces in place.pieces(first, hi, layout):
                 self._caller.read(self._memory, start, pieces)
         return self._memory.data, [(start, 0, 0) for start in starts]
 

@@ -25,12 +25,17 @@ from .shared import shared
 from .task import BlockMap, ChunkMap, SerialMap
 
 _KEPT_OPTIONS = ("errors", "setup")
-_PAD_MODES = {"nearest": "edge"}
+_PAD_MODES = {"nearest": "edge", "periodic": "wrap"}
 
 
 def map_dask(mapped: MappedArrays, request: Request) -> Any:
     """Map over DataArrays, at least one of which holds a Dask array."""
     check_options(request)
+    if request.vectorized and len(mapped.dims) > 1:
+        raise ValueError(
+            f"blocks along several dimensions, {listed(mapped.dims)}, are for data that is not in Dask's blocks: map "
+            "over array.load(), or open the file without Dask (chunks=None); or use dask.array.map_overlap"
+        )
     core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
     shapes = [core_shape(mapped, request, one) for one in core_dims]
     axis = common_axes(mapped, True)[0] if request.vectorized else 0

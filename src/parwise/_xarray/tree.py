@@ -1,0 +1,83 @@
+"""Maps over the nodes of a DataTree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Unpack
+
+import xarray as xr
+
+from .labels import listed
+from .map import OnMissingDim, map_node, needed_dims
+from .request import How, Request, check_no_out, make_request
+
+
+class DataTreeMaps:
+    """Maps over the Datasets of all nodes of a DataTree, as ``tree.par``.
+
+    Parameters
+    ----------
+    tree : DataTree
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self._tree = tree
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        dim: Hashable | tuple[Hashable, ...],
+        *others: Any,
+        on_missing_dim: OnMissingDim = "copy",
+        core_dims: Hashable | tuple[Hashable, ...] | None = None,
+        **how: Unpack[How],
+    ) -> Any:
+        """Map a function over each variable that has all mapped dimensions, in all nodes.
+
+        Parameters
+        ----------
+        func, dim, on_missing_dim, core_dims, **how
+            As for `DatasetMaps.map`.
+        *others : DataArray, Dataset or DataTree
+            Further arrays, mapped in step. A DataTree stands for its node at the
+            same path.
+
+        Returns
+        -------
+        DataTree or tuple of DataTree
+            A tuple if `func` returns tuples.
+
+        Raises
+        ------
+        TypeError, ValueError, Exception
+            As `DatasetMaps.map`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> import parwise.xarray
+        >>> ds = xr.Dataset({"a": (("x", "y"), np.eye(3))})
+        >>> tree = xr.DataTree.from_dict({"/": ds, "/more": 2 * ds})
+        >>> tree.par.map(np.sum, "x")["more/a"].to_numpy()
+        array([2., 2., 2.])
+        """
+        return map_tree(self._tree, others, make_request(func, dim, **how), on_missing_dim, core_dims)
+
+
+def map_tree(
+    tree: xr.DataTree, others: Sequence[Any], request: Request, on_missing_dim: OnMissingDim, core_dims: Any = None
+) -> Any:
+    """Map over the datasets of all nodes of a tree."""
+    check_no_out(request, "a DataTree")
+    needed = needed_dims(request, core_dims)
+    dims = {dim for node in tree.subtree for dim in node.dims}
+    for dim in needed:
+        if dim not in dims:
+            raise ValueError(f"no node of the tree has a dimension {dim!r}; there are {listed(sorted(dims, key=str))}")
+
+    def map_one(view: xr.Dataset, *other_nodes: Any) -> Any:
+        dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
+        return map_node(dataset, other_nodes, request, on_missing_dim, needed)
+
+    return xr.map_over_datasets(map_one, tree, *others)
