@@ -13,11 +13,12 @@ from typing import Any
 
 from .peers import PEERS
 
-WIDTH, ROW, LEFT, RIGHT = 540, 17, 128, 60
+WIDTH, ROW, LEFT, RIGHT = 420, 17, 86, 36
 
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" class="pw-peers" viewBox="0 0 {width} {height}" role="img"
      aria-label="{label}">
   <style>
+    .pw-peers {{ width: 100%; max-width: 40rem; margin-bottom: 1rem; }}
     .pw-peers text {{ font: 12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
       fill: var(--pst-color-text-base, #1d2733); }}
     .pw-peers .case {{ font-size: 13px; font-weight: bold; }}
@@ -47,7 +48,7 @@ def _timed(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _panel(case: dict[str, Any], top: int) -> list[str]:
     ratios = {peer: case["peers"]["loop"]["median"] / one["median"] for peer, one in case["peers"].items()}
     scale = (WIDTH - LEFT - RIGHT) / max(ratios.values())
-    lines = [f'  <text class="case" x="0" y="{top + 16}">{case["title"].replace("us", "µs").replace("x", "×")}</text>']
+    lines = [f'  <text class="case" x="0" y="{top + 16}">{_title(case)}</text>']
     y = top + 22
     for peer, ratio in ratios.items():
         if peer == "loop":
@@ -63,6 +64,11 @@ def _panel(case: dict[str, Any], top: int) -> list[str]:
     return [*lines, f'  <path class="loop" d="M{x:.1f} {top + 20} V{y + 2}"/>']
 
 
+def _title(case: dict[str, Any]) -> str:
+    title: str = case["title"]
+    return title.replace("us", "µs").replace(" x ", " \N{MULTIPLICATION SIGN} ")
+
+
 def table(result: dict[str, Any], quantity: str) -> str:
     """Medians as a table in Markdown: milliseconds, or MiB."""
     cases = [case for case in result["cases"].values() if case["quantity"] == quantity]
@@ -70,9 +76,8 @@ def table(result: dict[str, Any], quantity: str) -> str:
     rows = [["", *(PEERS[peer].title for peer in peers)], ["---", *["---:" for _ in peers]]]
     unit = 1e-3 if quantity == "time" else 2**20
     for case in cases:
-        title = case["title"].replace("us", "µs").replace("x", "×")
         medians = [case["peers"][peer]["median"] / unit for peer in peers]
-        rows.append([title, *(f"{one:.0f}" if quantity == "memory" else _figure(one) for one in medians)])
+        rows.append([_title(case), *(f"{one:.0f}" if quantity == "memory" else _figure(one) for one in medians)])
     return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
 
 
