@@ -53,7 +53,7 @@ def test_gallery_has_every_example():
     assert all(f"examples/{name}.py" in text for name in NAMES)
 
 
-def tests_of_faults():
+def named_tests():
     """The named tests of each section of docs/development/faults.md."""
     _, *sections = re.split("^## ", (DOCS / "development" / "faults.md").read_text(), flags=re.MULTILINE)
     tests = {}
@@ -66,11 +66,11 @@ def tests_of_faults():
 
 def test_each_section_of_faults_names_its_tests():
     sections = re.findall(r"^## (.*)$", (DOCS / "reliability.md").read_text(), re.MULTILINE)
-    assert set(sections) - {"Long tests"} | {"Security: what is promised"} == set(tests_of_faults())
-    assert all(tests_of_faults().values())
+    assert set(sections) - {"Long tests"} | {"Security: what is promised"} == set(named_tests())
+    assert all(named_tests().values())
 
 
-@pytest.mark.parametrize(("file", "name"), sorted({one for tests in tests_of_faults().values() for one in tests}))
+@pytest.mark.parametrize(("file", "name"), sorted({one for tests in named_tests().values() for one in tests}))
 def test_tests_of_faults_exist(file, name):
     text = (ROOT / "tests" / file).read_text()
     assert not name or f"def {name}(" in text
