@@ -7,6 +7,7 @@ import mmap
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from benchmarks import classes, grid, labelled, lazy, observer_cost, scale, soak, submit, throughput
 from benchmarks.history import suite
 from benchmarks.history.base import Case
-from benchmarks.peers import cases, compare, memory, peers, work
+from benchmarks.peers import cases, compare, draw, memory, peers, work
 
 from parwise import parallel_apply
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 def small_runs():
@@ -114,6 +117,26 @@ def test_compare_gives_one_entry_per_peer(tmp_path, capsys):
     assert "share of two bare halves: " in printed
     assert "over the loop: " in printed
     assert "MiB" in printed
+
+
+def test_compare_adds_to_an_earlier_result(tmp_path, monkeypatch):
+    file = tmp_path / "result.json"
+    common = ["--small", "--rounds", "1", "--peers", "parwise", "--json", str(file)]
+    first = compare.main([*common, "--cases", "c"])
+    both = compare.main([*common, "--cases", "b"])
+    assert list(both["cases"]) == ["b", "c"]
+    assert both["cases"]["c"] == first["cases"]["c"]
+    monkeypatch.setattr(compare, "machine", lambda: {"processor": "another"})
+    with pytest.raises(SystemExit, match="another machine or of other versions"):
+        compare.main([*common, "--cases", "b"])
+    assert json.loads(file.read_text()) == both
+
+
+def test_drawing_of_a_comparison(tmp_path, capsys):
+    picture = tmp_path / "peers.svg"
+    draw.main([str(RESULTS / "peers.json"), str(picture)])
+    assert xml.etree.ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert capsys.readouterr().out.count("| plain loop |") == 2
 
 
 def test_compare_reports_what_fails(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.peers import draw
 
 from .test_examples import NAMES
 
@@ -49,6 +51,40 @@ def test_every_block_is_run(page):
 def test_gallery_has_every_example():
     text = (DOCS / "gallery.md").read_text()
     assert all(f"examples/{name}.py" in text for name in NAMES)
+
+
+def named_tests():
+    """The named tests of each section of docs/development/faults.md."""
+    _, *sections = re.split("^## ", (DOCS / "development" / "faults.md").read_text(), flags=re.MULTILINE)
+    tests = {}
+    for section in sections:
+        title, _, text = section.partition("\n")
+        files = re.findall(r"^- `(.*?)`(.*?)(?=^- |^$)", text, re.MULTILINE | re.DOTALL)
+        tests[title] = [(file, name) for file, names in files for name in re.findall("`(.*?)`", names) or [""]]
+    return tests
+
+
+def test_each_section_of_faults_names_its_tests():
+    sections = re.findall(r"^## (.*)$", (DOCS / "reliability.md").read_text(), re.MULTILINE)
+    assert set(sections) - {"Long tests"} | {"Security: what is promised"} == set(named_tests())
+    assert all(named_tests().values())
+
+
+@pytest.mark.parametrize(("file", "name"), sorted({one for tests in named_tests().values() for one in tests}))
+def test_tests_of_faults_exist(file, name):
+    text = (ROOT / "tests" / file).read_text()
+    assert not name or f"def {name}(" in text
+
+
+def test_benchmarks_are_those_of_the_raw_output():
+    result = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+    page = (DOCS / "benchmarks.md").read_text()
+    assert draw.table(result, "time") in page
+    assert draw.table(result, "memory") in page
+    assert (DOCS / "images" / "peers.svg").read_text() == draw.picture(result)
+    machine = result["machine"]
+    assert all(f"{name} {machine[name]}" in page for name in ("joblib", "mpire", "parwise"))
+    assert f"Python {machine['python']}, NumPy {machine['numpy']}" in page
 
 
 def test_broken_page_is_seen(tmp_path):

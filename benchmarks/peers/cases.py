@@ -65,8 +65,8 @@ CASES = {
     "e": Case("smooth 2000 x 25,000", _over_rows(smooth), calls=3),
     "f": Case("6 uneven, first call", _uneven),
     "g": Case("0.4 us x 100, first call", _burning(0.4e-6, 100)),
-    "h": Case("memory of d", _over_rows(np.sort), calls=1, quantity="memory"),
-    "i": Case("memory of d, first call", _over_rows(np.sort), quantity="memory"),
+    "h": Case("memory, sort", _over_rows(np.sort), calls=1, quantity="memory"),
+    "i": Case("memory, sort, first call", _over_rows(np.sort), quantity="memory"),
 }
 
 

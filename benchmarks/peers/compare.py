@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import os
+import platform
 import signal
 import statistics
 import subprocess
@@ -17,6 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from parwise import __version__
 
 from .cases import CASES, measure
 from .peers import PEERS
@@ -37,11 +41,49 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         outcome = measure(CASES[case], PEERS[peer], Pace(*given.pace), given.small)
         print(json.dumps(outcome))
         return outcome
+    earlier = _earlier(given.json)
     result = compare(given)
     print(render(result))
     if given.json:
-        Path(given.json).write_text(json.dumps(result, indent=2) + "\n")
+        result["cases"] = {name: result["cases"].get(name) or earlier.get(name) for name in CASES}
+        result["cases"] = {name: case for name, case in result["cases"].items() if case}
+        Path(given.json).write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _earlier(file: str | None) -> dict[str, Any]:
+    """Cases that are in the file already; those of another machine or other versions are refused."""
+    if file is None or not Path(file).exists():
+        return {}
+    found = json.loads(Path(file).read_text())
+    if found["machine"] != machine():
+        raise SystemExit(f"{file} has results of another machine or of other versions: {found['machine']}")
+    cases: dict[str, Any] = found["cases"]
+    return cases
+
+
+def machine() -> dict[str, str]:
+    """Processor, system, and the versions that matter."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "joblib", "mpire") if _installed(name)}
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "parwise": __version__,
+        **versions,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def _installed(name: str) -> bool:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version(name))
+    return False
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,7 +93,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=_names_of(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that all works")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds that one run may take (default: 120)")
-    parser.add_argument("--json", metavar="FILE", help="write the result here too")
+    parser.add_argument("--json", metavar="FILE", help="write the result here, beside cases of earlier runs")
     parser.add_argument("--worker", nargs=2, metavar=("CASE", "PEER"), help="measure once, in this process")
     parser.add_argument("--pace", nargs=2, type=float, metavar=("CALL", "STEP"), help="for --worker")
     given = parser.parse_args(argv)
@@ -94,6 +136,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
                 if not _failed(outcomes[case][peer]):
                     outcomes[case][peer].append(run_apart(case, peer, pace, given.small, given.timeout))
     return {
+        "machine": machine(),
         "workers": WORKERS,
         "cpus": len(os.sched_getaffinity(0)),
         "left_out": left_out,

@@ -205,9 +205,10 @@ class DataArrayMaps(_GroupAndWindowMaps):
             of `dim`, the slices of `others`, then `args` and `kwargs`. With
             `vectorized`, a function of blocks of such slices.
         dim : hashable or tuple of hashable
-            The mapped dimensions, which slices do not have: with
+            The dimensions to loop over, which slices do not have: with
             ``("lat", "lon")`` `func` is called once per pixel, with the
-            pixel's time series.
+            pixel's time series. (``array.mean("time")`` names the opposite: the
+            dimension that is consumed.)
         *others : DataArray
             Further arrays, mapped in step. Their coordinates along `dim` must
             be equal to those of the array; all other dimensions are free. One
@@ -220,9 +221,9 @@ class DataArrayMaps(_GroupAndWindowMaps):
         out : array or path, optional
             Where the result is kept, if `func` returns one array or scalar: an
             array of NumPy (`numpy.memmap`), zarr or h5py with the dimensions of
-            the result in its order; or the path of a store of zarr to make,
-            which `xarray.open_zarr` reads as the result. The path needs
-            `output_dtypes` and, where slices have dimensions,
+            the result in its order; or the path of a new zarr store, which
+            `xarray.open_zarr` reads as the result. The path needs
+            `output_dtypes` and, if slices have dimensions,
             `output_core_dims`. Not for Dask arrays. With ``resume=`` a run that
             was killed goes on.
         output_core_dims : list of hashable, or list of lists, optional
@@ -248,8 +249,9 @@ class DataArrayMaps(_GroupAndWindowMaps):
         -------
         DataArray or tuple of DataArray
             Dimensions of the array are in its order, and new ones follow. The
-            name, the attributes and all coordinates that still fit are kept;
-            of the encoding only the compression, which any values may have.
+            name, the attributes and all coordinates that still fit are kept.
+            Only the compression is kept of the encoding, since a packing may
+            not fit other values.
             Results of Dask arrays are lazy. Files that were opened without
             Dask are read block by block. With `out` the data is that of `out`,
             read from a file when it is used.
@@ -259,7 +261,7 @@ class DataArrayMaps(_GroupAndWindowMaps):
         TypeError, ValueError
             For an invalid argument, before any computation.
         FileExistsError
-            If `out` is the path of something that `resume` does not know.
+            If `out` is the path of a store that this run has not created.
         Exception
             The exception that `func` raised for the first element that failed,
             with a note of its labels.

@@ -33,21 +33,30 @@ def parallel_apply(
 
         np.stack([func(a[i]) for i in range(len(a))])
 
+    `axis` names the axes to loop over, and `func` gets the rest. For a cube of
+    shape ``(time, lat, lon)``::
+
+        axis=0         func(cube[i])         an image, once per time
+        axis=(1, 2)    func(cube[:, i, j])   a series, once per pixel
+
+    This is the opposite of NumPy's reductions: ``np.median(cube, axis=0)`` and
+    ``parwise.apply_along_axis(func, 0, cube)`` consume the axis that they name.
+
     Parameters
     ----------
     func : callable
         An element function ``func(*elements, *args, **kwargs)``; or, with
-        `vectorized`, a block function that takes runs of elements and keeps
-        `axis`. It may be a lambda or come from a notebook. It gets copies, and
-        may write to them where it could write to the elements in the loop.
+        `vectorized`, a block function that takes consecutive elements and keeps
+        `axis`. It may be a lambda or come from a notebook. It gets copies, so it
+        may write to its elements without changing the array.
     *arrays : ndarray or array_like
-        Mapped together; all have the same length along `axis`. A dataset that is
-        no ndarray (zarr, h5py) is read block by block, each chunk of it once.
+        Mapped together; all have the same length along `axis`. Arrays in files
+        (zarr, h5py) are read block by block, and each of their chunks once.
     axis : int or tuple of int, optional
         Axis or axes to loop over: ``axis=(1, 2)`` calls `func` once per pixel
         with ``a[:, i, j]``.
     args : tuple, optional
-        Further arguments of every call. Large arrays go to each worker once.
+        Further arguments of every call. Large arrays are sent to each worker once.
     kwargs : dict, optional
         Further keyword arguments of every call.
     vectorized : bool, optional
@@ -69,8 +78,8 @@ def parallel_apply(
         `axis`.
     out : array, optional
         Array to store the result in (a tuple of arrays for a tuple result), cast
-        as NumPy's ufuncs do, by "same_kind". Files (zarr, h5py) are written by
-        whole chunks. Not a slice of one, ``z[:10]``, which is a copy.
+        as NumPy's ufuncs do, by "same_kind". Files (zarr, h5py) are written in
+        whole chunks. Do not pass a slice of one, ``z[:10]``, which is a copy.
     rng : int, SeedSequence, BitGenerator or Generator, optional
         If given, `func` gets ``rng=``, a `numpy.random.Generator` of its own for
         each element (or block): for an int that of

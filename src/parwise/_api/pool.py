@@ -38,13 +38,13 @@ CHUNKS = 8
 
 
 class Pool(Executor):
-    """Worker processes of its own, for any number of calls.
+    """Your own worker processes, for any number of calls.
 
-    Calls without a pool share the worker processes that parwise keeps. A pool is
-    for calls that need different ones: prepared by an initializer, in another
-    number, or ended at a known place. Its workers start when they are first
-    needed, in 0.1 s. It is a `concurrent.futures.Executor`, and other calls run
-    in it with ``executor=pool``, with all their promises.
+    Calls without a pool share the worker processes that parwise keeps. Use a pool
+    if calls need their own: to prepare them with an initializer, to have a
+    different number of them, or to end them at a certain point. Its workers start
+    when they are first needed, in 0.1 s. It is a `concurrent.futures.Executor`;
+    pass it as ``executor=pool`` to other calls, which keep all their promises.
 
     Parameters
     ----------
@@ -73,10 +73,9 @@ class Pool(Executor):
 
     Notes
     -----
-    A worker that dies costs one call, the one that it computed, a
-    `WorkerDiedError`, and is replaced. If an exception leaves the ``with``
-    block, calls that have not begun are cancelled; Ctrl-C also ends those that
-    have.
+    If a worker dies, the call that it was computing raises `WorkerDiedError`,
+    and a new worker takes its place. If an exception leaves the ``with`` block,
+    calls that have not begun are cancelled; Ctrl-C also ends running ones.
 
     Examples
     --------
