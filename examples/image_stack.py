@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.filters import threshold_multiotsu
-from skimage.restoration import denoise_nl_means, estimate_sigma
+from skimage.restoration import denoise_nl_means
 
 from parwise import parallel_apply
 
@@ -35,9 +35,7 @@ print(f"stack       {slices.shape[0]} slices of {slices.shape[1]} x {slices.shap
 
 def classify(image):
     """Class of each pixel: 0 outside the head, then 1, 2, 3 from dark to bright."""
-    image = image / 1000
-    noise = estimate_sigma(image)
-    smooth = denoise_nl_means(image, 5, REACH, h=0.8 * noise, sigma=noise, fast_mode=False)
+    smooth = denoise_nl_means(image / 1000, 5, REACH, h=0.03, fast_mode=False)
     classes = np.zeros(image.shape, np.uint8)
     head = smooth > 0.12
     classes[head] = 1 + np.digitize(smooth[head], threshold_multiotsu(smooth[head]))

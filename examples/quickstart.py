@@ -130,7 +130,7 @@ print(f"same bits   {sky.tobytes() == loop.tobytes()}")
 # %%
 # The map and the result.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.7), layout="constrained", sharey=True)
 edges = west + columns[[0, -1]] * spacing, north - rows[[-1, 0]] * spacing
 shown = {"extent": (*edges[0], *edges[1]), "aspect": height / width}
 sun = LightSource(azdeg=315, altdeg=45)
