@@ -85,16 +85,17 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
-html_title = "parwise"
+html_title = f"parwise {version}"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["parwise.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": [], "gallery": [], "examples/*": [], "coming-from/*": [], "changes": []}
 html_theme_options = {
-    "logo": {"text": f"parwise {version}"},
-    "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 7,
+    "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": "parwise"},
+    "navbar_end": ["version.html", "theme-switcher"],
+    "header_links_before_dropdown": 6,  # the last ones, for those who change parwise, are under "More"
     "secondary_sidebar_items": {
         page: ["page-toc"] for page in ("guide/*", "help/*", "development/*", "reference", "bits", "reliability")
     }

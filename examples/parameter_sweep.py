@@ -78,7 +78,7 @@ print(f"best        infection {best[0]:.2f} and recovery {best[1]:.2f} a day: ea
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
 levels = left.contourf(infection, recovery, found.T, levels=30, cmap="viridis_r")
 figure.colorbar(levels, ax=left, label="misfit (boys)", aspect=30)
-left.plot(*best, "+", color="white", markersize=14, markeredgewidth=2)
+left.plot(*best, "+", color="black", markersize=14, markeredgewidth=2)
 left.set(xlabel="infection rate (per day)", ylabel="recovery rate (per day)", title="Which rates fit?")
 fine = np.linspace(0, DAYS[-1], 200)
 right.plot(fine, epidemic(*best, fine), color="#d95f02", linewidth=2.5, label="best pair")
