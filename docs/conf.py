@@ -48,7 +48,7 @@ intersphinx_mapping = {
 }
 numpydoc_xref_param_type = True
 numpydoc_xref_aliases = {
-    "bool": "bool",
+    "bool": ":obj:`bool`",
     "callable": "collections.abc.Callable",
     "iterable": "collections.abc.Iterable",
     "array_like": "numpy.asarray",

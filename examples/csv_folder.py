@@ -11,9 +11,8 @@ bootstrap. `parallel_map` calls it for each file.
 - ``rng=42`` hands each file its own random generator: the intervals do not depend on
   the number of workers.
 
-Data: :download:`buoy.csv.gz </../examples/data/buoy.csv.gz>`, to be put into a folder
-``data`` beside the script or the notebook. It is cut into one file a day here, as a
-logger writes them.
+The data is ``data/buoy.csv.gz`` beside the script or the notebook; the page with all
+examples has it to download. It is cut into one file a day here, as a logger writes them.
 """
 
 import csv

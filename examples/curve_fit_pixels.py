@@ -8,8 +8,8 @@ means. `.par.map` of parwise calls it for each of the 10,512 places of an xarray
 DataArray. It takes the names of the dimensions to map over, keeps coordinates, and
 returns what ``xarray.apply_ufunc(..., vectorize=True)`` returns, bit by bit.
 
-Data: :download:`wind.nc </../examples/data/wind.nc>`, to be put into a folder ``data``
-beside the script or the notebook.
+The data is ``data/wind.nc`` beside the script or the notebook; the page with all examples
+has it to download.
 """
 
 import os

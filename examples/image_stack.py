@@ -7,8 +7,8 @@ The function is written for one image: here it takes the noise out of a slice of
 brain scan by non-local means, and divides it into three classes of brightness.
 `parallel_apply` calls it for each slice; the result is a stack again.
 
-Data: :download:`brain.npz </../examples/data/brain.npz>`, to be put into a folder
-``data`` beside the script or the notebook.
+The data is ``data/brain.npz`` beside the script or the notebook; the page with all examples
+has it to download.
 """
 
 import os
