@@ -22,7 +22,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "examples/index.rst", "examples/sg_execution_times.rst"]
+exclude_patterns = ["_build", "_templates", "examples/index.rst"]  # gallery.md stands for that one
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
@@ -78,6 +78,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # each page has its own
     "show_signature": False,
     "image_srcset": ["2x"],
     "thumbnail_size": (480, 320),
@@ -94,12 +95,16 @@ html_copy_source = False
 html_sidebars = {"index": [], "gallery": [], "examples/*": [], "coming-from/*": [], "changes": []}
 html_theme_options = {
     "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": "parwise"},
+    "navbar_persistent": ["search-button"],
     "navbar_end": ["version.html", "theme-switcher"],
     "header_links_before_dropdown": 6,  # the last ones, for those who change parwise, are under "More"
+    # The other pages use the width of a list of their sections for code side by side.
     "secondary_sidebar_items": {
-        page: ["page-toc"] for page in ("guide/*", "help/*", "development/*", "reference", "bits", "reliability")
+        page: ["page-toc"]
+        for page in ("bits", "reliability", "security", "benchmarks", "changes", "reference", "getting-started")
+        + ("installation", "guide/*", "help/*", "development/*")
     }
-    | {"examples/*": ["page-toc", "sg_download_links"]},
+    | {"examples/*": ["sg_download_links"]},
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
