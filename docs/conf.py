@@ -101,8 +101,19 @@ html_theme_options = {
     # The other pages use the width of a list of their sections for code side by side.
     "secondary_sidebar_items": {
         page: ["page-toc"]
-        for page in ("bits", "reliability", "security", "benchmarks", "changes", "reference", "getting-started")
-        + ("installation", "guide/*", "help/*", "development/*")
+        for page in (
+            "benchmarks",
+            "bits",
+            "changes",
+            "getting-started",
+            "installation",
+            "reference",
+            "reliability",
+            "security",
+            "development/*",
+            "guide/*",
+            "help/*",
+        )
     }
     | {"examples/*": ["sg_download_links"]},
     "show_toc_level": 2,
