@@ -18,7 +18,7 @@ from skimage.data import hubble_deep_field
 
 from parwise import parallel_apply
 
-SIZE = 17  # pixels, odd; 5 is a quick try
+SIZE = 25  # pixels, odd; 5 is a quick try
 
 image = hubble_deep_field()  # comes with scikit-image
 light = image.mean(axis=2)
@@ -35,7 +35,7 @@ whole_time = time.perf_counter() - start
 
 start = time.perf_counter()
 background = parallel_apply(
-    median_filter, light, args=(SIZE,), vectorized=True, chunk=109, depth=SIZE // 2, boundary="symmetric"
+    median_filter, light, args=(SIZE,), vectorized=True, chunk=218, depth=SIZE // 2, boundary="symmetric"
 )
 parallel_time = time.perf_counter() - start
 
