@@ -50,7 +50,7 @@ def test_every_block_is_run(page):
 
 def test_gallery_has_every_example():
     text = (DOCS / "gallery.md").read_text()
-    assert all(f"examples/{name}.py" in text for name in NAMES)
+    assert all(f"../examples/{name}.py" in text and f"\nexamples/{name}\n" in text for name in NAMES)
 
 
 def named_tests():
