@@ -23,7 +23,7 @@ import numpy as np
 import parwise
 
 COUNT = 400
-KINDS = ("memmap", "zarr", "hdf5", "folder", "stream", "blocks", "store")
+KINDS = ("memmap", "zarr", "zarr to zarr", "hdf5", "folder", "stream", "blocks", "store")
 A = np.arange(COUNT * 3.0).reshape(COUNT, 3) / 7
 
 
@@ -45,7 +45,7 @@ class Counting:
 def open_out(kind, folder):
     """The array that a run goes on with, made if there is none."""
     path = os.path.join(folder, "out")
-    if kind == "zarr":
+    if kind in ("zarr", "zarr to zarr"):
         import zarr
 
         return zarr.open_array(path, mode="a", shape=A.shape, chunks=(16, 2), dtype="f8")
@@ -74,8 +74,23 @@ def make_call(kind, folder, function):
         return map_into_store(folder, function)
     block = {"vectorized": True, "chunk": 7} if kind == "blocks" else {"rng": 5}
     out = open_out(kind, folder)
-    parwise.parallel_apply(function, A, out=out, resume=os.path.join(folder, "journal"), workers=2, **block)
+    array = A if kind != "zarr to zarr" else open_input(folder)
+    parwise.parallel_apply(function, array, out=out, resume=os.path.join(folder, "journal"), workers=2, **block)
     return np.asarray(out[...])
+
+
+def open_input(folder):
+    """The input in a file that workers open themselves, made if there is none."""
+    import zarr
+
+    from parwise._executors import files
+
+    files.OWN_BYTES = 0
+    path = os.path.join(folder, "in")
+    if not os.path.exists(path):
+        zarr.create_array(path + ".new", shape=A.shape, chunks=(16, 3), dtype="f8")[:] = A
+        os.replace(path + ".new", path)
+    return zarr.open_array(path, mode="r")
 
 
 def map_into_store(folder, function):
@@ -139,7 +154,7 @@ def run_until_done(kind, folder, seed, kills):
         environment = {**os.environ, "RUN": str(len(before) - 1)}
         child = subprocess.Popen([sys.executable, __file__, kind, folder], env=environment)
         try:
-            if kind == "store":  # to import xarray takes longer than the rest
+            if kind in ("store", "zarr to zarr"):  # to import libraries takes longer than the rest
                 wait_for_work(child, notes)
             code = child.wait(moments.uniform(0.3, 1.6) if killed < kills else 60)
         except subprocess.TimeoutExpired:
