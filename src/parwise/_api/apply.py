@@ -7,11 +7,12 @@ from typing import Any, Unpack
 
 from .._core.arguments import make_call
 from .._core.call import Block
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .._system.limits import available_memory
 from .run import compute
 
 
+@show_keywords(Options)
 def parallel_apply(
     func: Callable[..., Any],
     /,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._core.arguments import make_list_call
 from .._core.call import Call
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .apply import parallel_apply
 from .run import compute, stream
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@show_keywords(Options)
 def parallel_map(
     func: Callable[..., T],
     /,
@@ -97,6 +98,7 @@ def parallel_map(
     return [one for one in results if one is not None] if drop_none else results
 
 
+@show_keywords(Options, without=("resume",))
 def parallel_imap(
     func: Callable[..., T],
     /,
@@ -193,6 +195,7 @@ def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: A
     return make_list_call(func, iterables, **given)
 
 
+@show_keywords(Options)
 def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     """Add `func.parallel` to a function, and leave the function as it is.
 
