@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 import threading
 import weakref
@@ -12,9 +11,9 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from .._core.inputs.items import ENDLESS, is_container, restored, still
+from .._core.inputs.items import ENDLESS
 from .._core.nesting import is_nested
-from .._core.options import Options
+from .._core.options import Options, show_keywords
 from .._core.settings import check_int, is_int, too_late
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
@@ -22,13 +21,12 @@ from .._executors.processes import runner as processes
 from .._executors.submit.manager import ManagerThread, PoolFuture
 from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count
-from .._workers.encoding import pack_error, unpack_error
 from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
-from .._workers.pickling.snapshot import Snapshot
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
+from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
 
 T = TypeVar("T")
@@ -149,7 +147,7 @@ class Pool(Executor):
             _complete(future, fn, args, kwargs)
             return future
         with sendable("the call"):
-            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
+            if isinstance(fn, Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions: Definitions | None = fn.definitions
                 packed = pack_chunk((fn, args, kwargs), fn.func, fn.definitions)
             else:
@@ -207,12 +205,24 @@ class Pool(Executor):
         """
         if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
             raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
-        items = _read(iterables)
+        items = read_rows(iterables)
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
-        chunks = (list(map(_restored, items[at : at + size])) for at in range(0, len(items), size))
-        return _flat(super().map(_Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
+        chunks = (list(map(restored_row, items[at : at + size])) for at in range(0, len(items), size))
+        return flat(super().map(Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
 
-    def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
+    @show_keywords(Options, without=("executor", "resume"))
+    def imap(
+        self,
+        func: Callable[..., T],
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        drop_none: bool = False,
+        starmap: bool = False,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        rng: Any = None,
+        **options: Unpack[Options],
+    ) -> Iterator[T]:
         """Yield ``func(*items)`` in order, reading items only as they are needed.
 
         Parameters
@@ -220,16 +230,21 @@ class Pool(Executor):
         func : callable
         *iterables : iterable
             Of equal lengths.
+        ordered, drop_none, starmap, args, kwargs, rng : optional
+            As for `parwise.parallel_imap`.
         **options
-            As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
-            starts workers of its own, which may be killed.
+            How the call runs; see `parwise.Options`.
 
         Returns
         -------
         iterator
+            With ``timeout`` or ``retries`` the call has workers of its own,
+            which may be killed.
         """
         self._check_open()
-        return parallel_imap(func, *iterables, executor=self, **options)  # type: ignore[misc]
+        given = {"ordered": ordered, "drop_none": drop_none, "starmap": starmap}
+        options["executor"] = self
+        return parallel_imap(func, *iterables, **given, args=args, kwargs=kwargs, rng=rng, **options)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers once all calls have their results; new calls are refused.
@@ -328,54 +343,6 @@ class Pool(Executor):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be pickled: its workers belong to this process")
-
-
-class _Chunk:
-    """A function of a chunk of items."""
-
-    def __init__(self, func: Callable[..., Any], definitions: Definitions | None = None) -> None:
-        self.func = func
-        self.definitions = definitions
-        self.__qualname__ = getattr(func, "__qualname__", repr(func))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Chunk, (self.func,)
-
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
-        results: list[Any] = []
-        try:
-            results.extend(itertools.starmap(self.func, chunk))
-            if len(results) < len(chunk):
-                raise StopIteration  # raised by the function, which `starmap` takes for its own end
-        except BaseException as error:
-            return results, pack_error(error)
-        return results, None
-
-
-def _read(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
-    """Rows of items as they were when they were read: an iterator may change one object again and again."""
-    rows = zip(*iterables, strict=False)
-    return list(rows if all(map(is_container, iterables)) else (tuple(map(_still, row)) for row in rows))
-
-
-def _still(item: Any) -> Any:
-    with contextlib.suppress(Exception):  # it cannot be sent either, which is told then
-        return still(item, Snapshot)
-    return item
-
-
-def _restored(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(restored(one, Snapshot) for one in row)
-
-
-def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
-    """Yield the results of chunks one by one, and raise the first error behind the results before it."""
-    for results, error in chunks:
-        results.reverse()
-        while results:  # and keep none that has been taken
-            yield results.pop()
-        if error is not None:
-            raise unpack_error(error)
 
 
 def _ends(error: BaseException | None) -> bool:

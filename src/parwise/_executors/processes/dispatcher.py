@@ -291,7 +291,9 @@ class Dispatcher(Receiver):
             self._send_handshake(worker)
         if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
-        while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
+        # Results as they come are not to wait behind a task that takes long.
+        most = SLOTS if queue.queue_ahead and self._job.ordered else 1
+        while worker.sender is None and worker.free and len(worker.assignments) < most:
             task = self._next_task(worker)
             if task is None:
                 break
