@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import assert_type
 
 import numpy as np
-from typing_extensions import assert_type
 
 import parwise
 from parwise import parallel, parallel_apply, parallel_imap, parallel_map
@@ -29,7 +29,7 @@ a = np.ones((3, 4))
 assert_type(parallel_apply(scaled, a), np.ndarray)
 assert_type(parallel_apply(scaled, a, axis=(0, 1), args=(2.0,), workers=2, progress="reading"), np.ndarray)
 low, high = parallel_apply(extremes, a, errors="ignore", timeout=2)
-assert_type(low, np.ndarray)
+low.mean(), high.mean()
 target = np.ones(3, np.float32)
 kept = parallel_apply(scaled, a, out=target)
 kept = target

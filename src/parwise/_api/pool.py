@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
+from .._core.defaults import defaults
 from .._core.inputs.items import ENDLESS
 from .._core.nesting import is_nested
 from .._core.options import Options, show_keywords
@@ -26,6 +27,7 @@ from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
+from .._workers.shared_globals import begin
 from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
 
@@ -55,6 +57,16 @@ class Pool(Executor):
         in this process. Every call raises an exception of the initializer.
     initargs : tuple, optional
         Arguments of the initializer.
+    finalizer : callable, optional
+        Called once in each worker before it ends in order: when the pool is shut
+        down or is no longer referred to, at the end of the program, and when a
+        worker is replaced between two calls. Not in a worker that is killed or
+        has died, by a timeout, Ctrl-C or the death of this process, nor where
+        the initializer failed. What it raises is a `RuntimeWarning`. Functions
+        never run in this process then, as with an initializer, and it finds the
+        globals that they have set.
+    finalargs : tuple, optional
+        Arguments of the finalizer.
 
     Attributes
     ----------
@@ -94,17 +106,22 @@ class Pool(Executor):
         *,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[..., Any] | None = None,
+        finalargs: tuple[Any, ...] = (),
     ) -> None:
         if workers is not None:
             workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}")
-        if not isinstance(initargs, tuple):
-            raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
-        self.workers = cpu_count() if workers is None else workers
-        self.initialized = initializer is not None
-        self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
-        self._pool = WorkerPool(initializer=self._initializer)
+        _check_function("initializer", initializer, "initargs", initargs)
+        _check_function("finalizer", finalizer, "finalargs", finalargs)
+        self.workers = workers or defaults().workers or cpu_count()
+        self.initialized = initializer is not None or finalizer is not None
+        self._initializer = None
+        if finalizer is not None:
+            self._initializer = pack_initializer(begin, initializer, initargs, finalizer, finalargs)
+        elif initializer is not None:
+            self._initializer = pack_initializer(initializer, *initargs)
+        self._finalizes = finalizer is not None
+        self._pool = self._new_workers()
         self._manager = ManagerThread(self._pool, self.workers)
         self._calls = CallPickler(self.initialized)
         self._closed = False
@@ -298,11 +315,19 @@ class Pool(Executor):
     def _spare(self) -> Iterator[WorkerPool]:
         """Workers like the pool's own, for a call that may kill some while other calls use this pool."""
         self._check_open()
-        spare = WorkerPool(initializer=self._initializer)
+        spare = self._new_workers()
         try:
             yield spare
+            spare.end()
         finally:
             spare.stop()
+
+    def _new_workers(self) -> WorkerPool:
+        if not self._finalizes:
+            return WorkerPool(initializer=self._initializer)
+        from .._workers.pool.finalized_pool import FinalizedPool
+
+        return FinalizedPool(initializer=self._initializer)
 
     def _check_open(self) -> None:
         if sys.is_finalizing():
@@ -343,6 +368,13 @@ class Pool(Executor):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be pickled: its workers belong to this process")
+
+
+def _check_function(name: str, function: Any, args_name: str, args: Any) -> None:
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+    if not isinstance(args, tuple):
+        raise TypeError(f"{args_name} must be a tuple, got {type(args).__name__}; for one write {args_name}=(x,)")
 
 
 def _ends(error: BaseException | None) -> bool:

@@ -233,8 +233,7 @@ class Dispatcher(Receiver):
         if elapsed := self._watchdog.look(self._workers):
             self._pool.look(self._workers, elapsed)
         for worker in self._watchdog.oversized(self._workers):
-            worker.kill()
-            self._pool.drop(worker)
+            self._pool.retire(worker)
             self._workers.remove(worker)
             self.assign_tasks()
         for worker in self._watchdog.silent(self._workers):
