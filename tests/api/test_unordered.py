@@ -107,9 +107,10 @@ def test_endless(how):
 
 
 def wait_for(item):
-    """Return at once, or when a file appears."""
+    """Return at once, or when a file appears; after a while in any case."""
     k, path = item
-    while path is not None and not os.path.exists(path):
+    until = time.monotonic() + 20
+    while path is not None and not os.path.exists(path) and time.monotonic() < until:
         time.sleep(0.002)
     return k
 
