@@ -313,9 +313,7 @@ def _describe(mapped: Callable[..., Any], func: Callable[..., Any]) -> None:
         "`parwise.parallel`."
     )
     with contextlib.suppress(TypeError, ValueError):  # functions in C may have no signature
-        own = inspect.signature(func)
-        first = next(iter(own.parameters.values()))
+        first, *others = inspect.signature(func).parameters.values()
         if first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
             items = inspect.Parameter("items", first.POSITIONAL_ONLY)
-            others = list(own.parameters.values())[1:]
             mapped.__signature__ = inspect.Signature([items, *others])  # type: ignore[attr-defined]
