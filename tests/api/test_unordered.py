@@ -81,6 +81,29 @@ def iter_into(found, results):
     return ()
 
 
+def test_an_error_waits_for_results_before_it(tmp_path):
+    """Item 9 fails when many behind it are done, and item 0 ends after that."""
+    behind, failed = str(tmp_path / "behind"), str(tmp_path / "failed")
+
+    def work(k):
+        if k == 30:
+            open(behind, "w").close()
+        if k == 0:
+            wait_for((k, failed))
+            time.sleep(0.1)  # the failure arrives
+        if k == 9:
+            wait_for((k, behind))
+            open(failed, "w").close()
+            raise ValueError("no 9")
+        return k
+
+    found = []
+    with pytest.raises(ValueError, match="no 9"):
+        iter_into(found, parallel_imap(work, range(60), ordered=False, workers=3, isolate=True))
+    assert set(range(9)) <= set(found)
+    assert len(found) > 9
+
+
 def test_gaps(how):
     with pytest.warns(RuntimeWarning, match="no result for 2 of 60 elements"):
         found = list(parallel_imap(fails, range(60), ordered=False, errors="ignore", **how))

@@ -259,9 +259,8 @@ class Pool(Executor):
             which may be killed.
         """
         self._check_open()
-        given = {"ordered": ordered, "drop_none": drop_none, "starmap": starmap}
-        options["executor"] = self
-        return parallel_imap(func, *iterables, **given, args=args, kwargs=kwargs, rng=rng, **options)
+        given: Any = {"ordered": ordered, "drop_none": drop_none, "starmap": starmap, "args": args, "kwargs": kwargs}
+        return parallel_imap(func, *iterables, executor=self, rng=rng, **given, **options)  # type: ignore[misc]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers once all calls have their results; new calls are refused.
