@@ -28,6 +28,8 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # as in NumPy's docstrings
 autosummary_generate = True
+# Names of files that differ by case only are one file on some systems.
+autosummary_filename_map = {"parwise.Options": "parwise.Options-class", "parwise.Report": "parwise.Report-class"}
 autodoc_typehints = "none"  # the types stand beside the parameters
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

@@ -68,6 +68,10 @@ class Notebook:
             cell.take(message)
             listen(cell)
 
+    def complete(self, code):
+        """What the kernel offers for the end of the code, as the key TAB asks for it."""
+        return self._client.complete(code, reply=True, timeout=TIMEOUT)["content"]["matches"]
+
     def restart(self):
         """Kill the kernel and start another one."""
         self.kernel.restart_kernel(now=True)
@@ -110,6 +114,16 @@ def cells(notebook):
     return notebook
 
 
+# The kernel itself warns when it completes.
+NAMES = """
+import warnings
+warnings.simplefilter("ignore")
+import xarray as xr
+import parwise, parwise.xarray
+from parwise import parallel_apply, parallel_map
+labelled = xr.DataArray([1.0], dims="x")
+"""
+
 BEGINNING = """
 import os, time, warnings
 import numpy as np
@@ -119,6 +133,26 @@ from parwise import parallel_apply, parallel_map
 warnings.simplefilter("error")
 both = dict(workers=2, isolate=True)
 """
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("parallel_apply(x, arr, wor", "workers="),
+        ("parallel_map(x, items, star", "starmap="),
+        ("parwise.parallel_imap(x, items, orde", "ordered="),
+        ("parwise.parallel(prog", "progress="),
+        ("with parwise.options(err", "errors="),
+        ("pool = parwise.Pool(final", "finalizer="),
+        ("parwise.vectorize(f, verif", "verify="),
+        ("labelled.par.map(f, 'x', retr", "retries="),
+        ("labelled.par.map_groups(f, 'x', time", "timeout="),
+    ],
+)
+def test_options_are_completed(notebook, code, found):
+    pytest.importorskip("xarray")
+    assert notebook.run(NAMES).error is None
+    assert found in notebook.complete(code)
 
 
 def test_a_lambda(cells):

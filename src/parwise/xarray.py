@@ -20,10 +20,10 @@ from typing import Any, Unpack
 
 import xarray as xr
 
-from ._core.options import Options
+from ._core.options import Options, show_keywords
 from ._xarray.groupby import map_groups
 from ._xarray.map import OnMissingDim, map_array, map_dataset
-from ._xarray.request import How, make_request
+from ._xarray.request import How, make_request, show_how, show_how_and_more
 from ._xarray.rolling import map_windows
 from ._xarray.tree import DataTreeMaps
 
@@ -41,6 +41,7 @@ class _GroupAndWindowMaps:
     def __init__(self, obj: Any) -> None:
         self._obj = obj
 
+    @show_how
     def map_groups(self, func: Callable[..., Any], group: Any, **how: Unpack[How]) -> Any:
         """Map a function over groups, as ``array.groupby(group).map(func)`` does.
 
@@ -54,14 +55,14 @@ class _GroupAndWindowMaps:
             "time.month", an array of labels, or a dict of groupers. Or the
             object that `groupby`, `groupby_bins` or `resample` returned.
         **how
-            `args`, `kwargs`, `rng` and options; see `parwise.xarray.How`. With
-            ``errors="ignore"`` the result of a group that failed is NaN.
+            Further arguments and options; see `parwise.xarray.How`.
 
         Returns
         -------
         DataArray or Dataset
             The result of xarray's own loop: xarray makes the groups and
-            combines the results. For Dask arrays it is lazy, and
+            combines the results. With ``errors="ignore"`` the result of a group
+            that failed is NaN. For Dask arrays it is lazy, and
             `output_dtypes` is required; so is `output_core_dims`, if results
             have different dimensions than groups. If `func` returns a Dataset
             with different variables than it got, both are dicts.
@@ -89,6 +90,7 @@ class _GroupAndWindowMaps:
         """
         return map_groups(self._obj, group, make_request(func, "group", **how))
 
+    @show_how_and_more
     def map_windows(
         self,
         func: Callable[..., Any],
@@ -131,7 +133,7 @@ class _GroupAndWindowMaps:
             Distance of windows, in labels: with 5 the result has every fifth
             label, as from ``rolling.construct("window", stride=5)``.
         **more
-            Windows by keyword, and the arguments in `parwise.xarray.How`.
+            Windows by keyword, and what follows.
 
         Returns
         -------
@@ -176,6 +178,7 @@ class DataArrayMaps(_GroupAndWindowMaps):
     array : DataArray
     """
 
+    @show_keywords(Options)
     def map(
         self,
         func: Callable[..., Any],
@@ -195,7 +198,7 @@ class DataArrayMaps(_GroupAndWindowMaps):
         keep_attrs: bool | str = True,
         as_xarray: bool = False,
         **options: Unpack[Options],
-    ) -> Any:
+    ) -> xr.DataArray | Any:
         """Map a function over one or more dimensions, on all CPU cores.
 
         Parameters
@@ -305,6 +308,7 @@ class DatasetMaps(_GroupAndWindowMaps):
     dataset : Dataset
     """
 
+    @show_how
     def map(
         self,
         func: Callable[..., Any],

@@ -13,8 +13,8 @@ import pytest
 import threadpoolctl
 
 from parwise import parallel_apply, parallel_map
-from parwise._core.collector import Collector
 from parwise._executors import inline_run as inline_runs
+from parwise._executors.collector import Collector
 from parwise._executors.inline_run import InlineRun
 from parwise._executors.processes import background, inline
 

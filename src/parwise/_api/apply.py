@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._core.arguments import make_call
 from .._core.call import Block
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .._system.limits import available_memory
 from .run import compute
 
+if TYPE_CHECKING:
+    import numpy as np
 
+    from .typed import ArrayKeywords
+
+Out = TypeVar("Out")
+
+
+@overload
+def parallel_apply(
+    func: Callable[..., tuple[Any, ...]], /, *arrays: Any, out: None = None, **keywords: Unpack[ArrayKeywords]
+) -> tuple[np.ndarray, ...]: ...
+
+
+@overload
+def parallel_apply(
+    func: Callable[..., Any], /, *arrays: Any, out: None = None, **keywords: Unpack[ArrayKeywords]
+) -> np.ndarray: ...
+
+
+@overload
+def parallel_apply(func: Callable[..., Any], /, *arrays: Any, out: Out, **keywords: Unpack[ArrayKeywords]) -> Out: ...
+
+
+@show_keywords(Options)
 def parallel_apply(
     func: Callable[..., Any],
     /,
@@ -111,6 +135,11 @@ def parallel_apply(
     Exception
         The exception that `func` raised for the lowest index, with a note that
         names the index.
+
+    See Also
+    --------
+    parallel_map : For lists of anything.
+    Options : More on each option.
 
     Examples
     --------

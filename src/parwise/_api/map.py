@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import numpy as np
 
 from .._core.arguments import make_list_call
 from .._core.call import Call
 from .._core.messages.misfits import check_no_options
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .apply import parallel_apply
 from .run import compute, stream
+from .starmap import star_function
+
+if TYPE_CHECKING:
+    from .typed import Parallel
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
+@show_keywords(Options)
 def parallel_map(
     func: Callable[..., T],
     /,
     *iterables: Iterable[Any],
     drop_none: bool = False,
+    starmap: bool = False,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     rng: Any = None,
@@ -45,6 +53,9 @@ def parallel_map(
         iterator is read only a few items ahead of the workers.
     drop_none : bool, optional
         Leave out results that are None.
+    starmap : bool, optional
+        True if each item is a tuple of arguments, as for `starmap` of
+        multiprocessing: ``func(*item, *args, **kwargs)``, over one iterable.
     args : tuple, optional
         Further arguments of every call. Large arrays go to each worker once.
     kwargs : dict, optional
@@ -52,13 +63,13 @@ def parallel_map(
     rng : optional
         As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
     **options
-        How the call runs; see `parwise.Options`. With ``errors="ignore"`` a
-        missing result is None.
+        How the call runs; see `parwise.Options`.
 
     Returns
     -------
     list
-        Results of `func`, item by item.
+        Results of `func`, item by item. With ``errors="ignore"`` a missing one
+        is None.
 
     Raises
     ------
@@ -74,6 +85,7 @@ def parallel_map(
     --------
     parallel_apply : For arrays.
     parallel_imap : Yields results as soon as they are there.
+    Options : More on each option.
 
     Examples
     --------
@@ -81,6 +93,8 @@ def parallel_map(
     >>> parallel_map(str.upper, ["a", "b", "c"])
     ['A', 'B', 'C']
     >>> parallel_map(pow, [2, 3, 4], [5, 2, 1])
+    [32, 9, 4]
+    >>> parallel_map(pow, [(2, 5), (3, 2), (4, 1)], starmap=True)
     [32, 9, 4]
     >>> parallel_map(lambda x: x if x % 2 else None, range(5), drop_none=True)
     [1, 3]
@@ -93,16 +107,20 @@ def parallel_map(
     ... )
     """
     settings = resolve(options, func, parallel_map)
+    func = star_function(func, iterables, starmap)
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
     results: list[T] = compute(call)
     return [one for one in results if one is not None] if drop_none else results
 
 
+@show_keywords(Options, without=("resume",))
 def parallel_imap(
     func: Callable[..., T],
     /,
     *iterables: Iterable[Any],
+    ordered: bool = True,
     drop_none: bool = False,
+    starmap: bool = False,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     rng: Any = None,
@@ -123,8 +141,19 @@ def parallel_imap(
         notebook.
     *iterables : iterable
         Mapped together. Items may be anything that can be pickled.
+    ordered : bool, optional
+        False to yield each result as soon as it is there, in whatever order, as
+        `imap_unordered` of multiprocessing does: the results alone, without the
+        index of their items. A slow item then holds up none but the few that
+        were sent to its worker with it. Until workers are up, in 0.1 s, this
+        process computes too, and a result waits for the item that it has begun;
+        with ``isolate=True`` for none. Results are the same, their generators of
+        `rng` included.
     drop_none : bool, optional
         Leave out results that are None.
+    starmap : bool, optional
+        True if each item is a tuple of arguments, as for `starmap` of
+        multiprocessing: ``func(*item, *args, **kwargs)``, over one iterable.
     args : tuple, optional
         Further arguments of every call. Large arrays go to each worker once.
     kwargs : dict, optional
@@ -132,28 +161,32 @@ def parallel_imap(
     rng : optional
         As for `parallel_apply`: each call gets ``rng=``, a Generator of its own.
     **options
-        How the call runs; see `parwise.Options`. ``verify=True`` and "full" are
-        refused, since results are no longer there when they could be compared.
+        How the call runs; see `parwise.Options`.
 
     Yields
     ------
     object
-        Results of `func`, item by item.
+        Results of `func`, item by item. With ``errors="ignore"`` a missing one
+        is None.
 
     Raises
     ------
     TypeError
         For a wrong argument, at once.
     ValueError
+        For ``verify=True`` and "full", since results are no longer there when
+        they could be compared.
         If the iterables have different lengths: at once if all have a known
         length, otherwise at the end of the shortest.
     Exception
         The exception of `func` or of an iterator, after the results before it,
-        with a note that names the item.
+        with a note that names the item. With ``ordered=False`` as well that of
+        the lowest index, after all results before it and perhaps some behind.
 
     See Also
     --------
     parallel_map : Returns a list, and can compare its results.
+    Options : More on each option.
 
     Examples
     --------
@@ -167,6 +200,8 @@ def parallel_imap(
     1
     4
     """
+    if not isinstance(ordered, bool):
+        raise TypeError(f"ordered must be a bool, got {ordered!r} of type {type(ordered).__name__}")
     settings = resolve(options, func, parallel_imap)
     if settings.resume is not None:
         raise ValueError(
@@ -179,8 +214,9 @@ def parallel_imap(
             "those that it has yielded; use parallel_map, or leave verify out, and only the first result "
             "is compared"
         )
+    func = star_function(func, iterables, starmap)
     call = _list_call(func, iterables, drop_none, args=args, kwargs=kwargs, rng=rng, settings=settings)
-    results: Iterator[T] = stream(call)
+    results: Iterator[T] = stream(call, ordered)
     # Unlike a generator, `filter` keeps no result that it has handed over.
     return filter(_is_result, results) if drop_none else results
 
@@ -195,7 +231,16 @@ def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: A
     return make_list_call(func, iterables, **given)
 
 
-def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
+@overload
+def parallel(func: Callable[P, T], /, **options: Unpack[Options]) -> Parallel[P, T]: ...
+
+
+@overload
+def parallel(**options: Unpack[Options]) -> Callable[[Callable[P, T]], Parallel[P, T]]: ...
+
+
+@show_keywords(Options)
+def parallel(func: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> Any:
     """Add `func.parallel` to a function, and leave the function as it is.
 
     ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
@@ -243,13 +288,13 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     if not callable(func):
         raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
 
-    def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the function for each item, on all cores; see `parwise.parallel`."""
+    def mapped(items: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_no_options(func, kwargs, "@parallel({option})")
         if isinstance(items, np.ndarray):
             return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
         return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
 
+    _describe(mapped, func)
     try:
         func.parallel = mapped  # type: ignore[attr-defined]
     except AttributeError as error:
@@ -258,3 +303,20 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
             "cannot have .parallel; use parallel_map(func, items)"
         ) from error
     return func
+
+
+def _describe(mapped: Callable[..., Any], func: Callable[..., Any]) -> None:
+    """Give ``func.parallel`` the name, the arguments and a docstring that `help` shows."""
+    name = getattr(func, "__name__", type(func).__name__)
+    mapped.__name__ = "parallel"
+    mapped.__qualname__ = f"{name}.parallel"
+    mapped.__doc__ = (
+        f"Call {name} for each item, on all cores, with the other arguments the same in every call.\n\n"
+        "Returns an array for an array, and a list without the results that are None for any other items; see "
+        "`parwise.parallel`."
+    )
+    with contextlib.suppress(TypeError, ValueError):  # functions in C may have no signature
+        first, *others = inspect.signature(func).parameters.values()
+        if first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+            items = inspect.Parameter("items", first.POSITIONAL_ONLY)
+            mapped.__signature__ = inspect.Signature([items, *others])  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 import threading
 import weakref
@@ -12,9 +11,10 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, Never, TypeVar, Unpack
 
-from .._core.inputs.items import ENDLESS, is_container, restored, still
+from .._core.defaults import defaults
+from .._core.inputs.items import ENDLESS
 from .._core.nesting import is_nested
-from .._core.options import Options, unknown_argument
+from .._core.options import Options, show_keywords, unknown_argument
 from .._core.settings import check_int, is_int, too_late
 from .._executors.choice import run_in_executor
 from .._executors.job import Job
@@ -22,13 +22,13 @@ from .._executors.processes import runner as processes
 from .._executors.submit.manager import ManagerThread, PoolFuture
 from .._executors.submit.work_queue import WorkItem
 from .._system.limits import cpu_count
-from .._workers.encoding import pack_error, unpack_error
 from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
-from .._workers.pickling.snapshot import Snapshot
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
+from .._workers.shared_globals import begin
+from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
 
 T = TypeVar("T")
@@ -57,6 +57,16 @@ class Pool(Executor):
         in this process. Every call raises an exception of the initializer.
     initargs : tuple, optional
         Arguments of the initializer.
+    finalizer : callable, optional
+        Called once in each worker before it ends in order: when the pool is shut
+        down or is no longer referred to, at the end of the program, and when a
+        worker is replaced between two calls. Not in a worker that is killed or
+        has died, by a timeout, Ctrl-C or the death of this process, nor where
+        the initializer failed. What it raises is a `RuntimeWarning`. Functions
+        never run in this process then, as with an initializer, and it finds the
+        globals that they have set.
+    finalargs : tuple, optional
+        Arguments of the finalizer.
 
     Attributes
     ----------
@@ -95,22 +105,29 @@ class Pool(Executor):
         *,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[..., Any] | None = None,
+        finalargs: tuple[Any, ...] = (),
         **unknown: Never,  # by the names that other pools have for `workers`, for example
     ) -> None:
         value: Any
         for name, value in unknown.items():
             instead = f"pass it to the call: parallel_apply(f, array, {name}=..., executor=pool)"
-            raise unknown_argument("Pool", name, value, ("workers", "initializer", "initargs"), instead)
+            raise unknown_argument(
+                "Pool", name, value, ("workers", "initializer", "initargs", "finalizer", "finalargs"), instead
+            )
         if workers is not None:
             workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}")
-        if not isinstance(initargs, tuple):
-            raise TypeError(f"initargs must be a tuple, got {type(initargs).__name__}; for one write initargs=(x,)")
-        self.workers = cpu_count() if workers is None else workers
-        self.initialized = initializer is not None
-        self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
-        self._pool = WorkerPool(initializer=self._initializer)
+        _check_function("initializer", initializer, "initargs", initargs)
+        _check_function("finalizer", finalizer, "finalargs", finalargs)
+        self.workers = workers or defaults().workers or cpu_count()
+        self.initialized = initializer is not None or finalizer is not None
+        self._initializer = None
+        if finalizer is not None:
+            self._initializer = pack_initializer(begin, initializer, initargs, finalizer, finalargs)
+        elif initializer is not None:
+            self._initializer = pack_initializer(initializer, *initargs)
+        self._finalizes = finalizer is not None
+        self._pool = self._new_workers()
         self._manager = ManagerThread(self._pool, self.workers)
         self._calls = CallPickler(self.initialized)
         self._closed = False
@@ -153,7 +170,7 @@ class Pool(Executor):
             _complete(future, fn, args, kwargs)
             return future
         with sendable("the call"):
-            if isinstance(fn, _Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
+            if isinstance(fn, Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions: Definitions | None = fn.definitions
                 packed = pack_chunk((fn, args, kwargs), fn.func, fn.definitions)
             else:
@@ -211,12 +228,24 @@ class Pool(Executor):
         """
         if chunksize is not None and (not is_int(chunksize) or chunksize < 1):
             raise ValueError(f"chunksize must be an int of at least 1, or None, got {chunksize!r}")
-        items = _read(iterables)
+        items = read_rows(iterables)
         size = chunksize or max(1, -(-len(items) // (CHUNKS * self.workers)))
-        chunks = (list(map(_restored, items[at : at + size])) for at in range(0, len(items), size))
-        return _flat(super().map(_Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
+        chunks = (list(map(restored_row, items[at : at + size])) for at in range(0, len(items), size))
+        return flat(super().map(Chunk(fn, Definitions(self.initialized)), chunks, timeout=timeout))
 
-    def imap(self, func: Callable[..., T], *iterables: Iterable[Any], **options: Unpack[Options]) -> Iterator[T]:
+    @show_keywords(Options, without=("executor", "resume"))
+    def imap(
+        self,
+        func: Callable[..., T],
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        drop_none: bool = False,
+        starmap: bool = False,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        rng: Any = None,
+        **options: Unpack[Options],
+    ) -> Iterator[T]:
         """Yield ``func(*items)`` in order, reading items only as they are needed.
 
         Parameters
@@ -224,16 +253,20 @@ class Pool(Executor):
         func : callable
         *iterables : iterable
             Of equal lengths.
+        ordered, drop_none, starmap, args, kwargs, rng : optional
+            As for `parwise.parallel_imap`.
         **options
-            As for `parwise.parallel_imap`. With ``timeout`` or ``retries`` it
-            starts workers of its own, which may be killed.
+            How the call runs; see `parwise.Options`.
 
         Returns
         -------
         iterator
+            With ``timeout`` or ``retries`` the call has workers of its own,
+            which may be killed.
         """
         self._check_open()
-        return parallel_imap(func, *iterables, executor=self, **options)  # type: ignore[misc]
+        given: Any = {"ordered": ordered, "drop_none": drop_none, "starmap": starmap, "args": args, "kwargs": kwargs}
+        return parallel_imap(func, *iterables, executor=self, rng=rng, **given, **options)  # type: ignore[misc]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers once all calls have their results; new calls are refused.
@@ -287,11 +320,19 @@ class Pool(Executor):
     def _spare(self) -> Iterator[WorkerPool]:
         """Workers like the pool's own, for a call that may kill some while other calls use this pool."""
         self._check_open()
-        spare = WorkerPool(initializer=self._initializer)
+        spare = self._new_workers()
         try:
             yield spare
+            spare.end()
         finally:
             spare.stop()
+
+    def _new_workers(self) -> WorkerPool:
+        if not self._finalizes:
+            return WorkerPool(initializer=self._initializer)
+        from .._workers.pool.finalized_pool import FinalizedPool
+
+        return FinalizedPool(initializer=self._initializer)
 
     def _check_open(self) -> None:
         if sys.is_finalizing():
@@ -337,52 +378,11 @@ class Pool(Executor):
         )
 
 
-class _Chunk:
-    """A function of a chunk of items."""
-
-    def __init__(self, func: Callable[..., Any], definitions: Definitions | None = None) -> None:
-        self.func = func
-        self.definitions = definitions
-        self.__qualname__ = getattr(func, "__qualname__", repr(func))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Chunk, (self.func,)
-
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
-        results: list[Any] = []
-        try:
-            results.extend(itertools.starmap(self.func, chunk))
-            if len(results) < len(chunk):
-                raise StopIteration  # raised by the function, which `starmap` takes for its own end
-        except BaseException as error:
-            return results, pack_error(error)
-        return results, None
-
-
-def _read(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
-    """Rows of items as they were when they were read: an iterator may change one object again and again."""
-    rows = zip(*iterables, strict=False)
-    return list(rows if all(map(is_container, iterables)) else (tuple(map(_still, row)) for row in rows))
-
-
-def _still(item: Any) -> Any:
-    with contextlib.suppress(Exception):  # it cannot be sent either, which is told then
-        return still(item, Snapshot)
-    return item
-
-
-def _restored(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(restored(one, Snapshot) for one in row)
-
-
-def _flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
-    """Yield the results of chunks one by one, and raise the first error behind the results before it."""
-    for results, error in chunks:
-        results.reverse()
-        while results:  # and keep none that has been taken
-            yield results.pop()
-        if error is not None:
-            raise unpack_error(error)
+def _check_function(name: str, function: Any, args_name: str, args: Any) -> None:
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+    if not isinstance(args, tuple):
+        raise TypeError(f"{args_name} must be a tuple, got {type(args).__name__}; for one write {args_name}=(x,)")
 
 
 def _ends(error: BaseException | None) -> bool:

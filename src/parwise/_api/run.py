@@ -10,6 +10,7 @@ from .._clock import perf_counter
 from .._core.call import Call
 from .._core.inputs.items import LOOK_AHEAD
 from .._core.output import ListOutput
+from .._core.outputs.unordered import UnorderedOutput
 from .._executors.choice import is_serial, open_runner, run
 from .._executors.job import Job
 from .._executors.runner import Runner
@@ -73,15 +74,15 @@ AHEAD = 4
 PAUSE_SECONDS = 0.001
 
 
-def stream(call: Call) -> Generator[Any, None, None]:
-    """Yield the results of a call over items, in order.
+def stream(call: Call, ordered: bool = True) -> Generator[Any, None, None]:
+    """Yield the results of a call over items, in order, or as they come if not `ordered`.
 
     Nothing is computed, and no item read, before the first result is taken.
     """
     _set_up(call)
     with Observer(call) if is_observed(call) else UNOBSERVED as observer:
         job = Job(call, observer=observer)
-        job.stepwise = True
+        job.stepwise, job.ordered = True, ordered
         with open_runner(job) as runner:
             try:
                 yield from _results(job, runner)
@@ -96,9 +97,9 @@ def stream(call: Call) -> Generator[Any, None, None]:
 
 
 def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
-    feed, output, queue = job.call.feed, cast(ListOutput, job.output), job.queue
+    feed, output, queue = job.call.feed, cast("ListOutput | UnorderedOutput", job.output), job.queue
     assert feed is not None
-    index, clock = 0, perf_counter
+    clock = perf_counter
     # A forked child has the channels of the workers too, and would take the parent's results.
     owner = None if isinstance(runner, SerialRunner) else os.getpid()
     while True:
@@ -106,18 +107,17 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
         # The thread that takes the results, since the plain loop would read its items there.
         feed.adopt_thread()
         size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
-        queue.limit = index + max(LOOK_AHEAD, AHEAD * runner.workers * size)
+        queue.limit = output.taken + max(LOOK_AHEAD, AHEAD * runner.workers * size)
         runner.poll()
-        while index not in output:
-            if index >= job.limit or runner.finished:
+        while not output.ready:
+            if output.ends_at(job.limit) or runner.finished:
                 job.finish()
                 return
             runner.step()
         job.repeat()
         seen = clock()
-        while index in output:
-            yield output.pop(index)
-            index += 1
+        while output.ready:
+            yield output.pop()
             if clock() - seen > PAUSE_SECONDS:
                 _check_owner(owner)
                 runner.poll()

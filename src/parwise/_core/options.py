@@ -7,19 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
-from .settings import ExecutorName, Settings, checked_settings
+from .defaults import name_variables
+from .settings import Settings, checked_settings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from typing import Protocol
+
+    class DaskClient(Protocol):
+        """What type checkers see of a `dask.distributed.Client`."""
+
+        def submit(self, func: Any, *args: Any, **kwargs: Any) -> Any: ...
+
+        def scatter(self, data: Any, *args: Any, **kwargs: Any) -> Any: ...
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Options(TypedDict, total=False):
     """Options that say how a call runs; none changes what it computes.
 
     Every entry point takes them by keyword, and `parwise.options` sets them for
-    a block of code.
+    a block of code. Environment variables set defaults for a whole process:
+    ``PARWISE_WORKERS=4``, ``PARWISE_EXECUTOR=threads`` and ``PARWISE_PROGRESS=1``
+    stand for `workers`, `executor` and `progress` where these are None. They are
+    read once, at the first call.
 
     Attributes
     ----------
@@ -28,44 +48,52 @@ class Options(TypedDict, total=False):
         process may use, by affinity mask and cgroup quota. 1 is the plain loop.
     executor : str or executor, optional
         "processes" (the default), "threads", "serial", a `parwise.Pool`, any
-        `concurrent.futures.Executor`, or a `dask.distributed.Client`; of it
-        also ``client.get_executor(...)``, with the options of `Client.submit`.
+        `concurrent.futures.Executor`, or a `dask.distributed.Client`.
+
+        Of a Dask client also ``client.get_executor(...)``, with the options of
+        `Client.submit`.
     isolate : bool, optional
         True: never call the function in this process. The default, False, lets
         this process compute while the workers start.
     verify : bool or "full", optional
         None, the default: one element (or block) that this process has computed
-        is also computed by a worker, and the results are compared; a difference
-        is a `ReproducibilityWarning` that names the cause. Where elements are
-        few and long, they are compared only if that delays the call by less
-        than a tenth. True: also about 5 % of the elements (first, last, both
-        sides of cuts) are computed again in this process, and block functions
-        are tried on blocks of different lengths, with NaN and other extreme
-        values around them; a difference is a `NotReproducibleError`. That is a
-        sample, not a proof. "full": all is computed again in this process.
-        False: no comparison.
+        is also computed by a worker; different bits are a
+        `ReproducibilityWarning` that names the cause. True: also about 5 % of
+        the elements are computed again in this process, and a difference is a
+        `NotReproducibleError`. "full": all are. False: no comparison.
+
+        Where elements are few and long, the default compares only if that delays
+        the call by less than a tenth. `True` takes the first and the last
+        element and both sides of cuts, and tries block functions on blocks of
+        different lengths, with NaN and other extreme values around them. That is
+        a sample, not a proof.
     blas_threads : int or "inherit", optional
         Threads of BLAS and OpenMP in each worker. None, the default, and
         "inherit" keep this process's number, since a different one can change
-        bits; if BLAS uses these threads, fewer workers compute, and threads do
-        not outnumber CPUs. To leave the CPUs to the workers instead, set one
-        thread for this process too (``threadpoolctl.threadpool_limits(1)``).
-        A number is refused for threads of this process, and for Dask's blocks:
-        their libraries are shared with whatever else runs there.
-    progress : bool or callable, optional
+        bits.
+
+        If BLAS uses these threads, fewer workers compute, and threads do not
+        outnumber CPUs. To leave the CPUs to the workers instead, set one thread
+        for this process too (``threadpoolctl.threadpool_limits(1)``). A number
+        is refused for threads of this process, and for Dask's blocks: their
+        libraries are shared with whatever else runs there.
+    progress : bool, str or callable, optional
         True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
-        or a notebook. A function: it gets ``(done, total)``, elements (or
-        items; of blocks the elements in them), a few times a second in the
-        thread that made the call, and once at the end; `total` is None for an
-        iterator. An exception in it ends the call, as Ctrl-C does. None and
-        False, the default: nothing. Calls within a mapped function show none,
-        nor does NumPy's own loop, which `apply_along_axis` and `vectorize`
-        leave some arrays to.
+        or a notebook. A str: the same, with this label. A function: it gets
+        ``(done, total)``. None and False, the default: nothing.
+
+        The label of a bar without one is the function's name. A function is
+        called a few times a second in the thread that made the call, and once at
+        the end, with elements (or items; of blocks the elements in them); `total`
+        is None for an iterator. An exception in it ends the call, as Ctrl-C does.
+        Calls within a mapped function show none, nor does NumPy's own loop, which
+        `apply_along_axis` and `vectorize` leave some arrays to.
     errors : {"raise", "ignore"}, optional
         "raise", the default: the exception of the lowest index is raised.
         "ignore": where the function raised an `Exception`, where its worker
         died and where it took longer than `timeout`, the result has a gap, and
         one `GapWarning` at the end has the indices and the exceptions.
+
         A gap is NaN in results of floats, NaT in dates, NaN in floats made of
         integers, and None in objects made of anything else (bool, text,
         records). With a block function the whole block is a gap.
@@ -81,23 +109,26 @@ class Options(TypedDict, total=False):
     setup : callable, optional
         A function without arguments, called once in each worker before `func`,
         and in this process, too, unless the call is isolated: for settings of
-        libraries, accessors, names in builtins, seeds. It is not called again
-        for the next call with the same function; a worker that another one has
-        prepared is replaced. What it sets in a worker stays as long as this
-        process does not change the same. An exception in it ends the call.
+        libraries, accessors, names in builtins, seeds.
+
+        It is not called again for the next call with the same function; a worker
+        that another one has prepared is replaced. What it sets in a worker stays
+        as long as this process does not change the same. An exception in it ends
+        the call.
     resume : path, optional
         Keeps a journal of the call at this path: the same call, made again
         after its process was killed or the machine lost its power, goes on where
-        it stopped and ends with the same bits. `parallel_apply` keeps results
-        in `out`, an array in files (`numpy.memmap`, zarr, h5py), and so does
-        ``.par.map`` of a DataArray; `parallel_map` keeps them in a folder,
-        which is this path. An element counts once its
-        result, and then its line in the journal, are on the disk: it is not
-        computed again, so what the function prints there does not come again.
-        A call with another result (by the function's code and what it holds,
-        arguments, seed, versions) is refused, with the difference named.
-        Not with `parallel_imap`, `vectorize`, other methods of ``.par``, and
-        ``verify="full"``.
+        it stopped and ends with the same bits.
+
+        `parallel_apply` keeps results in `out`, an array in files
+        (`numpy.memmap`, zarr, h5py), and so does ``.par.map`` of a DataArray;
+        `parallel_map` keeps them in a folder, which is this path. An element
+        counts once its result, and then its line in the journal, are on the
+        disk: it is not computed again, so what the function prints there does
+        not come again. A call with another result (by the function's code and
+        what it holds, arguments, seed, versions) is refused, with the difference
+        named. Not with `parallel_imap`, `vectorize`, other methods of ``.par``,
+        and ``verify="full"``.
 
     Examples
     --------
@@ -113,11 +144,11 @@ class Options(TypedDict, total=False):
     """
 
     workers: int | None
-    executor: ExecutorName | Any | None
+    executor: Literal["processes", "threads", "serial"] | Executor | DaskClient | None
     isolate: bool
     verify: bool | Literal["full"] | None
     blas_threads: int | Literal["inherit"] | None
-    progress: bool | Callable[[int, int | None], object] | None
+    progress: bool | str | Callable[[int, int | None], object] | None
     errors: Literal["raise", "ignore"]
     timeout: float | None
     retries: int
@@ -128,18 +159,99 @@ class Options(TypedDict, total=False):
 #: A function of parwise, or the names of its arguments.
 Door: TypeAlias = Callable[..., Any] | Collection[str]
 
+
+def show_keywords(
+    *keywords: Any,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    without: Collection[str] = (),
+    keep: bool = False,
+) -> Callable[[F], F]:
+    """Make a decorator: `inspect.signature`, `help` and notebooks see the keywords of TypedDicts for ``**options``.
+
+    Type checkers read ``**options: Unpack[Options]`` and need it not; only they do.
+
+    Parameters
+    ----------
+    *keywords : TypedDict
+        Each documents its names as attributes, and the first paragraph of each goes to the docstring. One that others
+        extend comes last.
+    defaults : mapping, optional
+        Defaults of keywords that are no options.
+    without : collection of str, optional
+        Keywords that are not shown.
+    keep : bool, optional
+        True to show ``**options`` too.
+    """
+
+    def show(func: F) -> F:
+        target: Any = func.__init__ if isinstance(func, type) else func  # type: ignore[misc]
+        signature = inspect.signature(target)
+        *given, rest = signature.parameters.values()
+        types: dict[str, Any] = {}
+        for one in reversed(keywords):
+            types = {name: kind for name, kind in one.__annotations__.items() if name not in types} | types
+        names = [name for name in types if name not in signature.parameters and name not in without]
+        values = {**Settings._field_defaults, **defaults}
+        shown = [_parameter(name, types[name].__forward_arg__, values[name]) for name in names]
+        parameters = [*given, *shown, *([rest] if keep else [])]
+        target.__signature__ = inspect.Signature(
+            parameters, return_annotation=signature.return_annotation, __validate_parameters__=False
+        )
+        if func.__doc__ is not None:  # as it is with python -OO
+            found = {name: entry for one in keywords for name, entry in _entries(one.__doc__).items()}
+            entries = dict.fromkeys(found[name] for name in names)  # one may be for several names
+            func.__doc__ = _filled(func.__doc__, rest.name, list(entries), keep)
+        return func
+
+    return show
+
+
+@functools.cache
+def _parameter(name: str, kind: str, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+@functools.cache
+def _entries(doc: str) -> dict[str, tuple[str, ...]]:
+    """The lines of each attribute in a docstring, up to the end of the first paragraph."""
+    section = doc.partition("Attributes\n")[2].splitlines()
+    margin = len(section[0]) - len(section[0].lstrip())
+    lines = [line[margin:] for line in section[1:]]
+    entries: dict[str, tuple[str, ...]] = {}
+    lines = lines[: next((k for k, line in enumerate(lines) if line[:3] == "---"), len(lines))]  # of the next section
+    for at in [k for k, line in enumerate(lines) if line[:1].strip() and " : " in line]:
+        stop = next((k for k in range(at + 1, len(lines)) if not lines[k].startswith(" ")), len(lines))
+        entries.update(dict.fromkeys(lines[at].partition(" : ")[0].split(", "), tuple(lines[at:stop])))
+    return entries
+
+
+def _filled(doc: str, rest: str, entries: Sequence[Sequence[str]], keep: bool) -> str:
+    """A docstring with entries in the place of that of ``**rest``, or after it."""
+    lines = doc.splitlines()
+    at = next(k for k, line in enumerate(lines) if line.strip() == f"**{rest}")
+    indent = lines[at][: -len(lines[at].lstrip())]
+    stop = at + 1
+    while lines[stop].startswith(f"{indent} "):
+        stop += 1
+    lines[stop if keep else at : stop] = [f"{indent}{line}" for entry in entries for line in entry]
+    return "\n".join(lines)
+
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _scoped: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("parwise_options", default=_NOTHING)
 
 
+@show_keywords(Options)
 @contextlib.contextmanager
 def options(**options: Unpack[Options]) -> Iterator[None]:
     """Set options for the calls within a ``with`` block.
 
+    An option given to a call itself comes first.
+
     Parameters
     ----------
     **options
-        See `parwise.Options`. An option given to a call itself comes first.
+        How calls run; see `parwise.Options`.
 
     Raises
     ------
@@ -174,7 +286,11 @@ def resolve(given: Mapping[str, Any], func: Any = None, door: Door = ()) -> Sett
     for name in merged:
         if name not in Options.__annotations__:
             raise unknown(name, merged[name], func, door)
-    return checked_settings(merged)
+    try:
+        return checked_settings(merged)
+    except Exception as error:
+        name_variables(error, merged)
+        raise
 
 
 def unknown(name: str, value: Any, func: Any = None, door: Door = ()) -> TypeError:

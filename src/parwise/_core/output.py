@@ -269,19 +269,28 @@ class ListOutput(Output):
         # Results of all elements from `_begin` on; and later ones, by the first element of each list.
         self._front: list[Any] = []
         self._begin = 0
+        #: Number of results that were taken one after another.
+        self.taken = 0
         self._later: dict[int, list[Any]] = {}
 
-    def __contains__(self, index: int) -> bool:
-        return self._begin <= index < self._begin + len(self._front)
+    @property
+    def ready(self) -> bool:
+        """True if the next result is there."""
+        return self.taken < self._begin + len(self._front)
 
-    def pop(self, index: int) -> Any:
-        """Remove and return a result; nothing keeps it afterwards."""
+    def ends_at(self, limit: float) -> bool:
+        """True if no result before element `limit` is left to be taken."""
+        return self.taken >= limit
+
+    def pop(self) -> Any:
+        """Remove and return the next result; nothing keeps it afterwards."""
         with self._lock:
-            at = index - self._begin
+            at = self.taken - self._begin
             result, self._front[at] = self._front[at], None
+            self.taken += 1
             if at + 1 == len(self._front) or at > MOST_POPPED:
                 del self._front[: at + 1]
-                self._begin = index + 1
+                self._begin = self.taken
             return result
 
     def take_front(self, count: int) -> list[Any] | None:

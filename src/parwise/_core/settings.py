@@ -9,11 +9,10 @@ import numbers
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..errors import ParwiseError
-
-ExecutorName: TypeAlias = Literal["processes", "threads", "serial"]
+from .defaults import EXECUTORS, defaults
 
 
 def is_int(value: Any) -> bool:
@@ -49,8 +48,6 @@ class Settings(NamedTuple):
     workers : int or None
         None for the number of CPUs, which takes 0.3 ms to read from cgroup
         files: a small call does without it.
-    ignore : bool
-        True for ``errors="ignore"``.
     """
 
     workers: int | None = None
@@ -58,12 +55,17 @@ class Settings(NamedTuple):
     isolate: bool = False
     verify: bool | Literal["full"] | None = None
     blas_threads: int | Literal["inherit"] | None = None
-    ignore: bool = False
+    progress: Any = None
+    errors: Literal["raise", "ignore"] = "raise"
     timeout: float | None = None
     retries: int = 0
-    progress: Any = None
     setup: Callable[[], object] | None = None
     resume: str | None = None
+
+    @property
+    def ignore(self) -> bool:
+        """True if errors are gaps in the result."""
+        return self.errors == "ignore"
 
     @property
     def shares_globals(self) -> bool:
@@ -134,10 +136,10 @@ def _workers(value: Any, executor: Any) -> int | None:
 
 def _executor(value: Any) -> Any:
     if value is None:
-        return "processes"
+        return defaults().executor or "processes"
     if isinstance(value, str):
-        if value not in get_args(ExecutorName):
-            names = ", ".join(map(repr, get_args(ExecutorName)))
+        if value not in EXECUTORS:
+            names = ", ".join(map(repr, EXECUTORS))
             raise ValueError(f"executor must be one of {names}, an Executor or a dask Client, got {value!r}")
         return value
     if isinstance(value, type):
@@ -213,10 +215,10 @@ def _blas_threads(value: Any, executor: Any) -> int | Literal["inherit"] | None:
     return number
 
 
-def _ignore(value: Any, executor: Any) -> bool:
+def _errors(value: Any, executor: Any) -> str:
     if not (isinstance(value, str) and value in ("raise", "ignore")):
         raise ValueError(f"errors must be 'raise' or 'ignore', got {value!r}")
-    return value == "ignore"
+    return value
 
 
 def _timeout(value: Any, executor: Any) -> float | None:
@@ -275,19 +277,29 @@ def executor_name(executor: Any) -> str:
     return executor if isinstance(executor, str) else type(executor).__name__
 
 
-#: For each option except `executor`: its field in `Settings`, and the function that checks and converts it.
-_CHECKS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "workers": ("workers", _workers),
-    "isolate": ("isolate", _isolate),
-    "verify": ("verify", _verify),
-    "blas_threads": ("blas_threads", _blas_threads),
-    "errors": ("ignore", _ignore),
-    "timeout": ("timeout", _timeout),
-    "retries": ("retries", _retries),
-    "progress": ("progress", _progress),
-    "setup": ("setup", _setup),
-    "resume": ("resume", _resume),
+#: For each option except `executor`: the function that checks and converts it.
+_CHECKS: dict[str, Callable[[Any, Any], Any]] = {
+    "workers": _workers,
+    "isolate": _isolate,
+    "verify": _verify,
+    "blas_threads": _blas_threads,
+    "errors": _errors,
+    "timeout": _timeout,
+    "retries": _retries,
+    "progress": _progress,
+    "setup": _setup,
+    "resume": _resume,
 }
+
+
+def _fill_in(chosen: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Set what environment variables give for options that nobody chose."""
+    found = defaults()
+    # An executor of the user's has a number of workers already.
+    if chosen.get("workers") is None and found.workers is not None and isinstance(chosen["executor"], str):
+        chosen["workers"] = found.workers
+    if found.progress and options.get("progress") is None:
+        chosen["progress"] = checked_progress(True)
 
 
 def checked_settings(options: Mapping[str, Any]) -> Settings:
@@ -296,8 +308,8 @@ def checked_settings(options: Mapping[str, Any]) -> Settings:
     chosen: dict[str, Any] = {"executor": executor}
     for name, value in options.items():  # options left out need no check, which saves a small call time
         if name in _CHECKS:
-            field, check = _CHECKS[name]
-            chosen[field] = check(value, executor)
+            chosen[name] = _CHECKS[name](value, executor)
+    _fill_in(chosen, options)
     if chosen.get("timeout") is not None:
         chosen["isolate"] = True
     if is_pool(executor):
@@ -335,22 +347,22 @@ def too_late(what: str) -> ParwiseError:
 ProgressFunction: TypeAlias = Callable[[int, int | None], object]
 
 
-def checked_progress(value: Any) -> Literal[True] | ProgressFunction | None:
-    """Check the option `progress`; return None for no progress, True for a bar, or a function."""
+def checked_progress(value: Any) -> Literal[True] | str | ProgressFunction | None:
+    """Check the option `progress`; return None for no progress, True for a bar, its label, or a function."""
     if value is None or value is False:
         return None
     import importlib.util  # not needed for most calls
     import inspect
 
-    if value is True:
+    if value is True or isinstance(value, str):
         if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
             raise ImportError(
-                'progress=True needs tqdm: pip install "parwise[progress]"; or pass a function of (done, total)'
+                f'progress={value!r} needs tqdm: pip install "parwise[progress]"; or pass a function of (done, total)'
             )
-        return True
+        return value
     if isinstance(value, type) or not callable(value):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
-        raise TypeError(f"progress must be True, or a function of (done, total), got {what}")
+        raise TypeError(f"progress must be True, a label, or a function of (done, total), got {what}")
     try:
         inspect.signature(value).bind(0, None)
     except TypeError:

@@ -9,11 +9,11 @@ import numpy as np
 
 from .._clock import perf_counter
 from .._core.call import Call, result_axes
-from .._core.collector import Collector
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack
+from .collector import Collector
 from .job import Job
 
 # Length of a batch: shorter than the helper thread waits.

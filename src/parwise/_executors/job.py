@@ -19,6 +19,7 @@ from .._core.layout import Layout, offsets_for
 from .._core.messages.notes import error_notes
 from .._core.output import ListOutput, Output, RawResults, output_of
 from .._core.outputs.gaps import Gaps
+from .._core.outputs.unordered import UnorderedOutput
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -78,6 +79,8 @@ class Job:
         Returns the estimated seconds to send an element to a worker and its result back; 0 if that is not known.
     stepwise : bool
         True if results are taken one after another.
+    ordered : bool
+        False if they are taken as they come.
     """
 
     #: What surrounds the first task; None for the state of the thread that packs the function.
@@ -130,7 +133,7 @@ class Job:
         self.disputed: Results | None = None
         self.handshake_done = False
         self.limit: float = float("inf")
-        self.stepwise = False
+        self.stepwise, self.ordered = False, True
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._whole: np.ndarray | list[Any] | RawResults | None = None
@@ -145,7 +148,7 @@ class Job:
             self.files.align(self.queue)
         if self._only is not None:
             self.queue.restrict(self._only)
-        self.output = output_of(call)
+        self.output = output_of(call) if self.ordered else UnorderedOutput(call)
         self._gaps = Gaps(call)
         self.output_replay = OutputReplay(call.func)
 

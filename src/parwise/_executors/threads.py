@@ -211,6 +211,9 @@ class ThreadRunner(ExecutorRunner):
         """
         self.assign_tasks()
         first = next(iter(self._submitted), None)
+        # Threads of the call's own are about to begin: results as they come need not wait for a task of this one.
+        if not self._job.ordered and self._job.call.settings.executor == "threads":
+            first = None
         if first is not None and not any(f.running() or f.done() for f in self._submitted) and first.cancel():
             self._job.compute_and_accept(self._submitted.pop(first))
         else:

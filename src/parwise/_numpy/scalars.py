@@ -101,7 +101,7 @@ def _first_result(binding: Binding, settings: Settings) -> tuple[Any] | None:
             return (binding.call(values),)
         func, args, kwargs = binding.bind({})
         arrays = [object_array([one], (1,)) for one in values]
-        results = collect(func, arrays, (0,), settings._replace(ignore=False, progress=None), args, kwargs)
+        results = collect(func, arrays, (0,), settings._replace(errors="raise", progress=None), args, kwargs)
         return (results.values()[0],)
     except Exception:
         if settings.ignore:

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .._core.settings import Settings
 from . import originals
 from .binding import Binding
@@ -19,6 +19,7 @@ from .signature import map_core_arrays
 MAX_ARGUMENTS = 30
 
 
+@show_keywords(Options, without=("resume",))
 class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
     """Turn a function of scalars into a function of arrays, which runs on all CPU cores.
 

@@ -23,20 +23,22 @@ class Progress(NullObserver):
     """Counts the elements that are done, and shows their number (of `total`, if known) at intervals.
 
     Any thread may count. A function of the user is called only in the thread
-    that made this object. A bar (`display` is True) is moved by any thread that
+    that made this object. A bar (`display` is True, or its label) is moved by any thread that
     has completed a task, since the first one may be at an element that takes minutes.
     """
 
-    def __init__(self, display: Literal[True] | ProgressFunction, total: int | None, name: str) -> None:
+    def __init__(self, display: Literal[True] | str | ProgressFunction, total: int | None, name: str) -> None:
         self._bar: Any = None
-        if display is True:
-            label = None if name == "<lambda>" else name
+        if display is True or isinstance(display, str):
+            label = display if isinstance(display, str) else None if name == "<lambda>" else name
             # An interrupt that left tqdm's lock held would block other threads for ever.
             with DeferredInterrupt():
                 # A program without a console has no stream for it.
                 shown = sys.stderr is not None
                 self._bar = _bar_class()(total=total, desc=label, mininterval=0, miniters=1, disable=not shown)
-        self._display: ProgressFunction = self._move if display is True else display
+            self._display: ProgressFunction = self._move
+        else:
+            self._display = display
         self._total = total
         self._thread = threading.get_ident()
         self._done = 0

@@ -203,7 +203,7 @@ def _special_job(job: Job, arrays: list[np.ndarray], count: int) -> Job:
     """Open a job with the same function over different values, with a timeout in workers."""
     call = job.call
     seconds = SPECIAL_SECONDS + 20 * job.first_seconds
-    settings = call.settings._replace(executor="processes", ignore=False, timeout=seconds)
+    settings = call.settings._replace(executor="processes", errors="raise", timeout=seconds)
     axes = [one.axes[0] if call.vectorized else 0 for one in call.inputs]
     inputs = tuple(InputArray(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))
     bounds = [(0, count)] if call.vectorized else None

@@ -58,7 +58,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
         if outcome.results is not None and (outcome.error is None or outcome.gaps is not None):
             found.append(owned(outcome.results))
 
-    settings = call.settings._replace(isolate=True, verify=False, ignore=False, retries=0)
+    settings = call.settings._replace(isolate=True, verify=False, errors="raise", retries=0)
     repeated = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
     repeated.first_objects = job.first_objects
     try:
@@ -168,7 +168,7 @@ class Diagnosis:
         settings = self._job.call.settings
         if settings.executor in ("threads", "serial"):
             return None
-        settings = settings._replace(isolate=True, verify=False, ignore=False, timeout=None, retries=0)
+        settings = settings._replace(isolate=True, verify=False, errors="raise", timeout=None, retries=0)
         job = Job(make_call(read_fingerprint, (np.zeros(1),), settings=settings))
         try:
             run(job)

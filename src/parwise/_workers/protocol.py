@@ -23,6 +23,7 @@ initialize             0, end, nbytes, check, payload        Run the pool's init
                                                              in a file, whose descriptor comes along, and
                                                              `check` is the checksum of its pickles.
 set_up                 0, end, check, payload or None       Run the function given as `setup`; as above.
+finalize                                                     Call the pool's finalizer; the end is near.
 track                                                        Use the caller's resource tracker, whose
                                                              descriptor comes along.
 load                   call, end, nbytes, check, payload     Load the session of a call; as above.
@@ -49,6 +50,7 @@ ready                  direct                                The worker is up; T
                                                              write the caller's memory.
 load_failed            call, error                           The session could not be loaded.
 prepare_failed         note, error                           The initializer or the setup raised.
+finalized              error or None                         The finalizer was called.
 output                 number, events                        Prints, warnings and log records of a task
                                                              that is still running.
 done                   number, slot, header, extent, sizes,  The outcome of a task: buffers of these sizes

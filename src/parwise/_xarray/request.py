@@ -12,7 +12,7 @@ from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.call import Told
 from .._core.inputs.blocks import per_axis
-from .._core.options import Options, resolve
+from .._core.options import Options, resolve, show_keywords
 from .._core.results import Form
 from .._core.settings import is_int
 from .._system.limits import available_memory
@@ -73,6 +73,10 @@ class How(Options, total=False):
     as_xarray: bool
 
 
+_DEFAULTS = {one.name: one.default for one in fields(Request)}
+#: Decorators of methods that take ``**how``, alone or with other names.
+show_how = show_keywords(How, Options, defaults=_DEFAULTS)
+show_how_and_more = show_keywords(How, Options, defaults=_DEFAULTS, keep=True)
 #: Names of ways to combine attributes, as xarray has them.
 _KEEP_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
 #: Names of all keyword arguments in `How`, and that of `out`, which is refused by name.

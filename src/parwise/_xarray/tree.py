@@ -9,7 +9,7 @@ import xarray as xr
 
 from .labels import listed
 from .map import OnMissingDim, map_node, needed_dims
-from .request import How, Request, check_no_out, make_request
+from .request import How, Request, check_no_out, make_request, show_how
 
 
 class DataTreeMaps:
@@ -23,6 +23,7 @@ class DataTreeMaps:
     def __init__(self, tree: Any) -> None:
         self._tree = tree
 
+    @show_how
     def map(
         self,
         func: Callable[..., Any],
@@ -36,11 +37,13 @@ class DataTreeMaps:
 
         Parameters
         ----------
-        func, dim, on_missing_dim, core_dims, **how
+        func, dim, on_missing_dim, core_dims
             As for `DatasetMaps.map`.
         *others : DataArray, Dataset or DataTree
             Further arrays, mapped in step. A DataTree stands for its node at the
             same path.
+        **how
+            Further arguments and options; see `parwise.xarray.How`.
 
         Returns
         -------

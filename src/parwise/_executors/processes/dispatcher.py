@@ -242,8 +242,7 @@ class Dispatcher(Receiver):
         if elapsed := self._watchdog.look(self._workers):
             self._pool.look(self._workers, elapsed)
         for worker in self._watchdog.oversized(self._workers):
-            worker.kill()
-            self._pool.drop(worker)
+            self._pool.retire(worker)
             self._workers.remove(worker)
             self.assign_tasks()
         for worker in self._watchdog.silent(self._workers):
@@ -300,7 +299,9 @@ class Dispatcher(Receiver):
             self._send_handshake(worker)
         if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
             return
-        while worker.sender is None and worker.free and len(worker.assignments) < (SLOTS if queue.queue_ahead else 1):
+        # Results as they come are not to wait behind a task that takes long.
+        most = SLOTS if queue.queue_ahead and self._job.ordered else 1
+        while worker.sender is None and worker.free and len(worker.assignments) < most:
             task = self._next_task(worker)
             if task is None:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -142,14 +143,33 @@ class ManagerThread:
             self._closing, self._killing = True, self._killing or kill
             thread, over = self._thread, self._over
         if thread is None:
-            with self.turn(), self._pool.lock:
-                self._pool.stop()
+            self._end_idle(wait)
             return
         self._pool.wake()
         if wait:
             self.check_wait()
             over.wait()
             thread.join()
+
+    def _end_idle(self, wait: bool) -> None:
+        """End workers that compute no submitted call."""
+        if self._pool.finalizes and not (wait or self._killing):
+            # Nobody waits for the finalizer: not who shuts down the pool so, nor a garbage collection, which may come
+            # while this thread holds a lock of `threading`. At exit the pool itself waits.
+            with contextlib.suppress(RuntimeError):  # no new thread: Python is being torn down
+                _thread.start_new_thread(self._end_now, ())
+                return
+        self._end_now()
+
+    def _end_now(self) -> None:
+        with self.turn(), self._pool.lock:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        if self._killing:
+            self._pool.stop()
+        else:
+            self._pool.end()
 
     def _run(self, over: threading.Event) -> None:
         """The manager thread."""
@@ -167,7 +187,7 @@ class ManagerThread:
                         self._change.notify_all()
             if self._closing:
                 with self._pool.lock:
-                    self._pool.stop()
+                    self._end_workers()
         finally:
             over.set()
 

@@ -25,7 +25,7 @@ class SubmitJob(Job):
     task_message = "calls"
 
     def __init__(self, items: WorkQueue, workers: int) -> None:
-        settings = Settings(workers=workers, isolate=True, verify=False, ignore=True)
+        settings = Settings(workers=workers, isolate=True, verify=False, errors="ignore")
         feed: Any = items
         columns: Any = (ItemColumn(feed, 0),)
         grid = (ENDLESS,)

@@ -226,6 +226,19 @@ class WorkerHandle:
         self.taken_back.discard(slot)
         self.free.append(slot)
 
+    def catch_up(self) -> bool:
+        """Read late answers to earlier calls; return False if the worker still computes for one."""
+        if not (self.assignments or self.taken_back or self.sender is not None):
+            return True
+        with contextlib.suppress(BlockingIOError, EOFError, OSError):
+            while self.assignments or self.taken_back:
+                if not self.note_late_answer(self.channel.receive()[0]):
+                    break
+        if self.assignments or self.sender is not None:
+            return False
+        self.reset()
+        return True
+
     def note_late_answer(self, message: tuple[Any, ...]) -> bool:
         """Note an answer to an earlier call, of which the results do not count; False for one that says nothing."""
         kind = message[0]

@@ -57,6 +57,8 @@ class WorkerPool:
         enough it starts them.
     """
 
+    finalizes = False  # True if workers call a function before they end
+
     def __init__(
         self,
         slot_bytes: int | None = None,
@@ -133,15 +135,14 @@ class WorkerPool:
         inherited = read_inherited()
         server = self.fork_server
         if self.dirty or inherited != self._inherited or (server is not None and server.ended):
-            self.stop()
+            self.end()
         self._inherited, self._lost = inherited, 0
         self.dirty = True
         self._receive_late_answers()
         watch.look()
         for worker in list(self.workers):
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
-                worker.kill()
-                self.drop(worker)
+                self.retire(worker)
         forked = sum(worker.pid > 0 for worker in self.workers)
         if self.fork_server is not None and forked < workers and self.fork_server.stopped:
             self.stop()
@@ -158,31 +159,18 @@ class WorkerPool:
         for worker in list(self.workers):
             if worker.over:
                 self.drop(worker)
-                continue
-            if check and worker.pid and (own_bytes(worker.pid) > IDLE_BYTES or is_stopped(worker.pid)):
+            elif check and worker.pid and (own_bytes(worker.pid) > IDLE_BYTES or is_stopped(worker.pid)):
+                self.retire(worker)
+            elif not worker.catch_up():
                 worker.kill()
                 self.drop(worker)
-                continue
-            if not (worker.assignments or worker.taken_back) and worker.sender is None:
-                continue
-            try:
-                while worker.assignments or worker.taken_back:
-                    if not worker.note_late_answer(worker.channel.receive()[0]):
-                        break
-            except (BlockingIOError, EOFError, OSError):
-                pass
-            if worker.assignments or worker.sender is not None:
-                worker.kill()
-                self.drop(worker)
-            else:
-                worker.reset()
 
     def _open(self) -> None:
         """Open what `wait` needs."""
         self._wake = open_event()
         self._poll = open_poll()
         self._poll.register(self._wake, select.EPOLLIN)
-        atexit.register(self.stop)
+        atexit.register(self.end)
 
     def _close(self) -> None:
         poll, self._poll = self._poll, None
@@ -192,7 +180,7 @@ class WorkerPool:
             wake, self._wake = self._wake, -1
             if wake >= 0:
                 close(wake)
-        atexit.unregister(self.stop)
+        atexit.unregister(self.end)
 
     def _start_fork_server(self) -> ForkServerHandle:
         """The fork server; a new one if there is none."""
@@ -375,6 +363,15 @@ class WorkerPool:
         self._kill_workers()
         for worker in list(self.workers):
             self.drop(worker)
+
+    def retire(self, worker: WorkerHandle) -> None:
+        """End a worker that is at no work, before another one takes its place."""
+        worker.kill()
+        self.drop(worker)
+
+    def end(self) -> None:
+        """End all workers while none is at work for a call."""
+        self.stop()
 
     def _kill_workers(self) -> None:
         if self.fork_server is not None:

@@ -39,10 +39,10 @@ from ..protocol import (
     verified,
 )
 from ..session import Offsets, Session, Tables
-from ..shared_globals import initialize
+from ..shared_globals import finalize, initialize
 from ..shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 from .calls import Batch, CallLog
-from .output_capture import OutputCapture, OutputEvent, pack_events
+from .output_capture import OutputCapture, OutputEvent, pack_events, split_events
 from .process import enable_stack_dump, end_child, flush, keep_memory
 
 
@@ -175,6 +175,22 @@ class Worker:
             self._channel.send("prepare_failed", note, pack_error(error, INLINE_BYTES))
         self._send_output()
         self._number = None
+
+    def _on_finalize(self) -> None:
+        """Call the pool's finalizer; the caller then ends this process."""
+        self._number = 0
+        error: BaseException | None = None
+        try:
+            follower.run(finalize)
+        except BaseException as caught:
+            error = caught
+        if os.getpid() != self._owner:
+            end_child(error)
+        flush()
+        self._send_output()
+        for event in split_events(self._take_output()):
+            self._channel.send("output", 0, pack_events([event]))
+        self._channel.send("finalized", None if error is None else pack_error(error, INLINE_BYTES))
 
     def _on_track(self, fd: int) -> None:
         """Use the caller's resource tracker."""

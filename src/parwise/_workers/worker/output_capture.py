@@ -10,7 +10,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -95,6 +95,16 @@ OutputEvent: TypeAlias = WarningEvent | TextEvent | LogEvent
 def pack_events(events: list[OutputEvent]) -> bytes:
     """Encode events as bytes that can surely be unpickled: each one whole, if that is possible, and plain."""
     return pickle.dumps([(None if isinstance(one, TextEvent) else _pickled(one), one.plain()) for one in events])
+
+
+def split_events(events: list[OutputEvent]) -> Iterator[OutputEvent]:
+    """Yield events, long texts in pieces that fit a message."""
+    for one in events:
+        if isinstance(one, TextEvent):
+            for at in range(0, len(one.text), MUCH_TEXT // 2):
+                yield TextEvent(one.element, one.stream, one.text[at : at + MUCH_TEXT // 2])
+        else:
+            yield one
 
 
 def _pickled(event: OutputEvent) -> bytes | None:

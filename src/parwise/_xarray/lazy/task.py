@@ -20,7 +20,7 @@ from ..request import Request, as_told, run
 from ..slices import BareResult, Boxed, LabelledFunction, SliceTemplate
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
-SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": None}
+SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": False}
 
 
 def serial_options(request: Request) -> dict[str, Any]:

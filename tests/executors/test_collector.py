@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from parwise._core.collector import Collector
 from parwise._core.kernel import Kernel
+from parwise._executors.collector import Collector
 
 COUNT = 20_000
 

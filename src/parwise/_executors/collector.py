@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .nesting import ALWAYS, NESTED
-from .results import SCALARS, detached
+from .._core.nesting import ALWAYS, NESTED
+from .._core.results import SCALARS, detached
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
+    from .._core.kernel import Kernel
 
 
 class Collector:

@@ -1,0 +1,91 @@
+"""Workers that call a function before they end in order: the finalizer of a `Pool`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from ..._system.interpreter import select
+from ...errors import user_level
+from ..encoding import unpack_error
+from ..other_processes import is_stopped
+from ..worker.output_capture import unpack_events
+from .worker_handle import WorkerHandle
+from .worker_pool import WorkerPool
+
+# A worker that was stopped, which gives no sign, is found after so long.
+LOOK_MS = 1000
+
+
+class FinalizedPool(WorkerPool):
+    """Workers that have got a finalizer with their initializer."""
+
+    finalizes = True
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._ending = threading.RLock()
+
+    def retire(self, worker: WorkerHandle) -> None:
+        """End one worker, which is at no work."""
+        try:
+            _finalize([worker])
+        finally:
+            super().retire(worker)
+
+    def end(self) -> None:
+        """End all workers; those that are computing, for a call that was interrupted, are killed as they are."""
+        if self.owned_by_parent:
+            return
+        with self._ending:  # at exit, until another thread has done it
+            failures: list[str] = []
+            try:
+                failures = [] if self.dirty else _finalize(self.workers)
+            finally:
+                super().end()
+        for one in failures:
+            warnings.warn(one, RuntimeWarning, stacklevel=user_level())
+
+
+def _finalize(workers: Iterable[WorkerHandle]) -> list[str]:
+    """Have idle workers call the finalizer, and wait for them; return what to warn of."""
+    waiting = {worker.channel.fileno(): worker for worker in workers if _is_idle(worker)}
+    poll = select.poll()
+    for fd, worker in waiting.items():
+        with contextlib.suppress(ConnectionError):  # dead: there is no answer, but the end of the socket
+            worker.channel.send("finalize")
+        poll.register(fd, select.POLLIN)
+    failures: list[str] = []
+    while waiting:
+        ended = [fd for fd, _ in poll.poll(LOOK_MS) if _receive(waiting[fd], failures)]
+        for fd in {*ended, *(fd for fd, worker in waiting.items() if worker.pid and is_stopped(worker.pid))}:
+            poll.unregister(fd)
+            del waiting[fd]
+    return failures
+
+
+def _is_idle(worker: WorkerHandle) -> bool:
+    return not (worker.assignments or worker.streaming or worker.over)
+
+
+def _receive(worker: WorkerHandle, failures: list[str]) -> bool:
+    """Read messages of a worker; return True if it has called the finalizer, or has ended."""
+    try:
+        while True:
+            (kind, *content), _ = worker.channel.receive()
+            if kind == "output":
+                for event in unpack_events(content[1]):
+                    event.repeat(None)
+            elif kind == "finalized":
+                if content[0] is not None:
+                    error = unpack_error(content[0])
+                    failures.append(f"the pool's finalizer raised in worker process {worker.pid}: {error!r}")
+                return True
+    except BlockingIOError:
+        worker.channel.flush()
+        return False
+    except (EOFError, OSError):
+        return True

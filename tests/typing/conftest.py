@@ -1,0 +1,3 @@
+"""Files that are read by type checkers, and never run."""
+
+collect_ignore = ["right.py", "wrong.py"]
