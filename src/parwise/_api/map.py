@@ -188,12 +188,16 @@ def _is_result(one: Any) -> bool:
 
 
 def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: Any) -> Call:
-    if not isinstance(drop_none, bool):
-        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
+    _check_drop_none(drop_none)
     return make_list_call(func, iterables, **given)
 
 
-def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
+def _check_drop_none(drop_none: Any) -> None:
+    if not isinstance(drop_none, bool):
+        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
+
+
+def parallel(func: F | None = None, /, *, drop_none: bool = True, **options: Unpack[Options]) -> Any:
     """Add `func.parallel` to a function, and leave the function as it is.
 
     ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
@@ -203,6 +207,9 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     ----------
     func : callable
         It is called, pickled and documented as before.
+    drop_none : bool, optional
+        True, the default: results that are None are left out, of lists and of
+        arrays, so a result may be shorter than `items`. False keeps them.
     **options
         How its calls run; see `parwise.Options`.
 
@@ -211,8 +218,8 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     callable
         `func`, with the attribute ``parallel``: a function of a sequence, or any
         iterable, and of further arguments of every call. For an array it
-        returns the array of `parallel_apply`, for anything else a list, without
-        the results that are None.
+        returns the array of `parallel_apply`, for anything else a list; both
+        without the results that are None, unless `drop_none` is False.
 
     Raises
     ------
@@ -234,18 +241,22 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
     []
     >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
     array([2., 3.])
+    >>> quotient.parallel(np.array([6.0, 9.0]), by=0)
+    array([], dtype=float64)
     """
     resolve(options)
+    _check_drop_none(drop_none)
     if func is None:
-        return functools.partial(parallel, **options)
+        return functools.partial(parallel, drop_none=drop_none, **options)
     if not callable(func):
         raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
 
     def mapped(items: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the function for each item, on all cores; see `parwise.parallel`."""
         if isinstance(items, np.ndarray):
-            return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
-        return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
+            result = parallel_apply(func, items, args=args, kwargs=kwargs, **options)
+            return _without_none(result) if drop_none else result
+        return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **options)
 
     try:
         func.parallel = mapped  # type: ignore[attr-defined]
@@ -255,3 +266,11 @@ def parallel(func: F | None = None, /, **options: Unpack[Options]) -> Any:
             ".parallel; use parallel_map(func, items)"
         ) from error
     return func
+
+
+def _without_none(result: Any) -> Any:
+    """The array of those results that are not None, with the dtype that they have without these."""
+    if not (isinstance(result, np.ndarray) and result.dtype == object and result.ndim == 1):
+        return result
+    kept = [one for one in result if one is not None]
+    return result if len(kept) == len(result) else np.asarray(kept)
