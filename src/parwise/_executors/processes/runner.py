@@ -36,6 +36,7 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     if job.call.settings.isolate:
         with _open_isolated(job, pool or default_pool()) as runner:
             drive(runner)
+            runner.end()
         return
     with BackgroundDispatcher(job, pool) as background:
         joined = run_inline(job, background)
@@ -44,7 +45,12 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
         if not joined:
             background.leave()
             job.explain("another thread's call has the workers")
-        drive(ProcessRunner(job, background.dispatcher, background, whole=True) if joined else SerialRunner(job))
+        if joined:
+            runner = ProcessRunner(job, background.dispatcher, background, whole=True)
+            drive(runner)
+            runner.end()
+        else:
+            drive(SerialRunner(job))
         if joined and background.dispatcher.started and not background.dispatcher.computed:
             job.explain("all was done before the first worker was up")
         if joined and job.queue.mean_pace is not None:
@@ -138,6 +144,11 @@ class ProcessRunner:
         self._job.repeat()
         if self._slow is not None and self._slow.too_slow():
             self._take_back()
+
+    def end(self) -> None:
+        """Have done what waits for the end of the call and needs its workers."""
+        if self._job.at_end is not None and self._dispatcher.started and self._job.limit == float("inf"):
+            self._job.at_end(self._dispatcher)
 
     def poll(self) -> None:
         """Read the messages of workers and assign tasks, without waiting."""
