@@ -74,6 +74,13 @@ def parallel_map(
     parallel_apply : For arrays.
     parallel_imap : Yields results as soon as they are there.
 
+    Notes
+    -----
+    Worker processes have copies: of what `func` changes beside its result, as a
+    list that it appends to or an attribute that it counts in, only the part of
+    the elements computed in this process arrives. Return the value instead; or
+    use ``executor="threads"``.
+
     Examples
     --------
     >>> from parwise import parallel_map
@@ -153,6 +160,13 @@ def parallel_imap(
     See Also
     --------
     parallel_map : Returns a list, and can compare its results.
+
+    Notes
+    -----
+    Worker processes have copies: of what `func` changes beside its result, as a
+    list that it appends to or an attribute that it counts in, only the part of
+    the elements computed in this process arrives. Return the value instead; or
+    use ``executor="threads"``.
 
     Examples
     --------

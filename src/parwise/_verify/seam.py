@@ -97,8 +97,8 @@ class SeamCheck:
         if reach < half:
             return (
                 f"the function looks further than depth={self._depth}: {where}, results change with values {reach} "
-                "elements away, which it does not see across the border of two blocks. The result differs there from "
-                f"that of one call for the whole array. depth={reach} would do, by these values and but for rounding; verify=True tries more"
+                "elements away, which it does not see across the border of two blocks. There the result is not that "
+                f"of one call for the whole array. depth={reach} would do, but for rounding; verify=True tries more"
             )
         return (
             f"the function's results depend on where its blocks begin and end: {where}, all of them change with the "
@@ -179,7 +179,7 @@ def _run(differs: np.ndarray) -> int:
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """True for each element along the first axis in which two arrays of one dtype and shape differ by more than rounding.
+    """True for each element along the first axis in which two arrays of one dtype and shape differ beyond rounding.
 
     A running mean over a window, as SciPy's, carries rounding from its first element to its last.
     """
