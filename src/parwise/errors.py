@@ -150,7 +150,7 @@ class RemoteError(ParwiseError):
 
 
 class ReproducibilityWarning(UserWarning):
-    """The result may have different bits than the plain loop."""
+    """The result, or what the function changes beside it, may not be that of the plain loop."""
 
 
 def _folder() -> str | None:

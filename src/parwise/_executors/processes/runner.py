@@ -13,6 +13,7 @@ from ..._workers.pool.default_pool import default_pool
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
+from ..side_effects import SideEffects
 from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .inline import InlineTasks, run_inline
@@ -39,6 +40,7 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             runner.end()
         return
     with BackgroundDispatcher(job, pool) as background:
+        effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
         joined = run_inline(job, background)
         if joined is None:
             return
@@ -49,6 +51,8 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             runner = ProcessRunner(job, background.dispatcher, background, whole=True)
             drive(runner)
             runner.end()
+            if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
+                effects.warn()
         else:
             drive(SerialRunner(job))
         if joined and background.dispatcher.started and not background.dispatcher.computed:
