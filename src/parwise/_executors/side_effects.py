@@ -5,6 +5,7 @@ Containers are compared by length, and numbers by value, before and after the el
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -40,10 +41,8 @@ class SideEffects:
             if name in space:
                 yield from _sized("the global", name, space[name])
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            try:
+            with contextlib.suppress(ValueError):  # not set yet
                 yield from _sized("the variable", name, cell.cell_contents)
-            except ValueError:  # not set yet
-                pass
         own = getattr(self._own, "__dict__", None)
         if type(own) is dict and len(own) <= ATTRIBUTES and not isinstance(self._own, type):
             for name in code.co_names:
@@ -85,7 +84,7 @@ def _function_of(func: Any) -> tuple[FunctionType | None, Any]:
     if type(func) is FunctionType:
         return func, None
     own = func
-    method = func if type(func) is MethodType else getattr(type(func), "__call__", None)
+    method = func if type(func) is MethodType else getattr(type(func), "__call__", None)  # noqa: B004
     if type(method) is MethodType:
         own, method = method.__self__, method.__func__
     return (method, own) if type(method) is FunctionType else (None, None)
@@ -105,6 +104,6 @@ def _is_only_written(code: CodeType, name: str) -> bool:
 
     instructions = [one for one in dis.get_instructions(code) if one.opname not in ("PUSH_NULL", "CACHE", "NOP")]
     loads = [k for k, one in enumerate(instructions) if one.argval == name and one.opname.startswith("LOAD_")]
-    reads = [k for k in loads if not (instructions[k + 1].argval in WRITERS)]
+    reads = [k for k in loads if instructions[k + 1].argval not in WRITERS]
     stores = sum(one.opname == "STORE_SUBSCR" for one in instructions)
     return bool(loads) and len(reads) <= min(stores, 1)
