@@ -22,8 +22,9 @@ from .._executors.processes.dispatcher import Dispatcher
 from ..errors import ReproducibilityWarning, user_level
 from .difference import differing
 
-# The check may take this share of the time of the call; if it has found something, at least so many seconds more.
-SHARE = 0.1
+# The check may take this share of the time of the call, to stay below a tenth with what surrounds it; if it has found
+# something, so many seconds more.
+SHARE = 0.07
 MORE_SECONDS = 0.25
 # Elements on each side of the border, the halo aside. Where all of a window changes, a wider one is tried.
 # So large a part of unchanged elements ends what is seen across the border.
@@ -187,7 +188,8 @@ def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind in "fc" and a.size:
         with np.errstate(all="ignore"):
             scale = np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
-            near: Any = np.abs(a - b) <= np.sqrt(np.finfo(a.dtype).eps) * scale
-            wrong &= ~(near | (a == b) | (np.isnan(a) & np.isnan(b)))
+            close: Any = np.abs(a - b) <= np.sqrt(np.finfo(a.dtype).eps) * scale
+            close = close | (a == b) | (np.isnan(a) & np.isnan(b))
+            wrong = wrong & ~close
     found: np.ndarray = wrong.reshape(len(a), -1).any(axis=1)
     return found
