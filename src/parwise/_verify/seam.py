@@ -184,7 +184,7 @@ def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     A running mean over a window, as SciPy's, carries rounding from its first element to its last.
     """
-    wrong = np.asarray(differing(a, b))
+    wrong: Any = differing(a, b)
     if a.dtype.kind in "fc" and a.size:
         with np.errstate(all="ignore"):
             scale = np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
