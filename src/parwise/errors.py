@@ -214,7 +214,7 @@ def _portable(error: BaseException) -> BaseException:
 
 
 class ReproducibilityWarning(UserWarning):
-    """The result may have different bits than the plain loop."""
+    """The result, or what the function changes beside it, may not be that of the plain loop."""
 
 
 def _folder() -> str | None:

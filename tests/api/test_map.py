@@ -19,7 +19,7 @@ from parwise import NotReproducibleError, WorkerDiedError, options, parallel, pa
 
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool
-from ..support.oracle import assert_same_items
+from ..support.oracle import assert_same, assert_same_items
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -283,7 +283,38 @@ def test_the_blog_posts_example():
     assert plain.parallel(x) == [one + 1 for one in x]
 
 
+def none_for_odd(one, give=None):
+    return None if one % 2 else (one if give is None else give)
+
+
+@pytest.mark.parametrize("items", [[1, 2, 3, 4], range(1, 5), np.arange(1, 5), np.arange(1.0, 5.0)], ids=type)
+def test_none_is_treated_alike_in_lists_and_arrays(items):
+    want = [none_for_odd(one) for one in items]
+    kept = parallel(drop_none=False)(lambda one: none_for_odd(one)).parallel(items)
+    dropped = parallel(lambda one: none_for_odd(one)).parallel(items)
+    nothing = parallel(lambda one: None).parallel(items)
+    assert (type(kept), type(dropped), type(nothing)) == (type(dropped),) * 3
+    if isinstance(items, np.ndarray):
+        assert_same(kept, np.asarray(want))
+        assert_same(dropped, np.asarray([one for one in want if one is not None]))
+        assert_same(nothing, np.asarray([]))
+    else:
+        assert kept == want
+        assert dropped == [one for one in want if one is not None]
+        assert nothing == []
+
+
+def test_results_without_none_are_those_of_parallel_apply():
+    a = np.arange(6.0).reshape(3, 2)
+    for func in (np.sum, np.sort, lambda row: {"row": row.tolist()}, lambda row: (row.sum(), row)):
+        got, want = parallel(lambda row, func=func: func(row)).parallel(a), parallel_apply(func, a)
+        for one, other in zip(*((x,) if isinstance(x, np.ndarray) else x for x in (got, want)), strict=True):
+            assert_same(one, other)
+
+
 def test_options_of_the_decorator():
+    with pytest.raises(TypeError, match="drop_none must be a bool, got 1"):
+        parallel(drop_none=1)
     names = threaded.parallel(range(50))
     assert len(names) == 50
     with pytest.raises(TypeError, match="unknown option 'worker'"):

@@ -80,6 +80,7 @@ def test_blocks_with_neighbours(a, data, boundary, depth, way):
     assert_same(got, loop_over_blocks(func, a, axis, chunk, depth, boundary, value))
 
 
+@pytest.mark.filterwarnings("ignore:the function's results depend")  # its blocks' shapes are in them
 @pytest.mark.parametrize("boundary", [None, *PAD])
 @pytest.mark.parametrize("layout", ["C", "F", "stepped", "negative", "readonly"])
 def test_function_cannot_tell_where_it_runs(layout, boundary):

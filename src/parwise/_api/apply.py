@@ -141,6 +141,13 @@ def parallel_apply(
     parallel_map : For lists of anything.
     Options : More on each option.
 
+    Notes
+    -----
+    Worker processes have copies: of what `func` changes beside its result, as a
+    list that it appends to or an attribute that it counts in, only the part of
+    the elements computed in this process arrives. Return the value instead; or
+    use ``executor="threads"``.
+
     Examples
     --------
     >>> import numpy as np

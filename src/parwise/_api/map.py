@@ -87,6 +87,13 @@ def parallel_map(
     parallel_imap : Yields results as soon as they are there.
     Options : More on each option.
 
+    Notes
+    -----
+    Worker processes have copies: of what `func` changes beside its result, as a
+    list that it appends to or an attribute that it counts in, only the part of
+    the elements computed in this process arrives. Return the value instead; or
+    use ``executor="threads"``.
+
     Examples
     --------
     >>> from parwise import parallel_map
@@ -188,6 +195,13 @@ def parallel_imap(
     parallel_map : Returns a list, and can compare its results.
     Options : More on each option.
 
+    Notes
+    -----
+    Worker processes have copies: of what `func` changes beside its result, as a
+    list that it appends to or an attribute that it counts in, only the part of
+    the elements computed in this process arrives. Return the value instead; or
+    use ``executor="threads"``.
+
     Examples
     --------
     >>> from itertools import count
@@ -226,21 +240,25 @@ def _is_result(one: Any) -> bool:
 
 
 def _list_call(func: Any, iterables: tuple[Any, ...], drop_none: Any, **given: Any) -> Call:
-    if not isinstance(drop_none, bool):
-        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
+    _check_drop_none(drop_none)
     return make_list_call(func, iterables, **given)
 
 
-@overload
-def parallel(func: Callable[P, T], /, **options: Unpack[Options]) -> Parallel[P, T]: ...
+def _check_drop_none(drop_none: Any) -> None:
+    if not isinstance(drop_none, bool):
+        raise TypeError(f"drop_none must be a bool, got {drop_none!r} of type {type(drop_none).__name__}")
 
 
 @overload
-def parallel(**options: Unpack[Options]) -> Callable[[Callable[P, T]], Parallel[P, T]]: ...
+def parallel(func: Callable[P, T], /, *, drop_none: bool = True, **options: Unpack[Options]) -> Parallel[P, T]: ...
+
+
+@overload
+def parallel(*, drop_none: bool = True, **options: Unpack[Options]) -> Callable[[Callable[P, T]], Parallel[P, T]]: ...
 
 
 @show_keywords(Options)
-def parallel(func: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> Any:
+def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = True, **options: Unpack[Options]) -> Any:
     """Add `func.parallel` to a function, and leave the function as it is.
 
     ``func.parallel(items, *args, **kwargs)`` calls it for each item, on all
@@ -250,6 +268,9 @@ def parallel(func: Callable[..., Any] | None = None, /, **options: Unpack[Option
     ----------
     func : callable
         It is called, pickled and documented as before.
+    drop_none : bool, optional
+        True, the default: results that are None are left out, of lists and of
+        arrays, so a result may be shorter than `items`. False keeps them.
     **options
         How its calls run; see `parwise.Options`.
 
@@ -258,8 +279,8 @@ def parallel(func: Callable[..., Any] | None = None, /, **options: Unpack[Option
     callable
         `func`, with the attribute ``parallel``: a function of a sequence, or any
         iterable, and of further arguments of every call. For an array it
-        returns the array of `parallel_apply`, for anything else a list, without
-        the results that are None.
+        returns the array of `parallel_apply`, for anything else a list; both
+        without the results that are None, unless `drop_none` is False.
 
     Raises
     ------
@@ -281,18 +302,22 @@ def parallel(func: Callable[..., Any] | None = None, /, **options: Unpack[Option
     []
     >>> quotient.parallel(np.array([6.0, 9.0]), by=3)
     array([2., 3.])
+    >>> quotient.parallel(np.array([6.0, 9.0]), by=0)
+    array([], dtype=float64)
     """
     resolve(options, func)
+    _check_drop_none(drop_none)
     if func is None:
-        return functools.partial(parallel, **options)
+        return functools.partial(parallel, drop_none=drop_none, **options)
     if not callable(func):
         raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
 
     def mapped(items: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_no_options(func, kwargs, "@parallel({option})")
         if isinstance(items, np.ndarray):
-            return parallel_apply(func, items, args=args, kwargs=kwargs, **options)
-        return parallel_map(func, items, drop_none=True, args=args, kwargs=kwargs, **options)
+            result = parallel_apply(func, items, args=args, kwargs=kwargs, **options)
+            return _without_none(result) if drop_none else result
+        return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **options)
 
     _describe(mapped, func)
     try:
@@ -320,3 +345,11 @@ def _describe(mapped: Callable[..., Any], func: Callable[..., Any]) -> None:
         if first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
             items = inspect.Parameter("items", first.POSITIONAL_ONLY)
             mapped.__signature__ = inspect.Signature([items, *others])  # type: ignore[attr-defined]
+
+
+def _without_none(result: Any) -> Any:
+    """The array of those results that are not None, with the dtype that they have without these."""
+    if not (isinstance(result, np.ndarray) and result.dtype == object and result.ndim == 1):
+        return result
+    kept = [one for one in result if one is not None]
+    return result if len(kept) == len(result) else np.asarray(kept)

@@ -1,4 +1,4 @@
-"""Options: the keywords that users pass to say how a call runs; `options` sets them for a block of code.
+"""Options: the keywords that users pass to say how a call runs; `options` sets them for a program or a block of code.
 
 `resolve` checks them and returns `Settings`, which has a value for each.
 """
@@ -10,7 +10,9 @@ import contextvars
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
@@ -63,10 +65,14 @@ class Options(TypedDict, total=False):
         `NotReproducibleError`. "full": all are. False: no comparison.
 
         Where elements are few and long, the default compares only if that delays
-        the call by less than a tenth. `True` takes the first and the last
-        element and both sides of cuts, and tries block functions on blocks of
-        different lengths, with NaN and other extreme values around them. That is
-        a sample, not a proof.
+        the call by less than a tenth. Workers also try one border between two
+        blocks of a block function, in less than a tenth of the call's time: where
+        values beyond a block change its results, the warning names the depth that
+        would do. And lists, dicts, sets and counters that the function only
+        writes to are named, since workers change copies of them. `True` takes the
+        first and the last element and both sides of cuts, and tries block
+        functions on blocks of different lengths, with NaN and other extreme
+        values around them. That is a sample, not a proof.
     blas_threads : int or "inherit", optional
         Threads of BLAS and OpenMP in each worker. None, the default, and
         "inherit" keep this process's number, since a different one can change
@@ -238,13 +244,28 @@ def _filled(doc: str, rest: str, entries: Sequence[Sequence[str]], keep: bool) -
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_scoped: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("parwise_options", default=_NOTHING)
+# What `with` blocks have set, the innermost last. A context variable: other threads and tasks see nothing of it.
+_scoped: contextvars.ContextVar[tuple[options, ...]] = contextvars.ContextVar("parwise_options", default=())
+# What plain calls have set for the whole process, the latest last, with a reference to each as long as it lives: a
+# `with` takes it back. And all of it together, replaced as a whole, so that readers need no lock.
+_plain: list[tuple[weakref.ref[options], Mapping[str, Any]]] = []
+_process: Mapping[str, Any] = _NOTHING
+_plain_lock = threading.RLock()
 
 
 @show_keywords(Options)
-@contextlib.contextmanager
-def options(**options: Unpack[Options]) -> Iterator[None]:
-    """Set options for the calls within a ``with`` block.
+class options(contextlib.ContextDecorator):  # noqa: N801 (called like a function, as xarray.set_options is)
+    """Set options: for the program when called, for a block of code in ``with``.
+
+    A plain call ``parwise.options(workers=2)`` sets them in the whole process,
+    threads included, until another call sets them anew: None, or the default
+    named in `parwise.Options`, restores parwise's own. In ``with`` they hold
+    within the block only, in this thread, or this task of asyncio, and in those
+    that take over its context; as a decorator, within each call of the
+    function.
+
+    An option given to a call itself comes first, then the innermost ``with``,
+    then the last plain call.
 
     An option given to a call itself comes first.
 
@@ -265,24 +286,74 @@ def options(**options: Unpack[Options]) -> Iterator[None]:
     >>> with parwise.options(workers=1):
     ...     parwise.parallel_apply(np.sum, np.ones((2, 3)))
     array([3., 3.])
+
+    For all calls of a program:
+
+    >>> _ = parwise.options(workers=2)
+    >>> _ = parwise.options(workers=None)  # as many as there are CPUs, again
     """
-    if resolve(options).resume is not None:
-        raise ValueError(f"resume={options['resume']!r} is the journal of one call; pass it to that call")
-    token = _scoped.set({**_scoped.get(), **options})
-    try:
-        yield
-    finally:
-        _scoped.reset(token)
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        if resolve(options).resume is not None:
+            raise ValueError(f"resume={options['resume']!r} is the journal of one call; pass it to that call")
+        self._given: Mapping[str, Any] = options
+        with _plain_lock:
+            _set_plain([*_plain, (weakref.ref(self), options)])
+
+    def __enter__(self) -> None:
+        """Set the options in this context alone."""
+        self._withdraw()
+        _scoped.set((*_scoped.get(), self))
+
+    def __exit__(self, *error: object) -> None:
+        """Restore what was set before; blocks may end in another order than they began."""
+        entered = _scoped.get()
+        if self in entered:  # a generator may end in another context than it began
+            last = len(entered) - 1 - entered[::-1].index(self)
+            _scoped.set(entered[:last] + entered[last + 1 :])
+
+    def __call__(self, func: F) -> F:
+        """Set the options within each call of a function."""
+        self._withdraw()
+        return super().__call__(func)
+
+    def _withdraw(self) -> None:
+        """Take back what the plain call has set."""
+        with _plain_lock:
+            _set_plain([(owner, given) for owner, given in _plain if owner() is not self])
+
+
+def _set_plain(calls: list[tuple[weakref.ref[options], Mapping[str, Any]]]) -> None:
+    """Note what plain calls have set; of those that nobody can take back any more neighbours become one."""
+    global _process
+    kept: list[tuple[weakref.ref[options], Mapping[str, Any]]] = []
+    for owner, given in calls:
+        if kept and owner() is None and kept[-1][0]() is None:
+            given = {**kept.pop()[1], **given}
+        kept.append((owner, given))
+    _plain[:] = kept
+    _process = {name: value for _, given in kept for name, value in given.items()} or _NOTHING
+
+
+def _set_outside() -> Mapping[str, Any]:
+    """Options that hold for a call without options of its own."""
+    process, scoped = _process, _scoped.get()
+    if not (process or scoped):
+        return _NOTHING
+    found = dict(process)
+    for one in scoped:
+        found.update(one._given)
+    return found
 
 
 def resolve(given: Mapping[str, Any], func: Any = None, door: Door = ()) -> Settings:
-    """Check options and fill in the rest: first the scope's values, then parwise's defaults.
+    """Check options and fill in the rest: first what `options` has set, then parwise's defaults.
 
     `func` is the mapped function, and `door` the function of parwise that was called, or the names of its arguments:
     these may have been meant by an unknown option.
     """
-    scoped = _scoped.get()
-    merged = {**scoped, **given} if scoped else given
+    outside = _set_outside()
+    merged = {**outside, **given} if outside else given
     for name in merged:
         if name not in Options.__annotations__:
             raise unknown(name, merged[name], func, door)

@@ -92,6 +92,8 @@ class Job:
     output_replay: OutputReplay
     #: Tells which tasks read and write files themselves, if any may.
     files: FileTasks | None = None
+    #: Called with the dispatcher of workers that have computed a part, while they still have the function.
+    at_end: Callable[[Any], None] | None = None
 
     def __init__(
         self,

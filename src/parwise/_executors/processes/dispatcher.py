@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from ..._clock import monotonic, perf_counter, thread_time
 from ..._core.indexing import Task
+from ..._core.results import Results
 from ..._system.blas import ThreadCounts, read_threads, workers_beside
 from ..._system.library_settings import LocalSettings
 from ..._system.surroundings import CallerState
@@ -355,6 +358,32 @@ class Dispatcher(Receiver):
         rows = () if handshake else self._direct.offer(worker, staged)
         stores = not handshake and self._job.files is not None and bool(self._job.files.outputs) and staged.slot >= 0
         worker.send_task(next(_numbers), staged, handshake, rows, stores, self._job.task_message)
+
+    def compute_again(
+        self, stages: list[tuple[Task, Callable[..., Any]]], seconds: float
+    ) -> list[Results | None] | None:
+        """Have workers compute blocks once more, for at most so many seconds.
+
+        Each is staged by a function like `Job.stage`. Nothing of it counts: prints and errors are dropped, and what a
+        worker has begun it may go on with until the next call replaces it. Returns None if the time was too short, or
+        if the function acts on other processes.
+        """
+        end, found = perf_counter() + seconds, dict[int, Results | None]()
+        idle = [worker for worker in self._workers if worker.ready and not worker.streaming and not worker.retiring]
+        if not idle or (self._session is not None and self._session.payload.attachments):
+            return None
+        waiting = deque(enumerate(stages))
+        while len(found) < len(stages) and (left := end - perf_counter()) > 0:
+            for worker in idle:
+                if waiting and worker in self._workers and worker.free and not worker.assignments and not worker.sender:
+                    number, (task, stage) = waiting.popleft()
+                    staged = worker.stage(stage, task, self._pool.slot_bytes)
+                    worker.send_task(key := next(_numbers), staged, True)
+                    worker.assignments[key].receive = partial(found.__setitem__, number)
+            if not any(one.receive for one in self._assignments):  # their workers have died
+                return None
+            self.step(left)
+        return [found[number] for number in range(len(stages))] if len(found) == len(stages) else None
 
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""

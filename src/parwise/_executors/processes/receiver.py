@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._core.results import owned
 from ..._workers.direct.job import DirectJob, with_written
 from ..._workers.direct.transfer import Extent
 from ..._workers.encoding import unpack_error, unpack_task
@@ -102,6 +103,9 @@ class Receiver(ABC):
             header, buffers = bytes(buffers[0]), buffers[1:]
         outcome, output = unpack_task(header, with_written(buffers, assignment, extent), extent[0])
         worker.channel.close_arrived()
+        if assignment.receive is not None:
+            assignment.receive(None if outcome.results is None or outcome.error else owned(outcome.results))
+            return
         if assignment.handshake:
             self._handshake.receive(outcome)
             return

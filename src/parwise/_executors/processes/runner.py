@@ -13,6 +13,7 @@ from ..._workers.pool.default_pool import default_pool
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
+from ..side_effects import SideEffects
 from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .inline import InlineTasks, run_inline
@@ -36,15 +37,24 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     if job.call.settings.isolate:
         with _open_isolated(job, pool or default_pool()) as runner:
             drive(runner)
+            runner.end()
         return
     with BackgroundDispatcher(job, pool) as background:
+        effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
         joined = run_inline(job, background)
         if joined is None:
             return
         if not joined:
             background.leave()
             job.explain("another thread's call has the workers")
-        drive(ProcessRunner(job, background.dispatcher, background, whole=True) if joined else SerialRunner(job))
+        if joined:
+            runner = ProcessRunner(job, background.dispatcher, background, whole=True)
+            drive(runner)
+            runner.end()
+            if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
+                effects.warn()
+        else:
+            drive(SerialRunner(job))
         if joined and background.dispatcher.started and not background.dispatcher.computed:
             job.explain("all was done before the first worker was up")
         if joined and job.queue.mean_pace is not None:
@@ -138,6 +148,11 @@ class ProcessRunner:
         self._job.repeat()
         if self._slow is not None and self._slow.too_slow():
             self._take_back()
+
+    def end(self) -> None:
+        """Have done what waits for the end of the call and needs its workers."""
+        if self._job.at_end is not None and self._dispatcher.started and self._job.limit == float("inf"):
+            self._job.at_end(self._dispatcher)
 
     def poll(self) -> None:
         """Read the messages of workers and assign tasks, without waiting."""

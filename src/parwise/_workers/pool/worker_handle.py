@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
+from ..._core.results import Results
 from ..._system.interpreter import DeferredInterrupt, close, select
 from ..._system.module_watch import watch
 from ..._system.surroundings import CallerState
@@ -49,6 +50,8 @@ class Assignment:
         self.task, self.first, self.slot, self.rows, self.stores = task, task.lo, slot, rows, stores
         self.handshake = handshake
         self.attachments = attachments
+        # Receives results that do not count.
+        self.receive: Callable[[Results | None], None] | None = None
         self.since = monotonic()
 
 

@@ -1,0 +1,250 @@
+"""By default one border between two blocks is tried, in workers; what the function sees beyond it is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
+from scipy.signal import lfilter
+
+from parwise import Pool, ReproducibilityWarning, parallel_apply
+from parwise._verify import seam
+
+from ..support.oracle import assert_same
+
+rng = np.random.default_rng(3)
+A = rng.standard_normal((600, 40))
+
+
+@pytest.fixture(autouse=True)
+def no_limit_of_time(monkeypatch, eager):
+    """A short call may spend seconds, so that a busy machine does not decide what is tested."""
+    monkeypatch.setattr(seam, "SHARE", 1e4)
+    monkeypatch.setattr(seam, "MORE_SECONDS", 1e2)
+
+
+def blocks(func, a=A, **how):
+    """Isolated, since otherwise this process may be done before a worker is up."""
+    return parallel_apply(func, a, **{"vectorized": True, "chunk": 60, "workers": 2, "isolate": True} | how)
+
+
+def told(func, a=A, **how):
+    """What the default check tells; the result is that of the blocks in any case."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        got = blocks(func, a, **how)
+    assert_same(got, blocks(func, a, **how, verify=False))
+    assert all(one.category is ReproducibilityWarning and one.filename == __file__ for one in caught)
+    return [str(one.message) for one in caught]
+
+
+LOCAL = {
+    "gaussian": (lambda b: gaussian_filter(b, 2), 8),
+    "median": (lambda b: median_filter(b, (5, 1)), 2),
+    "next": (lambda b: np.concatenate([b[1:], b[-1:]]), 1),
+    "trailing mean": (lambda b: uniform_filter1d(b, 9, axis=0, origin=4), 8),
+    "wide": (lambda b: uniform_filter1d(b, 41, axis=0), 20),
+    "of the second result": (lambda b: (b, np.diff(b, axis=0, prepend=b[:1])), 1),
+    "of integers": (lambda b: np.diff((b * 100).astype(int), axis=0, prepend=0), 1),
+    "of text": (lambda b: np.roll(b.astype(str), 1, axis=0), 1),
+}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_depth_that_would_do_is_named(name, depth):
+    func, enough = LOCAL[name]
+    if name == "of the second result":
+        with pytest.warns(ReproducibilityWarning, match="depth=1 would do"):
+            blocks(func)
+        return
+    if depth < enough:
+        (text,) = told(func, depth=depth)
+        assert f"looks further than depth={depth}: in block" in text
+        assert f"depth={enough} would do" in text
+    assert told(func, depth=enough) == []
+    assert told(func, depth=enough + 3) == []
+
+
+WHOLE = {
+    "mean": lambda b: b - b.mean(),
+    "running sum": lambda b: np.cumsum(b, axis=0),
+    "recursive filter": lambda b: lfilter([1.0], [1.0, -0.99999], b, axis=0),
+    "spectrum": lambda b: np.abs(np.fft.fft(b, axis=0)),
+    "sorted": lambda b: np.sort(b, axis=0),
+    "numbered": lambda b: b + np.arange(len(b))[:, None],
+    "length": lambda b: b * len(b),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_functions_of_the_whole_block(name):
+    (text,) = told(WHOLE[name])
+    assert "results depend on where its blocks begin and end" in text
+    assert "verify=False" in text
+    assert told(WHOLE[name], chunk=600) == []
+    assert told(WHOLE[name], workers=1, isolate=False) == []
+
+
+W = rng.standard_normal((40, 40))
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        np.sin,
+        np.exp,
+        lambda b: b @ W,
+        lambda b: np.sort(b, axis=1),
+        lambda b: b.sum(axis=1),
+        lambda b: (b.mean(axis=1), b.astype("f4")),
+        lambda b: b[::2],
+        lambda b: b - np.add.reduce(b, axis=1, keepdims=True),
+        lambda b: np.linalg.svd(b, compute_uv=False)[:1],
+        lambda b: b.astype(object),
+        lambda b: np.full(b.shape, np.nan),
+        lambda b: b[np.newaxis, 0],
+        lambda b: np.random.random(b.shape),
+    ],
+    ids=[
+        "sin",
+        "exp",
+        "matmul",
+        "sort",
+        "sum",
+        "tuple",
+        "half",
+        "residues",
+        "one row",
+        "objects",
+        "nan",
+        "first",
+        "random",
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_no_false_alarm(func, dtype):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        blocks(func, A.astype(dtype))
+    # Random numbers are found by the handshake.
+    assert not any("looks further" in str(one.message) or "whole block" in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(
+    "how", [{"blas_threads": 1}, {"timeout": 60}, {"axis": 1, "chunk": 4}, {"axis": -1, "chunk": 4}]
+)
+def test_in_all_ways(how):
+    axis = how.get("axis", 0)
+    assert "depth=1 would do" in told(lambda b: np.diff(b, axis=axis, prepend=0), **how)[0]
+    several = [A, A[::-1], np.asfortranarray(A)]
+    with pytest.warns(ReproducibilityWarning, match="depth=2 would do"):
+        parallel_apply(lambda a, b, c: a + np.roll(b, 2, axis) + c, *several, vectorized=True, **{"chunk": 60} | how)
+
+
+def test_a_pool():
+    with Pool(2) as pool:
+        assert "depth=1 would do" in told(LOCAL["next"][0], executor=pool)[0]
+
+
+def test_beside_the_callers_own_blocks():
+    here, caller = [], os.getpid()
+
+    def f(b):
+        if os.getpid() == caller:
+            here.append(len(b))
+        sum(range(20000))
+        return np.cumsum(b, axis=0)
+
+    for _ in range(100):
+        here.clear()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            blocks(f, isolate=False)
+        assert set(here) == {60}
+        if len(here) < 10:  # workers have computed a part
+            break
+    assert ["where its blocks begin" in str(one.message) for one in caught if "changes" not in str(one.message)] == [
+        True
+    ]
+
+
+def test_nothing_of_it_is_seen(capfd, caplog):
+    """Neither prints nor warnings and log records."""
+
+    def f(b):
+        print("block", len(b))
+        os.write(2, b"raw\n")
+        warnings.warn("of f", RuntimeWarning, stacklevel=1)
+        logging.getLogger("seam").warning("logged")
+        return np.cumsum(b, axis=0)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        blocks(f)
+    assert [one.category for one in caught].count(RuntimeWarning) == 10
+    assert [one.category for one in caught].count(ReproducibilityWarning) == 1
+    assert len(caplog.records) == 10
+    assert capfd.readouterr().out == "block 60\n" * 10
+
+
+def test_a_worker_that_dies_in_it_costs_nothing():
+    def f(b):
+        if len(b) != 60:
+            os._exit(3)
+        return b * 2
+
+    for _ in range(3):
+        assert_same(blocks(f), A * 2)
+
+
+def test_errors_and_gaps_leave_it_out():
+    def f(b):
+        if b[0, 0] == A[120, 0]:
+            raise KeyError("no")
+        return np.cumsum(b, axis=0)
+
+    with pytest.raises(KeyError):
+        blocks(f)
+    with pytest.warns(ReproducibilityWarning), pytest.warns(RuntimeWarning, match="KeyError"):
+        blocks(f, errors="ignore")
+
+    def short(b):
+        if len(b) < 60:
+            raise ValueError("too short")
+        return np.cumsum(b, axis=0)
+
+    assert told(short) == []
+
+
+def test_random_numbers_are_drawn_as_before():
+    def f(b, rng):
+        return b + rng.standard_normal(b.shape)
+
+    assert_same(blocks(f, rng=5), blocks(f, rng=5, verify=False))
+
+
+def test_it_ends_in_time(monkeypatch):
+    """What takes longer than planned is left; the next call is right."""
+    monkeypatch.setattr(seam, "SHARE", 0.0)
+    monkeypatch.setattr(seam.SeamCheck, "_pays", lambda *_: True)
+    for _ in range(3):
+        assert_same(blocks(lambda b: b - 1), A - 1)
+        assert_same(blocks(np.negative), -A)
+
+
+def test_one_block_is_the_loop():
+    calls = []
+
+    def f(b):
+        calls.append(b.shape)
+        return np.cumsum(b, axis=0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(blocks(f, chunk=600, isolate=False), np.cumsum(A, axis=0))
+    assert calls == [A.shape]
