@@ -66,7 +66,9 @@ def test_frames_are_refused_where_their_loop_surprises(frame):
             call(never, frame)
     with pytest.raises(TypeError, match="iterable 1 is a DataFrame"):
         parallel_map(never, [1, 2, 3], frame)
-    with pytest.raises(TypeError, match=r"array 0 is a labelled .*Frame; for rows as arrays pass df.to_numpy\(\)"):
+    with pytest.raises(
+        TypeError, match=r"array 0 is a .*Frame, whose labels would be lost; for rows as arrays pass df.to_numpy\(\)"
+    ):
         parallel_apply(never, frame)
 
 
@@ -75,7 +77,9 @@ def test_other_labelled_arrays_are_refused():
         parallel_apply(never, FRAME["x"])
     with pytest.raises(TypeError, match=r"has groups in place of elements; write parallel_map\(func, \[group for _,"):
         parallel_apply(never, FRAME.groupby("key"))
-    with pytest.raises(TypeError, match=r"array 0 is a labelled Index; pass its values, as in x.to_numpy\(\)"):
+    with pytest.raises(
+        TypeError, match=r"array 0 is a Index, whose labels would be lost; pass its values, as in x.to_numpy\(\)"
+    ):
         parallel_apply(never, FRAME.index)
 
 

@@ -61,7 +61,9 @@ def test_help_of_a_decorated_function():
     assert quotient.parallel([6, 9], 3, digits=1) == [2.0, 3.0]
 
 
-@pytest.mark.parametrize("func", [dict, print, lambda *items: items, lambda: 1], ids=str)
+@pytest.mark.parametrize(
+    "func", [dict, print, lambda *items: items, lambda: 1], ids=["dict", "print", "items", "nothing"]
+)
 def test_decorated_functions_of_any_signature(func):
     class Callable:
         def __init__(self):

@@ -253,8 +253,8 @@ def test_errors_name_the_block():
 
     with pytest.raises(ArithmeticError) as caught:
         parallel_apply(fails, IMAGE, **BOXES)
-    assert caught.value.__notes__ == ["in block 0:20, 0:16 along axes (0, 1)"]
-    with pytest.raises(ValueError, match=re.escape("keep the length of axis 1: it was given 16 along it")):
+    assert caught.value.__notes__[0] == "in block 0:20, 0:16 along axes (0, 1)"
+    with pytest.raises(ValueError, match=re.escape("keep the length of axis 1: it got 16 elements along it")):
         parallel_apply(lambda b: b[:, :-1], IMAGE, **BOXES)
     with pytest.raises(ValueError, match="keep the length of axis 0.* returned an array of shape"):
         parallel_apply(lambda b: b[0], IMAGE, **BOXES)

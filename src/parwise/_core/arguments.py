@@ -196,7 +196,7 @@ def _checked_array(array: Any, number: int) -> Any:
     if isinstance(array, np.generic) or np.isscalar(array):
         raise TypeError(f"array {number} is a scalar of type {kind}; pass it in args=(...,) if every call is to get it")
     if hasattr(array, "loc") or hasattr(array, "to_numpy"):  # indexed by label: pandas, xarray
-        raise TypeError(f"array {number} is a labelled {kind}; {labelled_remedy(array)}")
+        raise TypeError(f"array {number} is a {kind}, whose labels would be lost; {labelled_remedy(array)}")
     if library_of(array) == "pandas" and hasattr(array, "groups"):
         raise TypeError(
             f"array {number} is a {kind}, which has groups in place of elements; write "

@@ -76,7 +76,7 @@ class Naming:
         """Many flat indices in the user's terms."""
         if len(call.grid) == 1:
             return indices.tolist()  # type: ignore[no-any-return]
-        return list(zip(*(one.tolist() for one in np.unravel_index(indices, call.grid)), strict=True))
+        return list(zip(*(one.tolist() for one in call.places(indices)), strict=True))
 
     def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
         """The labels of some elements along each mapped dimension that has labels."""
@@ -204,6 +204,14 @@ class Call:
     def block_grid(self) -> BlockGrid | None:
         """The blocks of a block function along several axes."""
         return self.halo if isinstance(self.halo, BlockGrid) else None
+
+    def places(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Indices of elements along each mapped axis."""
+        if self.block_grid is None:
+            return np.unravel_index(indices, self.grid)
+        return tuple(
+            np.array([self.block_grid.position(one) for one in indices.tolist()], np.intp).reshape(-1, len(self.grid)).T
+        )
 
     @property
     def blocks(self) -> list[Block]:

@@ -106,7 +106,7 @@ class LabelNaming(Naming):
         labels = self._labels()
         if labels.lengths != call.grid:
             return super().public_indices(call, indices)
-        places = [at + start for at, start in zip(np.unravel_index(indices, call.grid), labels.starts, strict=True)]
+        places = [at + start for at, start in zip(call.places(indices), labels.starts, strict=True)]
         return places[0].tolist() if len(places) == 1 else list(zip(*(one.tolist() for one in places), strict=True))
 
     def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
@@ -114,7 +114,7 @@ class LabelNaming(Naming):
         labels = self._labels()
         if labels.lengths != call.grid:
             return {}
-        places = np.unravel_index(indices, call.grid)
+        places = call.places(indices)
         pairs = zip(labels.dims, labels.values, places, strict=True)
         return {dim: values[at] for dim, values, at in pairs if values is not None}
 

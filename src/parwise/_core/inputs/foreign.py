@@ -102,6 +102,8 @@ def labelled_remedy(array: Any) -> str:
         )
     if pandas is not None and isinstance(array, pandas.Series):
         return "pass its values, s.to_numpy(); for a Series again write pd.Series(parallel_map(func, s), index=s.index)"
+    if library_of(array) == "xarray":
+        return "pass its values, x.to_numpy(); .par.map keeps the labels, after import parwise.xarray"
     return "pass its values, as in x.to_numpy()"
 
 
