@@ -82,7 +82,6 @@ def test_map_gives_up_waiting(pool, gate):
 
 
 def test_workers_of_calls(pool):
-    assert parwise.options(executor=pool)
     with parwise.options(executor=pool):
         pids = set(parallel_map(lambda k: os.getpid(), range(40), isolate=True))
     assert pids <= {worker.pid for worker in pool._pool.workers}

@@ -72,7 +72,7 @@ def test_the_error_of_the_lowest_index_after_all_before_it(how):
         found.extend(iter_into(found, parallel_imap(fails, range(60), ordered=False, **how)))
     assert set(range(30)) <= set(found)
     assert len(found) == len(set(found))
-    assert caught.value.__notes__ == ["in item 30"]
+    assert caught.value.__notes__ == ["in item 30: 30"]
 
 
 def iter_into(found, results):
@@ -213,12 +213,12 @@ def test_starmap_with_items_of_several_lengths(how):
 def test_starmap_errors_name_the_item(how):
     with pytest.raises(ZeroDivisionError) as caught:
         parallel_map(operator.truediv, [(1, 1), (1, 0)], starmap=True, **how)
-    assert caught.value.__notes__ == ["in item 1"]
+    assert caught.value.__notes__[0].startswith("in item 1: ")
     with pytest.raises(
         TypeError, match="with starmap=True each item is a tuple of arguments, got 7 of type int"
     ) as one:
         parallel_map(operator.truediv, [(1, 1), 7], starmap=True, **how)
-    assert one.value.__notes__ == ["in item 1"]
+    assert one.value.__notes__[0].startswith("in item 1: ")
 
 
 def test_starmap_goes_by_the_name_of_the_function():

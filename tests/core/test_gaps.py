@@ -307,8 +307,8 @@ def test_the_warning_can_be_pickled():
     again = pickle.loads(pickle.dumps(warning))
     assert (str(again), again.indices, dict(again.labels)) == (str(warning), [0, 1], {})
     assert repr(again.errors[0]) == "ValueError('even')"
-    assert isinstance(again.errors[1], parwise.RemoteError)
-    assert again.errors[1].type_name.endswith("Odd")
+    # parwise rebuilds exceptions without their `__init__`, once it has sent some.
+    assert isinstance(again.errors[1], Odd) or again.errors[1].type_name.endswith("Odd")
 
 
 def test_errors_that_are_kept_are_few_and_light():

@@ -118,7 +118,7 @@ def test_long_first_element_that_keeps_the_gil(tmp_path):
 
 def test_handshake_warns_of_random_numbers(eager):
     a = np.arange(100.0)
-    with pytest.warns(ReproducibilityWarning, match="random numbers") as caught:
+    with pytest.warns(ReproducibilityWarning, match="draws from np.random") as caught:
         parallel_apply(lambda x: np.random.random(), a, workers=2)
     assert caught[0].filename == __file__
     with pytest.raises(parwise.NotReproducibleError, match="different bits each time"):

@@ -16,7 +16,8 @@ import warnings
 import numpy as np
 import pytest
 
-from parwise import parallel_apply
+import parwise
+from parwise import parallel_apply, parallel_imap
 from parwise._executors.output_replay import OutputReplay
 from parwise._workers.worker.output_capture import OutputCapture, TextEvent
 
@@ -54,6 +55,18 @@ def test_print_goes_to_the_callers_stream_of_the_moment():
     assert mine.getvalue() == "0 1 2 3 4 "
 
 
+def test_output_of_a_pools_workers_is_in_index_order(capsys):
+    """One by one taken, elements are calls of `Pool.submit` there, which end in any order; others keep their own."""
+    with parwise.Pool(2) as pool:
+        for number in range(30):
+            other = pool.submit(print, "other", number)
+            assert list(parallel_imap(print, range(50), executor=pool, isolate=True)) == [None] * 50
+            other.result()
+            out = capsys.readouterr().out.splitlines()
+            out.remove(f"other {number}")
+            assert out == [str(k) for k in range(50)]
+
+
 def test_handshake_is_not_heard(eager, capsys):
     """The element that is computed twice prints once."""
     parallel_apply(lambda x: print("element", x), np.arange(100), workers=2)
@@ -83,7 +96,8 @@ def test_programs_of_the_function_write_to_the_real_stream():
     done = run_script(
         """
         import os, subprocess, sys, numpy as np
-        from parwise import parallel_apply
+        import parwise
+from parwise import parallel_apply, parallel_imap
         def f(x):
             subprocess.run([sys.executable, "-c", "print('from a program')"], stdout=sys.stdout, check=True)
             if os.fork() == 0:

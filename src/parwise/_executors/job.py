@@ -107,18 +107,9 @@ class Job:
         self.observer = observer
         self._only, self._observe = only, observe
         settings = call.settings
-        self.kernel = Kernel(
-            call.func,
-            call.args,
-            call.kwargs,
-            call.vectorized,
-            settings.ignore,
-            settings.timeout is not None,
-            call.halo,
-            call.streams,
-            call.bounds[0][1] if call.bounds else 1,
-            call.form,
-        )
+        how = settings.ignore, settings.timeout is not None, call.halo, call.streams
+        stride = call.bounds[0][1] if call.bounds else 1
+        self.kernel = Kernel(call.func, call.args, call.kwargs, call.vectorized, *how, stride, call.form)
         self.slot_bytes = slot_bytes
         self.first: Results | None = None
         self.first_objects: dict[int, Snapshot] = {}

@@ -32,7 +32,7 @@ from .pickling.payload import BufferTable, load_part, private_copy
 from .session import Session, TaskArguments
 from .shared_globals import forget, initialize
 from .worker.context_capture import captured_output, filter_warnings
-from .worker.output_capture import OutputEvent
+from .worker.output_capture import OutputCapture, OutputEvent
 
 #: What a process of an engine evaluates, with `CALL` as its globals: names and strings, which any Python can unpickle.
 #: A function pickled by reference to parwise would fail before the task begins where parwise is not installed, which
@@ -152,8 +152,12 @@ def answer(call: tuple[Any, ...], capture: Capture = captured_output) -> tuple[A
 
 
 def answer_in_worker(call: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Answer a call in a worker of parwise's own, which captures output by itself, under the caller's filters."""
-    return answer(call, lambda lo: contextlib.nullcontext([]))
+    """Answer a call in a worker of parwise's own, under the caller's filters of warnings.
+
+    What it captures would be shown in the order of submitted calls, which may end in any.
+    """
+    assert OutputCapture.installed is not None
+    return answer(call, OutputCapture.installed.apart)
 
 
 # Sessions that a process keeps: those of the latest calls.

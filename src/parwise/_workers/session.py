@@ -36,6 +36,7 @@ from .shared_globals import set_by
 if TYPE_CHECKING:
     from .._core.inputs.recipes import FileInput
     from .._core.outputs.stored import FileOutput
+    from .claims import Claim
     from .pool.worker_handle import WorkerHandle
 
 # Workers keep a function until the next call, unless it takes more bytes than this.
@@ -181,6 +182,16 @@ class Session(NamedTuple):
             from .._core.outputs.stored import store  # most calls do without
 
             outcome.results = store(self.outputs, outcome.results, lo, hi)
+
+    def store_claimed(self, outcome: Outcome, lo: int, hi: int, claim: Claim) -> bool:
+        """The same if the claim can be taken; False if the caller does not want the results any more."""
+        if not claim.take():
+            return False
+        try:
+            self.store(outcome, lo, hi)
+        finally:
+            claim.release()
+        return True
 
 
 def _unpickle(data: Any) -> Any:

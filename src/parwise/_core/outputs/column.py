@@ -61,15 +61,11 @@ class OutputColumn:
                 )
         return tuple(axis % ndim for axis in self._call.axis)
 
-    def _axis_of(self, ndim: int) -> int:
-        """Position of the only mapped axis in a block of `ndim` dimensions."""
-        return self._axes_of(ndim)[0]
-
     def _keeps_length(self, task: Task, block: np.ndarray) -> bool:
         """True if the first result is as long as its block, so that rows of the array are known for all."""
         if self._call.block_grid is not None:  # this was checked when the halo was cut off
             return True
-        axis = self._axis_of(block.ndim)
+        axis = self._axes_of(block.ndim)[0]
         count = self._call.count
         fits = self._out is None or (len(self._out.shape) == block.ndim and self._out.shape[axis] == count)
         return fits and block.shape[axis] == len(task)
@@ -182,7 +178,7 @@ class OutputColumn:
             return
         rows = self._make_sink().read_rows(task.lo, task.hi).astype(like.array.dtype)
         if self._block:
-            rows = np.moveaxis(rows, 0, self._axis_of(rows.ndim))
+            rows = np.moveaxis(rows, 0, self._axes_of(rows.ndim)[0])
         self._unlike[task.lo] = (np.arange(task.lo, task.hi), Stack(like.kind, rows))
 
     def _scatter(self, indices: np.ndarray, stack: np.ndarray) -> None:
@@ -286,7 +282,7 @@ class OutputColumn:
                 part = self._rows[lo:hi].astype(self._dtype, copy=False)
                 blocks[lo] = np.moveaxis(part, 0, self._axes[0])
         like = next(iter(blocks.values()))
-        axis = self._axis_of(like.ndim)
+        axis = self._axes_of(like.ndim)[0]
         dtype, value = gap_value(like.dtype)
 
         def gap(length: int) -> np.ndarray:

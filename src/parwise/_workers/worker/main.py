@@ -22,7 +22,6 @@ from ..._system.definitions import clear_main, install_modules
 from ..._system.inheritance import use_tracker
 from ..._system.interpreter import close
 from ..._system.surroundings import follower
-from ..claims import Claim
 from ..direct.access import CallerMemory
 from ..direct.transfer import DirectTransfer, Extent, Target
 from ..encoding import pack, pack_error
@@ -262,7 +261,7 @@ class Worker:
             if not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
-        stored = not stores or claim is None or self._store(session, outcome, begin, end, claim)
+        stored = not stores or claim is None or session.store_claimed(outcome, begin, end, claim)
         header, buffers = pack(outcome, self._take_output(), begin)
         written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim) if stored else None
         self._slots.cursor.leave()
@@ -297,16 +296,6 @@ class Worker:
             self._slots.leave_input(slot)
         flush()
         return outcome
-
-    def _store(self, session: Session, outcome: Outcome, lo: int, hi: int, claim: Claim) -> bool:
-        """Write the results of a task to files; False if the caller does not want them any more."""
-        if not claim.take():
-            return False
-        try:
-            session.store(outcome, lo, hi)
-        finally:
-            claim.release()
-        return True
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
         """Make submitted calls, which are in `slot`, or came in chunks (-1)."""

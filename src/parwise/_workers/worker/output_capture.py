@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..._clock import monotonic
 from ..pickling.picklers import dumps
@@ -156,7 +156,14 @@ class OutputCapture:
     send : callable
         Called while a function produces output, after `PAUSE_SECONDS` or more
         than `MUCH_TEXT` characters; it calls `drain`.
+
+    Attributes
+    ----------
+    installed : OutputCapture or None
+        That of this process.
     """
+
+    installed: ClassVar[OutputCapture | None] = None
 
     def __init__(self, index: Callable[[], int], send: Callable[[], None]) -> None:
         self._index = index
@@ -167,6 +174,7 @@ class OutputCapture:
 
     def install(self) -> None:
         """Capture all warnings, text and log records of this process from now on."""
+        OutputCapture.installed = self
         warnings.showwarning = self.add_warning
         sys.stdout = CapturedStream("stdout", self.add_text)
         sys.stderr = CapturedStream("stderr", self.add_text)
@@ -199,6 +207,17 @@ class OutputCapture:
         if self._size > MUCH_TEXT or monotonic() - self._since > PAUSE_SECONDS:
             self._since = monotonic()
             self._send()
+
+    @contextlib.contextmanager
+    def apart(self, lo: int) -> Iterator[list[OutputEvent]]:
+        """Keep output for the task that begins at `lo`, and send none of it; the list is filled at the end."""
+        events, before = list[OutputEvent](), (self._events, self._size, self._index, self._send)
+        self._events, self._size, self._index, self._send = [], 0, lambda: lo, lambda: None
+        try:
+            yield events
+        finally:
+            events += self._events
+            self._events, self._size, self._index, self._send = before
 
     @property
     def pending(self) -> bool:
