@@ -96,8 +96,7 @@ def test_programs_of_the_function_write_to_the_real_stream():
     done = run_script(
         """
         import os, subprocess, sys, numpy as np
-        import parwise
-from parwise import parallel_apply, parallel_imap
+        from parwise import parallel_apply
         def f(x):
             subprocess.run([sys.executable, "-c", "print('from a program')"], stdout=sys.stdout, check=True)
             if os.fork() == 0:
