@@ -20,8 +20,8 @@ def make_blocks(
 ) -> Blocks:
     """Check the arguments, cut the mapped axes into blocks, and set the halo on the inputs."""
     row_bytes = sum(one.row_bytes for one in inputs)
-    if len(axes) == 1 and depth == 0 and boundary is None and (chunk is None or type(chunk) is int):
-        checked_halo(depth, boundary, True)
+    plain = type(depth) is int and not depth and boundary is None
+    if plain and len(axes) == 1 and (chunk is None or type(chunk) is int):
         return None, _bounds(chunk, grid[0], row_bytes, 0)  # most calls: the rest takes 5 us
     depths = per_axis("depth", depth, axes, 0)
     kinds = [None] * len(axes) if boundary is None else _boundaries(boundary, axes)
