@@ -120,7 +120,7 @@ def test_gaps_of_groups_without_index(recwarn):
         got = obj.par.map_groups(func, by, errors="ignore")
         want = obj.groupby(by).map(lambda g: g * 2)
         assert_as_xarray(got, want.where(want[by] != 1))
-    assert {str(one.category.__name__) for one in recwarn} == {"RuntimeWarning"}
+    assert {str(one.category.__name__) for one in recwarn} == {"GapWarning"}
 
 
 @pytest.mark.parametrize("result", [None, Ellipsis, np.nan, -1, "gap"])

@@ -24,12 +24,18 @@ Region: TypeAlias = tuple[slice, ...]
 
 
 class _Piece:
-    """A region that was read, its data, and how many items of it were asked for."""
+    """A region that was read, its data, and how many items of it were asked for, and which indices of each axis."""
 
-    __slots__ = ("asked", "data", "region")
+    __slots__ = ("asked", "data", "indices", "region")
 
     def __init__(self, region: Region, data: np.ndarray) -> None:
         self.region, self.data, self.asked = region, data, 0
+        self.indices = [np.zeros(n, bool) for n in data.shape]
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if nobody has asked for some of it yet."""
+        return self.asked < self.data.size or not all(one.all() for one in self.indices)
 
     def holds(self, region: Region) -> bool:
         """True if a region lies within this one."""
@@ -45,6 +51,8 @@ class _Piece:
         """The data of a region within this one, which a task asks for."""
         part = self.part(region)
         self.asked += part.size
+        for one, whole, asked in zip(self.indices, self.region, region, strict=True):
+            one[asked.start - whole.start : asked.stop - whole.start] = True
         return part
 
 
@@ -215,9 +223,9 @@ class ReadAhead:
         surplus, nbytes = list[_Piece](), 0
         for piece in reversed(self._pieces):
             nbytes += piece.data.nbytes
-            size = piece.data.size
-            most = 0 if piece.asked == size else 3 * self.nbytes if piece.asked > size else MAX_READ_BYTES
-            if nbytes > most and (piece.asked >= size or piece is not self._pieces[-1]):
+            wanted = piece.is_wanted
+            most = MAX_READ_BYTES if wanted else 0 if piece.asked == piece.data.size else 3 * self.nbytes
+            if nbytes > most and not (wanted and piece is self._pieces[-1]):
                 surplus.append(piece)
         return surplus
 
