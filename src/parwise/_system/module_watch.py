@@ -73,6 +73,8 @@ class ModuleWatch:
 
     def is_edited(self, name: str | None) -> bool:
         """True if a module's file was edited since it was imported: its functions then travel with their code."""
+        if name is not None and name not in self._seen:
+            self.look()  # a call that is submitted may be packed before its workers are started
         if name is None or name not in self._watched:
             return False
         with self._lock:
