@@ -142,8 +142,8 @@ def test_in_all_ways(how):
     axis = how.get("axis", 0)
     assert "depth=1 would do" in told(lambda b: np.diff(b, axis=axis, prepend=0), **how)[0]
     several = [A, A[::-1], np.asfortranarray(A)]
+    given = {"vectorized": True, "isolate": True, "chunk": 60} | how
     with pytest.warns(ReproducibilityWarning, match="depth=2 would do"):
-        given = {"vectorized": True, "isolate": True, "chunk": 60} | how
         parallel_apply(lambda a, b, c: a + np.roll(b, 2, axis) + c, *several, **given)
 
 

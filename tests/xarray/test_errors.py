@@ -61,8 +61,7 @@ def test_unlike_workers_are_told(cube, eager):
 
     # Of few elements one is compared only where that holds up nobody.
     with pytest.warns(ReproducibilityWarning):
-        for _ in range(20):
-            cube.par.map(func, "time", as_xarray=True, workers=2)
+        _ = [cube.par.map(func, "time", as_xarray=True, workers=2) for _ in range(20)]
 
 
 ONE = xr.DataArray(np.ones(3), {"x": [1, 2, 3]}, "x", name="one")
