@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import logging
 import os
@@ -295,7 +296,7 @@ def test_tasks_that_somebody_else_cancels(dask_client, gate):
 
 
 def test_a_scheduler_without_workers_is_told(cluster, client, monkeypatch):
-    monkeypatch.setattr("parwise._executors.remote.dask.WAIT_SECONDS", 1.5)
+    monkeypatch.setattr(importlib.import_module("parwise._executors.remote.dask"), "WAIT_SECONDS", 1.5)
     thread = threading.Thread(target=lambda: (time.sleep(3), cluster.add_worker()))
     thread.start()
     with pytest.warns(RuntimeWarning, match="has no workers"):
