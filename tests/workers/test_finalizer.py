@@ -13,6 +13,8 @@ import pytest
 
 import parwise
 from parwise import ElementTimeoutError, Pool, parallel_map
+from parwise._executors.submit.call_dispatcher import CallDispatcher
+from parwise._workers.worker.calls import unpack_answer
 
 from ..support.functions import slowly
 
@@ -66,6 +68,30 @@ def test_each_worker_once(pool, path, way):
     assert len(found) == len(set(found)) <= 2
     pool.shutdown()
     assert lines(path) == found
+
+
+def test_workers_whose_results_came_before_their_message(pool, path, monkeypatch):
+    """Results of a batch may be read from its log; the message that it is done is still to come at the shutdown."""
+    receive, step, late = CallDispatcher._receive_outcome, CallDispatcher.step, []
+
+    def receive_late(self, worker, number, header, extent, buffers):
+        if self._calls.items.waiting:
+            receive(self, worker, number, header, extent, buffers)
+        else:
+            self._accept(worker.assignments[number], unpack_answer(header, buffers)[2])
+            late.append((worker, number, header, extent, buffers))
+
+    def step_late(self, timeout):
+        while pool._manager._closing and late:
+            receive(self, *late.pop())
+        return step(self, timeout)
+
+    monkeypatch.setattr(CallDispatcher, "_receive_outcome", receive_late)
+    monkeypatch.setattr(CallDispatcher, "step", step_late)
+    pids = {pid for _, pid in pool.map(use, range(8), chunksize=1)}
+    assert late
+    pool.shutdown()
+    assert {f"used {pid}" for pid in pids} == set(lines(path))
 
 
 def test_without_an_initializer(path):

@@ -27,7 +27,7 @@ from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
-from .._workers.shared_globals import begin
+from .._workers.worker.finalizer import begin
 from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
 

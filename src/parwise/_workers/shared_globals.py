@@ -43,31 +43,6 @@ def initialize(initializer: Callable[..., Any], *initargs: Any) -> None:
     _owned_attributes.extend((cls, _changes(attributes, dict(vars(cls)))) for cls, attributes in classes)
 
 
-# The function that a pool has called before this process ends, with its arguments.
-_finalizer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
-
-
-def begin(
-    initializer: Callable[..., Any] | None,
-    initargs: tuple[Any, ...],
-    finalizer: Callable[..., Any],
-    finalargs: tuple[Any, ...],
-) -> None:
-    """Call the initializer, if there is one, and keep the finalizer; an initializer of pools that have both."""
-    global _finalizer
-    if initializer is not None:
-        initializer(*initargs)
-    _finalizer = finalizer, finalargs
-
-
-def finalize() -> None:
-    """Call the finalizer, unless the initializer has failed."""
-    global _finalizer
-    if _finalizer is not None:
-        (finalizer, finalargs), _finalizer = _finalizer, None
-        finalizer(*finalargs)
-
-
 def forget() -> None:
     """Forget all globals that were set or shared, before another function sets them."""
     shared_modules.clear()

@@ -38,9 +38,10 @@ from ..protocol import (
     verified,
 )
 from ..session import Offsets, Session, Tables
-from ..shared_globals import finalize, initialize
+from ..shared_globals import initialize
 from ..shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
 from .calls import Batch, CallLog
+from .finalizer import finalize
 from .output_capture import OutputCapture, OutputEvent, pack_events, split_events
 from .process import enable_stack_dump, end_child, flush, keep_memory
 
@@ -261,11 +262,11 @@ class Worker:
             if not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
-        stored = not stores or claim is None or session.store_claimed(outcome, begin, end, claim)
+        wanted = claim is None or not stores or session.store_claimed(outcome, begin, end, claim)
         header, buffers = pack(outcome, self._take_output(), begin)
-        written = [] if claim is None else self._direct.write(outcome, begin, end, buffers, claim) if stored else None
+        written = self._direct.write(outcome, begin, end, buffers, claim) if offered and claim is not None else []
         self._slots.cursor.leave()
-        if written is None:
+        if written is None or not wanted:
             self._channel.send("dropped", number, slot)
         else:
             self._reply(number, slot, header, (begin, end, before, written), buffers)
