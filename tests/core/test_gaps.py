@@ -298,6 +298,9 @@ class Odd(Exception):
     def __init__(self, a, b):
         super().__init__("odd")
 
+    def __reduce__(self):  # Dask teaches pickle exceptions whose `__init__` takes something else
+        raise TypeError("no")
+
 
 def test_the_warning_can_be_pickled():
     def f(x):
@@ -307,8 +310,8 @@ def test_the_warning_can_be_pickled():
     again = pickle.loads(pickle.dumps(warning))
     assert (str(again), again.indices, dict(again.labels)) == (str(warning), [0, 1], {})
     assert repr(again.errors[0]) == "ValueError('even')"
-    # parwise rebuilds exceptions without their `__init__`, once it has sent some.
-    assert isinstance(again.errors[1], Odd) or again.errors[1].type_name.endswith("Odd")
+    assert isinstance(again.errors[1], parwise.RemoteError)
+    assert again.errors[1].type_name.endswith("Odd")
 
 
 def test_errors_that_are_kept_are_few_and_light():

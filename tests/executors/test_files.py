@@ -17,6 +17,7 @@ import pytest
 
 import parwise
 from parwise import parallel_apply, parallel_map
+from parwise._core.inputs import source
 from parwise._core.inputs.foreign import UnreadableError
 from parwise._core.inputs.recipes import FileInput, recipe_of
 from parwise._core.inputs.source import ReadAhead
@@ -25,6 +26,7 @@ from parwise._core.outputs.stored import FileOutput
 from parwise._executors import files, futures
 from parwise._executors.remote import runner
 from parwise._workers import remote
+from parwise._workers.pool.default_pool import default_pool
 
 from ..conftest import made
 from ..support.oracle import assert_same
@@ -59,13 +61,20 @@ def other_processes():
         yield executor
 
 
+def read_also_small_ones(monkeypatch):
+    """Have own workers open small files too, and the caller read no more ahead than to the end of a chunk."""
+    monkeypatch.setattr(files, "OWN_BYTES", 0)
+    monkeypatch.setattr(source, "READ_BYTES", 1)
+    monkeypatch.setattr(files, "READ_BYTES", 1)
+
+
 @pytest.fixture(params=["other processes", "own workers"])
 def elsewhere(request, monkeypatch):
     """An executor whose workers open files, also small ones."""
     if request.param == "other processes":
         yield request.getfixturevalue("other_processes")
         return
-    monkeypatch.setattr(files, "OWN_BYTES", 0)
+    read_also_small_ones(monkeypatch)
     with parwise.options(isolate=True, workers=2):  # else the caller computes until workers are up
         yield "processes"
 
@@ -392,7 +401,7 @@ def test_nothing_is_written_after_an_interrupted_call(stored, monkeypatch):
 @pytest.fixture
 def own(monkeypatch):
     """Own workers that open small files too."""
-    monkeypatch.setattr(files, "OWN_BYTES", 0)
+    read_also_small_ones(monkeypatch)
     with parwise.options(workers=2):
         yield
 
@@ -402,10 +411,12 @@ def test_the_caller_computes_beside_workers_that_open_files(stored, own, counted
     array = make("much", (4000, 6, 8), (40, 6, 8))
     array[:] = many = np.random.default_rng(1).normal(size=(4000, 6, 8))
     out = make("twice", (4000, 6, 8), (80, 6, 8))
+    assert parallel_map(abs, [-1] * 8, isolate=True) == [1] * 8  # workers are up
     with parwise.report() as report:
         parallel_apply(busy, array, out=out)
     assert_same(out[:], many * 2)
     told = report.to_dict()["calls"][0]
+    assert told["files"]["written_elsewhere"]
     assert told["files"]["written_elsewhere"] + told["files"]["written"] == many.nbytes
     assert counted["read"] + told["bytes_direct"] <= many.nbytes + many[:80].nbytes  # of a chunk that both began with
 
@@ -453,8 +464,10 @@ def test_nothing_is_written_after_a_call_that_failed(stored, own, tmp_path):
     out = make()
     with pytest.raises(ValueError, match="the first of a run"):
         parallel_apply(fails, array, out=out, isolate=True)
+    workers = [one for one in default_pool().workers if one.assignments]
+    assert workers
     os.mkdir(tmp_path / "failed")
-    assert parallel_map(abs, [-1] * 8, isolate=True) == [1] * 8  # behind that task, if the same worker has it
-    time.sleep(0.1)  # or else time in which it would be written
+    while not all(one.catch_up() for one in workers):  # until they have told that they are done
+        time.sleep(0.001)
     assert_same(out[4:8], np.zeros_like(A[4:8]))
     assert_same(out[100:104], np.zeros_like(A[100:104]))

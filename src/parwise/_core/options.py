@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     """Options that say how a call runs; none changes what it computes.
 
     Every entry point takes them by keyword, and `parwise.options` sets them for
-    a block of code. Environment variables set defaults for a whole process:
+    a program or a block of code. Environment variables set defaults for a whole process:
     ``PARWISE_WORKERS=4``, ``PARWISE_EXECUTOR=threads`` and ``PARWISE_PROGRESS=1``
     stand for `workers`, `executor` and `progress` where these are None. They are
     read once, at the first call.
@@ -266,8 +266,6 @@ class options(contextlib.ContextDecorator):  # noqa: N801 (called like a functio
 
     An option given to a call itself comes first, then the innermost ``with``,
     then the last plain call.
-
-    An option given to a call itself comes first.
 
     Parameters
     ----------

@@ -61,8 +61,8 @@ class FileTasks:
         self.inputs: list[FileInput | None] = [_input_of(one) for one in call.inputs]
         self.outputs = FileOutput.of(call)
         self._runs = None if call.vectorized else self._element_runs(workers)
-        # The caller reads what is before this element, of which it needs the first.
-        self._begin = 1 if self._runs is None else self._runs.around(0)[1]
+        # The caller reads what is before this element: it needs the first one, and has read ahead.
+        self._begin = self._read_so_far()
         self._task_bytes, self._run_seconds = TASK_BYTES, math.inf
         if call.vectorized:
             self._check_blocks()
@@ -71,13 +71,6 @@ class FileTasks:
         self._readers = [one.source.reader for one in self._read if hasattr(one.source, "reader")]
         for reader in self._readers:  # the caller reads no chunk that workers read
             reader.nbytes = 0
-
-    @staticmethod
-    def read_little(call: Call) -> None:
-        """Have the caller read no more than it needs, until it is known which chunks workers of this machine read."""
-        if _is_much(call):
-            for one in call.inputs:
-                one.source.reader.nbytes = 0
 
     @classmethod
     def of_own_workers(cls, call: Call, workers: int, queue: TaskQueue) -> FileTasks | None:
@@ -89,7 +82,7 @@ class FileTasks:
             return None
         files = cls(call, workers)
         if None in files.inputs:
-            files.give_up(queue, "")
+            files._read_ahead_again()
             return None
         files._task_bytes, files._run_seconds = OWN_TASK_BYTES, OWN_SECONDS
         files.align(queue)
@@ -113,9 +106,20 @@ class FileTasks:
     def give_up(self, queue: TaskQueue, why: str) -> None:
         """Have the caller read all from now on, since a worker could not."""
         self.why, self.inputs, self._runs = why, [None] * len(self.inputs), None
+        self._read_ahead_again()
+        queue.align(None, 0)
+
+    def _read_ahead_again(self) -> None:
+        """Let the caller read ahead again, as workers read nothing."""
         for reader in self._readers:
             reader.nbytes = READ_BYTES
-        queue.align(None, 0)
+
+    def _read_so_far(self) -> int:
+        """Elements that the caller has read, at least the first one; up to the end of a run."""
+        call = self._call
+        readers = [] if call.block_grid is not None else [_reader_of(one) for one in call.inputs]
+        read = max([1, *(one.elements_read for one in readers if one is not None)])
+        return read if self._runs is None else self._runs.around(min(read, call.count) - 1)[1]
 
     @property
     def _row_bytes(self) -> int:

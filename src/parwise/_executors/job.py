@@ -287,8 +287,7 @@ class Job:
             return [one.views(task.lo, task.hi) for one in self.call.inputs]
         if all(one.scalars for one in self.call.inputs):
             return [one.private(task.lo, task.hi) for one in self.call.inputs]
-        whole_runs = not self.call.vectorized and len(task) > self._capacity  # of a file: more than fits a slot
-        layouts = [None] * len(self.call.inputs) if whole_runs else self.layouts(task)
+        layouts = self.layouts(task)
         return [one.private(task.lo, task.hi, layouts[k]) for k, one in enumerate(self.call.inputs)]
 
     def compute(self, task: Task) -> Outcome:

@@ -225,13 +225,14 @@ class InputArray:
     ) -> np.ndarray:
         """The elements ``lo:hi``, or that block, for a call in this process, which may write to them.
 
-        `layout` is one from `layout` for at least so many elements, if it is at hand; `take` returns memory, and the
-        offset of the first page in it.
+        `layout` is one from `layout`, if it is at hand: it is used if it has room for so many elements. `take` returns
+        memory, and the offset of the first page in it.
         """
         run = self.scalar_run(lo, hi)
         if run is not None:
             return run
-        layout = layout or (self.block_layout(lo, hi) if self.vectorized else self.layout(hi - lo))
+        if layout is None or not (self.vectorized or hi - lo <= layout.shape[0]):
+            layout = self.block_layout(lo, hi) if self.vectorized else self.layout(hi - lo)
         if self.as_object:
             return layout.as_given(self.objects(lo, hi, layout))
         (offset,), nbytes = offsets_for([layout], [self.address(lo)])

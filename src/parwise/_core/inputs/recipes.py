@@ -226,12 +226,11 @@ class FileInput:
         return _rebuilt, (state,)
 
     def read(self, lo: int, hi: int, layout: Layout) -> np.ndarray:
-        """The elements ``lo:hi``, or that block, as the caller would send them; in that layout, if it has room."""
+        """The elements ``lo:hi``, or that block, as the caller would send them, in that layout."""
         try:
             with self._lock:
                 opened = self._opened = self._opened or self._open()
-            fits = self._vectorized or hi - lo <= layout.shape[0]
-            return opened.private(lo, hi, layout if fits else None, self._memory.take)
+            return opened.private(lo, hi, layout, self._memory.take)
         except UnreadableError:
             raise
         except Exception as error:  # told by the caller, who reads it again

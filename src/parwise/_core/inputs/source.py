@@ -115,6 +115,13 @@ class ReadAhead:
         return self
 
     @property
+    def elements_read(self) -> int:
+        """Elements that have been read at most, from the first one on, in C order of `axes`."""
+        slowest, *faster = self.axes
+        stop = max((piece.region[slowest].stop for piece in self._pieces), default=0)
+        return int(stop * math.prod(self.shape[axis] for axis in faster))
+
+    @property
     def once_bytes(self) -> int:
         """Bytes that must be held so that each chunk is read once: a row of chunks along the faster mapped axes."""
         ends = [self._chunk_ends[axis] for axis in self.axes]

@@ -61,11 +61,6 @@ class Dispatcher(Receiver):
         self._session: PackedSession | None = None
         # Size of the largest part of definitions that a worker was sent.
         self._part_bytes = 0
-        self._reads_files = job.call.feed is None and not all(one.loaded for one in job.call.inputs)
-        if self._reads_files:
-            from ..files import FileTasks
-
-            FileTasks.read_little(job.call)
         # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
         self.local_threads: dict[str, int] | None = None
         # Settings of libraries that belong to the caller's thread, likewise.
@@ -173,10 +168,11 @@ class Dispatcher(Receiver):
         counts = read_threads() | (self.local_threads or {})
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
         self._call = next(self._pool.calls)
-        if self._reads_files:
+        call = self._job.call
+        if call.feed is None and not all(one.loaded for one in call.inputs):
             from ..files import FileTasks
 
-            self._job.files = FileTasks.of_own_workers(self._job.call, self._job.workers, self._job.queue)
+            self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
         self._pack(self._job.state)
         assert self._session is not None
         self._job.output_replay.doubt_blas()
