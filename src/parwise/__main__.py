@@ -19,7 +19,7 @@ from ._clock import perf_counter
 from ._executors.processes.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.blas import unknown_blas
-from ._system.limits import cpu_count, cpu_quota, memory_limit
+from ._system.limits import affinity_count, cpu_count, cpu_quota, memory_limit
 from ._workers.pool.default_pool import default_pool
 from ._workers.pool.worker_pool import WorkerPool
 from ._workers.shared_memory import HAS_MEMFD
@@ -51,7 +51,7 @@ class Measured:
 def describe() -> Iterator[str]:
     """Yield lines of text about this machine; the last one is a verdict."""
     cpus, quota = cpu_count(), cpu_quota()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    allowed = affinity_count()
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {sys.platform} {platform.machine()}"
     yield _line("parwise", f"{sys.modules['parwise'].__version__} on {versions}")
     limit = "no cgroup quota" if quota is None else f"a cgroup quota of {quota:g}"

@@ -204,7 +204,8 @@ class ThreadWatch:
             after = self._activity()
             # A thread of this process may have been registered with `threading` only after the first reading.
             before = {thread: state for thread, state in self._activity_before.items() if thread in after}
-            self.busy = self.suspicious = after != before or self.running(after)
+            seen = after != before or self.running(after)
+            self.busy = self.suspicious = seen if _tells_of_threads() else others > QUIET_SECONDS
         else:
             self.busy = None
             self.suspicious = others > QUIET_SECONDS
@@ -232,12 +233,18 @@ class ThreadWatch:
         ids = (getattr(thread, "native_id", None) for thread in threading.enumerate())
         known = {str(one) for one in own.union(one for one in ids if one)}
         found = {}
-        for thread in os.listdir("/proc/self/task"):
+        for thread in os.listdir("/proc/self/task") if _tells_of_threads() else ():
             if thread not in known:
                 with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/status") as file:
                     lines = file.read().splitlines()
                     found[thread] = " ".join(line for line in lines if line.startswith("State") or "_switches" in line)
         return found
+
+
+@functools.cache
+def _tells_of_threads() -> bool:
+    """True if this system tells what each thread does, as Linux does where /proc is mounted."""
+    return os.path.isdir("/proc/self/task")
 
 
 class ThreadLimit:

@@ -28,7 +28,7 @@ def _second_instance(module: Any) -> Any:
 
 
 #: `os.close` as Python has it: that of gevent (from 25.8.1 on) closes a descriptor only when its hub runs next.
-close: Any = sys.modules["posix"].close
+close: Any = sys.modules[os.name].close
 
 #: `select` as Python has it: gevent and eventlet delete `epoll`, and replace `poll` by a function that runs other work.
 select: Any = _second_instance(_select)

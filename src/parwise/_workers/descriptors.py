@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import _socket
 import array
-import fcntl
+import functools
 import os
 from typing import Any
 
 from .._system.interpreter import close, select
+from .._system.platforms.here import duplicate_above
 
 #: The first number behind standard input, output and error.
 FIRST = 3
 
 # A message brings so many descriptors at most; Linux allows 253.
 FDS = 100
-_FDS_SPACE = _socket.CMSG_SPACE(FDS * array.array("i").itemsize)
 
 
 def above_standard(fd: int) -> int:
@@ -35,7 +35,7 @@ def above_standard(fd: int) -> int:
 
 def duplicate(fd: int) -> int:
     """Another descriptor of the same file; `os.dup` takes the lowest free number."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST)
+    return duplicate_above(fd, FIRST)
 
 
 def open_memory() -> int:
@@ -72,11 +72,16 @@ def receive(sock: _socket.socket, nbytes: int) -> tuple[bytes, list[int], bool]:
     """A message of at most `nbytes` bytes, the descriptors that came with it, and True if it was longer."""
     # Not socket.recv_fds, which drops its flags: descriptors came without
     # close-on-exec, and programs that the function started inherited them.
-    data, extra, flags, _ = sock.recvmsg(nbytes, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+    data, extra, flags, _ = sock.recvmsg(nbytes, _fds_space(), _socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for _, _, content in extra:
         fds.frombytes(content)
     return data, [above_standard(fd) for fd in fds], bool(flags & _socket.MSG_TRUNC)
+
+
+@functools.cache
+def _fds_space() -> int:
+    return _socket.CMSG_SPACE(FDS * array.array("i").itemsize)
 
 
 def standard_files() -> list[tuple[Any, ...]]:

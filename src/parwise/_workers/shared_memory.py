@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import mmap
 import os
@@ -16,6 +15,7 @@ from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
 from .._system.interpreter import close
 from .._system.limits import cpu_count, file_limit, memory_limit
+from .._system.platforms.here import seal
 from ..errors import ParwiseError
 from .claims import CLAIM_BYTES, Claim
 from .descriptors import duplicate, open_memory
@@ -42,7 +42,7 @@ def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
     fd = open_memory()
     try:
         os.ftruncate(fd, nbytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        seal(fd)
     except BaseException:
         close(fd)
         raise
@@ -71,6 +71,8 @@ def map_private(fd: int, nbytes: int) -> mmap.mmap:
 
 def map_anonymous(nbytes: int) -> mmap.mmap:
     """Map new private memory, page-aligned."""
+    if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows
+        return mmap.mmap(-1, max(1, nbytes))
     return mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 

@@ -72,4 +72,5 @@ def _forget_lock_in_child() -> None:
     _default_lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_lock_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock_in_child)

@@ -7,8 +7,9 @@ import sys
 
 from ..._core.nesting import FORK_SERVER
 from ..._system.blas import THREAD_VARIABLES
-from ..._system.inheritance import RESET, starts_elsewhere
+from ..._system.inheritance import starts_elsewhere
 from ..._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, start_variables
+from ..._system.platforms.here import SIGNALS_AT_REST
 from ...errors import ParwiseError
 from ..descriptors import standard_files
 from ..protocol import Socket
@@ -62,7 +63,7 @@ def start(control: Socket, variables: dict[str, str]) -> int:
             file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
-            setsigdef=RESET,
+            setsigdef=SIGNALS_AT_REST,
         )
     except OSError as error:
         raise ParwiseError(
