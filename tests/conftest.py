@@ -24,6 +24,7 @@ import parwise
 from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
+from parwise.errors import NoWorkersError
 
 from .support import executors
 from .support.adversarial import WAYS
@@ -218,7 +219,10 @@ def eager(monkeypatch):
     def attend_until_served(self, wanted):
         poll(self, wanted)
         while self._state != "active" and self.dispatcher.started and not self.dispatcher.serving:
-            self.dispatcher.step(None)
+            try:
+                self.dispatcher.step(None)
+            except NoWorkersError as error:
+                self.give_up(error)
 
     monkeypatch.setattr(background.BackgroundDispatcher, "poll", attend_until_served)
     monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)

@@ -145,7 +145,7 @@ def test_forked_children_that_end_at_once_print_nothing():
     done = run_script("""
 import os, numpy as np
 from parwise._workers.pool.fork_server_handle import ForkServerHandle
-import parwise._workers.pool.worker_pool
+import parwise._workers.pool.forked_pool
 for _ in range(20):
     if (pid := os.fork()) == 0:
         ForkServerHandle({}, bytes(16))

@@ -184,7 +184,7 @@ def test_patched_standard_library(patch, late):
     done = run_script(
         f"""
         import _thread, os, select, socket, threading
-        {"import parwise._workers.pool.worker_pool, parwise._workers.pool.worker_handle" if late else ""}
+        {"import parwise._workers.pool.forked_pool, parwise._workers.pool.worker_handle" if late else ""}
         def refused(*given):
             raise AttributeError("patched away")
         {PATCHES[patch]}

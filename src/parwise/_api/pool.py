@@ -27,6 +27,7 @@ from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
+from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
 from .map import parallel_imap
@@ -106,7 +107,7 @@ class Pool(Executor):
         self.workers = cpu_count() if workers is None else workers
         self.initialized = initializer is not None
         self._initializer = None if initializer is None else pack_initializer(initializer, *initargs)
-        self._pool = WorkerPool(initializer=self._initializer)
+        self._pool = new_pool(initializer=self._initializer)
         self._manager = ManagerThread(self._pool, self.workers)
         self._calls = CallPickler(self.initialized)
         self._closed = False
@@ -283,7 +284,7 @@ class Pool(Executor):
     def _spare(self) -> Iterator[WorkerPool]:
         """Workers like the pool's own, for a call that may kill some while other calls use this pool."""
         self._check_open()
-        spare = WorkerPool(initializer=self._initializer)
+        spare = new_pool(initializer=self._initializer)
         try:
             yield spare
         finally:

@@ -267,6 +267,12 @@ class TaskQueue:
             returned.extend(task for task in tasks if task.lo < self._cut)
             returned.sort(key=lambda task: task.lo)
 
+    @property
+    def has_lost(self) -> bool:
+        """True if tasks of dead workers are left, which only other workers may compute."""
+        with self._lock:
+            return bool(self._lost)
+
     def is_for_workers(self, task: Task) -> bool:
         """True if a task was with a worker that has ended: the function may end this process too."""
         return task.lo in self._dangerous

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from .platforms.here import ask, file_size_limit, physical_memory
+from .platforms.here import ask, file_size_limit, open_files_limit, physical_memory
 
 #: Not a `pathlib.Path`: importing that takes 4 ms, by which each start of workers would be later.
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -152,6 +152,12 @@ def file_limit() -> int:
     """Largest size of a file of this process, shared memory included, in bytes (RLIMIT_FSIZE)."""
     limit = file_size_limit()
     return 2**63 - 1 if limit is None else limit
+
+
+def descriptors_allowed() -> int:
+    """Number of descriptors that this process may have (RLIMIT_NOFILE)."""
+    limit = open_files_limit()
+    return 2**31 if limit is None else limit
 
 
 def own_bytes(pid: int) -> int:

@@ -16,7 +16,7 @@ from .._core.layout import address_of
 from .._system.interpreter import close
 from .._system.limits import cpu_count, file_limit, memory_limit
 from .._system.platforms.here import seal
-from ..errors import ParwiseError
+from ..errors import NoWorkersError
 from .claims import CLAIM_BYTES, Claim
 from .descriptors import duplicate, open_memory
 
@@ -177,13 +177,13 @@ def fitting_slot_bytes() -> int:
 
     Raises
     ------
-    ParwiseError
+    NoWorkersError
         If the size of files, which shared memory counts among, is limited to less than a few pages.
     """
     limit = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
     slot_bytes = (limit - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
     if slot_bytes < mmap.PAGESIZE:
-        raise ParwiseError(
+        raise NoWorkersError(
             f"no room for shared memory: {limit} bytes per worker by the limits on memory and on the size of files "
             "(ulimit -f); use executor='threads'"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from ..._workers.pool.worker_pool import WorkerPool
 from ..._workers.protocol import ForeignBytesError
 from ..._workers.session import PackedSession, SetUp, send_definitions
 from ..._workers.shared_memory import SLOTS
+from ...errors import NoWorkersError, user_level
 from ..job import Job
 from .faults import FaultPolicy
 from .receiver import Receiver
@@ -139,11 +141,32 @@ class Dispatcher(Receiver):
         """Assign tasks to workers with free slots, and start workers in the place of dead ones."""
         self._width = self._sharing.workers(self._most)
         while len(self._workers) < self._width and not self._job.queue.empty:
-            worker = self._pool.another(self._workers)
+            try:
+                worker = self._pool.another(self._workers)
+            except NoWorkersError as error:
+                self._use_fewer(error)
+                break
             self._workers.append(worker)
             self._send_session([worker])
         for worker in list(self._workers):
             self._assign_tasks(worker)
+
+    def _use_fewer(self, error: NoWorkersError) -> None:
+        """Go on with the workers that there are, since there can be no more; raise `error` if there is none."""
+        if not self._workers:
+            raise error
+        self._most = self._width = len(self._workers)
+
+    def give_up(self, error: NoWorkersError) -> None:
+        """Leave all to the caller, and say why there are no workers; raise `error` where only these may compute."""
+        settings = self._job.call.settings
+        if settings.isolate or settings.needs_killable_workers or self._job.queue.has_lost:
+            raise error
+        self.started = False
+        self._workers, self._most, self._width = [], 0, 0
+        self._pool.stop()
+        self._job.explain(f"there were no workers: {error}")
+        warnings.warn(f"the calling process computed this call alone: {error}", RuntimeWarning, stacklevel=user_level())
 
     def wake(self) -> None:
         """Make `step` return in another thread."""
@@ -216,6 +239,9 @@ class Dispatcher(Receiver):
         for kind, worker in events:
             if worker in self._workers:
                 worker.ready &= kind != "death"
+                if kind == "refused":
+                    self._on_refused(worker)
+                    continue
                 self._read_messages(worker, most=1 if kind == "message" else ALL)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
@@ -225,6 +251,13 @@ class Dispatcher(Receiver):
         self._handshake.check()
         self.feeding += thread_time() - begun
         return bool(events)
+
+    def _on_refused(self, worker: WorkerHandle) -> None:
+        """The system had no process for a worker."""
+        error = self._pool.why_refused(worker)
+        self._pool.drop(worker)
+        self._workers.remove(worker)
+        self._use_fewer(error)
 
     def _replace_workers(self) -> None:
         """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""

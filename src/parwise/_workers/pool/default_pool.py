@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..pickling.payload import Payload
     from .worker_pool import WorkerPool
 
 _default: WorkerPool | None = None
@@ -21,7 +22,7 @@ def default_pool() -> WorkerPool:
         pool = _default
         if pool is not None and not pool.owned_by_parent:
             return pool
-    fresh = _new_pool()
+    fresh = new_pool()
     with _default_lock:
         # Another thread may have made one meanwhile.
         if _default is pool:
@@ -41,13 +42,14 @@ def take_pool() -> WorkerPool:
             if not pool.lock.locked():
                 return pool
             _default = pool
-    return _new_pool()
+    return new_pool()
 
 
-def _new_pool() -> WorkerPool:
-    from .worker_pool import WorkerPool  # no sooner: most calls are too small for workers, and this takes 6 ms
+def new_pool(variables: dict[str, str] | None = None, initializer: Payload | None = None) -> WorkerPool:
+    """A pool of the workers that this system can have; arguments as of `WorkerPool`."""
+    from .forked_pool import ForkedPool  # no sooner: most calls are too small for workers, and this takes 6 ms
 
-    return WorkerPool()
+    return ForkedPool(None, variables, initializer)
 
 
 def put_back(pool: WorkerPool) -> None:

@@ -10,7 +10,7 @@ from ..._system.blas import THREAD_VARIABLES
 from ..._system.inheritance import starts_elsewhere
 from ..._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, start_variables
 from ..._system.platforms.here import SIGNALS_AT_REST
-from ...errors import ParwiseError
+from ...errors import NoWorkersError
 from ..descriptors import standard_files
 from ..protocol import Socket
 
@@ -49,7 +49,7 @@ CONTROL_FD = 3
 def start(control: Socket, variables: dict[str, str]) -> int:
     """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
     if starts_elsewhere():
-        raise ParwiseError(
+        raise NoWorkersError(
             "worker processes cannot be started: this process has called unshare, and its children would be in other "
             "PID or time namespaces than it is itself; make the call in such a child, or use executor='threads'"
         )
@@ -66,7 +66,7 @@ def start(control: Socket, variables: dict[str, str]) -> int:
             setsigdef=SIGNALS_AT_REST,
         )
     except OSError as error:
-        raise ParwiseError(
+        raise NoWorkersError(
             f"the process that starts workers could not be started ({error}); use executor='threads', or raise the "
             "limits on processes and memory"
         ) from error
