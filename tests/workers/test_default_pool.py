@@ -55,8 +55,8 @@ def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
     made = []
 
     class Made(forked_pool.ForkedPool):
-        def __init__(self):
-            super().__init__()
+        def __init__(self, *given):
+            super().__init__(*given)
             made.append(self)
             shared.put_back(pool)
 
