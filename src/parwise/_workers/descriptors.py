@@ -86,14 +86,14 @@ def _fds_space() -> int:
 
 def standard_files() -> list[tuple[Any, ...]]:
     """What `os.posix_spawn` opens for a process of ours: /dev/null as input, and where it would inherit no output."""
-    missing = [fd for fd in (1, 2) if not _is_inherited(fd)]
+    missing = [fd for fd in (1, 2) if not is_inherited(fd)]
     return [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in missing),
     ]
 
 
-def _is_inherited(fd: int) -> bool:
+def is_inherited(fd: int) -> bool:
     """True if a new process gets a descriptor: it is open, and no file that Python opened in a closed one's place."""
     try:
         return os.get_inheritable(fd)

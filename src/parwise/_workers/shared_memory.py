@@ -132,12 +132,19 @@ class Slots:
         Two halves, each for one chunk of results too large for a slot.
     """
 
+    tasks: Sequence[Any]
+    results: Sequence[Any]
+
     def __init__(self, fd: int, slot_bytes: int) -> None:
         self._fd = fd
-        self.slot_bytes = slot_bytes
         memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
         claims = [Claim(memory[_CLAIMS + k * CLAIM_BYTES :][:CLAIM_BYTES]) for k in range(2 * (SLOTS + 1))]
         self.tasks, self.results = claims[: SLOTS + 1], claims[SLOTS + 1 :]
+        self._lay_out(memory, slot_bytes)
+
+    def _lay_out(self, memory: memoryview, slot_bytes: int) -> None:
+        """Find the parts of the memory."""
+        self.slot_bytes = slot_bytes
         self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
@@ -155,6 +162,10 @@ class Slots:
     def stack(self) -> str:
         """The stack that a dead worker has written."""
         return bytes(self._stack).partition(b"\0")[0].decode("utf-8", "replace")
+
+    def arguments(self, slot: int) -> memoryview:
+        """The arguments of a task, as the function may have them."""
+        return self.inputs[slot]
 
     def leave_input(self, slot: int) -> None:
         """Make the memory of an input slot private, and map the slot at another address.

@@ -71,7 +71,12 @@ class Payload(NamedTuple):
         table = pickle.dumps(self.table)
         check = checksum(table)
         nbytes = self.nbytes + len(table)
-        inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
+        channels = list(channels)
+        inline: Any = None
+        if nbytes <= INLINE_BYTES:
+            inline = self.to_bytes() + table
+        elif all(channel.carries_all for channel in channels):
+            inline = pickle.PickleBuffer(self.to_bytes() + table)
         fds: list[int] = []
         try:
             if inline is None:

@@ -47,7 +47,14 @@ def take_pool() -> WorkerPool:
 
 def new_pool(variables: dict[str, str] | None = None, initializer: Payload | None = None) -> WorkerPool:
     """A pool of the workers that this system can have; arguments as of `WorkerPool`."""
-    from .forked_pool import ForkedPool  # no sooner: most calls are too small for workers, and this takes 6 ms
+    # No sooner: most calls are too small for workers, and this takes 6 ms.
+    from .primitives import why_portable
+
+    if why_portable() is not None:
+        from ..portable.pool import PortablePool
+
+        return PortablePool(None, variables, initializer)
+    from .forked_pool import ForkedPool
 
     return ForkedPool(None, variables, initializer)
 

@@ -48,3 +48,10 @@ def missing_primitive() -> str | None:
     if not os.path.isdir("/proc/self/fd"):
         return "/proc is not mounted"
     return None
+
+
+def why_portable() -> str | None:
+    """Why workers are portable ones here; None if they are forked from a fork server."""
+    if os.environ.get("PARWISE_WORKERS") == "portable":
+        return "PARWISE_WORKERS=portable"
+    return missing_primitive()

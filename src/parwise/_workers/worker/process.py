@@ -41,6 +41,8 @@ def flush() -> None:
 
 def enable_stack_dump(fd: int) -> None:
     """Write the stack to `fd` on a fatal signal, and on SIGTERM, which a timeout may send."""
+    if fd < 0:
+        return
     faulthandler.enable(fd, all_threads=False)
     if hasattr(faulthandler, "register"):  # not on Windows
         faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
