@@ -16,7 +16,7 @@ FUNCTIONS = {
          "register_at_fork", "getpriority", "getsid", "killpg", "setpgid", "getpgid", "waitid", "fdatasync", "sysconf",
          "pread", "pwrite", "uname", "getresuid", "getresgid", "getuid", "getgid", "getgroups", "O_DIRECTORY"),
     select: ("epoll", "poll"),
-    signal: ("pthread_sigmask", "pidfd_send_signal", "SIGQUIT", "SIGCHLD", "SIGKILL"),
+    signal: ("pthread_sigmask", "pidfd_send_signal", "SIGQUIT", "SIGCHLD"),
     socket: ("AF_UNIX", "SCM_RIGHTS", "socketpair"),
 }  # fmt: skip
 MODULES = ("fcntl", "resource", "pwd", "grp", "termios")
@@ -38,6 +38,8 @@ def take_away(functions=FUNCTIONS, modules=MODULES, proc=True):
                     delattr(one, name)
     for name in modules:
         sys.modules[name] = None
+    if signal in functions:
+        multiprocessing.resource_tracker._HAVE_SIGMASK = False
     if socket in functions:
         socket.socketpair = multiprocessing.connection.socket.socketpair = _pair_over_loopback
     if proc:

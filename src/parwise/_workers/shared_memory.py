@@ -18,27 +18,15 @@ from .._system.limits import cpu_count, file_limit, memory_limit
 from .._system.platforms.here import seal
 from ..errors import NoWorkersError
 from .claims import CLAIM_BYTES, Claim
-from .descriptors import duplicate, open_memory
-
-HAS_MEMFD = hasattr(os, "memfd_create")
+from .descriptors import open_memory
 
 
-def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
+def create_fd(nbytes: int) -> int:
     """Create shared memory of `nbytes` zero bytes, and return its file descriptor.
 
     A memfd is not in /dev/shm and so not limited by its size (64 MB in a container). It is sealed, so no process can
-    shrink it while another uses it, which would end in SIGBUS. Systems without memfd use
-    `multiprocessing.shared_memory`; its name is removed at once and only the descriptor kept.
+    shrink it while another uses it, which would end in SIGBUS. Systems without memfd have portable workers.
     """
-    if not memfd:
-        from multiprocessing import shared_memory
-
-        block = shared_memory.SharedMemory(create=True, size=nbytes)
-        try:
-            return duplicate(block._fd)  # type: ignore[attr-defined]
-        finally:
-            block.close()
-            block.unlink()
     fd = open_memory()
     try:
         os.ftruncate(fd, nbytes)

@@ -176,7 +176,7 @@ class Dispatcher(Receiver):
         """Start workers, without waiting for them."""
         self._most = self._job.workers
         self._width = self._sharing.workers(self._most)
-        self._job.observer.workers_called()
+        self._job.observer.workers_called(self._pool.why)
         setup = self._job.call.settings.setup
         self._set_up = None if setup is None else SetUp.of(setup, self.local_settings)
         self._workers = list(self._pool.start(self._width, self._set_up and self._set_up.mark))

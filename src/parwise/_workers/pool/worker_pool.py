@@ -46,6 +46,8 @@ class WorkerPool(ABC):
     ----------
     DESCRIPTORS : int
         Those that this process has of each worker.
+    why : str, optional
+        Why workers are not those that Linux has, if they are not.
     calls : iterator of int
         Numbers for calls.
     dirty : bool
@@ -57,6 +59,7 @@ class WorkerPool(ABC):
     """
 
     DESCRIPTORS: int
+    why: str | None = None
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import subprocess
 import threading
 from multiprocessing import connection
 from typing import Any
@@ -12,12 +13,15 @@ from ..._system.inheritance import tracker_fd
 from ..._system.interpreter import DeferredInterrupt
 from ...errors import NoWorkersError
 from ..pickling.payload import Payload
+from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
 from ..pool.worker_pool import WorkerPool
 from .worker import PortableWorker
 
 # Where messages wait for room, it is looked for so often.
 ROOM_SECONDS = 0.005
+# A killed worker is waited for so long; most take some ms to give back their memory.
+ENDING_SECONDS = 0.1
 
 
 class PortablePool(WorkerPool):
@@ -38,8 +42,9 @@ class PortablePool(WorkerPool):
         initializer: Payload | None = None,
     ) -> None:
         super().__init__(slot_bytes, variables, initializer)
+        self.why = why_portable() or "asked for"
         # Killed workers that have not ended yet.
-        self._dying: list[PortableWorker] = []
+        self._dying: list[subprocess.Popen[bytes]] = []
         # Ends of a pipe by which another thread ends a `wait`.
         self._wake: tuple[Any, Any] | None = None
         self._woken = False
@@ -52,8 +57,11 @@ class PortablePool(WorkerPool):
         return False
 
     def _bury(self, seconds: float) -> None:
-        """Wait for killed workers."""
-        self._dying = [one for one in self._dying if not one._ends_within(seconds) or one.collect_exit() is None]
+        """Wait for killed workers, so long for each."""
+        for process in list(self._dying):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+                self._dying.remove(process)
 
     def _add_worker(self) -> WorkerHandle:
         with DeferredInterrupt():
@@ -73,8 +81,11 @@ class PortablePool(WorkerPool):
             return worker
 
     def _forget(self, worker: WorkerHandle) -> None:
-        if isinstance(worker, PortableWorker) and worker.process is not None:
-            self._dying.append(worker)
+        assert isinstance(worker, PortableWorker)
+        worker.kill()
+        if worker.process is not None:
+            self._dying.append(worker.process)
+            self._bury(ENDING_SECONDS)
 
     def wake(self) -> None:
         """As in `WorkerPool`."""

@@ -18,6 +18,7 @@ from .memory import PortableSlots, attach
 def main(connection: Any) -> None:
     """Run a worker until its caller ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep(connection.fileno())
     parent, name, slot_bytes, cookie, claims = pickle.loads(connection.recv_bytes())
     slots = PortableSlots(attach(name), slot_bytes, claims)
     libraries()  # or the first task would wait for the search
@@ -26,3 +27,11 @@ def main(connection: Any) -> None:
     # A process of Windows keeps the number of its parent.
     channel = WorkerChannel(connection, cookie, lambda: os.name == "posix" and os.getppid() != parent)
     serve(channel, slots, CallerMemory(0, 0, cookie))
+
+
+def _keep(handle: int) -> None:
+    """Leave the connection out of what programs inherit that the function starts."""
+    if os.name == "nt":
+        os.set_handle_inheritable(handle, False)  # type: ignore[attr-defined]
+    else:
+        os.set_inheritable(handle, False)

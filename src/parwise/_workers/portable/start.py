@@ -40,7 +40,7 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
     else:
         more = {"pass_fds": [handle], "process_group": 0}
         more |= {name: subprocess.DEVNULL for name, fd in (("stdout", 1), ("stderr", 2)) if not is_inherited(fd)}
-    return subprocess.Popen(
+    return _Process(
         [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle)],
         stdin=subprocess.DEVNULL,
         env={**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables},
@@ -55,6 +55,12 @@ def tell(connection: Any, process: subprocess.Popen[bytes], *told: Any) -> None:
     connection.send_bytes(pickle.dumps((path, lines)))
     with spawning(_Starting(process)):
         connection.send_bytes(reduction.ForkingPickler.dumps((os.getpid(), *told)))
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A process that its pool waits for."""
+
+    __del__: Any = object.__hash__  # C code: that of `Popen` is Python, in which a Ctrl-C is lost
 
 
 class _Starting(Attachments):
