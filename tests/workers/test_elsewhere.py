@@ -79,8 +79,8 @@ assert (parwise.parallel_apply(np.negative, np.arange(9.0), workers=2, isolate=T
 
 INTERRUPT = """
 parwise.parallel_apply(np.negative, np.arange(9.0), workers=2, isolate=True)  # all is imported
-print("begun", flush=True)
 try:
+    print("begun", flush=True)
     parwise.parallel_apply(lambda x: time.sleep(60), np.arange(8.0), workers=2, isolate=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)

@@ -163,6 +163,10 @@ def _numba() -> Iterator[_Numba]:
         yield _Numba(sys.modules["numba"])
 
 
+#: Native ids of threads of parwise's own that wait for messages in this process.
+OWN_THREADS: set[int] = set()
+
+
 class ThreadWatch:
     """Detects threads that compute beside the calling one, BLAS's above all; a context manager for one task.
 
@@ -228,7 +232,7 @@ class ThreadWatch:
     def _activity(self) -> dict[str, str]:
         """State and numbers of context switches of each thread that is not ignored, by native id."""
         # After a fork `threading` still reports the parent's id for the main thread.
-        own = {threading.get_native_id(), *self._ignored}
+        own = {threading.get_native_id(), *OWN_THREADS, *self._ignored}
         # eventlet's threads have none.
         ids = (getattr(thread, "native_id", None) for thread in threading.enumerate())
         known = {str(one) for one in own.union(one for one in ids if one)}

@@ -9,13 +9,15 @@ import pickle
 import queue
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..._system.blas import OWN_THREADS
 from ..._system.interpreter import select
 from ...errors import ParwiseError
-from ..descriptors import duplicate
+from ..descriptors import duplicate, receive
 from ..pickling.multiprocessing_objects import arrive
 from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
 
@@ -126,10 +128,10 @@ class PortableChannel(Channel):
         counts = data[COOKIE_BYTES:_HEAD_BYTES]
         pieces = [data[_HEAD_BYTES:]]
         pieces += [self.connection.recv_bytes() for _ in range(int.from_bytes(counts[:4], "little"))]
-        if not (wanted := int.from_bytes(counts[4:], "little")):
+        if not int.from_bytes(counts[4:], "little"):
             return pieces, []
         with socket.socket(fileno=duplicate(self.connection.fileno())) as sock:
-            return pieces, socket.recv_fds(sock, 1, wanted)[1]
+            return pieces, receive(sock, 1)[1]
 
     def close(self) -> None:
         """Close this end."""
@@ -166,6 +168,7 @@ class WorkerChannel(PortableChannel):
         _thread.start_new_thread(self._listen, ())
 
     def _listen(self) -> None:
+        OWN_THREADS.add(threading.get_native_id())
         if hasattr(signal, "pthread_sigmask"):  # SIGTERM writes the stack of the thread that gets it
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
@@ -18,10 +19,16 @@ from ..shared_memory import SLOTS, Slots, segment_bytes
 class Segment(SharedMemory):
     """Shared memory that lives as long as arrays refer to it."""
 
-    def close_descriptor(self) -> None:
-        """Close the descriptor, which only the mapping needs; Windows has none."""
-        fd, self._fd = getattr(self, "_fd", -1), -1
+    def take_room(self) -> None:
+        """Take room for all of it, and close the descriptor, which only the mapping needs; Windows has none.
+
+        Where /dev/shm is full, the first write would end the process by SIGBUS.
+        """
+        fd = getattr(self, "_fd", -1)
         if fd >= 0:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, self.size)
+            self._fd = -1
             close(fd)
 
     def __del__(self) -> None:

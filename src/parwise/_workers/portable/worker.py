@@ -38,7 +38,7 @@ class PortableWorker(WorkerHandle):
             undo.callback(self._worker_end.close)
             self._segment = Segment(create=True, size=segment_bytes(slot_bytes))
             undo.callback(self._segment.unlink)
-            self._segment.close_descriptor()
+            self._segment.take_room()
             slots = PortableSlots(self._segment, slot_bytes, make_claims())
             undo.pop_all()
         self._named = True
