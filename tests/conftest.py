@@ -26,7 +26,7 @@ from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 from parwise.errors import NoWorkersError
 
-from .support import executors
+from .support import executors, portable
 from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
@@ -74,6 +74,10 @@ def pytest_collection_modifyitems(items):
     def restless(item):
         return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)
 
+    if os.environ.get("PARWISE_WORKERS") == "portable":
+        for item in items:
+            if (why := portable.reason(item)) is not None:
+                item.add_marker(pytest.mark.skip(reason=f"of forked workers only: {why}"))
     items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames or restless(item))
 
 
