@@ -20,6 +20,7 @@ SKIPPED = {
     "test_tiny_dev_shm": "portable workers need 5 MB there for each of them",
     "test_nobody_else_can_speak": "it looks at sockets of packets",
     "test_no_more_processes_can_be_made": FORK_SERVER,
+    "test_pool_that_is_put_back_while_another_one_is_made": "it makes a pool of forked workers",
     "test_the_machine": "it expects what forked workers print",
 }
 

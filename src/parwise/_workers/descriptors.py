@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import _socket
 import array
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from .._system.interpreter import close, select
-from .._system.platforms.here import duplicate_above
+from .._system.platforms.here import OPEN_PRIVATE, duplicate_above
 
 #: The first number behind standard input, output and error.
 FIRST = 3
@@ -36,6 +38,20 @@ def above_standard(fd: int) -> int:
 def duplicate(fd: int) -> int:
     """Another descriptor of the same file; `os.dup` takes the lowest free number."""
     return duplicate_above(fd, FIRST)
+
+
+@contextlib.contextmanager
+def low_numbers_taken() -> Iterator[None]:
+    """Keep numbers below 3 from what is opened meanwhile by others, as by `multiprocessing`."""
+    taken = []
+    try:
+        while (fd := os.open(os.devnull, os.O_RDWR | OPEN_PRIVATE)) < FIRST:
+            taken.append(fd)
+        close(fd)
+        yield
+    finally:
+        for fd in taken:
+            close(fd)
 
 
 def open_memory() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from ..._system.inheritance import tracker_fd
 from ..._system.interpreter import DeferredInterrupt
 from ...errors import NoWorkersError
+from ..descriptors import low_numbers_taken
 from ..pickling.payload import Payload
 from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
@@ -64,7 +65,7 @@ class PortablePool(WorkerPool):
                 self._dying.remove(process)
 
     def _add_worker(self) -> WorkerHandle:
-        with DeferredInterrupt():
+        with DeferredInterrupt(), low_numbers_taken():
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
                 atexit.register(self.stop)
