@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import Any
 
 from ..._system.inheritance import tracker_fd
-from ..._system.interpreter import DeferredInterrupt
+from ..._system.interpreter import DeferredInterrupt, find_python
 from ...errors import NoWorkersError
 from ..descriptors import low_numbers_taken
 from ..pickling.payload import Payload
@@ -65,6 +65,7 @@ class PortablePool(WorkerPool):
                 self._dying.remove(process)
 
     def _add_worker(self) -> WorkerHandle:
+        find_python()  # before anything is opened
         with DeferredInterrupt(), low_numbers_taken():
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
@@ -78,6 +79,8 @@ class PortablePool(WorkerPool):
                     self._initializer.send([worker.channel], "initialize", 0)
             except BaseException:
                 self.drop(worker)
+                if not self.workers:
+                    self.stop()
                 raise
             return worker
 

@@ -8,6 +8,7 @@ import subprocess
 from multiprocessing import reduction
 from typing import Any
 
+from ..._core.nesting import FORK_SERVER
 from ..._system.interpreter import absolute_path, find_python, packages_elsewhere, start_variables
 from ...errors import NoWorkersError
 from ..descriptors import is_inherited
@@ -41,7 +42,7 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
         more = {"pass_fds": [handle], "process_group": 0}
         more |= {name: subprocess.DEVNULL for name, fd in (("stdout", 1), ("stderr", 2)) if not is_inherited(fd)}
     return _Process(
-        [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle)],
+        [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER],
         stdin=subprocess.DEVNULL,
         env={**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables},
         **more,
