@@ -102,7 +102,7 @@ def _sample(now: float, outcomes: Counter[str]) -> Sample:
     # The same workers each time, whatever the last call did to them.
     parallel_apply(np.negative, np.arange(10), workers=2, isolate=True)
     pool = default_pool()
-    while any(link.pidfd < 0 for link in pool.workers):  # of the newest the fork server may not have told yet
+    while any(not link.pid for link in pool.workers):  # of the newest the fork server may not have told yet
         pool._read_fork_server()
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = len(file.read().split())

@@ -24,8 +24,9 @@ import parwise
 from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
+from parwise.errors import NoWorkersError
 
-from .support import executors
+from .support import executors, portable
 from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
@@ -91,6 +92,10 @@ def pytest_collection_modifyitems(items):
     def restless(item):
         return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)
 
+    if os.environ.get("PARWISE_WORKERS") == "portable":
+        for item in items:
+            if (why := portable.reason(item)) is not None:
+                item.add_marker(pytest.mark.skip(reason=f"of forked workers only: {why}"))
     items.sort(key=lambda item: "dask" in item.nodeid or "dask_client" in item.fixturenames or restless(item))
 
 
@@ -115,8 +120,9 @@ def fill_pools():
             pool.drop(worker)
         if len(pool.workers) != workers or any(worker.over for worker in pool.workers) or pool.dirty:
             parwise.parallel_apply(np.sum, np.ones((8, 2)), isolate=True, **options)
-        while any(worker.pidfd < 0 for worker in pool.workers):  # the fork server has not told yet
-            pool._read_fork_server()
+        while not all(worker.pid and worker.ready for worker in pool.workers):  # some have not told yet
+            pool.wait(0.01)
+            assert pool.running is not None
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +228,7 @@ def descriptors(*, restless):
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{name}").partition("[")[0]
+            target = "shared memory" if target.startswith("/dev/shm/psm_") else target  # of any portable worker
             # A monitor, as Dask's, reads these all the time.
             # A helper thread may still read umask, rights and namespaces when its call is over.
             passing = target.startswith("/proc/") and target.endswith(("/status", "/cgroup", "/ns"))
@@ -240,7 +247,10 @@ def eager(monkeypatch):
     def attend_until_served(self, wanted):
         poll(self, wanted)
         while self._state != "active" and self.dispatcher.started and not self.dispatcher.serving:
-            self.dispatcher.step(None)
+            try:
+                self.dispatcher.step(None)
+            except NoWorkersError as error:
+                self.give_up(error)
 
     monkeypatch.setattr(background.BackgroundDispatcher, "poll", attend_until_served)
     monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)

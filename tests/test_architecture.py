@@ -89,11 +89,29 @@ def test_core_knows_no_processes_sockets_or_files(path):
         assert not OUTSIDE & {name.partition(".")[0] for name in names}
 
 
+#: Modules that Windows lacks, or all but Windows.
+SOME_SYSTEMS = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "nt", "msvcrt", "winreg"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "unix.py"], ids=name_of)
+def test_parwise_can_be_imported_on_each_system(path):
+    """Modules that only some systems have are imported by a file that is that system's own, or where they are used."""
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        assert not SOME_SYSTEMS & {name.partition(".")[0] for name in names}
+
+
 #: Calls that return a descriptor, most often the lowest free number.
 OPENING = {"dup", "dup2", "memfd_create", "pidfd_open", "eventfd", "epoll", "socketpair", "recvmsg", "pipe", "pipe2"}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "descriptors.py"], ids=name_of)
+#: The place, and Windows' part of it.
+OPENERS = ("descriptors.py", "windows.py")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name not in OPENERS], ids=name_of)
 def test_descriptors_are_opened_in_one_place(path):
     """Where none gets a number below 3: C libraries print to these, also if the program has closed them."""
     for node in ast.walk(ast.parse(path.read_text())):

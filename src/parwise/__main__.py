@@ -19,10 +19,10 @@ from ._clock import perf_counter
 from ._executors.processes.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.blas import unknown_blas
-from ._system.limits import cpu_count, cpu_quota, memory_limit
+from ._system.limits import affinity_count, cpu_count, cpu_quota, memory_limit
 from ._workers.pool.default_pool import default_pool
+from ._workers.pool.primitives import why_portable
 from ._workers.pool.worker_pool import WorkerPool
-from ._workers.shared_memory import HAS_MEMFD
 from .errors import ParwiseError, ReproducibilityWarning
 
 MESSAGES = 200
@@ -51,7 +51,7 @@ class Measured:
 def describe() -> Iterator[str]:
     """Yield lines of text about this machine; the last one is a verdict."""
     cpus, quota = cpu_count(), cpu_quota()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    allowed = affinity_count()
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, {sys.platform} {platform.machine()}"
     yield _line("parwise", f"{sys.modules['parwise'].__version__} on {versions}")
     limit = "no cgroup quota" if quota is None else f"a cgroup quota of {quota:g}"
@@ -59,8 +59,10 @@ def describe() -> Iterator[str]:
     yield _line("BLAS", "; ".join(_libraries()) or "none found")
     if (problem := unknown_blas()) is not None:
         yield _line("threads", problem)
-    kind = "memfd (anonymous, needs no /dev/shm)" if HAS_MEMFD else "multiprocessing.shared_memory"
+    why = why_portable()
+    kind = "memfd (anonymous, needs no /dev/shm)" if why is None else "multiprocessing.shared_memory"
     yield _line("memory", f"{amount(memory_limit())} to use; shared as {kind}")
+    yield _line("kind", "workers forked from a fork server" if why is None else f"portable workers: {why}")
     try:
         measured = measure(cpus)
     except (ParwiseError, OSError) as error:

@@ -26,7 +26,10 @@ monotonic_ns: Callable[[], int] = _time.monotonic_ns
 perf_counter: Callable[[], float] = _time.perf_counter
 thread_time: Callable[[], float] = _time.thread_time
 time_ns: Callable[[], int] = _time.time_ns
-clock_gettime_ns: Callable[[int], int] = _time.clock_gettime_ns
+#: None on Windows.
+clock_gettime_ns: Callable[[int], int] | None = getattr(_time, "clock_gettime_ns", None)
 sleep: Callable[[float], None] = _time.sleep
-# `process_time` would look for state that only an executed module has.
-process_time: Callable[[], float] = partial(_time.clock_gettime, time.CLOCK_PROCESS_CPUTIME_ID)
+# That of this instance would look for state that only an executed module has; Windows has no `clock_gettime`.
+process_time: Callable[[], float] = time.process_time
+if hasattr(_time, "clock_gettime"):
+    process_time = partial(_time.clock_gettime, time.CLOCK_PROCESS_CPUTIME_ID)

@@ -28,6 +28,10 @@ class ParwiseError(Exception):
     """
 
 
+class NoWorkersError(ParwiseError):
+    """Worker processes cannot be had here; the caller can compute alone."""
+
+
 class WorkerDiedError(ParwiseError):
     """A worker process ended before it had returned its results.
 

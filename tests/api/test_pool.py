@@ -285,7 +285,7 @@ def test_initializer_sets_globals_of_a_script(tmp_path, array):
         # One at a time, the caller's own value never comes in.
         names["model"] = "the caller's own"
         assert_same_items(list(pool.map(names["predict"], range(30))), want)
-        assert log.read_text() == "loaded\n" * 2
+        assert log.read_text() in ("loaded\n", "loaded\n" * 2)  # the second worker may never be up in time
         assert "with an initializer" in repr(pool)
     assert names["model"] == "the caller's own"
 

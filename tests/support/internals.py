@@ -10,6 +10,6 @@ from parwise._executors.job import Job
 from parwise._executors.task_queue import TaskQueue
 from parwise._workers.pickling.snapshot import Snapshot
 from parwise._workers.pool.default_pool import default_pool
-from parwise._workers.pool.worker_pool import WorkerPool
+from parwise._workers.pool.forked_pool import ForkedPool as WorkerPool
 
 __all__ = ["Job", "Snapshot", "Task", "TaskQueue", "WorkerPool", "default_pool", "make_call", "resolve", "result_axes"]

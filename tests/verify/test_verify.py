@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply, vectorize
 from parwise._core.results import Results, Stack
 from parwise._system.blas import ThreadLimit, read_threads
-from parwise._system.floating_point import floats, read_floats, set_floats
+from parwise._system.platforms.floating_point import floats, read_floats, set_floats
 from parwise._verify import audit
 from parwise._verify.block_invariance import insert_special, to_large, to_nan
 from parwise._verify.difference import array_difference, difference

@@ -9,7 +9,7 @@ import numpy as np
 
 from parwise import parallel_apply, parallel_imap, parallel_map
 from parwise._workers.pool import default_pool as shared
-from parwise._workers.pool import worker_pool
+from parwise._workers.pool import forked_pool
 
 from ..support.internals import default_pool
 
@@ -54,14 +54,14 @@ def test_pool_that_is_put_back_while_another_one_is_made(monkeypatch):
     pool = default_pool()
     made = []
 
-    class Made(worker_pool.WorkerPool):
-        def __init__(self):
-            super().__init__()
+    class Made(forked_pool.ForkedPool):
+        def __init__(self, **given):
+            super().__init__(**given)
             made.append(self)
             shared.put_back(pool)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker_pool, "WorkerPool", Made)
+        patch.setattr(forked_pool, "ForkedPool", Made)
         patch.setattr(shared, "_default", None)
         assert default_pool() is pool
     assert len(made) == 1

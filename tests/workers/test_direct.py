@@ -533,7 +533,7 @@ def test_pieces_cover_each_byte_once():
         count = int(np.prod(one.lengths))
         layout = one.layout(count)
         memory = np.zeros(layout.below + layout.above, np.uint8)
-        reach = CallerMemory(os.getpid(), 0, SECRET)
+        reach = CallerMemory(os.getpid(), base.ctypes.data, SECRET)
         for pieces in one.place.pieces((1,), count, layout._replace(shape=(count - 1, *layout.shape[1:]))):
             reach.read(memory, layout.below, pieces)
         want = np.zeros_like(memory)

@@ -108,8 +108,8 @@ def test_a_registration_that_fails_once(nth, pool, monkeypatch):
     fail = failing(lambda: None, nth)
     with monkeypatch.context() as patch:
         patch.setattr(interpreter.select, "epoll", lambda: FailingPoll(fail))
-        with pytest.raises((OSError, ParwiseError), match="open files"):
-            parallel_apply(np.negative, A, **ISOLATED)
+        error = error_of(lambda: assert_same(parallel_apply(np.negative, A, **ISOLATED), -A))
+    assert "open files" in str(error) if error is not None else nth > 2  # the first worker is enough
     assert_same(parallel_apply(np.cumsum, A, **ISOLATED), A.cumsum(axis=1))
 
 
@@ -148,7 +148,7 @@ def test_forked_children_that_end_at_once_print_nothing():
     done = run_script("""
 import os, numpy as np
 from parwise._workers.pool.fork_server_handle import ForkServerHandle
-import parwise._workers.pool.worker_pool
+import parwise._workers.pool.forked_pool
 for _ in range(20):
     if (pid := os.fork()) == 0:
         ForkServerHandle({}, bytes(16))

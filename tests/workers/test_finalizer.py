@@ -84,6 +84,7 @@ def test_workers_whose_results_came_before_their_message(pool, path, monkeypatch
     def step_late(self, timeout):
         while pool._manager._closing and late:
             receive(self, *late.pop())
+            timeout = 0
         return step(self, timeout)
 
     monkeypatch.setattr(CallDispatcher, "_receive_outcome", receive_late)

@@ -286,7 +286,7 @@ def test_time_that_counts_for_an_element(streamed, monkeypatch):
     """Not that of a wait in which nothing ran, nor of the loop's body over streamed results; all other time does."""
     clock = Clock()
     monkeypatch.setattr(watchdog, "monotonic", clock)
-    worker = SimpleNamespace(at=3, since=100.0, assignments={1: None}, in_an_element=True, pidfd=9)
+    worker = SimpleNamespace(at=3, since=100.0, assignments={1: None}, in_an_element=True, pid=9)
     dog = watchdog.Watchdog(10.0, 2, streamed)
 
     def step(waited, handled):

@@ -160,7 +160,7 @@ def test_surroundings_are_the_callers(tmp_path, monkeypatch):
     assert got.tolist() == [f"yes {tmp_path}"] * 2
     monkeypatch.delenv("PARWISE_TEST")
     assert not parallel_apply(lambda x: "PARWISE_TEST" in os.environ, np.arange(2), **ISOLATED).any()
-    threads = {name: os.environ.get(name) for name in fork_server._ONE_THREAD}
+    threads = {name: os.environ.get(name) for name in fork_server.ONE_THREAD}
     got = parallel_apply(lambda x: repr({k: os.environ.get(k) for k in threads}), np.arange(2), **ISOLATED)
     assert got[0] == repr(threads)
 

@@ -14,7 +14,8 @@ from parwise._executors.processes import dispatcher
 from parwise._executors.processes import runner as processes
 from parwise._workers import shared_memory
 from parwise._workers.pickling import payload
-from parwise._workers.pool import worker_handle
+from parwise._workers.pool.forked_pool import ForkedPool
+from parwise._workers.portable.pool import PortablePool
 from parwise._workers.shared_memory import Slots, segment_bytes
 
 from ..conftest import made as others
@@ -136,27 +137,19 @@ def test_result_that_cannot_be_pickled():
         parallel_apply(lambda x: threading.Lock(), np.arange(5), **ISOLATED)
 
 
-@pytest.mark.parametrize("memfd", [True, False])
-def test_either_kind_of_segment(monkeypatch, small_pool, memfd):
-    """The fallback for systems without memfd does the same work, with slots of any size."""
-    made = []
-    create = shared_memory.create_fd
-    if not memfd:
+@pytest.mark.parametrize("kind", [ForkedPool, PortablePool])
+def test_slots_of_any_size(monkeypatch, kind, request):
+    """Both kinds of workers do the same work."""
+    if kind is PortablePool:
         others.append("resource tracker")  # a process that multiprocessing keeps for shared memory
-
-    def create_fd(nbytes):
-        made.append(nbytes)
-        return create(nbytes, memfd=memfd)
-
-    monkeypatch.setattr(worker_handle, "create_fd", create_fd)
-    monkeypatch.setattr(payload, "create_fd", create_fd)
+    small_pool = kind(slot_bytes=8192)
+    request.addfinalizer(small_pool.stop)
     monkeypatch.setattr(processes, "default_pool", lambda: small_pool)
     big = np.random.default_rng(0).standard_normal(10_000)
     for shape in ((40, 3), (5, 700), (3, 5000)):
         a = np.random.default_rng(0).standard_normal(shape)
         got = parallel_apply(lambda x: np.append(x, big[5]), a, **ISOLATED)
         assert_same(got, loop(lambda x: np.append(x, big[5]), a))
-    assert len(made) == 5
 
 
 def test_segment_is_sealed_and_left_alone():

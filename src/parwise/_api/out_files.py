@@ -16,9 +16,9 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from .._system.interpreter import close
+from .._system.platforms.here import OPEN_PRIVATE
 from .._workers.descriptors import above_standard
 
-_libc = ctypes.CDLL(None, use_errno=True)
 # FALLOC_FL_KEEP_SIZE
 _KEEP_SIZE = 1
 # The system has no room. Other errors tell that the file system takes no room beforehand.
@@ -86,7 +86,7 @@ def mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
 
 def _find(address: int) -> FileMapping | None:
     """The shared mapping of a file that has an address; no private one, as of mode "c", which is not written to it."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/maps", "rb") as file:  # no /proc in some containers
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:  # no /proc in some containers
         for line in file:
             span, flags, offset, _, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
             start, end = (int(one, 16) for one in span.split(b"-"))
@@ -103,7 +103,7 @@ def _allocate(mapping: FileMapping, spans: list[tuple[int, int]]) -> None:
         same = status.st_ino == mapping.inode and stat.S_ISREG(status.st_mode)
         if not same or status.st_blocks * 512 >= status.st_size:
             return
-        descriptor = above_standard(os.open(mapping.path, os.O_RDWR | os.O_CLOEXEC))
+        descriptor = above_standard(os.open(mapping.path, os.O_RDWR | OPEN_PRIVATE))
     except OSError:  # it was deleted, or may not be opened any more
         return
     try:
@@ -138,7 +138,10 @@ def _fallocate(descriptor: int, start: int, length: int) -> int:
     Not `os.posix_fallocate`, which writes to each block where the file system knows no better, and may so undo what
     another process writes at that moment.
     """
-    while _libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length)):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "fallocate"):  # macOS
+        return 0
+    while libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(length)):
         if ctypes.get_errno() != errno.EINTR:
             return ctypes.get_errno()
     return 0

@@ -25,6 +25,7 @@ from .._system.limits import cpu_count
 from .._workers.pickling.call_pickler import CallPickler, pack_chunk
 from .._workers.pickling.payload import sendable
 from .._workers.pickling.sent_definitions import Definitions
+from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
 from .._workers.worker.finalizer import begin
@@ -328,11 +329,7 @@ class Pool(Executor):
             spare.stop()
 
     def _new_workers(self) -> WorkerPool:
-        if not self._finalizes:
-            return WorkerPool(initializer=self._initializer)
-        from .._workers.pool.finalized_pool import FinalizedPool
-
-        return FinalizedPool(initializer=self._initializer)
+        return new_pool(initializer=self._initializer, finalizes=self._finalizes)
 
     def _check_open(self) -> None:
         if sys.is_finalizing():

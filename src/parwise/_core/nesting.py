@@ -22,7 +22,7 @@ class Nesting:
 
 # True from the start in workers, whatever they run: a module that makes a call when it is imported, even in a thread of
 # its own, would otherwise start workers that import it, and so on without an end.
-_AT_FIRST = Nesting(FORK_SERVER in sys.orig_argv)
+_AT_FIRST = Nesting(any(one == FORK_SERVER or "multiprocessing.resource_tracker" in one for one in sys.orig_argv))
 NESTED: ContextVar[Nesting] = ContextVar("parwise_nested", default=_AT_FIRST)
 
 

@@ -13,8 +13,7 @@ from .._core.indexing import Runs, Task
 from .._core.inputs.items import ENDLESS, LOOK_AHEAD
 from .._core.layout import ALIGNMENT, PAGE
 
-# Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of
-# 10 ms cost 5 % of a call of 0.3 s.
+# Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of 10 ms cost 5 % of a call of 0.3 s.
 TASK_SECONDS = 0.040
 # Tasks shrink near the end, so that workers finish together: each is this part of a worker's share of the rest (with
 # a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
@@ -43,9 +42,8 @@ class TaskQueue:
 
     Notes
     -----
-    Several threads may take tasks. A task is handed out once, and again only if
-    it is given back. Those that were with a worker that has ended are for
-    workers alone.
+    Several threads may take tasks. A task is handed out once, and again only if it is given back. Those that were with
+    a worker that has ended are for workers alone.
     """
 
     def __init__(
@@ -276,6 +274,11 @@ class TaskQueue:
         with self._lock:
             returned.extend(task for task in tasks if task.lo < self._cut)
             returned.sort(key=lambda task: task.lo)
+
+    @property
+    def has_lost(self) -> bool:
+        """True if tasks of dead workers are left, which only other workers may compute."""
+        return bool(self._lost)
 
     def is_for_workers(self, task: Task) -> bool:
         """True if a task was with a worker that has ended: the function may end this process too."""

@@ -15,9 +15,9 @@ from typing import Any
 from .._clock import perf_counter
 from .._core.indexing import Task
 from .._system.blas import local_threads, with_local_threads
-from .._system.floating_point import floats, read_floats
 from .._system.interpreter import DeferredInterrupt
 from .._system.library_settings import local_settings, read_local_settings
+from .._system.platforms.floating_point import floats, read_floats
 from .futures import ExecutorRunner
 from .job import Job
 from .task_queue import TASK_SECONDS

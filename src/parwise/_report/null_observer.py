@@ -64,8 +64,8 @@ class NullObserver:
     def finish(self) -> None:
         """Show that the result is complete."""
 
-    def workers_called(self) -> None:
-        """Receive that workers are being started or woken."""
+    def workers_called(self, portable: str | None) -> None:
+        """Receive that workers are being started or woken, and why they are portable ones, if they are."""
 
     def served(self) -> None:
         """Receive that a worker has got a task."""

@@ -68,6 +68,8 @@ class CallRecord(NullObserver):
         Duration of the call; 0 until it has ended.
     why : str or None
         Reason why the caller computed everything, or took work back from workers.
+    portable : str or None
+        Reason why the workers were portable ones.
     """
 
     def __init__(self, call: Call) -> None:
@@ -88,6 +90,7 @@ class CallRecord(NullObserver):
         self.bytes_staged = self.bytes_direct = 0
         self.files = FileUse(0, 0, 0, 0, "")
         self.why: str | None = None
+        self.portable: str | None = None
         self.error: str | None = None
         self.begun = perf_counter()
 
@@ -110,8 +113,9 @@ class CallRecord(NullObserver):
             found = self._workers[worker or ident] = Timeline(name)
         return found
 
-    def workers_called(self) -> None:
+    def workers_called(self, portable: str | None) -> None:
         """Start the clock of `startup`, the first time that workers are started or woken."""
+        self.portable = portable
         self._start_time = self._start_time or perf_counter()
 
     def served(self) -> None:
@@ -191,6 +195,7 @@ class CallRecord(NullObserver):
             "files": self.files._asdict(),
             "per_worker": [self._timeline_dict(one) for one in self.worker_timelines],
             "why_serial": self.why,
+            "why_portable": self.portable,
             "error": self.error,
         }
 

@@ -75,6 +75,8 @@ class Report:
               ``tasks``, ``elements``, ``busy_seconds`` (time in the function)
               and ``busy_share`` (the same as a fraction of ``seconds``);
             - ``why_serial``: the reason why workers computed nothing, or None;
+            - ``why_portable``: the reason why workers were portable ones (see
+              the page on systems), or None;
             - ``error``: type of the exception that ended the call, or None.
 
         Examples
@@ -208,6 +210,8 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     yield "in f", f"{duration(record.f_seconds)} in all, {duration(record.caller.busy)} of it in the caller"
     if record.startup is not None:
         yield "start-up", f"{duration(record.startup)} until the first worker served"
+    if record.portable is not None:
+        yield "workers", f"portable ones: {record.portable}"
     if record.worker_timelines:
         yield "waiting", f"{duration(record.waiting)} of the caller's"
     if record.bytes_staged:

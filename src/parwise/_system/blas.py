@@ -163,6 +163,10 @@ def _numba() -> Iterator[_Numba]:
         yield _Numba(sys.modules["numba"])
 
 
+#: Native ids of threads of parwise's own that wait for messages in this process.
+OWN_THREADS: set[int] = set()
+
+
 class ThreadWatch:
     """Detects threads that compute beside the calling one, BLAS's above all; a context manager for one task.
 
@@ -204,7 +208,8 @@ class ThreadWatch:
             after = self._activity()
             # A thread of this process may have been registered with `threading` only after the first reading.
             before = {thread: state for thread, state in self._activity_before.items() if thread in after}
-            self.busy = self.suspicious = after != before or self.running(after)
+            seen = after != before or self.running(after)
+            self.busy = self.suspicious = seen if _tells_of_threads() else others > QUIET_SECONDS
         else:
             self.busy = None
             self.suspicious = others > QUIET_SECONDS
@@ -227,17 +232,23 @@ class ThreadWatch:
     def _activity(self) -> dict[str, str]:
         """State and numbers of context switches of each thread that is not ignored, by native id."""
         # After a fork `threading` still reports the parent's id for the main thread.
-        own = {threading.get_native_id(), *self._ignored}
+        own = {threading.get_native_id(), *OWN_THREADS, *self._ignored}
         # eventlet's threads have none.
         ids = (getattr(thread, "native_id", None) for thread in threading.enumerate())
         known = {str(one) for one in own.union(one for one in ids if one)}
         found = {}
-        for thread in os.listdir("/proc/self/task"):
+        for thread in os.listdir("/proc/self/task") if _tells_of_threads() else ():
             if thread not in known:
                 with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/status") as file:
                     lines = file.read().splitlines()
                     found[thread] = " ".join(line for line in lines if line.startswith("State") or "_switches" in line)
         return found
+
+
+@functools.cache
+def _tells_of_threads() -> bool:
+    """True if this system tells what each thread does, as Linux does where /proc is mounted."""
+    return os.path.isdir("/proc/self/task")
 
 
 class ThreadLimit:

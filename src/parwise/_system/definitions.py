@@ -102,7 +102,8 @@ def _new_process() -> None:
     _process = os.urandom(8).hex()
 
 
-os.register_at_fork(after_in_child=_new_process)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_process)
 
 
 def key_of(obj: Any) -> str:

@@ -12,24 +12,30 @@ import _locale
 import contextlib
 import decimal
 import os
-import posix
 import sys
 import time
 import warnings
 from time import localtime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from .floating_point import read_floats, set_floats
 from .inheritance import read_authkey, set_authkey
 from .interpreter import close, known_entries, resolve_entries
+from .platforms.floating_point import read_floats, set_floats
+from .platforms.here import OPEN_PRIVATE
+
+# Variables as the system has them: bytes on Unix, text on Windows.
+Text: TypeAlias = "bytes | str"
+_environ: Any = getattr(os, "environb", os.environ)
+_at_start: Any = vars(sys.modules[os.name]).get("environ", {})
+_TZ: Any = b"TZ" if os.supports_bytes_environ else "TZ"
 
 
 class ProcessState(NamedTuple):
     """State that a process needs before it can import the function's modules."""
 
-    variables: dict[bytes, bytes]  # of the environment
+    variables: dict[Text, Text]  # of the environment
     folder: str | None  # working directory; None if it was removed
     path: list[str]  # `sys.path`
     entries: dict[str, str]  # what relative entries of it stand for
@@ -104,7 +110,7 @@ def read_process_state(known: ProcessState | None = None) -> ProcessState:
         known_entries(),
         argv,
         _umask() if known is None else known.umask,
-        read_zone(variables.get(b"TZ")),
+        read_zone(variables.get(_TZ)),
         read_authkey(),
     )
 
@@ -138,29 +144,30 @@ def _decimal_context() -> dict[str, Any]:
 _DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "flags", "traps")
 
 
-def _variables() -> dict[bytes, bytes]:
+def _variables() -> dict[Text, Text]:
     # os.environ decodes each text anew: 14 us for 60 variables, where a copy of its data takes 0.1 us.
     data = getattr(os.environ, "_data", None)
     if data is None:  # something else was put in its place
-        return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
+        encode = os.fsencode if os.supports_bytes_environ else str
+        return {encode(name): encode(value) for name, value in os.environ.items()}
     return dict(data)
 
 
-def _set_variables(variables: dict[bytes, bytes]) -> None:
+def _set_variables(variables: dict[Text, Text]) -> None:
     present = _variables()
     if present == variables:
         return
     for name in present.keys() - variables.keys():
-        del os.environb[name]
+        del _environ[name]
     for name, value in variables.items():
         if present.get(name) != value:
-            os.environb[name] = value
+            _environ[name] = value
 
 
 def _umask() -> int | None:
     # os.umask reads it only by setting another one, which files of other threads would get.
     try:
-        fd = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open("/proc/thread-self/status", os.O_RDONLY | OPEN_PRIVATE)
     except OSError:
         return None
     try:
@@ -215,12 +222,14 @@ class TimeZone(NamedTuple):
     """The zone of a process, by its offsets from UTC, and values of TZ that it may have been set by."""
 
     offsets: tuple[tuple[int, str], ...]
-    variables: tuple[bytes | None, ...]
+    variables: tuple[Text | None, ...]
 
     def apply(self) -> None:
         """Set the zone of this process, whose variables are the caller's."""
         global _set_by
-        variable = os.environb.get(b"TZ")
+        variable = _environ.get(_TZ)
+        if not hasattr(time, "tzset"):  # Windows has one zone for all processes
+            return
         if variable == _set_by and self.offsets == _offsets():
             return
         for candidate in dict.fromkeys((*self.variables, _set_by)):
@@ -232,19 +241,19 @@ class TimeZone(NamedTuple):
 
 
 # The variable's value when this process last called `tzset`.
-_set_by: bytes | None = posix.environ.get(b"TZ")
+_set_by: Text | None = _at_start.get(_TZ)
 
 
 # The zone that was last read, its variable, and the object that `tzset` makes anew.
-_known: tuple[TimeZone, bytes | None, tuple[str, str]] | None = None
+_known: tuple[TimeZone, Text | None, tuple[str, str]] | None = None
 
 
-def read_zone(variable: bytes | None) -> TimeZone:
+def read_zone(variable: Text | None) -> TimeZone:
     """The zone of this process, whose environment has `variable`."""
     global _known
     known = _known
     if known is None or known[1] != variable or known[2] is not time.tzname:
-        zone = TimeZone(_offsets(), (variable, posix.environ.get(b"TZ")))
+        zone = TimeZone(_offsets(), (variable, _at_start.get(_TZ)))
         _known = known = zone, variable, time.tzname
     return known[0]
 
@@ -252,17 +261,19 @@ def read_zone(variable: bytes | None) -> TimeZone:
 def _offsets() -> tuple[tuple[int, str], ...]:
     # Not time.tzname: Paris and Berlin have the same names and offsets now, and had others. Nor time.localtime, which a
     # test may have replaced.
-    found = map(localtime, _INSTANTS)
-    return tuple((one.tm_gmtoff, one.tm_zone) for one in found)
+    try:
+        return tuple((one.tm_gmtoff, one.tm_zone) for one in map(localtime, _INSTANTS))
+    except OSError:  # Windows knows no time before 1970
+        return ()
 
 
-def _set(variable: bytes | None) -> None:
+def _set(variable: Text | None) -> None:
     _assign(variable)
     time.tzset()
 
 
-def _assign(variable: bytes | None) -> None:
+def _assign(variable: Text | None) -> None:
     if variable is None:
-        os.environb.pop(b"TZ", None)
+        _environ.pop(_TZ, None)
     else:
-        os.environb[b"TZ"] = variable
+        _environ[_TZ] = variable

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import sys
 from typing import Any
 
 from .interpreter import close
+from .platforms.here import OPEN_PRIVATE, SIGNALS_AT_REST, ask, limits
 
-_LIMITS = range(16)  # RLIMIT_CPU to RLIMIT_RTTIME: the numbers of Linux, some of which `resource` does not name
 # The last two count for children made from now on.
 _NAMESPACES = ("mnt", "net", "ipc", "uts", "user", "cgroup", "pid_for_children", "time_for_children")
-# A fork server starts with these at their default, whatever the caller ignores.
-RESET = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
-_RESET = sum(1 << (number - 1) for number in RESET)
+_RESET = sum(1 << (number - 1) for number in SIGNALS_AT_REST)
 
 
 def read_ids() -> tuple[Any, ...]:
     """User, groups and root folder, by which access to files is decided; reading them takes 2 us."""
     root = os.stat("/")
-    return os.getresuid(), os.getresgid(), sorted(os.getgroups()), root.st_dev, root.st_ino
+    ids = ask("getresuid") or ask("getuid"), ask("getresgid") or ask("getgid")
+    return *ids, sorted(ask("getgroups") or ()), root.st_dev, root.st_ino
 
 
 def read_inherited() -> tuple[Any, ...]:
     """What a process that exists cannot take over from the calling thread, in the form that is quickest to compare.
 
     User and groups, limits, CPUs, scheduling, session, ignored signals, capabilities and other rights, namespaces and
-    cgroup. Without /proc the last four are left out.
+    cgroup. Without /proc the last four are left out, and others where the system does not have them.
     """
     return (
         read_ids(),
-        [resource.getrlimit(number) for number in _LIMITS],
-        os.sched_getaffinity(0),
-        (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.getsid(0)),
+        limits(),
+        ask("sched_getaffinity", 0),
+        (ask("getpriority", getattr(os, "PRIO_PROCESS", 0), 0), ask("sched_getscheduler", 0), ask("getsid", 0)),
         *_signals_and_rights(),
         _namespaces(),
         _read("/proc/thread-self/cgroup"),
@@ -52,7 +49,7 @@ def _signals_and_rights() -> tuple[int, bytes]:
 def _read(path: str) -> bytes:
     """Content of a small file; nothing if it cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | OPEN_PRIVATE)
     except OSError:
         return b""
     try:
@@ -63,7 +60,7 @@ def _read(path: str) -> bytes:
 
 def _namespaces() -> list[str]:
     try:
-        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | OPEN_PRIVATE)
     except OSError:
         return []
     try:
@@ -75,7 +72,7 @@ def _namespaces() -> list[str]:
 def starts_elsewhere() -> bool:
     """True if new processes get other process numbers or clocks than this one has, after `unshare`."""
     try:
-        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open("/proc/thread-self/ns", os.O_RDONLY | OPEN_PRIVATE)
     except OSError:
         return False
     try:

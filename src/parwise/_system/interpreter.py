@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..errors import STARTED_IN, ParwiseError
+from ..errors import STARTED_IN, NoWorkersError
 
 # `signal`'s own functions turn handlers into enums and back, which takes 12 us for a block.
 _plain: Any = sys.modules.get("_signal", signal)
@@ -28,7 +28,7 @@ def _second_instance(module: Any) -> Any:
 
 
 #: `os.close` as Python has it: that of gevent (from 25.8.1 on) closes a descriptor only when its hub runs next.
-close: Any = sys.modules["posix"].close
+close: Any = sys.modules[os.name].close
 
 #: `select` as Python has it: gevent and eventlet delete `epoll`, and replace `poll` by a function that runs other work.
 select: Any = _second_instance(_select)
@@ -85,7 +85,7 @@ def find_python() -> str | None:
 
     Raises
     ------
-    ParwiseError
+    NoWorkersError
         If there is none: to start `sys.executable` of a frozen program, or of one that embeds Python, would run the
         whole program again.
     """
@@ -99,12 +99,12 @@ def find_python() -> str | None:
     if serves_frozen and sys.executable:
         return None
     if frozen:
-        raise ParwiseError(
+        raise NoWorkersError(
             f"worker processes cannot be started: this program is frozen, and {sys.executable!r} would "
             "run as a whole again; call parwise.freeze_support() at the start of its main module, or use "
             "executor='threads'"
         )
-    raise ParwiseError(
+    raise NoWorkersError(
         f"worker processes need a Python interpreter, but sys.executable is {sys.executable!r}; name "
         "one with multiprocessing.set_executable(path), or use executor='threads'"
     )

@@ -7,9 +7,10 @@ import functools
 import math
 import mmap
 import os
-import resource
 from collections.abc import Iterator
 from typing import TypeAlias
+
+from .platforms.here import ask, file_size_limit, open_files_limit, physical_memory
 
 #: Not a `pathlib.Path`: importing that takes 4 ms, by which each start of workers would be later.
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -55,8 +56,12 @@ def cpu_count() -> int:
 
     A quota is rounded up (2.5 CPUs count as 3), since a worker that is throttled half the time still does work.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min([available or 1, *map(math.ceil, _quotas())]))
+    return max(1, min([affinity_count(), *map(math.ceil, _quotas())]))
+
+
+def affinity_count() -> int:
+    """Number of CPUs of the affinity mask, or of the machine where the system has none or a sandbox hides it."""
+    return len(ask("sched_getaffinity", 0) or ()) or os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:
@@ -111,7 +116,7 @@ LOOK_SECONDS = 1.0
 @functools.cache
 def memory_limit() -> int:
     """Bytes of memory for this process and its workers, the machine's limited by cgroups; read once (0.3 ms)."""
-    return min([os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE, *_group_limits()])
+    return min([physical_memory(), *_group_limits()])
 
 
 def _group_limits(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Iterator[int]:
@@ -145,8 +150,14 @@ def _group_room(root: StrPath = ROOT, membership: StrPath = MEMBERSHIP) -> Itera
 
 def file_limit() -> int:
     """Largest size of a file of this process, shared memory included, in bytes (RLIMIT_FSIZE)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return 2**63 - 1 if soft == resource.RLIM_INFINITY else soft
+    limit = file_size_limit()
+    return 2**63 - 1 if limit is None else limit
+
+
+def descriptors_allowed() -> int:
+    """Number of descriptors that this process may have (RLIMIT_NOFILE)."""
+    limit = open_files_limit()
+    return 2**31 if limit is None else limit
 
 
 def own_bytes(pid: int) -> int:

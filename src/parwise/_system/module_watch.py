@@ -8,11 +8,11 @@ import os
 import pickle
 import sys
 import threading
+import time
 import types
 import zlib
 from collections.abc import Iterable, Iterator
 from importlib.machinery import SourceFileLoader
-from time import CLOCK_BOOTTIME
 from typing import Any
 
 from .._clock import clock_gettime_ns, time_ns
@@ -129,10 +129,15 @@ def _stamp_at_import(module: Any, path: str) -> Stamp | None:
 
 
 def _start_of_process() -> int:
-    """When this process began at the earliest, in nanoseconds since the epoch."""
-    with open("/proc/self/stat", "rb") as file:
-        ticks = int(file.read().rpartition(b")")[2].split()[19])
-    age = clock_gettime_ns(CLOCK_BOOTTIME) - ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+    """When this process began at the earliest, in nanoseconds since the epoch; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0
+    if clock_gettime_ns is None:
+        return 0
+    age = clock_gettime_ns(time.CLOCK_BOOTTIME) - ticks * 10**9 // os.sysconf("SC_CLK_TCK")
     return time_ns() - age - 10**9
 
 

@@ -16,6 +16,7 @@ from .._executors.choice import run
 from .._executors.job import Job
 from .._executors.processes import runner as processes
 from .._system.blas import SharedThreadLimit, unknown_blas
+from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
@@ -183,7 +184,7 @@ class Diagnosis:
             return False
         found: list[Results] = []
         for seed in HASH_SEEDS:
-            pool = WorkerPool(variables={"PYTHONHASHSEED": seed})
+            pool = new_pool(variables={"PYTHONHASHSEED": seed})
             try:
                 results = in_worker(self._job, self._task, pool)
             finally:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import _locale
-import os
+import platform
 import sys
 from typing import Any
 
 import numpy as np
 
 from .._system.blas import read_threads
-from .._system.environment import read_zone
-from .._system.floating_point import read_floats
+from .._system.environment import read_process_state
+from .._system.platforms.floating_point import read_floats
 
 #: Parts of a fingerprint, and the remedy where they differ.
 REMEDIES = {
@@ -33,14 +33,14 @@ def read_fingerprint(*ignored: Any) -> dict[str, str]:
     return {
         "Python": sys.version,
         "NumPy": np.__version__,
-        "processor": os.uname().machine,
+        "processor": platform.machine(),
         "NumPy's processor features": " ".join(_processor_features()),
         "BLAS": " ".join(sorted(read_threads())),
         "threads": " ".join(sorted(f"{name}={count}" for name, count in read_threads().items())),
         "hash seed": str(hash("parwise")),
         "rounding or flushing of floats": str(read_floats()),
         "locale": _locale.setlocale(_locale.LC_ALL, None),
-        "time zone": str(read_zone(os.environb.get(b"TZ")).offsets),
+        "time zone": str(read_process_state().zone.offsets),
     }
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import _socket
 import array
-import fcntl
+import contextlib
+import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from .._system.interpreter import close, select
+from .._system.platforms.here import OPEN_PRIVATE, duplicate_above
 
 #: The first number behind standard input, output and error.
 FIRST = 3
 
 # A message brings so many descriptors at most; Linux allows 253.
 FDS = 100
-_FDS_SPACE = _socket.CMSG_SPACE(FDS * array.array("i").itemsize)
 
 
 def above_standard(fd: int) -> int:
@@ -35,7 +37,21 @@ def above_standard(fd: int) -> int:
 
 def duplicate(fd: int) -> int:
     """Another descriptor of the same file; `os.dup` takes the lowest free number."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST)
+    return duplicate_above(fd, FIRST)
+
+
+@contextlib.contextmanager
+def low_numbers_taken() -> Iterator[None]:
+    """Keep numbers below 3 from what is opened meanwhile by others, as by `multiprocessing`."""
+    taken = []
+    try:
+        while (fd := os.open(os.devnull, os.O_RDWR | OPEN_PRIVATE)) < FIRST:
+            taken.append(fd)
+        close(fd)
+        yield
+    finally:
+        for fd in taken:
+            close(fd)
 
 
 def open_memory() -> int:
@@ -72,23 +88,28 @@ def receive(sock: _socket.socket, nbytes: int) -> tuple[bytes, list[int], bool]:
     """A message of at most `nbytes` bytes, the descriptors that came with it, and True if it was longer."""
     # Not socket.recv_fds, which drops its flags: descriptors came without
     # close-on-exec, and programs that the function started inherited them.
-    data, extra, flags, _ = sock.recvmsg(nbytes, _FDS_SPACE, _socket.MSG_CMSG_CLOEXEC)
+    data, extra, flags, _ = sock.recvmsg(nbytes, _fds_space(), _socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for _, _, content in extra:
         fds.frombytes(content)
     return data, [above_standard(fd) for fd in fds], bool(flags & _socket.MSG_TRUNC)
 
 
+@functools.cache
+def _fds_space() -> int:
+    return _socket.CMSG_SPACE(FDS * array.array("i").itemsize)
+
+
 def standard_files() -> list[tuple[Any, ...]]:
     """What `os.posix_spawn` opens for a process of ours: /dev/null as input, and where it would inherit no output."""
-    missing = [fd for fd in (1, 2) if not _is_inherited(fd)]
+    missing = [fd for fd in (1, 2) if not is_inherited(fd)]
     return [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in missing),
     ]
 
 
-def _is_inherited(fd: int) -> bool:
+def is_inherited(fd: int) -> bool:
     """True if a new process gets a descriptor: it is open, and no file that Python opened in a closed one's place."""
     try:
         return os.get_inheritable(fd)

@@ -25,6 +25,7 @@ from .direct.access import CallerMemory
 from .other_processes import end_group, has_children
 from .pool.fork_server_start import CONTROL_FD
 from .protocol import COOKIE_BYTES, Channel, ForeignBytesError, blocking_socket
+from .shared_memory import Slots
 from .worker.main import serve
 
 _PR_SET_PDEATHSIG = 1
@@ -198,7 +199,8 @@ class ForkServer:
             numpy_random.seed()
         sock, segment = fds
         cookie = self._control.cookie
-        serve(sock, segment, slot_bytes, cookie, CallerMemory(self._parent, secret, cookie))
+        channel = Channel(blocking_socket(sock), cookie)
+        serve(channel, Slots(segment, slot_bytes), CallerMemory(self._parent, secret, cookie))
 
 
 def _close_inherited() -> None:

@@ -188,17 +188,25 @@ class Channel:
         for another one, and is refused.
     """
 
-    def __init__(self, sock: Socket, cookie: bytes) -> None:
-        self.sock = sock
+    #: True if messages of any length may be sent, and need no file beside them.
+    carries_all = False
+
+    def __init__(self, sock: Any, cookie: bytes) -> None:
+        self.sock: Socket = sock
         self.cookie = cookie
         # Messages that a socket which does not block had no room for, with duplicates of their descriptors.
-        self.unsent: deque[tuple[bytes, list[int]]] = deque()
+        self.unsent: deque[tuple[Any, list[int]]] = deque()
         # Tokens of descriptors that have come.
         self._tokens: list[Token] = []
 
     def fileno(self) -> int:
         """File descriptor, for poll."""
         return self.sock.fileno()
+
+    @property
+    def waitable(self) -> Any:
+        """What `multiprocessing.connection.wait` takes."""
+        return self
 
     def send(self, *message: Any, fds: Sequence[int] = ()) -> None:
         """Send a message of at most 64 kB when pickled, with file descriptors."""

@@ -11,6 +11,7 @@ import contextvars
 import functools
 import os
 import pickle
+import platform
 import sys
 import threading
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from .._core.layout import ReusableMemory
 from .._core.nesting import serial_calls
 from .._system.blas import SharedThreadLimit, ThreadWatch
 from .._system.definitions import Table, open_table
-from .._system.floating_point import floats
+from .._system.platforms.floating_point import floats
 from .._system.surroundings import follower
 from .encoding import pack, pack_error
 from .pickling.payload import BufferTable, load_part, private_copy
@@ -137,7 +138,7 @@ def _unpack_call(header: bytes, memory: Any, *data: Any) -> tuple[str, Luggage, 
 def answer(call: tuple[Any, ...], capture: Capture = captured_output) -> tuple[Any, ...]:
     """Answer a call of `pack_call` with a `Reply`; whatever this raises is a fault of the engine."""
     versions, *content = call
-    reply = Reply("done", f"{os.uname().nodename} {os.getpid()}", {**VERSIONS, "NumPy": np.__version__})
+    reply = Reply("done", f"{platform.node()} {os.getpid()}", {**VERSIONS, "NumPy": np.__version__})
     if versions != VERSIONS:
         return tuple(reply._replace(kind="unfit"))
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import mmap
 import os
@@ -16,33 +15,22 @@ from .._core.cursor import CURSOR_BYTES, Cursor
 from .._core.layout import address_of
 from .._system.interpreter import close
 from .._system.limits import cpu_count, file_limit, memory_limit
-from ..errors import ParwiseError
+from .._system.platforms.here import seal
+from ..errors import NoWorkersError
 from .claims import CLAIM_BYTES, Claim
-from .descriptors import duplicate, open_memory
-
-HAS_MEMFD = hasattr(os, "memfd_create")
+from .descriptors import open_memory
 
 
-def create_fd(nbytes: int, *, memfd: bool = HAS_MEMFD) -> int:
+def create_fd(nbytes: int) -> int:
     """Create shared memory of `nbytes` zero bytes, and return its file descriptor.
 
     A memfd is not in /dev/shm and so not limited by its size (64 MB in a container). It is sealed, so no process can
-    shrink it while another uses it, which would end in SIGBUS. Systems without memfd use
-    `multiprocessing.shared_memory`; its name is removed at once and only the descriptor kept.
+    shrink it while another uses it, which would end in SIGBUS. Systems without memfd have portable workers.
     """
-    if not memfd:
-        from multiprocessing import shared_memory
-
-        block = shared_memory.SharedMemory(create=True, size=nbytes)
-        try:
-            return duplicate(block._fd)  # type: ignore[attr-defined]
-        finally:
-            block.close()
-            block.unlink()
     fd = open_memory()
     try:
         os.ftruncate(fd, nbytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        seal(fd)
     except BaseException:
         close(fd)
         raise
@@ -71,6 +59,8 @@ def map_private(fd: int, nbytes: int) -> mmap.mmap:
 
 def map_anonymous(nbytes: int) -> mmap.mmap:
     """Map new private memory, page-aligned."""
+    if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows
+        return mmap.mmap(-1, max(1, nbytes))
     return mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
@@ -130,12 +120,19 @@ class Slots:
         Two halves, each for one chunk of results too large for a slot.
     """
 
+    tasks: Sequence[Any]
+    results: Sequence[Any]
+
     def __init__(self, fd: int, slot_bytes: int) -> None:
         self._fd = fd
-        self.slot_bytes = slot_bytes
         memory = memoryview(map_shared(fd, segment_bytes(slot_bytes)))
         claims = [Claim(memory[_CLAIMS + k * CLAIM_BYTES :][:CLAIM_BYTES]) for k in range(2 * (SLOTS + 1))]
         self.tasks, self.results = claims[: SLOTS + 1], claims[SLOTS + 1 :]
+        self._lay_out(memory, slot_bytes)
+
+    def _lay_out(self, memory: memoryview, slot_bytes: int) -> None:
+        """Find the parts of the memory."""
+        self.slot_bytes = slot_bytes
         self._stack = memory[_STACK:_HEADER]
         every = [memory[_HEADER + k * slot_bytes :][:slot_bytes] for k in range(2 * SLOTS + 1)]
         self.inputs, self.outputs = every[:SLOTS], every[SLOTS : 2 * SLOTS]
@@ -153,6 +150,10 @@ class Slots:
     def stack(self) -> str:
         """The stack that a dead worker has written."""
         return bytes(self._stack).partition(b"\0")[0].decode("utf-8", "replace")
+
+    def arguments(self, slot: int) -> memoryview:
+        """The arguments of a task, as the function may have them."""
+        return self.inputs[slot]
 
     def leave_input(self, slot: int) -> None:
         """Make the memory of an input slot private, and map the slot at another address.
@@ -175,13 +176,13 @@ def fitting_slot_bytes() -> int:
 
     Raises
     ------
-    ParwiseError
+    NoWorkersError
         If the size of files, which shared memory counts among, is limited to less than a few pages.
     """
     limit = min(memory_limit() // (MEMORY_SHARE * cpu_count()), file_limit())
     slot_bytes = (limit - segment_bytes(0)) // (segment_bytes(1) - segment_bytes(0))
     if slot_bytes < mmap.PAGESIZE:
-        raise ParwiseError(
+        raise NoWorkersError(
             "no room for shared memory: the limits on memory and on the size of files (ulimit -f) leave "
             f"{limit} bytes for each worker; raise them, or use executor='threads'"
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import threading
@@ -11,6 +9,7 @@ import zlib
 from typing import Any
 
 from ..._system.interpreter import close
+from ..._system.platforms.here import OPEN_PRIVATE, lock, read_at, write_at, write_out
 from ..._workers.descriptors import above_standard
 from ...errors import ParwiseError
 
@@ -59,22 +58,19 @@ class Journal:
         self.close()
 
     def _open(self) -> tuple[tuple[int, ...], int]:
-        """Open the file and lock it until this process closes it or ends.
-
-        By a POSIX lock, which forked children do not inherit: processes of an executor that outlive this one would
-        keep a lock of `flock`. But it is lost when the process closes the file once, wherever that was opened.
-        """
+        """Open the file and lock it until this process closes it or ends."""
         with _open_lock:
             if os.path.exists(self.path) and _key_of(os.stat(self.path)) in _open:
                 raise self._taken(f"this process ({os.getpid()})")
-            descriptor = above_standard(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            descriptor = above_standard(os.open(self.path, os.O_RDWR | os.O_CREAT | OPEN_PRIVATE, 0o666))
+            locked = False
             try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                close(descriptor)
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                raise self._taken("another process") from None
+                locked = lock(descriptor)
+            finally:
+                if not locked:
+                    close(descriptor)
+            if not locked:
+                raise self._taken("another process")
             key = _key_of(os.fstat(descriptor))
             _open.add(key)
             return key, descriptor
@@ -88,7 +84,7 @@ class Journal:
     def _read(self) -> tuple[list[dict[str, Any]], int]:
         """The lines of the file, and where they end."""
         size = os.fstat(self._descriptor).st_size
-        data = os.pread(self._descriptor, size, 0)
+        data = read_at(self._descriptor, size, 0)
         if not data.startswith(MAGIC):
             if not MAGIC.startswith(data) and data.strip(b"\0"):
                 raise ValueError(
@@ -118,9 +114,9 @@ class Journal:
             data = MAGIC + data
         at = self._end
         while data:
-            written = os.pwrite(self._descriptor, data, at)
+            written = write_at(self._descriptor, data, at)
             data, at = data[written:], at + written
-        os.fdatasync(self._descriptor)
+        write_out(self._descriptor)
         self._end = at
 
     def close(self) -> None:
@@ -140,12 +136,13 @@ def _is_sound(text: bytes) -> bool:
 
 def sync_folder(path: str) -> None:
     """Wait until names of files made or renamed in a folder are on the disk."""
-    sync_file(path, os.O_RDONLY | os.O_DIRECTORY)
+    if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        sync_file(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_file(path: str, flags: int = os.O_RDONLY) -> None:
     """Wait until what was written to a file, by any process, is on the disk."""
-    descriptor = above_standard(os.open(path, flags | os.O_CLOEXEC))
+    descriptor = above_standard(os.open(path, flags | OPEN_PRIVATE))
     try:
         os.fsync(descriptor)
     finally:

@@ -87,7 +87,7 @@ def _of_memmap(array: Any) -> Recipe | None:
 
 
 def _granularity() -> int:
-    return int(os.sysconf("SC_PAGE_SIZE"))
+    return int(os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else 2**16  # Windows
 
 
 def _open_memmap(
@@ -148,7 +148,11 @@ def _of_netcdf4(array: Any) -> Recipe | None:
 def _of_read_only(kind: str, path: str, *content: Any) -> Recipe | None:
     """The recipe of an array in a file that this process has open, and nowhere for writing."""
     identity, modes = identity_of(path), set[int]()
-    for number in os.listdir("/proc/self/fd"):
+    try:
+        opened = os.listdir("/proc/self/fd")
+    except OSError:  # only Linux tells
+        return None
+    for number in opened:
         try:
             if os.stat(f"/proc/self/fd/{number}").st_ino == identity[1]:
                 with open(f"/proc/self/fdinfo/{number}") as info:

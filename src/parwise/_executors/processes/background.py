@@ -16,7 +16,7 @@ from ..._system.interpreter import DeferredInterrupt, short_switch_interval, sta
 from ..._system.library_settings import read_local_settings
 from ..._system.limits import cpu_is_idle
 from ..._workers.pool.default_pool import default_pool, known_pool
-from ...errors import ParwiseError
+from ...errors import NoWorkersError, ParwiseError
 from ..job import Job
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class BackgroundDispatcher:
         self._turn = _thread.allocate_lock()
         self._state: Literal["alone", "waiting", "preparing", "active", "left"] = "alone"
         self.error: BaseException | None = None
+        # True if there are no workers, and never will be.
+        self.alone = False
         # Seconds per element of the caller's last task.
         self.pace = 0.0
         self._local_threads = local_threads(look=False)
@@ -198,10 +200,18 @@ class BackgroundDispatcher:
             self._deadline = None
             if self._state in ("preparing", "active"):
                 return
-            if self.dispatcher.started:
-                self.dispatcher.step(0)
-            elif wanted:
-                self.dispatcher.start()
+            try:
+                if self.dispatcher.started:
+                    self.dispatcher.step(0)
+                elif wanted and not self.alone:
+                    self.dispatcher.start()
+            except NoWorkersError as error:
+                self.give_up(error)
+
+    def give_up(self, error: NoWorkersError) -> None:
+        """Leave all to the caller, as `Dispatcher.give_up` does."""
+        self.alone = True
+        self.dispatcher.give_up(error)
 
     @cached_property
     def warm(self) -> bool:
@@ -243,7 +253,9 @@ class BackgroundDispatcher:
             self._gone.acquire()
         if self.error is not None:
             error, self.error = self.error, None
-            raise error
+            if not isinstance(error, NoWorkersError):
+                raise error
+            self.give_up(error)
 
     def _stop_helping(self) -> None:
         if self._state != "left":
@@ -278,7 +290,7 @@ class BackgroundDispatcher:
     def _start_workers_if_due(self) -> bool:
         """Start workers if it is time, and return True if they are coming up."""
         with self._turn:
-            if self._state != "waiting" or self._deadline is None or perf_counter() < self._deadline:
+            if self._state != "waiting" or self._deadline is None or self.alone or perf_counter() < self._deadline:
                 return False
             # Now and then a BLAS thread that is about to sleep is still seen to run: look again soon.
             self._retry = min(2 * self._retry, HELP_AFTER_SECONDS)

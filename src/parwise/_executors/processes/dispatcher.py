@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from ..._clock import monotonic, perf_counter, thread_time
+from ..._clock import perf_counter, thread_time
 from ..._core.indexing import Task
 from ..._core.results import Results
-from ..._system.blas import ThreadCounts, read_threads, workers_beside
-from ..._system.library_settings import LocalSettings
-from ..._system.surroundings import CallerState
 from ..._workers.pool.silence import Silence
 from ..._workers.pool.watchdog import Watchdog
-from ..._workers.pool.worker_handle import Assignment, WorkerHandle
+from ..._workers.pool.worker_handle import WorkerHandle
 from ..._workers.pool.worker_pool import WorkerPool
 from ..._workers.protocol import ForeignBytesError
-from ..._workers.session import PackedSession, SetUp, send_definitions
-from ..._workers.shared_memory import SLOTS
+from ..._workers.session import SetUp
+from ...errors import NoWorkersError, user_level
 from ..job import Job
 from .faults import FaultPolicy
-from .receiver import Receiver
-from .sharing import Sharing
+from .sender import Sender, numbers
 
-_numbers = itertools.count(1)
 ALL = 10**9  # messages; `step` reads one, as others wake it again: to look for one that is not there takes 3 us
 
 
-class Dispatcher(Receiver):
+class Dispatcher(Sender):
     """Dispatches the tasks of one job to worker processes; a context manager.
 
     One thread at a time uses it. An exception that leaves its ``with`` block
@@ -44,27 +39,10 @@ class Dispatcher(Receiver):
     """
 
     def __init__(self, job: Job, pool: WorkerPool) -> None:
-        super().__init__(job)
-        self._pool = pool
-        self._workers: list[WorkerHandle] = []
-        self.started = False
+        super().__init__(job, pool)
         # CPU seconds that sending tasks and collecting outcomes took.
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
-        self._threads: ThreadCounts = 1
-        self._sharing = Sharing(job.call, job.queue, job.stepwise)
-        # Workers that may be used at most, and those that are.
-        self._most = self._width = 0
-        # True if the caller computes too: one worker then gets no tasks and leaves it a CPU.
-        self.caller_computes = False
-        self._set_up: SetUp | None = None
-        self._session: PackedSession | None = None
-        # Size of the largest part of definitions that a worker was sent.
-        self._part_bytes = 0
-        # Thread counts that belong to the caller's thread, if the helper thread starts the workers.
-        self.local_threads: dict[str, int] | None = None
-        # Settings of libraries that belong to the caller's thread, likewise.
-        self.local_settings: LocalSettings | None = None
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -95,16 +73,6 @@ class Dispatcher(Receiver):
     def idle(self) -> bool:
         """True if no worker holds an element of the call."""
         return all(one.handshake for one in self._assignments)
-
-    @property
-    def _assignments(self) -> Iterator[Assignment]:
-        """Tasks that workers hold."""
-        return (one for worker in self._workers for one in worker.assignments.values())
-
-    @property
-    def beside(self) -> bool:
-        """True as long as the caller goes on computing beside the workers."""
-        return self._sharing.beside
 
     @property
     def own_seconds(self) -> float:
@@ -142,11 +110,32 @@ class Dispatcher(Receiver):
         """Assign tasks to workers with free slots, and start workers in the place of dead ones."""
         self._width = self._sharing.workers(self._most)
         while len(self._workers) < self._width and not self._job.queue.empty:
-            worker = self._pool.another(self._workers)
+            try:
+                worker = self._pool.another(self._workers)
+            except NoWorkersError as error:
+                self._use_fewer(error)
+                break
             self._workers.append(worker)
             self._send_session([worker])
         for worker in list(self._workers):
             self._assign_tasks(worker)
+
+    def _use_fewer(self, error: NoWorkersError) -> None:
+        """Go on with the workers that there are, since there can be no more; raise `error` if there is none."""
+        if not self._workers:
+            raise error
+        self._most = self._width = len(self._workers)
+
+    def give_up(self, error: NoWorkersError) -> None:
+        """Leave all to the caller, and say why there are no workers; raise `error` where only these may compute."""
+        settings = self._job.call.settings
+        if settings.isolate or settings.needs_killable_workers or self._job.queue.has_lost:
+            raise error
+        self.started = False
+        self._workers, self._most, self._width = [], 0, 0
+        self._pool.stop()
+        self._job.explain(f"there were no workers: {error}")
+        warnings.warn(f"the calling process computed this call alone: {error}", RuntimeWarning, stacklevel=user_level())
 
     def wake(self) -> None:
         """Make `step` return in another thread."""
@@ -156,39 +145,10 @@ class Dispatcher(Receiver):
         """Start workers, without waiting for them."""
         self._most = self._job.workers
         self._width = self._sharing.workers(self._most)
-        self._job.observer.workers_called()
+        self._job.observer.workers_called(self._pool.why)
         setup = self._job.call.settings.setup
         self._set_up = None if setup is None else SetUp.of(setup, self.local_settings)
         self._workers = list(self._pool.start(self._width, self._set_up and self._set_up.mark))
-
-    def pack_function(self) -> None:
-        """Pickle the function; workers come up meanwhile."""
-        settings = self._job.call.settings
-        # A thread count other than the caller's may change bits, of elements that no handshake compares.
-        counts = read_threads() | (self.local_threads or {})
-        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
-        self._call = next(self._pool.calls)
-        call = self._job.call
-        if call.feed is None and not all(one.loaded for one in call.inputs):
-            from ..files import FileTasks
-
-            self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
-        self._pack(self._job.state)
-        assert self._session is not None
-        self._job.output_replay.doubt_blas()
-        if self._session.payload.attachments:  # queues, locks: f acts on other processes, once for each element
-            self._handshake.pending = False
-
-    def _pack(self, state: CallerState | None) -> None:
-        job = self._job
-        arguments = job.shared_layouts, self._direct.places
-        self._session = PackedSession.of(
-            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings, job.opened
-        )
-
-    def _send_session(self, workers: list[WorkerHandle]) -> None:
-        assert self._session is not None
-        self._session.send(workers, self._set_up)
 
     def start(self) -> None:
         """Start workers and send them the session, unless that has been done."""
@@ -224,6 +184,9 @@ class Dispatcher(Receiver):
         for kind, worker in events:
             if worker in self._workers:
                 worker.ready &= kind != "death"
+                if kind == "refused":
+                    self._on_refused(worker)
+                    continue
                 self._read_messages(worker, most=1 if kind == "message" else ALL)
                 if kind == "death" and worker in self._workers:
                     self._on_exit(worker)
@@ -233,6 +196,13 @@ class Dispatcher(Receiver):
         self._handshake.check()
         self.feeding += thread_time() - begun
         return bool(events)
+
+    def _on_refused(self, worker: WorkerHandle) -> None:
+        """The system had no process for a worker."""
+        error = self._pool.why_refused(worker)
+        self._pool.drop(worker)
+        self._workers.remove(worker)
+        self._use_fewer(error)
 
     def _replace_workers(self) -> None:
         """Replace workers that exceed the deadline of an element or their memory, and those that are silent."""
@@ -272,89 +242,6 @@ class Dispatcher(Receiver):
         except (EOFError, ConnectionError):
             self._on_exit(worker, killed_for)
 
-    def _assign_tasks(self, worker: WorkerHandle) -> None:
-        """Send a worker chunks and tasks, as far as it has free slots."""
-        try:
-            worker.send_chunks()
-            self._assign(worker)
-        except ConnectionError:
-            worker.ready = False  # dead; `step` sees its exit
-
-    def _reduce_workers(self) -> None:
-        """Assign tasks to fewer workers, since BLAS uses threads in each.
-
-        OpenBLAS waits by spinning: with more threads than CPUs, 200 x 200
-        solves took fifteen times as long as in the plain loop.
-        """
-        if not isinstance(self._threads, int):
-            self._most = self._width = workers_beside(self._threads, self._width)
-
-    def _assign(self, worker: WorkerHandle) -> None:
-        """Send a worker tasks, as far as it has free slots."""
-        if not (self.started and worker.ready and worker.sender is None) or worker.retiring:
-            return
-        queue = self._job.queue
-        if self._handshake.due and worker.free:
-            self._send_handshake(worker)
-        if len(self._workers) > self._limit <= sum(bool(one.assignments) for one in self._workers if one is not worker):
-            return
-        # Results as they come are not to wait behind a task that takes long.
-        most = SLOTS if queue.queue_ahead and self._job.ordered else 1
-        while worker.sender is None and worker.free and len(worker.assignments) < most:
-            task = self._next_task(worker)
-            if task is None:
-                break
-            self._send_task(worker, task)
-        if queue.empty and not worker.assignments and self._has_cpu and self._handshake.fits(self._seconds_left):
-            self._send_handshake(worker)
-
-    def _next_task(self, worker: WorkerHandle) -> Task | None:
-        """The next task of a worker: the last one, if the caller computes from the first on."""
-        queue, workers = self._job.queue, len(self._workers)
-        if self.beside:
-            return queue.next_task(workers=workers + 1, lost=True, last=True)
-        return queue.next_task(workers=workers, lost=True, capacity=self._direct.capacity(worker))
-
-    @property
-    def _limit(self) -> int:
-        """Workers that may hold tasks at a time."""
-        return min(self._width, max(1, self._width - (self.caller_computes and not self.beside)))
-
-    @property
-    def _has_cpu(self) -> bool:
-        """True if a CPU is free for a worker without a task; the caller uses one until its first element is done."""
-        busy = sum(bool(worker.assignments) for worker in self._workers)
-        return self._job.first is not None or busy + 1 < self._width
-
-    @property
-    def _seconds_left(self) -> float:
-        """Seconds for which the other workers will be busy, if their elements take as long as those so far."""
-        pace, now = self._job.queue.pace or 0.0, monotonic()
-        ends = (one.since + pace * len(one.task) for one in self._assignments if not one.handshake)
-        return max(0.0, max(ends, default=now) - now)
-
-    def _send_handshake(self, worker: WorkerHandle) -> None:
-        """Send a worker the first task, to compare its results with the caller's."""
-        self._handshake.mark_sent()
-        self._send_task(worker, self._job.first_task, handshake=True)
-
-    def _send_task(self, worker: WorkerHandle, task: Task, handshake: bool = False) -> None:
-        """Copy the arguments of a task to a slot and send the worker a message."""
-        if (state := self._job.state_for(task)) is not worker.state:
-            self._pack(state)
-            self._send_session([worker])
-        staged = self._direct.stage(worker, task) or worker.stage(self._job.stage, task, self._pool.slot_bytes)
-        if handshake and staged.attachments:  # a second call would take or send a message too many
-            worker.unstage(staged)
-            return
-        definitions, parts = self._job.needed_parts(task)
-        if parts:
-            self._part_bytes = max(self._part_bytes, send_definitions(worker, definitions, parts))
-        self._job.observer.served()
-        rows = () if handshake else self._direct.offer(worker, staged)
-        stores = not handshake and self._job.files is not None and bool(self._job.files.outputs) and staged.slot >= 0
-        worker.send_task(next(_numbers), staged, handshake, rows, stores, self._job.task_message)
-
     def compute_again(
         self, stages: list[tuple[Task, Callable[..., Any]]], seconds: float
     ) -> list[Results | None] | None:
@@ -374,7 +261,7 @@ class Dispatcher(Receiver):
                 if waiting and worker in self._workers and worker.free and not worker.assignments and not worker.sender:
                     number, (task, stage) = waiting.popleft()
                     staged = worker.stage(stage, task, self._pool.slot_bytes)
-                    worker.send_task(key := next(_numbers), staged, True)
+                    worker.send_task(key := next(numbers), staged, True)
                     worker.assignments[key].receive = partial(found.__setitem__, number)
             if not any(one.receive for one in self._assignments):  # their workers have died
                 return None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..._clock import perf_counter
 from ..._core.indexing import Task
 from ..._system.interpreter import DeferredInterrupt
-from ..._workers.pool.default_pool import default_pool
+from ..._workers.pool.default_pool import default_pool, new_pool
+from ...errors import NoWorkersError
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
@@ -80,7 +81,6 @@ def _open_isolated(job: Job, pool: WorkerPool) -> Iterator[ProcessRunner]:
     Where another thread's call keeps the workers of `pool` the job gets new ones: that call may be waiting for this
     one, if its function has started the thread.
     """
-    from ..._workers.pool.worker_pool import WorkerPool
     from .dispatcher import Dispatcher
 
     job.open()
@@ -90,7 +90,7 @@ def _open_isolated(job: Job, pool: WorkerPool) -> Iterator[ProcessRunner]:
             locked = pool.lock.acquire(timeout=TURN_SECONDS)
         with contextlib.ExitStack() as stack:
             if not locked:
-                pool = WorkerPool()
+                pool = new_pool()
                 stack.callback(pool.stop)
             dispatcher = stack.enter_context(Dispatcher(job, pool))
             dispatcher.start()
@@ -122,6 +122,8 @@ class ProcessRunner:
         self._whole = whole
         self._inline = None if background is None else InlineTasks(job, background)
         self._slow: SlowWorkers | None = None
+        # Computes the rest, where there are no workers.
+        self._alone: SerialRunner | None = None
 
     @property
     def workers(self) -> int:
@@ -131,14 +133,36 @@ class ProcessRunner:
     @property
     def finished(self) -> bool:
         """True if nothing is left that could change the result."""
+        if self._alone is not None:
+            return self._alone.finished
         return self._inline is None and (not self._dispatcher.started or self._dispatcher.finished)
 
     def step(self) -> None:
         """Compute one task until workers are up; from then on wait for their messages."""
+        if self._alone is not None:
+            self._alone.step()
+            return
         if self._inline is not None:
             if not self._inline.step():
                 self._hand_over(self._inline)
             return
+        with self._alone_without_workers():
+            self._step()
+
+    @contextlib.contextmanager
+    def _alone_without_workers(self) -> Iterator[None]:
+        """Leave the rest to the caller where it turns out that there are no workers."""
+        try:
+            yield
+        except NoWorkersError as error:
+            self._dispatcher.give_up(error)
+            self._go_on_alone()
+
+    def _go_on_alone(self) -> None:
+        self._slow = None
+        self._alone = SerialRunner(self._job, self.task_seconds if self._whole else ITEM_SECONDS)
+
+    def _step(self) -> None:
         if not self._whole:  # items may have come meanwhile
             self._dispatcher.assign_tasks()
         own = self._next_own()
@@ -156,11 +180,14 @@ class ProcessRunner:
 
     def poll(self) -> None:
         """Read the messages of workers and assign tasks, without waiting."""
+        if self._alone is not None:
+            return
         if self._inline is not None and self._background is not None:
             self._background.poll(False)
         elif self._dispatcher.started:
-            self._dispatcher.assign_tasks()
-            self._dispatcher.step(0)
+            with self._alone_without_workers():
+                self._dispatcher.assign_tasks()
+                self._dispatcher.step(0)
 
     def _next_own(self) -> Task | None:
         """The next task for this process, if it goes on computing beside the workers; no task of a dead worker."""
@@ -176,9 +203,13 @@ class ProcessRunner:
         self._inline = None
         inline.leave()
         self._job.repeat()
+        if self._background is not None and self._background.alone:
+            self._go_on_alone()
+            return
         if self._whole and self._dispatcher.started and self._background is not None:
-            self._dispatcher.assign_tasks()
-            if self._dispatcher.beside:
+            with self._alone_without_workers():
+                self._dispatcher.assign_tasks()
+            if self._dispatcher.beside or self._alone is not None:
                 return
             self._slow = SlowWorkers(self._dispatcher, self._background.pace, self._job.transfer_seconds())
 

@@ -25,7 +25,7 @@ class CallerMemory:
 
     def __init__(self, pid: int, address: int, secret: bytes) -> None:
         self._pid, self._address, self._secret = pid, address, secret
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = ctypes.CDLL(None, use_errno=True) if address else None
         self._read, self._write = (_function(libc, name) for name in ("process_vm_readv", "process_vm_writev"))
         # Address and length of each piece, here and there; and of the secret.
         self._tables = np.zeros((2, MOST_PIECES, 2), np.uint64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +14,7 @@ import numpy.rec
 from ..._core.layout import Layout, address_of, offsets_for, private_memory
 from ..._system.interpreter import DeferredInterrupt, close
 from ..._system.limits import file_limit, memory_limit
+from ..._system.platforms.here import write_at
 from ...errors import ParwiseError
 from ..protocol import INLINE_BYTES, Channel, ForeignBytesError, checksum, verified
 from ..shared_globals import restore
@@ -62,7 +62,7 @@ class Payload(NamedTuple):
         """Write all buffers to a file of `nbytes` bytes."""
         for offset, buffer in zip(self.offsets, self.buffers, strict=True):
             while buffer.nbytes:
-                done = os.pwrite(fd, buffer, offset)
+                done = write_at(fd, buffer, offset)
                 buffer, offset = buffer[done:], offset + done
 
     def send(self, channels: Iterable[Channel], kind: str, call: Any) -> None:
@@ -71,14 +71,19 @@ class Payload(NamedTuple):
         table = pickle.dumps(self.table)
         check = checksum(table)
         nbytes = self.nbytes + len(table)
-        inline = self.to_bytes() + table if nbytes <= INLINE_BYTES else None
+        channels = list(channels)
+        inline: Any = None
+        if nbytes <= INLINE_BYTES:
+            inline = self.to_bytes() + table
+        elif all(channel.carries_all for channel in channels):
+            inline = pickle.PickleBuffer(self.to_bytes() + table)
         fds: list[int] = []
         try:
             if inline is None:
                 with DeferredInterrupt():
                     fds.append(_shared_file(nbytes))
                 self.write(fds[0])
-                os.pwrite(fds[0], table, self.nbytes)
+                write_at(fds[0], table, self.nbytes)
             for channel in channels:
                 with contextlib.suppress(ConnectionError):  # the worker is dead; its pidfd reports that
                     channel.send_attachments([self.attachments])

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..pickling.payload import Payload
     from .worker_pool import WorkerPool
 
 _default: WorkerPool | None = None
@@ -21,7 +22,7 @@ def default_pool() -> WorkerPool:
         pool = _default
         if pool is not None and not pool.owned_by_parent:
             return pool
-    fresh = _new_pool()
+    fresh = new_pool()
     with _default_lock:
         # Another thread may have made one meanwhile.
         if _default is pool:
@@ -41,13 +42,33 @@ def take_pool() -> WorkerPool:
             if not pool.lock.locked():
                 return pool
             _default = pool
-    return _new_pool()
+    return new_pool()
 
 
-def _new_pool() -> WorkerPool:
-    from .worker_pool import WorkerPool  # no sooner: most calls are too small for workers, and this takes 6 ms
+def new_pool(
+    variables: dict[str, str] | None = None, initializer: Payload | None = None, finalizes: bool = False
+) -> WorkerPool:
+    """A pool of the workers that this system can have; arguments as of `WorkerPool`.
 
-    return WorkerPool()
+    With `finalizes`, its workers call the finalizer that came with their initializer before they end.
+    """
+    # No sooner: most calls are too small for workers, and this takes 6 ms.
+    from .primitives import why_portable
+
+    kind: type[WorkerPool]
+    if why_portable() is not None:
+        from ..portable.pool import PortablePool
+
+        kind = PortablePool
+    else:
+        from .forked_pool import ForkedPool
+
+        kind = ForkedPool
+    if finalizes:
+        from .finalized_pool import FinalizedPool
+
+        kind = type(f"Finalized{kind.__name__}", (FinalizedPool, kind), {})
+    return kind(variables=variables, initializer=initializer)
 
 
 def put_back(pool: WorkerPool) -> None:
@@ -72,4 +93,5 @@ def _forget_lock_in_child() -> None:
     _default_lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_forget_lock_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock_in_child)

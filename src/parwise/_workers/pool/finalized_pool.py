@@ -6,9 +6,9 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterable
+from multiprocessing import connection
 from typing import Any
 
-from ..._system.interpreter import select
 from ...errors import user_level
 from ..encoding import unpack_error
 from ..other_processes import is_stopped
@@ -17,11 +17,11 @@ from .worker_handle import WorkerHandle
 from .worker_pool import WorkerPool
 
 # A worker that was stopped, which gives no sign, is found after so long.
-LOOK_MS = 1000
+LOOK_SECONDS = 1.0
 
 
 class FinalizedPool(WorkerPool):
-    """Workers that have got a finalizer with their initializer."""
+    """Workers that have got a finalizer with their initializer; the base beside it says of which kind they are."""
 
     finalizes = True
 
@@ -52,23 +52,26 @@ class FinalizedPool(WorkerPool):
 
 def _finalize(workers: Iterable[WorkerHandle]) -> list[str]:
     """Have idle workers call the finalizer, and wait for them; return what to warn of."""
-    waiting = {worker.channel.fileno(): worker for worker in workers if _is_idle(worker)}
-    poll = select.poll()
-    for fd, worker in waiting.items():
-        with contextlib.suppress(ConnectionError):  # dead: there is no answer, but the end of the socket
+    waiting = {worker.channel.waitable: worker for worker in workers if _is_idle(worker)}
+    for worker in waiting.values():
+        with contextlib.suppress(ConnectionError):  # dead: there is no answer, but the end of the connection
             worker.channel.send("finalize")
-        poll.register(fd, select.POLLIN)
     failures: list[str] = []
     while waiting:
-        ended = [fd for fd, _ in poll.poll(LOOK_MS) if _receive(waiting[fd], failures)]
-        for fd in {*ended, *(fd for fd, worker in waiting.items() if worker.pid and is_stopped(worker.pid))}:
-            poll.unregister(fd)
-            del waiting[fd]
+        connection.wait(list(waiting), LOOK_SECONDS)
+        for one, worker in list(waiting.items()):
+            lost = _is_lost(worker)  # before its last messages are read
+            if _receive(worker, failures) or lost:
+                del waiting[one]
     return failures
 
 
 def _is_idle(worker: WorkerHandle) -> bool:
     return not (worker.assignments or worker.streaming or worker.over)
+
+
+def _is_lost(worker: WorkerHandle) -> bool:
+    return worker.over or (worker.pid > 0 and is_stopped(worker.pid))
 
 
 def _receive(worker: WorkerHandle, failures: list[str]) -> bool:

@@ -7,17 +7,18 @@ import sys
 
 from ..._core.nesting import FORK_SERVER
 from ..._system.blas import THREAD_VARIABLES
-from ..._system.inheritance import RESET, starts_elsewhere
+from ..._system.inheritance import starts_elsewhere
 from ..._system.interpreter import absolute_path, as_started, find_python, packages_elsewhere, start_variables
-from ...errors import ParwiseError
+from ..._system.platforms.here import SIGNALS_AT_REST
+from ...errors import NoWorkersError
 from ..descriptors import standard_files
 from ..protocol import Socket
 
 # Set to 1 while the fork server imports NumPy: BLAS must start no threads before a fork.
-_ONE_THREAD = tuple(THREAD_VARIABLES.values())
+ONE_THREAD = tuple(THREAD_VARIABLES.values())
 # OpenBLAS's threads wait by spinning, for 2**26 cycles, and keep other threads
 # off the CPUs; in workers they sleep at once.
-_SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+SLEEP_AT_ONCE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 
 #: Options of an interpreter, by their names in `sys.flags`.
 _LETTERS = {
@@ -34,7 +35,7 @@ _LETTERS = {
 }
 
 # Imports a package from a folder that is not in the path: the caller has found it by the entry "".
-_IMPORT = """
+IMPORT = """
 from importlib import machinery, util
 spec = machinery.PathFinder.find_spec({name!r}, [{folder!r}])
 sys.modules[{name!r}] = util.module_from_spec(spec)
@@ -48,7 +49,7 @@ CONTROL_FD = 3
 def start(control: Socket, variables: dict[str, str]) -> int:
     """Start a fork server, a new interpreter and no fork of this process, and return its process id."""
     if starts_elsewhere():
-        raise ParwiseError(
+        raise NoWorkersError(
             "worker processes cannot be started: this process has called unshare, so its children would "
             "be in PID or time namespaces different from its own; make the call in such a child, or use "
             "executor='threads'"
@@ -59,14 +60,14 @@ def start(control: Socket, variables: dict[str, str]) -> int:
         return os.posix_spawn(
             command[0],
             command,
-            {**start_variables(), **dict.fromkeys(_ONE_THREAD, "1"), **_SLEEP_AT_ONCE, **variables},
+            {**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables},
             file_actions=[(os.POSIX_SPAWN_DUP2, control.fileno(), CONTROL_FD), *standard_files()],
             setpgroup=0,
             setsigmask=(),
-            setsigdef=RESET,
+            setsigdef=SIGNALS_AT_REST,
         )
     except OSError as error:
-        raise ParwiseError(
+        raise NoWorkersError(
             f"the process that starts workers could not be started ({error}); use executor='threads', or raise the "
             "limits on processes and memory"
         ) from error
@@ -84,12 +85,12 @@ def _command(python: str | None) -> list[str]:
         return [sys.executable, FORK_SERVER, str(os.getpid())]
     path = absolute_path()
     lines = [f"import gc, sys; gc.disable(); sys.path[:] = {path!r}"]
-    lines += [_IMPORT.format(name=name, folder=folder) for name, folder in packages_elsewhere(path)]
+    lines += [IMPORT.format(name=name, folder=folder) for name, folder in packages_elsewhere(path)]
     lines += [f"from parwise._workers.fork_server import main; main({os.getpid()})"]
-    return [python, *_flags(), "-P", "-c", "\n".join(lines), FORK_SERVER]
+    return [python, *flags(), "-P", "-c", "\n".join(lines), FORK_SERVER]
 
 
-def _flags() -> list[str]:
+def flags() -> list[str]:
     """Command line options of this interpreter.
 
     `subprocess` has such a function, but its import takes 8 ms.

@@ -71,7 +71,7 @@ class Watchdog:
                 continue
             overdue = self._seconds(worker, monotonic()) > self._timeout
             # It may have finished that element meanwhile.
-            if overdue and worker.at == index and worker.pidfd >= 0:
+            if overdue and worker.at == index and worker.pid:
                 yield worker, index
 
     def waited(self) -> None:

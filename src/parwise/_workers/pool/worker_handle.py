@@ -116,17 +116,8 @@ class WorkerHandle:
 
     def __init__(self, key: int, slot_bytes: int, cookie: bytes) -> None:
         self.key = key
-        undying.release()
-        with contextlib.ExitStack() as undo:
-            own_end, worker_end = socket_pair()
-            self.channel = Channel(own_end, cookie)
-            undo.callback(self.channel.close)
-            undo.callback(worker_end.close)
-            segment = create_fd(segment_bytes(slot_bytes))
-            undo.callback(close, segment)
-            self.slots = Slots(segment, slot_bytes)
-            undo.pop_all()
-        self._worker_fds: tuple[int, int] | None = (worker_end.detach(), segment)
+        self._worker_fds: tuple[int, int] | None = None
+        self.channel, self.slots = self._open(slot_bytes, cookie)
         self.pid = 0
         self.pidfd = -1
         self.ready = self.direct = self.told_targets = False
@@ -140,6 +131,21 @@ class WorkerHandle:
         self._tracker: int | None = None
         self.taken_back: set[int] = set()
         self.reset()
+
+    def _open(self, slot_bytes: int, cookie: bytes) -> tuple[Channel, Slots]:
+        """Open what caller and worker share."""
+        undying.release()
+        with contextlib.ExitStack() as undo:
+            own_end, worker_end = socket_pair()
+            channel = Channel(own_end, cookie)
+            undo.callback(channel.close)
+            undo.callback(worker_end.close)
+            segment = create_fd(segment_bytes(slot_bytes))
+            undo.callback(close, segment)
+            slots = Slots(segment, slot_bytes)
+            undo.pop_all()
+        self._worker_fds = (worker_end.detach(), segment)
+        return channel, slots
 
     def reset(self) -> None:
         """Prepare for the next call; the worker must have no task left."""

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
 import itertools
 import os
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 from ..._clock import monotonic
-from ..._system.inheritance import read_inherited, tracker_fd
-from ..._system.interpreter import DeferredInterrupt, close, select
-from ..._system.limits import LOOK_SECONDS, own_bytes
+from ..._system.inheritance import read_inherited
+from ..._system.interpreter import DeferredInterrupt
+from ..._system.limits import LOOK_SECONDS, descriptors_allowed, own_bytes
 from ..._system.module_watch import watch
-from ...errors import ParwiseError
-from ..descriptors import open_event, open_poll
+from ...errors import NoWorkersError
 from ..other_processes import is_stopped
 from ..pickling.payload import Payload
-from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
+from ..protocol import COOKIE_BYTES
 from ..shared_memory import fitting_slot_bytes
-from .fork_server_handle import ForkServerHandle
 from .worker_handle import WorkerHandle
 
 # A worker with more memory of its own than this is replaced between two calls.
 IDLE_BYTES = 2**29
-# Fork servers that may end in one call; one more is an error.
-LOST_FORK_SERVERS = 10
+# Descriptors that are left to the program where their number is limited.
+LEFT_DESCRIPTORS = 128
 
 
-class WorkerPool:
-    """Worker processes forked from one fork server, and kept for later calls.
+class WorkerPool(ABC):
+    """Worker processes, kept for later calls.
 
     One thread uses it at a time, the holder of `lock`.
 
@@ -40,13 +37,17 @@ class WorkerPool:
     slot_bytes : int, optional
         Size of a slot. The default is `fitting_slot_bytes`.
     variables : dict, optional
-        Environment variables that the fork server starts with, besides those of
-        this process.
+        Environment variables that processes start with, besides those of this
+        one.
     initializer : Payload, optional
         From `pack_initializer`; each new worker runs it before any task.
 
     Attributes
     ----------
+    DESCRIPTORS : int
+        Those that this process has of each worker.
+    why : str, optional
+        Why workers are not those that Linux has, if they are not.
     calls : iterator of int
         Numbers for calls.
     dirty : bool
@@ -57,6 +58,8 @@ class WorkerPool:
         enough it starts them.
     """
 
+    DESCRIPTORS: int
+    why: str | None = None
     finalizes = False  # True if workers call a function before they end
 
     def __init__(
@@ -76,18 +79,8 @@ class WorkerPool:
         self._owner = os.getpid()
         self._cookie = os.urandom(COOKIE_BYTES)
         self._keys = itertools.count(1)
-        self.fork_server: ForkServerHandle | None = None
-        # Fork servers that have ended in the current call.
-        self._lost = 0
         # What the workers have inherited from this process.
         self._inherited: tuple[Any, ...] | None = None
-        self._poll: Any = None
-        # What is polled of workers, by descriptor, and which event it is.
-        self._polled: dict[int, tuple[str, WorkerHandle]] = {}
-        # Sockets that are also polled for room for messages.
-        self._full: set[Channel] = set()
-        self._wake = -1
-        self._waking = threading.Lock()
         self._checked = 0.0
 
     @functools.cached_property
@@ -133,23 +126,55 @@ class WorkerPool:
         limits than they have inherited. Messages sent to a worker that is not up yet wait in its socket.
         """
         inherited = read_inherited()
-        server = self.fork_server
-        if self.dirty or inherited != self._inherited or (server is not None and server.ended):
+        if self.dirty or inherited != self._inherited:
             self.end()
-        self._inherited, self._lost = inherited, 0
-        self.dirty = True
+        self._inherited, self.dirty = inherited, True
+        self._prepare()
         self._receive_late_answers()
         watch.look()
         for worker in list(self.workers):
             if worker.reloads != watch.reloads or worker.mark not in (None, mark):
                 self.retire(worker)
-        forked = sum(worker.pid > 0 for worker in self.workers)
-        if self.fork_server is not None and forked < workers and self.fork_server.stopped:
+        if self._stands_still(workers):
             self.stop()
             self.dirty = True
-        while len(self.workers) < workers:
-            self.add_worker()
+        self._fill(workers)
         return sorted(self.workers, key=lambda worker: len(worker.taken_back))[:workers]  # late ones last
+
+    def _fill(self, workers: int) -> None:
+        """Start workers until there are so many, or as many as the system allows.
+
+        Raises
+        ------
+        NoWorkersError
+            If it allows none.
+        """
+        try:
+            while len(self.workers) < workers:
+                self.add_worker()
+        except NoWorkersError:
+            if not self.workers:
+                self.dirty = False
+                raise
+
+    def add_worker(self) -> WorkerHandle:
+        """Start one more worker, the last of `workers`.
+
+        Raises
+        ------
+        NoWorkersError
+            If there can be no more.
+        """
+        most = max(1, (descriptors_allowed() - LEFT_DESCRIPTORS) // self.DESCRIPTORS)
+        if len(self.workers) >= most:
+            raise NoWorkersError(f"no more than {most} workers have room for their descriptors; raise ulimit -n")
+        try:
+            return self._add_worker()
+        except (OSError, MemoryError) as error:
+            raise NoWorkersError(
+                f"a worker process could not be started: {error}; it needs {self.DESCRIPTORS} descriptors (ulimit -n), "
+                f"a process (ulimit -u) and some MB of memory"
+            ) from error
 
     def _receive_late_answers(self) -> None:
         """Read late outcomes of earlier calls; drop workers that still compute them, are stopped or grown too large."""
@@ -165,201 +190,20 @@ class WorkerPool:
                 worker.kill()
                 self.drop(worker)
 
-    def _open(self) -> None:
-        """Open what `wait` needs."""
-        self._wake = open_event()
-        self._poll = open_poll()
-        self._poll.register(self._wake, select.EPOLLIN)
-        atexit.register(self.end)
-
-    def _close(self) -> None:
-        poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.close()
-        with self._waking:
-            wake, self._wake = self._wake, -1
-            if wake >= 0:
-                close(wake)
-        atexit.unregister(self.end)
-
-    def _start_fork_server(self) -> ForkServerHandle:
-        """The fork server; a new one if there is none."""
-        if self.fork_server is not None and self.fork_server.ended:
-            self._lose_fork_server()
-        if self.fork_server is None:
-            try:
-                if self._poll is None:
-                    self._open()
-                self.fork_server = ForkServerHandle(self._variables, self._cookie)
-                self._poll.register(self.fork_server.channel, select.EPOLLIN)
-            except BaseException:
-                self.stop()
-                raise
-        return self.fork_server
-
     def another(self, used: list[WorkerHandle]) -> WorkerHandle:
         """A worker besides those in use; a new one if there is none."""
         return next((one for one in self.workers if one not in used), None) or self.add_worker()
-
-    def add_worker(self) -> WorkerHandle:
-        """Start one more worker, the last of `workers`."""
-        with DeferredInterrupt():
-            while True:
-                fork_server = self._start_fork_server()
-                try:
-                    return self._request_worker(fork_server)
-                except ConnectionError:  # it has ended just now
-                    self._lose_fork_server()
-
-    def _request_worker(self, fork_server: ForkServerHandle) -> WorkerHandle:
-        worker = WorkerHandle(next(self._keys), self.slot_bytes, self._cookie)
-        self.workers.append(worker)
-        try:
-            worker.request_fork(fork_server.channel, self.slot_bytes, fork_server.secret.address)
-            if self._initializer is not None:
-                worker.share_tracker(tracker_fd())
-                self._initializer.send([worker.channel], "initialize", 0)
-            worker.channel.sock.setblocking(False)
-            self._register(worker.channel.fileno(), "message", worker)
-        except BaseException:
-            self.drop(worker)
-            raise
-        return worker
-
-    def _register(self, fd: int, event: str, worker: WorkerHandle) -> None:
-        self._poll.register(fd, select.EPOLLIN)
-        self._polled[fd] = event, worker
-
-    def wake(self) -> None:
-        """Make another thread's `wait` return."""
-        with self._waking:  # `stop` may have closed the descriptor, and its number may belong to another file now
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
-
-    def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
-        """Wait at most `timeout` seconds for "message" or "death" events of workers.
-
-        Messages of the fork server are handled here.
-        """
-        events: list[tuple[str, WorkerHandle]] = []
-        self._send_waiting()
-        for fd, _ in self._poll.poll(timeout):
-            if fd in self._polled:
-                events.append(self._polled[fd])
-            elif self.fork_server is not None and fd == self.fork_server.channel.fileno():
-                self._read_fork_server()
-            else:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake)
-        # The last messages of a worker before its death.
-        events.sort(key=lambda event: event[0] == "death")
-        return events
-
-    def _send_waiting(self) -> None:
-        """Send messages that had no room so far, and have `wait` return when there is room for those left."""
-        channels = {worker.channel for worker in self.workers if worker.channel.unsent} | self._full
-        if self.fork_server is not None:
-            channels.add(self.fork_server.channel)
-        for channel in channels:
-            if channel.waiting:
-                with contextlib.suppress(ConnectionError):  # it is dead; its pidfd reports that
-                    channel.flush()
-            if channel.waiting != (channel in self._full):
-                self._poll.modify(channel, select.EPOLLIN | (select.EPOLLOUT if channel.waiting else 0))
-                (self._full.add if channel.waiting else self._full.remove)(channel)
-
-    def _read_fork_server(self) -> None:
-        """Handle messages of the fork server, or its end: the sockets of workers that it has not forked close then."""
-        assert self.fork_server is not None
-        try:
-            with DeferredInterrupt():
-                while True:
-                    self._receive(*self.fork_server.channel.receive())
-        except BlockingIOError:
-            pass
-        except ForeignBytesError as error:
-            self.stop()
-            raise error.told("the process that starts workers") from None
-        except (EOFError, OSError):
-            self._lose_fork_server()
-
-    def look(self, workers: list[WorkerHandle], elapsed: float) -> None:
-        """Kill a silent fork server if none of a call's `workers` is up; the last look was `elapsed` s ago."""
-        server = self.fork_server
-        if server is None:
-            return
-        if not workers or any(worker.pid for worker in workers):
-            server.silence.end()
-            return
-        server.silence.look(server.pid, None, elapsed)
-        if server.silence.too_long:
-            server.kill()
-
-    def _lose_fork_server(self) -> None:
-        """Forget the fork server, which has ended; the next worker gets another one."""
-        with DeferredInterrupt():
-            server, self.fork_server = self.fork_server, None
-            assert server is not None
-            self._lost += 1
-            for worker in self.workers:
-                worker.orphaned = True
-            code = server.collect_exit()
-            self._poll.unregister(server.channel)
-            self._full.discard(server.channel)
-            server.close()
-        if not server.forked and code is not None and code >= 0:
-            raise ParwiseError(
-                f"the process that starts workers ended with exit code {code} before it had started one; is "
-                "NumPy importable in a new interpreter? Its output tells why"
-            )
-        if self._lost > LOST_FORK_SERVERS:
-            raise ParwiseError(f"the process that starts workers has ended {self._lost} times, at last with {code}")
-
-    def _receive(self, message: tuple[Any, ...], fds: list[int]) -> None:
-        """Handle a message of the fork server: a worker was forked, or could not be."""
-        assert self.fork_server is not None
-        kind, key, pid = message
-        if kind == "exited":  # an answer that nobody waits for any more
-            return
-        if kind == "fork_failed":
-            raise ParwiseError(
-                f"a worker process could not be started ({pid}); pass fewer workers, or raise the limits on "
-                "processes and memory"
-            )
-        self.fork_server.forked = True
-        if not fds:  # the system dropped it, since this process has too many
-            raise ParwiseError("a worker process could not be started: too many open files; raise ulimit -n")
-        for worker in self.workers:
-            if worker.key == key:
-                worker.pid, worker.pidfd = pid, fds.pop()
-                self._register(worker.pidfd, "death", worker)
-        for fd in fds:
-            close(fd)
-
-    def exit_code(self, worker: WorkerHandle) -> int | None:
-        """Exit code of a dead worker, or minus the signal; None if the fork server does not know."""
-        if self.fork_server is not None:
-            code = self.fork_server.exit_code(worker, self._receive)
-            if code is not None or not self.fork_server.ended:
-                return code
-            self._lose_fork_server()
-        return worker.collect_exit()
 
     def drop(self, worker: WorkerHandle) -> None:
         """Remove a worker from the pool, and close its handle; it writes no result any more."""
         with DeferredInterrupt():
             worker.revoke()
             self.workers.remove(worker)
-            self._full.discard(worker.channel)
-            for fd in (worker.channel.fileno(), worker.pidfd):
-                self._polled.pop(fd, None)
-                if fd >= 0 and self._poll is not None:
-                    with contextlib.suppress(OSError):
-                        self._poll.unregister(fd)
+            self._forget(worker)
             worker.close()
 
     def abandon(self) -> None:
-        """Kill all workers; the fork server stays, and can fork new ones."""
+        """Kill all workers; what starts them stays."""
         self._kill_workers()
         for worker in list(self.workers):
             self.drop(worker)
@@ -373,25 +217,48 @@ class WorkerPool:
         """End all workers while none is at work for a call."""
         self.stop()
 
-    def _kill_workers(self) -> None:
-        if self.fork_server is not None:
-            with contextlib.suppress(ParwiseError):
-                self._read_fork_server()  # it may not have reported the newest workers yet
-        for worker in self.workers:
-            worker.kill()
+    # What each kind of workers has of its own.
 
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make ready for a call: what has ended is replaced."""
+
+    @abstractmethod
+    def _stands_still(self, workers: int) -> bool:
+        """True if what starts workers would not start those that are missing."""
+
+    @abstractmethod
+    def _add_worker(self) -> WorkerHandle:
+        """Start a worker, and append it to `workers`."""
+
+    @abstractmethod
+    def _forget(self, worker: WorkerHandle) -> None:
+        """Wait for nothing of a worker any more, which may have been registered in part."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make another thread's `wait` return."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
+        """Wait at most `timeout` seconds for events of workers: "message", "death", or "refused" by the system."""
+
+    @abstractmethod
+    def why_refused(self, worker: WorkerHandle) -> NoWorkersError:
+        """Why a worker could not be started."""
+
+    @abstractmethod
+    def look(self, workers: list[WorkerHandle], elapsed: float) -> None:
+        """Look after what starts workers, if none of a call's `workers` is up; the last look was `elapsed` s ago."""
+
+    @abstractmethod
+    def exit_code(self, worker: WorkerHandle) -> int | None:
+        """Exit code of a dead worker, or minus the signal; None if that cannot be known."""
+
+    @abstractmethod
+    def _kill_workers(self) -> None:
+        """Kill all workers, those that are being started included."""
+
+    @abstractmethod
     def stop(self) -> None:
-        """Kill all workers and the fork server, and wait for its end."""
-        if self.owned_by_parent:
-            return
-        with DeferredInterrupt():
-            self._kill_workers()
-            fork_server, self.fork_server = self.fork_server, None
-            self._full.clear()
-            if fork_server is not None:
-                fork_server.stop()
-            for worker in list(self.workers):
-                worker.end_orphans()
-                self.drop(worker)
-            self._close()
-        self.dirty = False
+        """Kill all workers and what starts them, and wait for its end."""

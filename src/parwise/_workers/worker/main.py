@@ -33,7 +33,6 @@ from ..protocol import (
     ChunkReceiver,
     ChunkSender,
     ForeignBytesError,
-    blocking_socket,
     checksum,
     verified,
 )
@@ -46,12 +45,10 @@ from .output_capture import OutputCapture, OutputEvent, pack_events, split_event
 from .process import enable_stack_dump, end_child, flush, keep_memory
 
 
-def serve(sock_fd: int, segment_fd: int, slot_bytes: int, cookie: bytes, caller: CallerMemory) -> None:
+def serve(channel: Channel, slots: Slots, caller: CallerMemory) -> None:
     """Run a worker until the caller closes its end of the socket."""
     keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = Channel(blocking_socket(sock_fd), cookie)
-    slots = Slots(segment_fd, slot_bytes)
     enable_stack_dump(slots.stack_file())
     install_modules()
     worker = Worker(channel, slots, caller)
@@ -277,7 +274,7 @@ class Worker:
         """Compute a task, or a part of it; None if its arguments cannot be read."""
         read, self._why_unread = offsets is None, ""
         if offsets is not None:
-            memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
+            memory = self._slots.arguments(slot) if slot >= 0 else self._receiver.buffers.pop().data
         else:
             try:
                 memory, offsets = self._direct.read(session, layouts or session.layouts, lo, hi)

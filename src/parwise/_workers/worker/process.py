@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..pickling.multiprocessing_objects import flush_queues
 
@@ -41,8 +41,11 @@ def flush() -> None:
 
 def enable_stack_dump(fd: int) -> None:
     """Write the stack to `fd` on a fatal signal, and on SIGTERM, which a timeout may send."""
+    if fd < 0:
+        return
     faulthandler.enable(fd, all_threads=False)
-    faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
+    if hasattr(faulthandler, "register"):  # not on Windows
+        faulthandler.register(signal.SIGTERM, fd, all_threads=False, chain=True)
 
 
 def keep_memory() -> None:
@@ -52,7 +55,7 @@ def keep_memory() -> None:
     system each time, and every call faults them in again: smoothing rows of
     200 kB took 314 us instead of 50.
     """
-    libc = ctypes.CDLL(None)
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
         for option, value in _MALLOC.items():
             libc.mallopt(option, value)

@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from .here import ask
+
 # The C library's fenv_t: its size in bytes, and (offset, bytes, mask) of its control bits. The rest are status flags,
 # which must not be copied.
 _LAYOUTS = {
@@ -23,11 +25,15 @@ _LAYOUTS = {
 }
 
 
+def _machine() -> str:
+    return getattr(ask("uname"), "machine", "")
+
+
 @functools.cache
 def _library() -> Any:
     """Mathematical part of the C library; None on systems whose ``fenv_t`` is not in `_LAYOUTS`."""
     try:
-        if os.uname().machine not in _LAYOUTS or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        if _machine() not in _LAYOUTS or "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()):
             return None
         return ctypes.CDLL("libm.so.6")
     except (AttributeError, OSError):
@@ -37,7 +43,7 @@ def _library() -> Any:
 @functools.cache
 def _layout() -> tuple[Any, Any]:
     """Type of ``fenv_t``, and the places of its control bits."""
-    size, fields = _LAYOUTS[os.uname().machine]
+    size, fields = _LAYOUTS[_machine()]
     return ctypes.c_char * size, fields
 
 

@@ -1,0 +1,1 @@
+"""Workers made of nothing but the cross-platform parts of the standard library."""

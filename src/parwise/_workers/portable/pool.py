@@ -1,0 +1,153 @@
+"""Workers that are processes of their own, on each system that has Python."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import subprocess
+import threading
+from multiprocessing import connection
+from typing import Any
+
+from ..._system.inheritance import tracker_fd
+from ..._system.interpreter import DeferredInterrupt, find_python
+from ...errors import NoWorkersError
+from ..descriptors import low_numbers_taken
+from ..pickling.payload import Payload
+from ..pool.primitives import why_portable
+from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
+from ..pool.worker_pool import WorkerPool
+from .worker import PortableWorker
+
+# Where messages wait for room, it is looked for so often.
+ROOM_SECONDS = 0.005
+# A killed worker is waited for so long; most take some ms to give back their memory.
+ENDING_SECONDS = 0.1
+
+
+class PortablePool(WorkerPool):
+    """Worker processes, each started by itself.
+
+    Parameters
+    ----------
+    slot_bytes, variables, initializer
+        As in `WorkerPool`.
+    """
+
+    DESCRIPTORS = 2  # a connection, and one that the mapping of shared memory keeps
+
+    def __init__(
+        self,
+        slot_bytes: int | None = None,
+        variables: dict[str, str] | None = None,
+        initializer: Payload | None = None,
+    ) -> None:
+        super().__init__(slot_bytes, variables, initializer)
+        self.why = why_portable() or "asked for"
+        # Killed workers that have not ended yet.
+        self._dying: list[subprocess.Popen[bytes]] = []
+        # Ends of a pipe by which another thread ends a `wait`.
+        self._wake: tuple[Any, Any] | None = None
+        self._woken = False
+        self._waking = threading.Lock()
+
+    def _prepare(self) -> None:
+        self._bury(0)
+
+    def _stands_still(self, workers: int) -> bool:
+        return False
+
+    def _bury(self, seconds: float) -> None:
+        """Wait for killed workers, so long for each."""
+        for process in list(self._dying):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+                self._dying.remove(process)
+
+    def _add_worker(self) -> WorkerHandle:
+        find_python()  # before anything is opened
+        with DeferredInterrupt(), low_numbers_taken():
+            if self._wake is None:
+                self._wake = connection.Pipe(duplex=False)
+                atexit.register(self.end)
+            worker = PortableWorker(next(self._keys), self.slot_bytes, self._cookie)
+            self.workers.append(worker)
+            try:
+                worker.spawn(self._variables)
+                if self._initializer is not None:
+                    worker.share_tracker(tracker_fd())
+                    self._initializer.send([worker.channel], "initialize", 0)
+            except BaseException:
+                self.drop(worker)
+                if not self.workers:
+                    self.stop()
+                raise
+            return worker
+
+    def _forget(self, worker: WorkerHandle) -> None:
+        assert isinstance(worker, PortableWorker)
+        worker.kill()
+        if worker.process is not None:
+            self._dying.append(worker.process)
+            self._bury(ENDING_SECONDS)
+
+    def wake(self) -> None:
+        """As in `WorkerPool`."""
+        with self._waking:
+            if self._wake is not None and not self._woken:
+                self._woken = True
+                self._wake[1].send_bytes(b"w")
+
+    def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
+        """As in `WorkerPool`."""
+        workers: list[Any] = list(self.workers)
+        full = False
+        for worker in workers:
+            if worker.channel.waiting:
+                with contextlib.suppress(ConnectionError):  # it is dead
+                    worker.channel.flush()
+                full |= worker.channel.up and worker.channel.waiting
+        if full:
+            timeout = ROOM_SECONDS if timeout is None else min(timeout, ROOM_SECONDS)
+        assert self._wake is not None
+        owners = {id(worker.channel.connection): worker for worker in workers}
+        watched = [self._wake[0], *(worker.channel.connection for worker in workers)]
+        sentinels = {handle: worker for worker in workers if (handle := getattr(worker.process, "_handle", None))}
+        found = connection.wait([*watched, *sentinels], timeout)
+        if self._wake[0] in found:
+            self._wake[0].recv_bytes()
+            self._woken = False
+        events = [("message", owners[id(one)]) for one in found if id(one) in owners]
+        # A connection does not close while a process lives that the function has forked.
+        return events + [("death", worker) for worker in workers if worker.over]
+
+    def why_refused(self, worker: WorkerHandle) -> NoWorkersError:
+        """As in `WorkerPool`; no worker is refused later than at its start."""
+        return NoWorkersError("a worker process could not be started")
+
+    def look(self, workers: list[WorkerHandle], elapsed: float) -> None:
+        """Do nothing: workers start themselves."""
+
+    def exit_code(self, worker: WorkerHandle) -> int | None:
+        """As in `WorkerPool`."""
+        return worker.collect_exit()
+
+    def _kill_workers(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def stop(self) -> None:
+        """As in `WorkerPool`."""
+        if self.owned_by_parent:
+            return
+        with DeferredInterrupt():
+            self._kill_workers()
+            for worker in list(self.workers):
+                self.drop(worker)
+            self._bury(DYING_SECONDS)
+            with self._waking:
+                wake, self._wake, self._woken = self._wake, None, False
+                for end in wake or ():
+                    end.close()
+            atexit.unregister(self.end)
+        self.dirty = False

@@ -1,0 +1,37 @@
+"""A worker as a process of its own, started by `subprocess`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+from typing import Any
+
+from ..._system.blas import libraries
+from ..direct.access import CallerMemory
+from ..worker.main import serve
+from .channel import WorkerChannel
+from .memory import PortableSlots, attach
+
+
+def main(connection: Any) -> None:
+    """Run a worker until its caller ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep(connection.fileno())
+    parent, name, slot_bytes, cookie, claims = pickle.loads(connection.recv_bytes())
+    slots = PortableSlots(attach(name), slot_bytes, claims)
+    libraries()  # or the first task would wait for the search
+    gc.freeze()
+    gc.enable()
+    # A process of Windows keeps the number of its parent.
+    channel = WorkerChannel(connection, cookie, lambda: os.name == "posix" and os.getppid() != parent)
+    serve(channel, slots, CallerMemory(0, 0, cookie))
+
+
+def _keep(handle: int) -> None:
+    """Leave the connection out of what programs inherit that the function starts."""
+    if os.name == "nt":
+        os.set_handle_inheritable(handle, False)  # type: ignore[attr-defined]
+    else:
+        os.set_inheritable(handle, False)

@@ -1,0 +1,131 @@
+"""The caller's handle of a portable worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from multiprocessing import connection
+from typing import Any
+
+from ..._clock import monotonic, sleep
+from ..other_processes import descendants
+from ..pool.worker_handle import DYING_SECONDS, STACK_SECONDS, WorkerHandle
+from ..shared_memory import segment_bytes
+from .channel import PortableChannel
+from .memory import PortableSlots, Segment, make_claims
+from .start import start, tell
+
+_POLL_SECONDS = 0.001
+
+
+class PortableWorker(WorkerHandle):
+    """One worker, a child of this process.
+
+    Attributes
+    ----------
+    process : Popen
+        None until it is started.
+    """
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def _open(self, slot_bytes: int, cookie: bytes) -> tuple[PortableChannel, PortableSlots]:
+        with contextlib.ExitStack() as undo:
+            own_end, self._worker_end = connection.Pipe()
+            undo.callback(own_end.close)
+            undo.callback(self._worker_end.close)
+            self._segment = Segment(create=True, size=segment_bytes(slot_bytes))
+            undo.callback(self._segment.unlink)
+            self._segment.take_room()
+            slots = PortableSlots(self._segment, slot_bytes, make_claims())
+            undo.pop_all()
+        self._named = True
+        return PortableChannel(own_end, cookie), slots
+
+    def spawn(self, variables: dict[str, str]) -> None:
+        """Start the process."""
+        channel, slots = self.channel, self.slots
+        assert isinstance(channel, PortableChannel)
+        self.process = start(self._worker_end, variables)
+        self.pid = self.process.pid
+        self._worker_end.close()
+        with contextlib.suppress(ConnectionError):  # it has ended; `wait` reports that
+            tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.tasks)
+
+    def hear(self, kind: str, *content: Any) -> None:
+        """As in `WorkerHandle`; from here on both sides have the memory, and nobody needs its name."""
+        super().hear(kind, *content)
+        if kind == "ready":
+            self._remove_name()
+
+    def _remove_name(self) -> None:
+        if self._named:
+            self._named = False
+            with contextlib.suppress(OSError):
+                self._segment.unlink()
+
+    @property
+    def over(self) -> bool:
+        """True if the worker has ended."""
+        return self._ends_within(0)
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = monotonic() + seconds
+        while not self._has_ended():
+            if monotonic() >= deadline:
+                return False
+            sleep(_POLL_SECONDS)
+        return True
+
+    def _has_ended(self) -> bool:
+        """True if the process has ended; it keeps its number, where the system has the call for that."""
+        if self.process is None or self.process.returncode is not None:
+            return self.process is not None
+        if not hasattr(os, "waitid"):
+            return self.process.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # something in the program has waited for it
+            return True
+
+    def kill(self) -> None:
+        """Kill the worker and the processes that it started."""
+        if self.process is not None and self.process.returncode is None:
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self.process.kill()
+
+    def kill_with_stack(self) -> None:
+        """As in `WorkerHandle`, if the system has a signal for the stack, and tells what the worker has started."""
+        started = descendants(self.pid)
+        if self.process is not None and not self.over and os.name == "posix":
+            self.process.terminate()
+            self._ends_within(STACK_SECONDS)
+        self.kill()
+        for pid in started:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def collect_exit(self) -> int | None:
+        """Exit code of the worker, or minus the signal; None if it does not end."""
+        if self.process is None:
+            return None
+        self._ends_within(DYING_SECONDS)
+        self.kill()  # what it started, as long as its number is its own
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(DYING_SECONDS)
+        return None
+
+    def end_orphans(self) -> None:
+        """Do nothing: what it started has been killed with it."""
+
+    def close(self) -> None:
+        """Close the connection and kill the process, which is waited for later."""
+        self.sender = self.receiver = None
+        self.kill()
+        self.channel.close()
+        self._worker_end.close()
+        self._remove_name()

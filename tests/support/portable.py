@@ -1,0 +1,30 @@
+"""Tests that hold for forked workers only, and why; they are skipped where PARWISE_WORKERS=portable."""
+
+from __future__ import annotations
+
+FORK_SERVER = "it looks at the fork server, of which portable workers have none"
+NO_FILE = "portable workers get large functions by their connection, which no limit on files concerns"
+
+#: By the name of a test, or of a file.
+SKIPPED = {
+    "test_failed_starts.py": "it lets system calls fail that portable workers do not make",
+    "test_foreign_bytes.py": "it writes to sockets of packets, of which portable workers have none",
+    "test_silence.py": FORK_SERVER,
+    "test_startup.py": FORK_SERVER,
+    "test_direct.py": "portable workers do not read or write the caller's memory",
+    "test_without_workers.py": "it lets the start of a fork server fail",
+    "test_interrupted_pool_is_renewed": FORK_SERVER,
+    "test_files_of_limited_size": NO_FILE,
+    "test_large_closure_travels_once_per_worker": NO_FILE,
+    "test_nothing_lives_in_dev_shm": "portable workers have their shared memory there",
+    "test_tiny_dev_shm": "portable workers need 5 MB there for each of them",
+    "test_nobody_else_can_speak": "it looks at sockets of packets",
+    "test_no_more_processes_can_be_made": FORK_SERVER,
+    "test_pool_that_is_put_back_while_another_one_is_made": "it makes a pool of forked workers",
+    "test_the_machine": "it expects what forked workers print",
+}
+
+
+def reason(item):
+    """Why a test is skipped, or None."""
+    return SKIPPED.get(item.path.name) or SKIPPED.get(item.name.partition("[")[0])

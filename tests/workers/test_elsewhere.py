@@ -1,0 +1,166 @@
+"""Systems that lack what Linux has, made by taking it away in the caller and in its workers."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+import elsewhere
+import numpy as np, parwise, time
+from parwise._workers.pool.default_pool import default_pool
+{checks}
+print("done", flush=True)
+"""
+
+#: What is taken away.
+SYSTEMS = {
+    "windows": "take_away()",
+    "pidfd_open": "take_away({os: ('pidfd_open',)}, (), proc=False)",
+    "memfd_create": "take_away({os: ('memfd_create',)}, (), proc=False)",
+    "proc": "take_away({}, ())",
+}
+
+CALLS = """
+a = np.arange(4000.0).reshape(400, 10)
+assert (parwise.parallel_apply(np.cumsum, a) == a.cumsum(1)).all()
+for executor in ("serial", "threads"):
+    assert (parwise.parallel_apply(np.cumsum, a, executor=executor) == a.cumsum(1)).all(), executor
+big = np.ones(200_000)
+def slow(x):
+    time.sleep(0.001)
+    print("row", int(x[0]))
+    return np.cumsum(x) * big[0]
+for options in ({}, {"isolate": True}, {"timeout": 60}, {"retries": 1}):
+    assert (parwise.parallel_apply(slow, a, workers=2, **options) == a.cumsum(1)).all(), options
+assert type(default_pool()).__name__ == "PortablePool"
+wide = np.random.default_rng(0).random((6, 300_000))
+assert (parwise.parallel_apply(np.sort, wide, workers=2, isolate=True) == np.sort(wide)).all()
+assert parwise.parallel_map(abs, range(-50, 0), workers=2, isolate=True) == list(range(50, 0, -1))
+with parwise.Pool(2) as pool:
+    assert list(pool.map(abs, range(-30, 0))) == list(range(30, 0, -1))
+"""
+
+FAULTS = """
+import os
+def die(x):
+    if x == 7:
+        os._exit(3)
+    return x
+try:
+    parwise.parallel_apply(die, np.arange(20.0), workers=2, isolate=True)
+except parwise.WorkerDiedError as error:
+    assert error.index == 7 and error.exitcode == 3, error
+def hang(x):
+    time.sleep(60 * (x == 3))
+    return x
+try:
+    parwise.parallel_apply(hang, np.arange(8.0), workers=2, timeout=0.5)
+except parwise.ElementTimeoutError as error:
+    assert error.index == 3, error
+def raises(x):
+    return 1 / (x - 5)
+try:
+    parwise.parallel_map(raises, range(20), workers=2, isolate=True)
+except ZeroDivisionError as error:
+    assert "5" in error.__notes__[0]
+assert (parwise.parallel_apply(np.negative, np.arange(9.0), workers=2, isolate=True) == -np.arange(9.0)).all()
+"""
+
+INTERRUPT = """
+parwise.parallel_apply(np.negative, np.arange(9.0), workers=2, isolate=True)  # all is imported
+try:
+    print("begun", flush=True)
+    parwise.parallel_apply(lambda x: time.sleep(60), np.arange(8.0), workers=2, isolate=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.fixture
+def start(tmp_path, request):
+    """Start a script on a system of that name; what is missing is taken away before anything is imported."""
+
+    def start(system, checks):
+        text = (ROOT / "tests" / "support" / "elsewhere.py").read_text()
+        (tmp_path / "elsewhere.py").write_text(text)
+        # In this process and in each that it starts, the workers.
+        (tmp_path / "sitecustomize.py").write_text(f"import os\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n")
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT.format(root=str(tmp_path), checks=checks))
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(script)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        request.addfinalizer(lambda: (process.kill(), process.communicate()))
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("checks", [CALLS, FAULTS], ids=["calls", "faults"])
+def test_calls(system, checks, start):
+    out, err = start(system, checks).communicate(timeout=60)
+    assert err == ""
+    assert out.splitlines()[-1] == "done"
+    if checks == CALLS:
+        assert out.count("row") == 400 * 4
+
+
+KILLED = """
+def f(x):
+    time.sleep(60)
+with parwise.Pool(2) as pool:
+    calls = [pool.submit(f, k) for k in range(2)]
+    while not all(one.running() for one in calls):
+        time.sleep(0.01)
+    workers = pool._pool.workers
+    print(*[worker.pid for worker in workers], flush=True)
+    names = [worker._segment.name for worker in workers]
+    names += ["sem." + claim.semaphore._semlock.name[1:] for worker in workers for claim in worker.slots.tasks]
+    print(*names, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_is_left_when_the_caller_is_killed(start):
+    """Neither processes nor shared memory: workers see it, and the resource tracker removes what has a name."""
+    process = start("pidfd_open", KILLED)
+    ended = [os.pidfd_open(int(pid)) for pid in process.stdout.readline().split()]
+    names = process.stdout.readline().split()
+    assert (len(ended), len(names)) == (2, 8)
+    process.kill()
+    process.communicate(timeout=60)  # the resource tracker holds stderr too, and ends last
+    try:
+        for fd in ended:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            assert poll.poll(10_000), "a worker goes on"
+    finally:
+        for fd in ended:
+            os.close(fd)
+    assert not [name for name in names if Path("/dev/shm", name).exists()]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_interrupt_and_a_clean_exit(system, start):
+    process = start(system, INTERRUPT)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("interrupted\ndone\n", "")
