@@ -275,3 +275,14 @@ def test_prints_and_warnings_in_index_order(name, executor, capfd):
         assert (lines, texts) == (sorted(f"item {k}" for k in range(40)), sorted(f"odd {k}" for k in range(40)))
     else:
         assert (lines, texts) == ([f"item {k}" for k in range(40)], [f"odd {k}" for k in range(40)])
+
+
+def test_bytes_written_to_the_buffer(name, executor, capfd):
+    def f(x):
+        sys.stdout.buffer.write(b"%d " % x)
+        return x
+
+    parallel_map(f, range(40), executor=executor)
+    sys.stdout.flush()
+    found = [int(one) for one in capfd.readouterr().out.split()]
+    assert (sorted(found) if name in THREADS else found) == list(range(40))

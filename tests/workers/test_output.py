@@ -67,6 +67,20 @@ def test_output_of_a_pools_workers_is_in_index_order(capsys):
             assert out == [str(k) for k in range(50)]
 
 
+def test_bytes_in_a_buffer_belong_to_their_element(capfdbinary):
+    """Also those of the element that is computed twice, to compare."""
+
+    def f(x):
+        sys.stdout.buffer.write(b"%d " % x)
+        time.sleep(0.01 * (x % 2))
+        return x
+
+    with parwise.Pool(2) as pool:
+        assert list(parallel_imap(f, range(20), executor=pool)) == list(range(20))
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out.split() == [b"%d" % k for k in range(20)]
+
+
 def test_handshake_is_not_heard(eager, capsys):
     """The element that is computed twice prints once."""
     parallel_apply(lambda x: print("element", x), np.arange(100), workers=2)

@@ -217,6 +217,8 @@ def captured_output(lo: int) -> Iterator[list[OutputEvent]]:
             yield events
     finally:
         _current.reset(token)
+        for stream in captured.streams.values():  # bytes that the function has written to `sys.stdout.buffer`
+            stream.flush()
         events += captured.capture.drain()
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..._clock import monotonic
 from ..pickling.picklers import dumps
+from .process import flush
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
@@ -216,6 +217,7 @@ class OutputCapture:
         try:
             yield events
         finally:
+            flush()  # bytes in buffers belong to this task
             events += self._events
             self._events, self._size, self._index, self._send = before
 
