@@ -71,8 +71,19 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("PARWISE_DIRECT") == "always":  # also where a copy by the caller would be cheaper
         direct.DIRECT_BYTES = direct.PIECE_BYTES = 1
+    if config.option.markexpr == "quick":
+        config.pluginmanager.register(QuickFiles())  # a hook of this file would not be asked about those in src
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
+
+
+class QuickFiles:
+    """For ``pytest -m quick``: to read the files without quick tests too would take 8 more seconds."""
+
+    def pytest_ignore_collect(self, collection_path, config):
+        if collection_path.suffix == ".py" and str(collection_path.relative_to(config.rootpath)) not in QUICK:
+            return True
+        return None
 
 
 def pytest_collection_finish():
