@@ -72,8 +72,19 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("PARWISE_DIRECT") == "always":  # also where a copy by the caller would be cheaper
         direct.DIRECT_BYTES = direct.PIECE_BYTES = 1
+    if config.option.markexpr == "quick":
+        config.pluginmanager.register(QuickFiles())  # a hook of this file would not be asked about those in src
     for mark in ("thread_unsafe", "slow", "slow_pypy", "leaks_references", "parallel_threads"):
         config.addinivalue_line("markers", f"{mark}: of NumPy")
+
+
+class QuickFiles:
+    """For ``pytest -m quick``: to read the files without quick tests too would take 8 more seconds."""
+
+    def pytest_ignore_collect(self, collection_path, config):
+        if collection_path.suffix == ".py" and str(collection_path.relative_to(config.rootpath)) not in QUICK:
+            return True
+        return None
 
 
 def pytest_collection_finish():
@@ -129,23 +140,24 @@ def fill_pools():
 def _nothing_left():
     """Compare children, descriptors, threads, environment, handlers and shared memory before and after each test."""
     fill_pools()  # doctests have no guard, and some of them end workers
-    before, others = process_state(), len(made)
+    shared = shared_memory()
+    before, others = process_state(shared), len(made)
     if before["descriptors"] != last_descriptors:  # of a dead worker, which garbage collection closes at any time
         gc.collect()
-        before = process_state()
+        before = process_state(shared)
     yield
     fill_pools()
     kinds = set(before)
     if len(made) > others:  # they stay until the end of the session
         kinds -= {"children", "descriptors", "threads", "path", "log"}
-    after = process_state()
+    after = process_state(shared)
     if any(after[kind] != before[kind] for kind in kinds):
         gc.collect()  # 0.1 s where Dask and xarray are loaded: not after each of 5,000 tests
-        after = process_state()
+        after = process_state(shared)
     deadline = time.monotonic() + 2
     while after["descriptors"] != before["descriptors"] and "descriptors" in kinds and time.monotonic() < deadline:
         os.sched_yield()  # the helper thread of a call that is over may hold its arrays, and so a file, for a moment
-        after = process_state()
+        after = process_state(shared)
     for name in before["descriptors"] - after["descriptors"]:
         if "/pytest-" in name:  # a file of an earlier test, which garbage collection closes at any time
             before["descriptors"][name] = after["descriptors"][name]
@@ -163,7 +175,8 @@ RESTLESS = {"dask", "ipyparallel", "ray", "mpi"}
 LEFT_BY_OTHERS = ("PYTEST_", "DASK_", "KMP_INIT_AT_FORK", "RAY_")
 
 
-def process_state():
+def process_state(shared):
+    """Return what a call may not change; of shared memory, what has come since there was `shared`."""
     deadline = time.monotonic() + 2
     while any(t.name.startswith("parwise") for t in threading.enumerate()) and time.monotonic() < deadline:
         os.sched_yield()
@@ -181,17 +194,21 @@ def process_state():
         "streams": (sys.__stdout__, sys.__stderr__),
         "log": (logging.root.level, logging.root.manager.disable),
         "path": list(sys.path),
-        "shm": shared_memory(),
+        "shm": own(shared_memory() - shared),
     }
 
 
 def shared_memory():
-    """Return the names of shared memory that no other program has mapped: several may run these tests at a time."""
-    names = {p.name for p in Path("/dev/shm").iterdir() if "parwise" in p.name or p.name.startswith("psm_")}
-    if names:
-        own = family()
+    """Return the names of shared memory: of this process, of other programs, and what killed ones have left."""
+    return {name for name in os.listdir("/dev/shm") if "parwise" in name or name.startswith("psm_")}
+
+
+def own(names):
+    """Return those of the names of shared memory that no other program has mapped: several may run these tests."""
+    if names:  # reading what all processes have mapped takes 50 ms
+        relatives = family()
         for process in Path("/proc").glob("[0-9]*"):
-            if int(process.name) not in own:
+            if int(process.name) not in relatives:
                 with contextlib.suppress(OSError):
                     maps = (process / "maps").read_text()
                     names = {name for name in names if f"/dev/shm/{name}" not in maps}
