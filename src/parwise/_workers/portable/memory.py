@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import sys
@@ -32,8 +31,10 @@ class Segment(SharedMemory):
             close(fd)
 
     def __del__(self) -> None:
-        with contextlib.suppress(BufferError, OSError):  # numpy arrays still refer to it: the system frees it later
+        try:  # noqa: SIM105 - `contextlib` may be gone at the end of the interpreter
             self.close()
+        except (BufferError, OSError):  # numpy arrays still refer to it: the system frees it later
+            pass
 
 
 def attach(name: str) -> Segment:
