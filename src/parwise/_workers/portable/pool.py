@@ -73,15 +73,17 @@ class PortablePool(WorkerPool):
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
                 atexit.register(self._end_at_exit)
-            worker = PortableWorker(next(self._keys), self.slot_bytes, self._cookie)
-            self.workers.append(worker)
+            worker = None
             try:
-                worker.spawn(self._variables)
+                worker = PortableWorker(next(self._keys), self.slot_bytes, self._cookie, self._variables)
+                self.workers.append(worker)
+                worker.introduce()
                 if self._initializer is not None:
                     worker.share_tracker(tracker_fd())
                     self._initializer.send([worker.channel], "initialize", 0)
             except BaseException:
-                self.drop(worker)
+                if worker is not None:
+                    self.drop(worker)
                 if not self.workers:
                     self.stop()
                 raise
@@ -90,9 +92,8 @@ class PortablePool(WorkerPool):
     def _forget(self, worker: WorkerHandle) -> None:
         assert isinstance(worker, PortableWorker)
         worker.kill()
-        if worker.process is not None:
-            self._dying.append(worker.process)
-            self._bury(ENDING_SECONDS)
+        self._dying.append(worker.process)
+        self._bury(ENDING_SECONDS)
 
     def wake(self) -> None:
         """As in `WorkerPool`."""
