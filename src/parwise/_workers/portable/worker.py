@@ -58,7 +58,8 @@ class PortableWorker(WorkerHandle):
     def introduce(self) -> None:
         """Tell the process all that it needs."""
         channel, slots = self.channel, self.slots
-        assert isinstance(channel, PortableChannel) and isinstance(slots, PortableSlots)
+        assert isinstance(channel, PortableChannel)
+        assert isinstance(slots, PortableSlots)
         self._worker_end.close()
         with contextlib.suppress(ConnectionError):  # it has ended; `wait` reports that
             tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.claims)
