@@ -24,6 +24,7 @@ import parwise
 from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
+from parwise._workers.pool.primitives import why_portable
 from parwise.errors import NoWorkersError
 
 from .support import executors, portable
@@ -103,7 +104,7 @@ def pytest_collection_modifyitems(items):
     def restless(item):
         return any(f"[{name}" in item.nodeid or f"-{name}" in item.nodeid for name in RESTLESS)
 
-    if os.environ.get("PARWISE_WORKERS") == "portable":
+    if why_portable() is not None:
         for item in items:
             if (why := portable.reason(item)) is not None:
                 item.add_marker(pytest.mark.skip(reason=f"of forked workers only: {why}"))

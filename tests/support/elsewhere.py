@@ -1,13 +1,20 @@
-"""A system that lacks what Linux has: `take_away` before parwise is imported, and in its workers before they are."""
+"""A system that lacks what Linux has: `take_away` before parwise is imported, and in its workers before they are.
+
+`refuse` has the kernel refuse a system call, to a process and all that it starts.
+"""
 
 from __future__ import annotations
 
 import builtins
+import ctypes
+import errno
 import io
 import os
+import platform
 import select
 import signal
 import socket
+import struct
 import sys
 
 #: Functions that Windows lacks, by module.
@@ -20,6 +27,11 @@ FUNCTIONS = {
     socket: ("AF_UNIX", "SCM_RIGHTS", "socketpair"),
 }  # fmt: skip
 MODULES = ("fcntl", "resource", "pwd", "grp", "termios")
+#: Numbers of system calls, by processor.
+NUMBERS = {
+    "x86_64": {"pidfd_open": 434, "memfd_create": 319, "eventfd": 290},
+    "aarch64": {"pidfd_open": 434, "memfd_create": 279, "eventfd": 19},
+}
 
 
 def take_away(functions=FUNCTIONS, modules=MODULES, proc=True):
@@ -65,3 +77,22 @@ def _hide_proc():
 
     builtins.open = io.open = hiding(open)
     os.open, os.listdir, os.stat = hiding(os.open), hiding(os.listdir), hiding(os.stat)
+
+
+def refuse(name, code=errno.ENOSYS):
+    """Have a seccomp filter refuse a system call, as a kernel without it, or a sandbox (EPERM), does."""
+    number = NUMBERS[platform.machine()][name]
+    lines = [
+        (0x20, 0, 0, 0),  # load the number of the system call
+        (0x15, 0, 1, number),  # if it is this one
+        (0x06, 0, 0, 0x00050000 | code),  # fail with the code
+        (0x06, 0, 0, 0x7FFF0000),  # allow it
+    ]
+    data = b"".join(struct.pack("HBBI", *line) for line in lines)
+    content = ctypes.create_string_buffer(data)
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(lines), ctypes.addressof(content)))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    # PR_SET_NO_NEW_PRIVS, and PR_SET_SECCOMP with SECCOMP_MODE_FILTER
+    if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.addressof(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "this machine forbids seccomp filters")

@@ -10,6 +10,11 @@ from parwise._executors.job import Job
 from parwise._executors.task_queue import TaskQueue
 from parwise._workers.pickling.snapshot import Snapshot
 from parwise._workers.pool.default_pool import default_pool
-from parwise._workers.pool.forked_pool import ForkedPool as WorkerPool
+from parwise._workers.pool.forked_pool import ForkedPool
+from parwise._workers.pool.primitives import why_portable
+from parwise._workers.portable.pool import PortablePool
+
+#: The workers that this system has.
+WorkerPool = ForkedPool if why_portable() is None else PortablePool
 
 __all__ = ["Job", "Snapshot", "Task", "TaskQueue", "WorkerPool", "default_pool", "make_call", "resolve", "result_axes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -14,21 +15,32 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
-import elsewhere
-import numpy as np, parwise, time
+import os, time, numpy as np, parwise
 from parwise._workers.pool.default_pool import default_pool
 {checks}
 print("done", flush=True)
 """
 
-#: What is taken away.
+#: What is taken away, or refused by the kernel.
 SYSTEMS = {
     "windows": "take_away()",
-    "pidfd_open": "take_away({os: ('pidfd_open',)}, (), proc=False)",
-    "memfd_create": "take_away({os: ('memfd_create',)}, (), proc=False)",
-    "proc": "take_away({}, ())",
+    "no pidfd_open": "refuse('pidfd_open')",
+    "no memfd_create": "refuse('memfd_create')",
+    "a sandbox": "refuse('eventfd', errno.EPERM)",
+    "no proc": "take_away({}, ())",
+}
+#: Each alone.
+ALONE = {
+    "fork": "take_away({os: ['fork']}, (), proc=False)",
+    "posix_spawn": "take_away({os: ['posix_spawn']}, (), proc=False)",
+    "memfd_create": "take_away({os: ['memfd_create']}, (), proc=False)",
+    "pidfd_open": "take_away({os: ['pidfd_open']}, (), proc=False)",
+    "sched_getaffinity": "take_away({os: ['sched_getaffinity']}, (), proc=False)",
+    "epoll": "take_away({select: ['epoll']}, (), proc=False)",
+    "pthread_sigmask": "take_away({signal: ['pthread_sigmask']}, (), proc=False)",
+    "AF_UNIX": "take_away({socket: ['AF_UNIX', 'SCM_RIGHTS', 'socketpair']}, (), proc=False)",
+    "fcntl": "take_away({}, ['fcntl'], proc=False)",
+    "resource": "take_away({}, ['resource'], proc=False)",
 }
 
 CALLS = """
@@ -51,8 +63,24 @@ with parwise.Pool(2) as pool:
     assert list(pool.map(abs, range(-30, 0))) == list(range(30, 0, -1))
 """
 
+SHORT = """
+a = np.arange(400.0).reshape(40, 10)
+assert (parwise.parallel_apply(np.cumsum, a) == a.cumsum(1)).all()
+def pid(x):
+    time.sleep(0.001)
+    return float(os.getpid())
+pids = parwise.parallel_apply(pid, a, workers=2, isolate=True)
+assert os.getpid() not in pids
+def die(x):
+    os._exit(3)
+try:
+    parwise.parallel_apply(die, a, workers=2, isolate=True)
+except parwise.WorkerDiedError as error:
+    assert error.exitcode == 3, error
+assert (parwise.parallel_apply(np.cumsum, a, workers=2, isolate=True) == a.cumsum(1)).all()
+"""
+
 FAULTS = """
-import os
 def die(x):
     if x == 7:
         os._exit(3)
@@ -87,17 +115,27 @@ except KeyboardInterrupt:
 """
 
 
+@functools.cache
+def can_refuse():
+    """True if a process here can have a system call refused."""
+    code = "from tests.support.elsewhere import refuse; refuse('eventfd')"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
+
+
 @pytest.fixture
 def start(tmp_path, request):
     """Start a script on a system of that name; what is missing is taken away before anything is imported."""
 
     def start(system, checks):
+        lines = SYSTEMS.get(system) or ALONE[system]
+        if "refuse" in lines and not can_refuse():
+            pytest.skip("this machine forbids seccomp filters, which refuse system calls here")
         text = (ROOT / "tests" / "support" / "elsewhere.py").read_text()
         (tmp_path / "elsewhere.py").write_text(text)
         # In this process and in each that it starts, the workers.
-        (tmp_path / "sitecustomize.py").write_text(f"import os\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n")
+        (tmp_path / "sitecustomize.py").write_text(f"from elsewhere import *\n{lines}\n")
         script = tmp_path / "script.py"
-        script.write_text(SCRIPT.format(root=str(tmp_path), checks=checks))
+        script.write_text(SCRIPT.format(checks=checks))
         path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
             [sys.executable, "-W", "error", str(script)],
@@ -122,28 +160,57 @@ def test_calls(system, checks, start):
         assert out.count("row") == 400 * 4
 
 
-KILLED = """
+@pytest.mark.parametrize("system", ALONE)
+def test_without_one(system, start):
+    """Whichever workers these are."""
+    out, err = start(system, SHORT).communicate(timeout=60)
+    assert (out, err) == ("done\n", "")
+
+
+NAMES = """
+def print_names(workers):
+    print(*[worker.pid for worker in workers], flush=True)
+    names = [worker._segment.name for worker in workers]
+    print(*names, *["sem." + one.semaphore._semlock.name[1:] for w in workers for one in w.slots.claims], flush=True)
+    time.sleep(60)
+"""
+
+#: When the caller is killed, and how many names there are in /dev/shm by then.
+MOMENTS = {
+    "at work": (
+        """
 def f(x):
     time.sleep(60)
 with parwise.Pool(2) as pool:
     calls = [pool.submit(f, k) for k in range(2)]
     while not all(one.running() for one in calls):
         time.sleep(0.01)
-    workers = pool._pool.workers
-    print(*[worker.pid for worker in workers], flush=True)
-    names = [worker._segment.name for worker in workers]
-    names += ["sem." + claim.semaphore._semlock.name[1:] for worker in workers for claim in worker.slots.tasks]
-    print(*names, flush=True)
-    time.sleep(60)
-"""
+    print_names(pool._pool.workers)
+""",
+        12,
+    ),
+    "at the start": (
+        """
+from parwise._workers.portable import worker
+def tell(*_):
+    print_names(default_pool().workers)
+worker.tell = tell
+parwise.parallel_apply(np.negative, np.arange(9.0), workers=1, isolate=True)
+""",
+        7,
+    ),
+}
 
 
-def test_nothing_is_left_when_the_caller_is_killed(start):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no folder of shared memory")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_nothing_is_left_when_the_caller_is_killed(moment, start):
     """Neither processes nor shared memory: workers see it, and the resource tracker removes what has a name."""
-    process = start("pidfd_open", KILLED)
+    lines, count = MOMENTS[moment]
+    process = start("no pidfd_open", NAMES + lines)
     ended = [os.pidfd_open(int(pid)) for pid in process.stdout.readline().split()]
-    names = process.stdout.readline().split()
-    assert (len(ended), len(names)) == (2, 8)
+    files = [Path("/dev/shm", name) for name in process.stdout.readline().split()]
+    assert sum(file.exists() for file in files) == count
     process.kill()
     process.communicate(timeout=60)  # the resource tracker holds stderr too, and ends last
     try:
@@ -154,7 +221,7 @@ def test_nothing_is_left_when_the_caller_is_killed(start):
     finally:
         for fd in ended:
             os.close(fd)
-    assert not [name for name in names if Path("/dev/shm", name).exists()]
+    assert not [file for file in files if file.exists()]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -67,10 +68,15 @@ def start(control: Socket, variables: dict[str, str]) -> int:
             setsigdef=SIGNALS_AT_REST,
         )
     except OSError as error:
-        raise NoWorkersError(
-            f"the process that starts workers could not be started ({error}); use executor='threads', or raise the "
-            "limits on processes and memory"
-        ) from error
+        raise refused("the process that starts workers", error) from error
+
+
+def refused(what: str, error: OSError) -> NoWorkersError:
+    """Why the system has not started a process, and the remedy."""
+    remedy = "raise the limits on processes and memory"
+    if error.errno == errno.E2BIG:
+        remedy = "shorten the environment variables and sys.path, which are too long for a new process"
+    return NoWorkersError(f"{what} could not be started ({error}); {remedy}, or use executor='threads'")
 
 
 def _command(python: str | None) -> list[str]:

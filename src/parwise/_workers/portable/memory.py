@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import sys
@@ -32,8 +31,10 @@ class Segment(SharedMemory):
             close(fd)
 
     def __del__(self) -> None:
-        with contextlib.suppress(BufferError, OSError):  # numpy arrays still refer to it: the system frees it later
+        try:  # noqa: SIM105 - `contextlib` may be gone at the end of the interpreter
             self.close()
+        except (BufferError, OSError):  # numpy arrays still refer to it: the system frees it later
+            pass
 
 
 def attach(name: str) -> Segment:
@@ -72,21 +73,24 @@ class SemaphoreClaim:
 
 
 def make_claims() -> list[SemaphoreClaim]:
-    """Claims for the task of each slot, and for one without."""
+    """Claims for tasks, and for their results: of each slot, and of none."""
     context = multiprocessing.get_context("spawn")
-    return [SemaphoreClaim(context.Semaphore(0)) for _ in range(SLOTS + 1)]
+    return [SemaphoreClaim(context.Semaphore(0)) for _ in range(2 * (SLOTS + 1))]
 
 
 class PortableSlots(Slots):
     """The shared memory of one worker.
 
-    Results are never written to the caller's memory, so that the claims for these are never offered.
+    Parameters
+    ----------
+    claims : list of SemaphoreClaim
+        From `make_claims`.
     """
 
     def __init__(self, segment: Segment, slot_bytes: int, claims: Sequence[Any]) -> None:
-        self.segment = segment
+        self.segment, self.claims = segment, claims
         self._lay_out(memoryview(segment.buf or b"")[: segment_bytes(slot_bytes)], slot_bytes)
-        self.tasks = self.results = list(claims)
+        self.tasks, self.results = claims[: SLOTS + 1], claims[SLOTS + 1 :]
         self._copy: memoryview | None = None
 
     def stack_file(self) -> int:

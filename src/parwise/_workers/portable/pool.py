@@ -34,6 +34,7 @@ class PortablePool(WorkerPool):
         As in `WorkerPool`.
     """
 
+    exiting = False  # True once the interpreter ends: nothing would end a process that is started then
     DESCRIPTORS = 2  # a connection, and one that the mapping of shared memory keeps
 
     def __init__(
@@ -66,19 +67,23 @@ class PortablePool(WorkerPool):
 
     def _add_worker(self) -> WorkerHandle:
         find_python()  # before anything is opened
+        if PortablePool.exiting:
+            raise NoWorkersError("the interpreter is ending, and starts no worker processes any more")
         with DeferredInterrupt(), low_numbers_taken():
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
-                atexit.register(self.end)
-            worker = PortableWorker(next(self._keys), self.slot_bytes, self._cookie)
-            self.workers.append(worker)
+                atexit.register(self._end_at_exit)
+            worker = None
             try:
-                worker.spawn(self._variables)
+                worker = PortableWorker(next(self._keys), self.slot_bytes, self._cookie, self._variables)
+                self.workers.append(worker)
+                worker.introduce()
                 if self._initializer is not None:
                     worker.share_tracker(tracker_fd())
                     self._initializer.send([worker.channel], "initialize", 0)
             except BaseException:
-                self.drop(worker)
+                if worker is not None:
+                    self.drop(worker)
                 if not self.workers:
                     self.stop()
                 raise
@@ -87,9 +92,8 @@ class PortablePool(WorkerPool):
     def _forget(self, worker: WorkerHandle) -> None:
         assert isinstance(worker, PortableWorker)
         worker.kill()
-        if worker.process is not None:
-            self._dying.append(worker.process)
-            self._bury(ENDING_SECONDS)
+        self._dying.append(worker.process)
+        self._bury(ENDING_SECONDS)
 
     def wake(self) -> None:
         """As in `WorkerPool`."""
@@ -149,5 +153,14 @@ class PortablePool(WorkerPool):
                 wake, self._wake, self._woken = self._wake, None, False
                 for end in wake or ():
                     end.close()
-            atexit.unregister(self.end)
+            atexit.unregister(self._end_at_exit)
         self.dirty = False
+
+    def _end_at_exit(self) -> None:
+        _note_exit()
+        self.end()
+
+
+@atexit.register
+def _note_exit() -> None:
+    PortablePool.exiting = True

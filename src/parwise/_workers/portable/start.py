@@ -13,7 +13,7 @@ from ..._system.interpreter import absolute_path, find_python, packages_elsewher
 from ...errors import NoWorkersError
 from ..descriptors import is_inherited
 from ..pickling.multiprocessing_objects import Attachments, spawning
-from ..pool.fork_server_start import IMPORT, ONE_THREAD, SLEEP_AT_ONCE, flags
+from ..pool.fork_server_start import IMPORT, ONE_THREAD, SLEEP_AT_ONCE, flags, refused
 
 # The path comes by the connection: a command line has room for 128 kB. `-P` keeps the working directory off it.
 _COMMAND = """
@@ -41,12 +41,12 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
     else:
         more = {"pass_fds": [handle], "process_group": 0}
         more |= {name: subprocess.DEVNULL for name, fd in (("stdout", 1), ("stderr", 2)) if not is_inherited(fd)}
-    return _Process(
-        [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER],
-        stdin=subprocess.DEVNULL,
-        env={**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables},
-        **more,
-    )
+    command = [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER]
+    env = {**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables}
+    try:
+        return _Process(command, stdin=subprocess.DEVNULL, env=env, **more)
+    except OSError as error:
+        raise refused("a worker process", error) from error
 
 
 def tell(connection: Any, process: subprocess.Popen[bytes], *told: Any) -> None:

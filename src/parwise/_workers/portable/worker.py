@@ -23,19 +23,30 @@ _POLL_SECONDS = 0.001
 class PortableWorker(WorkerHandle):
     """One worker, a child of this process.
 
-    Attributes
+    Parameters
     ----------
-    process : Popen
-        None until it is started.
+    key, slot_bytes, cookie
+        As in `WorkerHandle`.
+    variables : dict
+        Environment variables that it starts with, besides those of this process.
     """
 
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, key: int, slot_bytes: int, cookie: bytes, variables: dict[str, str]) -> None:
+        self._variables = variables
+        super().__init__(key, slot_bytes, cookie)
+        self.pid = self.process.pid
 
     def _open(self, slot_bytes: int, cookie: bytes) -> tuple[PortableChannel, PortableSlots]:
         with contextlib.ExitStack() as undo:
             own_end, self._worker_end = connection.Pipe()
             undo.callback(own_end.close)
             undo.callback(self._worker_end.close)
+            # Before anything has a name: where no process starts, neither does the tracker that would remove it.
+            self.process = start(self._worker_end, self._variables)
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
             self._segment = Segment(create=True, size=segment_bytes(slot_bytes))
             undo.callback(self._segment.unlink)
             self._segment.take_room()
@@ -44,15 +55,14 @@ class PortableWorker(WorkerHandle):
         self._named = True
         return PortableChannel(own_end, cookie), slots
 
-    def spawn(self, variables: dict[str, str]) -> None:
-        """Start the process."""
+    def introduce(self) -> None:
+        """Tell the process all that it needs."""
         channel, slots = self.channel, self.slots
         assert isinstance(channel, PortableChannel)
-        self.process = start(self._worker_end, variables)
-        self.pid = self.process.pid
+        assert isinstance(slots, PortableSlots)
         self._worker_end.close()
         with contextlib.suppress(ConnectionError):  # it has ended; `wait` reports that
-            tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.tasks)
+            tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.claims)
 
     def hear(self, kind: str, *content: Any) -> None:
         """As in `WorkerHandle`; from here on both sides have the memory, and nobody needs its name."""
@@ -81,8 +91,8 @@ class PortableWorker(WorkerHandle):
 
     def _has_ended(self) -> bool:
         """True if the process has ended; it keeps its number, where the system has the call for that."""
-        if self.process is None or self.process.returncode is not None:
-            return self.process is not None
+        if self.process.returncode is not None:
+            return True
         if not hasattr(os, "waitid"):
             return self.process.poll() is not None
         try:
@@ -92,16 +102,16 @@ class PortableWorker(WorkerHandle):
 
     def kill(self) -> None:
         """Kill the worker and the processes that it started."""
-        if self.process is not None and self.process.returncode is None:
+        if self.process.returncode is None:
             if hasattr(os, "killpg"):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
+                    os.killpg(self.process.pid, signal.SIGKILL)
             self.process.kill()
 
     def kill_with_stack(self) -> None:
         """As in `WorkerHandle`, if the system has a signal for the stack, and tells what the worker has started."""
         started = descendants(self.pid)
-        if self.process is not None and not self.over and os.name == "posix":
+        if not self.over and os.name == "posix":
             self.process.terminate()
             self._ends_within(STACK_SECONDS)
         self.kill()
@@ -111,8 +121,6 @@ class PortableWorker(WorkerHandle):
 
     def collect_exit(self) -> int | None:
         """Exit code of the worker, or minus the signal; None if it does not end."""
-        if self.process is None:
-            return None
         self._ends_within(DYING_SECONDS)
         self.kill()  # what it started, as long as its number is its own
         with contextlib.suppress(subprocess.TimeoutExpired):
