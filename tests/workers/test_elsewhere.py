@@ -26,6 +26,7 @@ print("done", flush=True)
 #: What is taken away.
 SYSTEMS = {
     "windows": "take_away()",
+    "macos": "take_away(elsewhere.OF_LINUX, ())",
     "pidfd_open": "take_away({os: ('pidfd_open',)}, (), proc=False)",
     "memfd_create": "take_away({os: ('memfd_create',)}, (), proc=False)",
     "proc": "take_away({}, ())",
@@ -44,6 +45,8 @@ def slow(x):
 for options in ({}, {"isolate": True}, {"timeout": 60}, {"retries": 1}):
     assert (parwise.parallel_apply(slow, a, workers=2, **options) == a.cumsum(1)).all(), options
 assert type(default_pool()).__name__ == "PortablePool"
+with parwise.Pool(2, initializer=time.sleep, initargs=(0,)) as pool:
+    assert list(pool.map(abs, range(-30, 0))) == list(range(30, 0, -1))
 wide = np.random.default_rng(0).random((6, 300_000))
 assert (parwise.parallel_apply(np.sort, wide, workers=2, isolate=True) == np.sort(wide)).all()
 assert parwise.parallel_map(abs, range(-50, 0), workers=2, isolate=True) == list(range(50, 0, -1))
@@ -95,7 +98,7 @@ def start(tmp_path, request):
         text = (ROOT / "tests" / "support" / "elsewhere.py").read_text()
         (tmp_path / "elsewhere.py").write_text(text)
         # In this process and in each that it starts, the workers.
-        (tmp_path / "sitecustomize.py").write_text(f"import os\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n")
+        (tmp_path / "sitecustomize.py").write_text(f"import os, elsewhere\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n")
         script = tmp_path / "script.py"
         script.write_text(SCRIPT.format(root=str(tmp_path), checks=checks))
         path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])

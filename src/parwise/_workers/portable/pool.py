@@ -10,17 +10,16 @@ from multiprocessing import connection
 from typing import Any
 
 from ..._system.inheritance import tracker_fd
-from ..._system.interpreter import DeferredInterrupt, find_python
+from ..._system.interpreter import DeferredInterrupt, find_python, select
 from ...errors import NoWorkersError
 from ..descriptors import low_numbers_taken
 from ..pickling.payload import Payload
 from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
 from ..pool.worker_pool import WorkerPool
+from .wire import PIPES
 from .worker import PortableWorker
 
-# Where messages wait for room, it is looked for so often.
-ROOM_SECONDS = 0.005
 # A killed worker is waited for so long; most take some ms to give back their memory.
 ENDING_SECONDS = 0.1
 
@@ -93,33 +92,40 @@ class PortablePool(WorkerPool):
 
     def wake(self) -> None:
         """As in `WorkerPool`."""
-        with self._waking:
+        with DeferredInterrupt(), self._waking:  # or the flag and the pipe would differ
             if self._wake is not None and not self._woken:
                 self._woken = True
                 self._wake[1].send_bytes(b"w")
 
     def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
         """As in `WorkerPool`."""
-        workers: list[Any] = list(self.workers)
-        full = False
-        for worker in workers:
-            if worker.channel.waiting:
-                with contextlib.suppress(ConnectionError):  # it is dead
-                    worker.channel.flush()
-                full |= worker.channel.up and worker.channel.waiting
-        if full:
-            timeout = ROOM_SECONDS if timeout is None else min(timeout, ROOM_SECONDS)
+        for worker in self.workers:
+            with contextlib.suppress(ConnectionError):  # it is dead
+                worker.channel.flush()
         assert self._wake is not None
-        owners = {id(worker.channel.connection): worker for worker in workers}
-        watched = [self._wake[0], *(worker.channel.connection for worker in workers)]
-        sentinels = {handle: worker for worker in workers if (handle := getattr(worker.process, "_handle", None))}
-        found = connection.wait([*watched, *sentinels], timeout)
-        if self._wake[0] in found:
-            self._wake[0].recv_bytes()
-            self._woken = False
-        events = [("message", owners[id(one)]) for one in found if id(one) in owners]
+        wake = self._wake[0]
+        owners = {worker.channel.fileno(): worker for worker in self.workers}
+        found = self._wait_for_pipes(timeout) if PIPES else self._wait_for_sockets(timeout)
+        if wake.fileno() in found:
+            with DeferredInterrupt(), self._waking:
+                wake.recv_bytes()
+                self._woken = False
+        events = [("message", owners[one]) for one in found if one in owners]
         # A connection does not close while a process lives that the function has forked.
-        return events + [("death", worker) for worker in workers if worker.over]
+        return events + [("death", worker) for worker in self.workers if worker.over]
+
+    def _wait_for_sockets(self, timeout: float | None) -> list[int]:
+        """Descriptors with messages, or with room for those that wait."""
+        poll = select.poll()
+        poll.register(self._wake[0].fileno(), select.POLLIN)
+        for worker in self.workers:
+            poll.register(worker.channel.fileno(), select.POLLIN | (select.POLLOUT if worker.channel.full else 0))
+        return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+
+    def _wait_for_pipes(self, timeout: float | None) -> list[int]:
+        """Handles of pipes with messages, those that were closed included."""
+        ends = [self._wake[0], *(worker.channel.waitable for worker in self.workers)]
+        return [end.fileno() for end in connection.wait(ends, timeout)]
 
     def why_refused(self, worker: WorkerHandle) -> NoWorkersError:
         """As in `WorkerPool`; no worker is refused later than at its start."""

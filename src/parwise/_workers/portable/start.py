@@ -14,6 +14,7 @@ from ...errors import NoWorkersError
 from ..descriptors import is_inherited
 from ..pickling.multiprocessing_objects import Attachments, spawning
 from ..pool.fork_server_start import IMPORT, ONE_THREAD, SLEEP_AT_ONCE, flags
+from .channel import PortableChannel
 
 # The path comes by the connection: a command line has room for 128 kB. `-P` keeps the working directory off it.
 _COMMAND = """
@@ -49,13 +50,13 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
     )
 
 
-def tell(connection: Any, process: subprocess.Popen[bytes], *told: Any) -> None:
+def tell(channel: PortableChannel, process: subprocess.Popen[bytes], *told: Any) -> None:
     """Tell a process where its modules are, and what `main` in `process.py` expects."""
     path = absolute_path()
     lines = "".join(IMPORT.format(name=one, folder=folder) for one, folder in packages_elsewhere(path))
-    connection.send_bytes(pickle.dumps((path, lines)))
+    channel.tell(pickle.dumps((path, lines)))
     with spawning(_Starting(process)):
-        connection.send_bytes(reduction.ForkingPickler.dumps((os.getpid(), *told)))
+        channel.tell(bytes(reduction.ForkingPickler.dumps((os.getpid(), *told))))
 
 
 class _Process(subprocess.Popen[bytes]):

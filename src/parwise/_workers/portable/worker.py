@@ -52,7 +52,7 @@ class PortableWorker(WorkerHandle):
         self.pid = self.process.pid
         self._worker_end.close()
         with contextlib.suppress(ConnectionError):  # it has ended; `wait` reports that
-            tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.tasks)
+            tell(channel, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.tasks)
 
     def hear(self, kind: str, *content: Any) -> None:
         """As in `WorkerHandle`; from here on both sides have the memory, and nobody needs its name."""
