@@ -98,7 +98,9 @@ def start(tmp_path, request):
         text = (ROOT / "tests" / "support" / "elsewhere.py").read_text()
         (tmp_path / "elsewhere.py").write_text(text)
         # In this process and in each that it starts, the workers.
-        (tmp_path / "sitecustomize.py").write_text(f"import os, elsewhere\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n")
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import os, elsewhere\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n"
+        )
         script = tmp_path / "script.py"
         script.write_text(SCRIPT.format(root=str(tmp_path), checks=checks))
         path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
