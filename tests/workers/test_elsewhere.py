@@ -32,6 +32,12 @@ SYSTEMS = {
     "proc": "take_away({}, ())",
 }
 
+#: Modules without which there are no portable workers: Android lacks them.
+NO_MODULES = {
+    "_posixshmem": "take_away({os: ('memfd_create',)}, ('_posixshmem', 'multiprocessing.shared_memory'), proc=False)",
+    "sem_open": "take_away({os: ('memfd_create',)}, ('multiprocessing.synchronize',), proc=False)",
+}
+
 CALLS = """
 a = np.arange(4000.0).reshape(400, 10)
 assert (parwise.parallel_apply(np.cumsum, a) == a.cumsum(1)).all()
@@ -99,7 +105,7 @@ def start(tmp_path, request):
         (tmp_path / "elsewhere.py").write_text(text)
         # In this process and in each that it starts, the workers.
         (tmp_path / "sitecustomize.py").write_text(
-            f"import os, elsewhere\nfrom elsewhere import take_away\n{SYSTEMS[system]}\n"
+            f"import os, elsewhere\nfrom elsewhere import take_away\n{(SYSTEMS | NO_MODULES)[system]}\n"
         )
         script = tmp_path / "script.py"
         script.write_text(SCRIPT.format(root=str(tmp_path), checks=checks))
@@ -125,6 +131,31 @@ def test_calls(system, checks, start):
     assert out.splitlines()[-1] == "done"
     if checks == CALLS:
         assert out.count("row") == 400 * 4
+
+
+ALONE = """
+import warnings
+a = np.arange(4000.0).reshape(400, 10)
+def slow(x):
+    time.sleep(0.001)
+    return np.cumsum(x)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert (parwise.parallel_apply(slow, a, workers=2) == a.cumsum(1)).all()
+assert len(caught) == 1 and "computed this call alone: this Python has no worker" in str(caught[0].message), caught
+try:
+    parwise.parallel_apply(slow, a, workers=2, isolate=True)
+except parwise.ParwiseError as error:
+    assert "threads" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("system", NO_MODULES)
+def test_a_python_without_shared_memory_or_semaphores(system, start):
+    out, err = start(system, ALONE).communicate(timeout=60)
+    assert (out, err) == ("done\n", "")
 
 
 KILLED = """

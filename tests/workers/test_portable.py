@@ -7,17 +7,21 @@ import os
 import pickle
 import select
 import signal
+import subprocess
+import sys
 import threading
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 
 import numpy as np
 import pytest
 
-from parwise import parallel_apply
+from parwise import WorkerDiedError, parallel_apply
+from parwise._system.inheritance import tracker_fd
 from parwise._workers.pool import silence
 from parwise._workers.portable import wire
 from parwise._workers.portable.channel import PortableChannel
 from parwise._workers.portable.pool import PortablePool
+from parwise._workers.portable.start import behind_launcher
 from parwise._workers.protocol import ForeignBytesError
 
 from ..support.oracle import assert_same
@@ -158,7 +162,7 @@ def test_signals_that_raise_within_a_message(caller, other):
     reader.join()
     numbers = [message[1] for message in found]
     assert interrupted > 10
-    assert numbers == sorted(set(numbers) - {None}) + [None]
+    assert numbers == [*sorted(set(numbers) - {None}), None]
     assert not other.waiting
     assert all(len(bytes(one[2])) == 1_000_000 for one in found[:-1])
 
@@ -210,3 +214,64 @@ def test_pipes_carry_the_same_messages(ends, monkeypatch):
     assert (kind, bytes(data), number) == ("load", b"abc", 7)
     for channel in (one, two):
         channel.close()
+
+
+def test_the_launcher_of_a_virtual_environment_is_left_out(monkeypatch):
+    """Of Windows, where it would be the process that gets the handles."""
+    monkeypatch.setattr(sys, "executable", "/env/python.exe")
+    monkeypatch.setattr(sys, "_base_executable", "/base/python.exe")
+    assert behind_launcher("/env/python.exe") == ("/base/python.exe", {"__PYVENV_LAUNCHER__": "/env/python.exe"})
+    assert behind_launcher("/other/python.exe") == ("/other/python.exe", {})
+    monkeypatch.setattr(sys, "_base_executable", "/env/python.exe")
+    assert behind_launcher("/env/python.exe") == ("/env/python.exe", {})
+
+
+def test_no_resource_tracker_is_started_on_windows(monkeypatch):
+    """It could not be: its start needs a module of Unix."""
+    pytest.importorskip("multiprocessing.shared_memory")
+    monkeypatch.setattr(resource_tracker, "getfd", lambda: 5)
+    assert tracker_fd() == 5
+    monkeypatch.setattr(os, "name", "nt")
+    assert tracker_fd() is None
+
+
+def test_as_many_workers_as_the_system_can_wait_for(monkeypatch):
+    monkeypatch.setattr(PortablePool, "MOST", 1)
+    pool = PortablePool()
+    monkeypatch.setattr("parwise._executors.processes.runner.default_pool", lambda: pool)
+    try:
+        a = np.arange(8.0)
+        assert_same(parallel_apply(np.negative, a, workers=3, isolate=True), -a)
+        assert len(pool.workers) == 1
+    finally:
+        pool.stop()
+
+
+def test_what_a_worker_has_started_ends_without_waitid(monkeypatch, tmp_path):
+    """As on macOS up to Python 3.12: the number of the worker is free as soon as its end is known."""
+    monkeypatch.delattr(os, "waitid")
+    pool = PortablePool()
+    monkeypatch.setattr("parwise._executors.processes.runner.default_pool", lambda: pool)
+    fifo = tmp_path / "alive"
+    os.mkfifo(fifo)
+
+    def leave_behind(x):
+        with open(fifo, "w") as file:
+            file.write("begun\n")
+            file.flush()
+            subprocess.Popen(["sleep", "60"], pass_fds=[file.fileno()])
+            os._exit(3)
+
+    read = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(WorkerDiedError):
+            parallel_apply(leave_behind, np.arange(1.0), workers=1, isolate=True)
+        os.set_blocking(read, True)
+        assert os.read(read, 100) == b"begun\n"
+        poll = select.poll()
+        poll.register(read, select.POLLIN)
+        assert poll.poll(10_000), "the program goes on"  # its end closes the pipe
+        assert os.read(read, 100) == b""
+    finally:
+        os.close(read)
+        pool.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import subprocess
+import sys
 import threading
 from multiprocessing import connection
 from typing import Any
@@ -18,7 +19,6 @@ from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
 from ..pool.worker_pool import WorkerPool
 from .wire import PIPES
-from .worker import PortableWorker
 
 # A killed worker is waited for so long; most take some ms to give back their memory.
 ENDING_SECONDS = 0.1
@@ -33,6 +33,7 @@ class PortablePool(WorkerPool):
         As in `WorkerPool`.
     """
 
+    MOST = 60 if PIPES else sys.maxsize  # Windows waits for 63 handles at most
     DESCRIPTORS = 2  # a connection, and one that the mapping of shared memory keeps
 
     def __init__(
@@ -65,6 +66,8 @@ class PortablePool(WorkerPool):
 
     def _add_worker(self) -> WorkerHandle:
         find_python()  # before anything is opened
+        from .worker import PortableWorker  # where Python lacks shared memory it cannot be imported
+
         with DeferredInterrupt(), low_numbers_taken():
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
@@ -84,10 +87,10 @@ class PortablePool(WorkerPool):
             return worker
 
     def _forget(self, worker: WorkerHandle) -> None:
-        assert isinstance(worker, PortableWorker)
         worker.kill()
-        if worker.process is not None:
-            self._dying.append(worker.process)
+        process: subprocess.Popen[bytes] | None = getattr(worker, "process", None)
+        if process is not None:
+            self._dying.append(process)
             self._bury(ENDING_SECONDS)
 
     def wake(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import sys
 from multiprocessing import reduction
 from typing import Any
 
@@ -35,7 +36,9 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
         raise NoWorkersError("a frozen program has no worker processes on this system; use executor='threads'")
     handle = connection.fileno()
     more: dict[str, Any] = {}
+    launcher: dict[str, str] = {}
     if os.name == "nt":
+        python, launcher = behind_launcher(python)
         os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
         info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
         more = {"startupinfo": info, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
@@ -45,9 +48,23 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
     return _Process(
         [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER],
         stdin=subprocess.DEVNULL,
-        env={**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables},
+        env={**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **launcher, **variables},
         **more,
     )
+
+
+def behind_launcher(python: str) -> tuple[str, dict[str, str]]:
+    """The interpreter that `python` starts, and the variable by which that knows its virtual environment.
+
+    On Windows ``python.exe`` of such an environment starts another process, which would not have the handles that are
+    given to the first (bpo-35797).
+    """
+    base = getattr(sys, "_base_executable", None) or python
+    if os.path.normcase(python) != os.path.normcase(sys.executable) or os.path.normcase(base) == os.path.normcase(
+        python
+    ):
+        return python, {}
+    return base, {"__PYVENV_LAUNCHER__": python}
 
 
 def tell(channel: PortableChannel, process: subprocess.Popen[bytes], *told: Any) -> None:

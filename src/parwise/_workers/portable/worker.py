@@ -83,8 +83,11 @@ class PortableWorker(WorkerHandle):
         """True if the process has ended; it keeps its number, where the system has the call for that."""
         if self.process is None or self.process.returncode is not None:
             return self.process is not None
-        if not hasattr(os, "waitid"):
-            return self.process.poll() is not None
+        if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
+            ended = self.process.poll() is not None
+            if ended:
+                self._kill_group()
+            return ended
         try:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:  # something in the program has waited for it
@@ -93,10 +96,13 @@ class PortableWorker(WorkerHandle):
     def kill(self) -> None:
         """Kill the worker and the processes that it started."""
         if self.process is not None and self.process.returncode is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
+            self._kill_group()
             self.process.kill()
+
+    def _kill_group(self) -> None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def kill_with_stack(self) -> None:
         """As in `WorkerHandle`, if the system has a signal for the stack, and tells what the worker has started."""
