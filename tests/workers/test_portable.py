@@ -30,6 +30,12 @@ COOKIE = bytes(range(16))
 LARGE = bytes(10_000_000)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tracker():
+    """Start the resource tracker, which stays as long as this process."""
+    resource_tracker.ensure_running()
+
+
 @pytest.fixture
 def ends():
     """The ends of a connection."""
