@@ -108,7 +108,7 @@ class PortablePool(WorkerPool):
         assert self._wake is not None
         wake = self._wake[0]
         owners = {worker.channel.fileno(): worker for worker in self.workers}
-        found = self._wait_for_pipes(timeout) if PIPES else self._wait_for_sockets(timeout)
+        found = (_wait_for_pipes if PIPES else _wait_for_sockets)(wake, list(self.workers), timeout)
         if wake.fileno() in found:
             with DeferredInterrupt(), self._waking:
                 wake.recv_bytes()
@@ -116,19 +116,6 @@ class PortablePool(WorkerPool):
         events = [("message", owners[one]) for one in found if one in owners]
         # A connection does not close while a process lives that the function has forked.
         return events + [("death", worker) for worker in self.workers if worker.over]
-
-    def _wait_for_sockets(self, timeout: float | None) -> list[int]:
-        """Descriptors with messages, or with room for those that wait."""
-        poll = select.poll()
-        poll.register(self._wake[0].fileno(), select.POLLIN)
-        for worker in self.workers:
-            poll.register(worker.channel.fileno(), select.POLLIN | (select.POLLOUT if worker.channel.full else 0))
-        return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
-
-    def _wait_for_pipes(self, timeout: float | None) -> list[int]:
-        """Handles of pipes with messages, those that were closed included."""
-        ends = [self._wake[0], *(worker.channel.waitable for worker in self.workers)]
-        return [end.fileno() for end in connection.wait(ends, timeout)]
 
     def why_refused(self, worker: WorkerHandle) -> NoWorkersError:
         """As in `WorkerPool`; no worker is refused later than at its start."""
@@ -160,3 +147,18 @@ class PortablePool(WorkerPool):
                     end.close()
             atexit.unregister(self.end)
         self.dirty = False
+
+
+def _wait_for_sockets(wake: Any, workers: list[Any], timeout: float | None) -> list[int]:
+    """Descriptors with messages, or with room for those that wait."""
+    poll = select.poll()
+    poll.register(wake.fileno(), select.POLLIN)
+    for worker in workers:
+        poll.register(worker.channel.fileno(), select.POLLIN | (select.POLLOUT if worker.channel.full else 0))
+    return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+
+
+def _wait_for_pipes(wake: Any, workers: list[Any], timeout: float | None) -> list[int]:
+    """Handles of pipes with messages, those that were closed included."""
+    found: list[Any] = list(connection.wait([wake, *(worker.channel.waitable for worker in workers)], timeout))
+    return [end.fileno() for end in found]

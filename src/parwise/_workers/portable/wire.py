@@ -90,10 +90,9 @@ class SocketWire:
 
     def pack(self, cookie: bytes, pieces: list[Any], fds: Sequence[int]) -> list[Piece]:
         """A message as it is sent."""
-        first, *others = map(memoryview, pieces)
-        sizes = b"".join(one.nbytes.to_bytes(8, sys.byteorder) for one in (first, *others))
-        head = cookie + len(pieces).to_bytes(4, "little") + sizes
-        return [Piece(b"".join((head, first)), fds), *map(Piece, others)]
+        sizes = b"".join(len(one).to_bytes(8, sys.byteorder) for one in pieces)
+        first = b"".join((cookie, len(pieces).to_bytes(4, "little"), sizes, pieces[0]))
+        return [Piece(first, fds), *map(Piece, pieces[1:])]
 
     def write(self, piece: Piece) -> bool:
         """Send a piece, or its rest; False if there is no room for all of it."""
