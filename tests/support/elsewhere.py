@@ -33,6 +33,15 @@ NUMBERS = {
     "aarch64": {"pidfd_open": 434, "memfd_create": 279, "eventfd": 19},
 }
 
+#: Functions that macOS lacks.
+OF_LINUX = {
+    os: ("memfd_create", "pidfd_open", "eventfd", "sched_getaffinity", "sched_getscheduler", "waitid", "fdatasync",
+         "posix_fallocate", "posix_fadvise", "pipe2", "getresuid", "getresgid"),
+    select: ("epoll",),
+    signal: ("pidfd_send_signal",),
+    socket: ("MSG_CMSG_CLOEXEC", "MSG_NOSIGNAL"),
+}  # fmt: skip
+
 
 def take_away(functions=FUNCTIONS, modules=MODULES, proc=True):
     """Remove functions and modules from this interpreter, and hide /proc."""
@@ -50,9 +59,11 @@ def take_away(functions=FUNCTIONS, modules=MODULES, proc=True):
                     delattr(one, name)
     for name in modules:
         sys.modules[name] = None
-    if signal in functions:
+    if "pthread_sigmask" in functions.get(signal, ()):
         multiprocessing.resource_tracker._HAVE_SIGMASK = False
-    if socket in functions:
+    if "socketpair" in functions.get(socket, ()):
+        # Sockets in the place of named pipes, but used like those.
+        multiprocessing.connection.PipeConnection = multiprocessing.connection.Connection
         socket.socketpair = multiprocessing.connection.socket.socketpair = _pair_over_loopback
     if proc:
         _hide_proc()

@@ -24,6 +24,7 @@ print("done", flush=True)
 #: What is taken away, or refused by the kernel.
 SYSTEMS = {
     "windows": "take_away()",
+    "macos": "take_away(OF_LINUX, ())",
     "no pidfd_open": "refuse('pidfd_open')",
     "no memfd_create": "refuse('memfd_create')",
     "a sandbox": "refuse('eventfd', errno.EPERM)",
@@ -43,6 +44,12 @@ ALONE = {
     "resource": "take_away({}, ['resource'], proc=False)",
 }
 
+#: Modules without which there are no portable workers: Android lacks them.
+NO_MODULES = {
+    "_posixshmem": "take_away({os: ('memfd_create',)}, ('_posixshmem', 'multiprocessing.shared_memory'), proc=False)",
+    "sem_open": "take_away({os: ('memfd_create',)}, ('multiprocessing.synchronize',), proc=False)",
+}
+
 CALLS = """
 a = np.arange(4000.0).reshape(400, 10)
 assert (parwise.parallel_apply(np.cumsum, a) == a.cumsum(1)).all()
@@ -56,6 +63,8 @@ def slow(x):
 for options in ({}, {"isolate": True}, {"timeout": 60}, {"retries": 1}):
     assert (parwise.parallel_apply(slow, a, workers=2, **options) == a.cumsum(1)).all(), options
 assert type(default_pool()).__name__ == "PortablePool"
+with parwise.Pool(2, initializer=time.sleep, initargs=(0,)) as pool:
+    assert list(pool.map(abs, range(-30, 0))) == list(range(30, 0, -1))
 wide = np.random.default_rng(0).random((6, 300_000))
 assert (parwise.parallel_apply(np.sort, wide, workers=2, isolate=True) == np.sort(wide)).all()
 assert parwise.parallel_map(abs, range(-50, 0), workers=2, isolate=True) == list(range(50, 0, -1))
@@ -127,7 +136,7 @@ def start(tmp_path, request):
     """Start a script on a system of that name; what is missing is taken away before anything is imported."""
 
     def start(system, checks):
-        lines = SYSTEMS.get(system) or ALONE[system]
+        lines = (SYSTEMS | ALONE | NO_MODULES)[system]
         if "refuse" in lines and not can_refuse():
             pytest.skip("this machine forbids seccomp filters, which refuse system calls here")
         text = (ROOT / "tests" / "support" / "elsewhere.py").read_text()
@@ -158,6 +167,31 @@ def test_calls(system, checks, start):
     assert out.splitlines()[-1] == "done"
     if checks == CALLS:
         assert out.count("row") == 400 * 4
+
+
+BY_ITSELF = """
+import warnings
+a = np.arange(4000.0).reshape(400, 10)
+def slow(x):
+    time.sleep(0.001)
+    return np.cumsum(x)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert (parwise.parallel_apply(slow, a, workers=2) == a.cumsum(1)).all()
+assert len(caught) == 1 and "computed this call alone: this Python has no worker" in str(caught[0].message), caught
+try:
+    parwise.parallel_apply(slow, a, workers=2, isolate=True)
+except parwise.ParwiseError as error:
+    assert "threads" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("system", NO_MODULES)
+def test_a_python_without_shared_memory_or_semaphores(system, start):
+    out, err = start(system, BY_ITSELF).communicate(timeout=60)
+    assert (out, err) == ("done\n", "")
 
 
 @pytest.mark.parametrize("system", ALONE)

@@ -408,3 +408,23 @@ def test_replay_of_a_lost_task(capsys):
     output_replay.record(0, [TextEvent(k, "stdout", f"again {k} ") for k in range(5)])
     output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == "zero one two again 3 again 4 "
+
+
+def test_threads_of_a_function_that_print_much(capsys):
+    """Each line comes once, and whole."""
+
+    def f(x):
+        def talk(k):
+            for i in range(30):
+                print(f"<{int(x)}.{k}.{i}>" + "x" * 9000)
+
+        threads = [threading.Thread(target=talk, args=(k,)) for k in range(5)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        return x
+
+    parallel_apply(f, np.arange(4.0), **ISOLATED)
+    found = re.findall(r"<([\d.]+)>", capsys.readouterr().out)
+    assert sorted(found) == sorted(f"{x}.{k}.{i}" for x in range(4) for k in range(5) for i in range(30))

@@ -107,11 +107,13 @@ def set_authkey(key: bytes | None) -> None:
 def tracker_fd() -> int | None:
     """Descriptor of the resource tracker, which is started if this process may come to need it; None if not.
 
+    Windows has none: memory there ends with its last user.
+
     With a tracker of its own a worker would unlink, at its end, all shared
     memory that its function has attached to by name (bpo-38119).
     """
     module = sys.modules.get("multiprocessing.resource_tracker")
-    if module is None:
+    if module is None or os.name == "nt":
         return None
     if "multiprocessing.shared_memory" in sys.modules:
         started: int = module.getfd()

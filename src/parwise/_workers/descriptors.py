@@ -12,7 +12,7 @@ import array
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .._system.interpreter import close, select
@@ -84,19 +84,34 @@ def open_sockets() -> tuple[int, int]:
     return above_standard(one.detach()), above_standard(other.detach())
 
 
+#: Where the system lacks it, as macOS does, `fds_in` does so a moment later.
+CLOSE_ON_EXEC: int = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
+
+
 def receive(sock: _socket.socket, nbytes: int) -> tuple[bytes, list[int], bool]:
     """A message of at most `nbytes` bytes, the descriptors that came with it, and True if it was longer."""
     # Not socket.recv_fds, which drops its flags: descriptors came without
     # close-on-exec, and programs that the function started inherited them.
-    data, extra, flags, _ = sock.recvmsg(nbytes, _fds_space(), _socket.MSG_CMSG_CLOEXEC)
+    data, extra, flags, _ = sock.recvmsg(nbytes, fds_space(), CLOSE_ON_EXEC)
+    return data, fds_in([extra]), bool(flags & _socket.MSG_TRUNC)
+
+
+def fds_in(extras: Iterable[Any]) -> list[int]:
+    """Descriptors in what came beside messages; programs do not inherit them."""
     fds = array.array("i")
-    for _, _, content in extra:
-        fds.frombytes(content)
-    return data, [above_standard(fd) for fd in fds], bool(flags & _socket.MSG_TRUNC)
+    for extra in extras:
+        for _, _, content in extra:
+            fds.frombytes(content)
+    found = [above_standard(fd) for fd in fds]
+    for fd in found:
+        if not CLOSE_ON_EXEC:
+            os.set_inheritable(fd, False)
+    return found
 
 
 @functools.cache
-def _fds_space() -> int:
+def fds_space() -> int:
+    """Room that descriptors of a message need."""
     return _socket.CMSG_SPACE(FDS * array.array("i").itemsize)
 
 

@@ -18,6 +18,8 @@ from .worker_pool import WorkerPool
 
 # A worker that was stopped, which gives no sign, is found after so long.
 LOOK_SECONDS = 1.0
+# Where messages wait for room, it is looked for so often: a worker that had nothing to do may not have read all.
+ROOM_SECONDS = 0.005
 
 
 class FinalizedPool(WorkerPool):
@@ -58,7 +60,8 @@ def _finalize(workers: Iterable[WorkerHandle]) -> list[str]:
             worker.channel.send("finalize")
     failures: list[str] = []
     while waiting:
-        connection.wait(list(waiting), LOOK_SECONDS)
+        full = any(worker.channel.waiting for worker in waiting.values())
+        connection.wait(list(waiting), ROOM_SECONDS if full else LOOK_SECONDS)
         for one, worker in list(waiting.items()):
             lost = _is_lost(worker)  # before its last messages are read
             if _receive(worker, failures) or lost:

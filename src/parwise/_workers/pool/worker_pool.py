@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from typing import Any
@@ -44,6 +45,8 @@ class WorkerPool(ABC):
 
     Attributes
     ----------
+    MOST : int
+        Workers that there may be.
     DESCRIPTORS : int
         Those that this process has of each worker.
     why : str, optional
@@ -58,6 +61,7 @@ class WorkerPool(ABC):
         enough it starts them.
     """
 
+    MOST = sys.maxsize
     DESCRIPTORS: int
     why: str | None = None
     finalizes = False  # True if workers call a function before they end
@@ -165,11 +169,13 @@ class WorkerPool(ABC):
         NoWorkersError
             If there can be no more.
         """
-        most = max(1, (descriptors_allowed() - LEFT_DESCRIPTORS) // self.DESCRIPTORS)
+        most = min(self.MOST, max(1, (descriptors_allowed() - LEFT_DESCRIPTORS) // self.DESCRIPTORS))
         if len(self.workers) >= most:
             raise NoWorkersError(f"no more than {most} workers have room for their descriptors; raise ulimit -n")
         try:
             return self._add_worker()
+        except ImportError as error:
+            raise NoWorkersError(f"this Python has no worker processes: {error}; use executor='threads'") from error
         except (OSError, MemoryError) as error:
             raise NoWorkersError(
                 f"a worker process could not be started: {error}; it needs {self.DESCRIPTORS} descriptors (ulimit -n), "

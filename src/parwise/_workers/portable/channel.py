@@ -10,25 +10,21 @@ import queue
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing import connection
 from typing import Any
 
 from ..._system.blas import OWN_THREADS
-from ..._system.interpreter import select
 from ...errors import ParwiseError
-from ..descriptors import duplicate, receive
+from ..descriptors import duplicate
 from ..pickling.multiprocessing_objects import arrive
-from ..protocol import COOKIE_BYTES, Channel, ForeignBytesError
+from ..protocol import Channel, ForeignBytesError
+from .wire import PIPES, Pieces, PipeWire, SocketWire
 
-# Behind the cookie: how many buffers follow the message, and how many descriptors, 4 bytes each.
-_HEAD_BYTES = COOKIE_BYTES + 8
 # How often a worker looks whether its caller is there still.
 LOOK_SECONDS = 1.0
 SENDS_DESCRIPTORS = hasattr(socket, "SCM_RIGHTS") and hasattr(socket, "AF_UNIX")
-
-
-_POLLOUT = 4  # by its value: gevent takes the name away
 
 
 class PortableChannel(Channel):
@@ -38,32 +34,46 @@ class PortableChannel(Channel):
 
     Parameters
     ----------
-    connection : Connection or PipeConnection
+    end : Connection or PipeConnection
         It connects two processes, and nobody else can reach it.
     cookie : bytes
         As in `Channel`.
+    waits : bool
+        True if `send` waits for room.
 
     Attributes
     ----------
     up : bool
-        True once the other side reads; until then messages wait here.
+        True once messages may be sent; until then they wait here.
     """
 
     carries_all = True
 
-    def __init__(self, connection: Any, cookie: bytes, up: bool = False) -> None:
+    def __init__(self, end: Any, cookie: bytes, waits: bool = False) -> None:
         super().__init__(None, cookie)
-        self.connection: Connection = connection
-        self.up = up
+        self.wire = PipeWire(end, waits) if PIPES else SocketWire(end, waits)
+        self.up = waits or not PIPES
+        # Held by the thread that sends.
+        self._sending = _thread.allocate_lock()
 
     def fileno(self) -> int:
         """Descriptor, or handle on Windows."""
-        return self.connection.fileno()
+        return int(self.waitable.fileno())
 
     @property
     def waitable(self) -> Any:
         """As in `Channel`; on Windows a handle of a pipe is not enough."""
-        return self.connection
+        return self.wire.waitable
+
+    @property
+    def full(self) -> bool:
+        """True if messages wait for room alone."""
+        return self.up and self.waiting
+
+    def tell(self, data: bytes) -> None:
+        """Send bytes that `Connection.recv_bytes` receives: there is no channel yet at the other end."""
+        self.unsent.append((self.wire.tell(data), []))
+        self.flush()
 
     def send(self, *message: Any, fds: Sequence[int] = ()) -> None:
         """Send a message of any length, with file descriptors where the system can."""
@@ -71,9 +81,8 @@ class PortableChannel(Channel):
             return self._send_without_descriptors(message)
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-        head = len(buffers).to_bytes(4, "little") + len(fds).to_bytes(4, "little")
-        packed = [self.cookie + head + data, *(one.raw() for one in buffers)]
-        self.unsent.append((packed, [duplicate(fd) for fd in fds]))
+        copies = [duplicate(fd) for fd in fds]
+        self.unsent.append((self.wire.pack(self.cookie, [data, *(one.raw() for one in buffers)], copies), copies))
         self.flush()
         return None
 
@@ -85,23 +94,20 @@ class PortableChannel(Channel):
             )
 
     def flush(self) -> None:
-        """Send waiting messages, if the other side reads and there is room."""
-        while self.unsent and self.up and self._has_room():
-            packed, fds = self.unsent[0]
-            for one in packed:
-                self.connection.send_bytes(one)
-            if fds:
-                with socket.socket(fileno=duplicate(self.connection.fileno())) as sock:
-                    socket.send_fds(sock, [b"\0"], fds)
-            self._forget_unsent(1)
+        """Send waiting messages, as many as there is room for, one after the other.
 
-    def _has_room(self) -> bool:
-        """True unless a write would block, as far as the system tells: a worker that is stopped reads nothing."""
-        if not hasattr(select, "poll"):
-            return True
-        poll = select.poll()
-        poll.register(self.connection.fileno(), _POLLOUT)
-        return bool(poll.poll(0))
+        Threads of a function may print at the same time, and a handler of a signal may do so within this: whoever comes
+        second leaves its message to the first.
+        """
+        there_is_room = True
+        while there_is_room and self.unsent and self.up and self._sending.acquire(False):
+            try:
+                while there_is_room and self.unsent:
+                    there_is_room = all(map(self.wire.write, self.unsent[0][0]))
+                    if there_is_room:
+                        self._forget_unsent(1)
+            finally:
+                self._sending.release()
 
     def receive(self) -> tuple[tuple[Any, ...], list[int]]:
         """As in `Channel`."""
@@ -116,37 +122,24 @@ class PortableChannel(Channel):
 
     def _take(self) -> tuple[tuple[Any, ...], list[int]]:
         """The next message, if one is there."""
-        if not self.connection.poll(0):
+        found = self.wire.read(self.cookie)
+        if found is None:
             raise BlockingIOError
-        found = unpack(*self.read())
         if not self.up:
             self.up = True
             with contextlib.suppress(ConnectionError):  # the next read tells
                 self.flush()
-        return found
-
-    def read(self) -> tuple[list[bytes], list[int]]:
-        """Wait for a message; return it in pieces, and its descriptors."""
-        data = self.connection.recv_bytes()
-        if not data.startswith(self.cookie) or len(data) < _HEAD_BYTES:
-            raise ForeignBytesError
-        counts = data[COOKIE_BYTES:_HEAD_BYTES]
-        pieces = [data[_HEAD_BYTES:]]
-        pieces += [self.connection.recv_bytes() for _ in range(int.from_bytes(counts[:4], "little"))]
-        if not int.from_bytes(counts[4:], "little"):
-            return pieces, []
-        with socket.socket(fileno=duplicate(self.connection.fileno())) as sock:
-            return pieces, receive(sock, 1)[1]
+        return unpack(*found)
 
     def close(self) -> None:
         """Close this end."""
         self._forget_unsent(len(self.unsent))
         self.close_arrived()
         with contextlib.suppress(OSError):
-            self.connection.close()
+            self.wire.close()
 
 
-def unpack(pieces: list[bytes], fds: list[int]) -> tuple[tuple[Any, ...], list[int]]:
+def unpack(pieces: list[Any], fds: list[int]) -> tuple[tuple[Any, ...], list[int]]:
     """A message that was read, and its descriptors."""
     message: tuple[Any, ...] = pickle.loads(pieces[0], buffers=pieces[1:])
     return message, fds
@@ -159,16 +152,16 @@ class WorkerChannel(PortableChannel):
 
     Parameters
     ----------
-    connection, cookie
+    end, cookie
         As in `PortableChannel`.
     orphaned : callable
         True if the caller has ended; its end of the connection may live on in processes that it has forked.
     """
 
-    def __init__(self, connection: Any, cookie: bytes, orphaned: Callable[[], bool]) -> None:
-        super().__init__(connection, cookie, up=True)
+    def __init__(self, end: Any, cookie: bytes, orphaned: Callable[[], bool]) -> None:
+        super().__init__(end, cookie, waits=True)
         self._orphaned = orphaned
-        self._queue: queue.SimpleQueue[tuple[list[bytes], list[int]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Pieces] = queue.SimpleQueue()
         # Not a `threading.Thread`, which the function would see among the threads of its process.
         _thread.start_new_thread(self._listen, ())
 
@@ -178,19 +171,19 @@ class WorkerChannel(PortableChannel):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             while not self._orphaned():
-                if self.connection.poll(LOOK_SECONDS):
-                    self._queue.put(self.read())
+                connection.wait([self.waitable], LOOK_SECONDS)
+                while (message := self.wire.read(self.cookie)) is not None:
+                    self._queue.put(message)
         except ForeignBytesError:
             self.refuse()
         except (EOFError, OSError):
             pass
+        except BaseException:  # without this thread the worker would wait for ever
+            traceback.print_exc()
         end_at_once()
 
     def _take(self) -> tuple[tuple[Any, ...], list[int]]:
         return unpack(*self._queue.get())
-
-    def _has_room(self) -> bool:
-        return True
 
 
 def end_at_once() -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import subprocess
+import sys
 import threading
 from multiprocessing import connection
 from typing import Any
 
 from ..._system.inheritance import tracker_fd
-from ..._system.interpreter import DeferredInterrupt, find_python
+from ..._system.interpreter import DeferredInterrupt, find_python, select
 from ...errors import NoWorkersError
 from ..descriptors import low_numbers_taken
 from ..pickling.payload import Payload
 from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
 from ..pool.worker_pool import WorkerPool
-from .worker import PortableWorker
+from .wire import PIPES
 
-# Where messages wait for room, it is looked for so often.
-ROOM_SECONDS = 0.005
 # A killed worker is waited for so long; most take some ms to give back their memory.
 ENDING_SECONDS = 0.1
 
@@ -35,6 +34,7 @@ class PortablePool(WorkerPool):
     """
 
     exiting = False  # True once the interpreter ends: nothing would end a process that is started then
+    MOST = 60 if PIPES else sys.maxsize  # Windows waits for 63 handles at most
     DESCRIPTORS = 2  # a connection, and one that the mapping of shared memory keeps
 
     def __init__(
@@ -69,6 +69,8 @@ class PortablePool(WorkerPool):
         find_python()  # before anything is opened
         if PortablePool.exiting:
             raise NoWorkersError("the interpreter is ending, and starts no worker processes any more")
+        from .worker import PortableWorker  # where Python lacks shared memory it cannot be imported
+
         with DeferredInterrupt(), low_numbers_taken():
             if self._wake is None:
                 self._wake = connection.Pipe(duplex=False)
@@ -90,40 +92,35 @@ class PortablePool(WorkerPool):
             return worker
 
     def _forget(self, worker: WorkerHandle) -> None:
-        assert isinstance(worker, PortableWorker)
         worker.kill()
-        self._dying.append(worker.process)
-        self._bury(ENDING_SECONDS)
+        process: subprocess.Popen[bytes] | None = getattr(worker, "process", None)
+        if process is not None:
+            self._dying.append(process)
+            self._bury(ENDING_SECONDS)
 
     def wake(self) -> None:
         """As in `WorkerPool`."""
-        with self._waking:
+        with DeferredInterrupt(), self._waking:  # or the flag and the pipe would differ
             if self._wake is not None and not self._woken:
                 self._woken = True
                 self._wake[1].send_bytes(b"w")
 
     def wait(self, timeout: float | None) -> list[tuple[str, WorkerHandle]]:
         """As in `WorkerPool`."""
-        workers: list[Any] = list(self.workers)
-        full = False
-        for worker in workers:
-            if worker.channel.waiting:
-                with contextlib.suppress(ConnectionError):  # it is dead
-                    worker.channel.flush()
-                full |= worker.channel.up and worker.channel.waiting
-        if full:
-            timeout = ROOM_SECONDS if timeout is None else min(timeout, ROOM_SECONDS)
+        for worker in self.workers:
+            with contextlib.suppress(ConnectionError):  # it is dead
+                worker.channel.flush()
         assert self._wake is not None
-        owners = {id(worker.channel.connection): worker for worker in workers}
-        watched = [self._wake[0], *(worker.channel.connection for worker in workers)]
-        sentinels = {handle: worker for worker in workers if (handle := getattr(worker.process, "_handle", None))}
-        found = connection.wait([*watched, *sentinels], timeout)
-        if self._wake[0] in found:
-            self._wake[0].recv_bytes()
-            self._woken = False
-        events = [("message", owners[id(one)]) for one in found if id(one) in owners]
+        wake = self._wake[0]
+        owners = {worker.channel.fileno(): worker for worker in self.workers}
+        found = (_wait_for_pipes if PIPES else _wait_for_sockets)(wake, list(self.workers), timeout)
+        if wake.fileno() in found:
+            with DeferredInterrupt(), self._waking:
+                wake.recv_bytes()
+                self._woken = False
+        events = [("message", owners[one]) for one in found if one in owners]
         # A connection does not close while a process lives that the function has forked.
-        return events + [("death", worker) for worker in workers if worker.over]
+        return events + [("death", worker) for worker in self.workers if worker.over]
 
     def why_refused(self, worker: WorkerHandle) -> NoWorkersError:
         """As in `WorkerPool`; no worker is refused later than at its start."""
@@ -164,3 +161,18 @@ class PortablePool(WorkerPool):
 @atexit.register
 def _note_exit() -> None:
     PortablePool.exiting = True
+
+
+def _wait_for_sockets(wake: Any, workers: list[Any], timeout: float | None) -> list[int]:
+    """Descriptors with messages, or with room for those that wait."""
+    poll = select.poll()
+    poll.register(wake.fileno(), select.POLLIN)
+    for worker in workers:
+        poll.register(worker.channel.fileno(), select.POLLIN | (select.POLLOUT if worker.channel.full else 0))
+    return [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+
+
+def _wait_for_pipes(wake: Any, workers: list[Any], timeout: float | None) -> list[int]:
+    """Handles of pipes with messages, those that were closed included."""
+    found: list[Any] = list(connection.wait([wake, *(worker.channel.waitable for worker in workers)], timeout))
+    return [end.fileno() for end in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import sys
 from multiprocessing import reduction
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...errors import NoWorkersError
 from ..descriptors import is_inherited
 from ..pickling.multiprocessing_objects import Attachments, spawning
 from ..pool.fork_server_start import IMPORT, ONE_THREAD, SLEEP_AT_ONCE, flags, refused
+from .channel import PortableChannel
 
 # The path comes by the connection: a command line has room for 128 kB. `-P` keeps the working directory off it.
 _COMMAND = """
@@ -34,7 +36,9 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
         raise NoWorkersError("a frozen program has no worker processes on this system; use executor='threads'")
     handle = connection.fileno()
     more: dict[str, Any] = {}
+    launcher: dict[str, str] = {}
     if os.name == "nt":
+        python, launcher = behind_launcher(python)
         os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
         info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
         more = {"startupinfo": info, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
@@ -42,20 +46,34 @@ def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]
         more = {"pass_fds": [handle], "process_group": 0}
         more |= {name: subprocess.DEVNULL for name, fd in (("stdout", 1), ("stderr", 2)) if not is_inherited(fd)}
     command = [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER]
-    env = {**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **variables}
+    env = {**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **launcher, **variables}
     try:
         return _Process(command, stdin=subprocess.DEVNULL, env=env, **more)
     except OSError as error:
         raise refused("a worker process", error) from error
 
 
-def tell(connection: Any, process: subprocess.Popen[bytes], *told: Any) -> None:
+def behind_launcher(python: str) -> tuple[str, dict[str, str]]:
+    """The interpreter that `python` starts, and the variable by which that knows its virtual environment.
+
+    On Windows ``python.exe`` of such an environment starts another process, which would not have the handles that are
+    given to the first (bpo-35797).
+    """
+    base = getattr(sys, "_base_executable", None) or python
+    if os.path.normcase(python) != os.path.normcase(sys.executable) or os.path.normcase(base) == os.path.normcase(
+        python
+    ):
+        return python, {}
+    return base, {"__PYVENV_LAUNCHER__": python}
+
+
+def tell(channel: PortableChannel, process: subprocess.Popen[bytes], *told: Any) -> None:
     """Tell a process where its modules are, and what `main` in `process.py` expects."""
     path = absolute_path()
     lines = "".join(IMPORT.format(name=one, folder=folder) for one, folder in packages_elsewhere(path))
-    connection.send_bytes(pickle.dumps((path, lines)))
+    channel.tell(pickle.dumps((path, lines)))
     with spawning(_Starting(process)):
-        connection.send_bytes(reduction.ForkingPickler.dumps((os.getpid(), *told)))
+        channel.tell(bytes(reduction.ForkingPickler.dumps((os.getpid(), *told))))
 
 
 class _Process(subprocess.Popen[bytes]):

@@ -62,7 +62,7 @@ class PortableWorker(WorkerHandle):
         assert isinstance(slots, PortableSlots)
         self._worker_end.close()
         with contextlib.suppress(ConnectionError):  # it has ended; `wait` reports that
-            tell(channel.connection, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.claims)
+            tell(channel, self.process, self._segment.name, slots.slot_bytes, channel.cookie, slots.claims)
 
     def hear(self, kind: str, *content: Any) -> None:
         """As in `WorkerHandle`; from here on both sides have the memory, and nobody needs its name."""
@@ -93,8 +93,11 @@ class PortableWorker(WorkerHandle):
         """True if the process has ended; it keeps its number, where the system has the call for that."""
         if self.process.returncode is not None:
             return True
-        if not hasattr(os, "waitid"):
-            return self.process.poll() is not None
+        if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
+            ended = self.process.poll() is not None
+            if ended:
+                self._kill_group()
+            return ended
         try:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:  # something in the program has waited for it
@@ -103,10 +106,13 @@ class PortableWorker(WorkerHandle):
     def kill(self) -> None:
         """Kill the worker and the processes that it started."""
         if self.process.returncode is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.process.pid, signal.SIGKILL)
+            self._kill_group()
             self.process.kill()
+
+    def _kill_group(self) -> None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def kill_with_stack(self) -> None:
         """As in `WorkerHandle`, if the system has a signal for the stack, and tells what the worker has started."""
