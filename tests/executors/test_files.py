@@ -133,6 +133,36 @@ def test_what_other_processes_cannot_open(tmp_path):
     assert recipe_of(private) is None
 
 
+def test_a_memmap_whose_name_another_file_has_taken(tmp_path, other_processes):
+    """A program that writes results anew renames the new file over the old one, which stays mapped."""
+    for name, values in (("old", A), ("new", A + 7)):
+        file = np.memmap(tmp_path / name, "f8", "w+", shape=A.shape)
+        file[:] = values
+        file.flush()
+    array = np.memmap(tmp_path / "old", "f8", "r", shape=A.shape)
+    assert recipe_of(array) is not None
+    os.replace(tmp_path / "new", tmp_path / "old")
+    assert recipe_of(array) is None
+    assert_same(parallel_apply(plus, array, executor=other_processes), A + 1)
+
+
+def test_a_dataset_whose_data_is_in_other_files(tmp_path):
+    """One of these may be open for writing here: what HDF5 has not written yet is seen in this process alone."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "parts", "w") as parts:
+        part = parts.create_dataset("x", data=A)
+        layout = h5py.VirtualLayout(A.shape, "f8")
+        layout[:] = h5py.VirtualSource(part)
+        with h5py.File(tmp_path / "all", "w") as file:
+            file.create_virtual_dataset("virtual", layout)
+            file.create_dataset("external", A.shape, "f8", external=[(str(tmp_path / "raw"), 0, A.nbytes)])
+            file["own"] = A
+        with h5py.File(tmp_path / "all", "r") as file:
+            assert recipe_of(file["own"]) is not None
+            assert recipe_of(file["virtual"]) is None
+            assert recipe_of(file["external"]) is None
+
+
 @pytest.mark.parametrize("library", ["h5py", "netCDF4"])
 def test_files_open_for_reading_travel_by_path(library, tmp_path, elsewhere, counted):
     module = pytest.importorskip(library)

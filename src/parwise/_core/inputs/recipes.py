@@ -78,12 +78,23 @@ def _of_memmap(array: Any) -> Recipe | None:
     page = array.offset - array.offset % _granularity()
     begin = below - address_of(np.frombuffer(mapping, np.uint8)) + page
     identity = identity_of(path, with_time=False)
-    if begin < page or begin + (above - below) > identity[2]:
+    if begin < page or begin + (above - below) > identity[2] or _mapped_file(below) != path:
         return None
     if array.mode != "r":
         mapping.flush()  # for other machines
     content = path, begin, above - below, array.shape, array.strides, address_of(array) - below, array.dtype.str
     return Recipe("memmap", content if array.dtype.names is None else (*content[:-1], array.dtype), identity)
+
+
+def _mapped_file(address: int) -> str | None:
+    """The path today of the file that is mapped at an address: another file may have taken the name of the memmap's."""
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            place, _, _, _, _, *name = line.split(maxsplit=5)
+            start, stop = (int(one, 16) for one in place.split("-"))
+            if start <= address < stop:
+                return name[0].rstrip("\n") if name else None
+    return None
 
 
 def _granularity() -> int:
@@ -135,6 +146,8 @@ def _open_zarr(pickled: bytes) -> Any:
 def _of_h5py(array: Any) -> Recipe | None:
     file = array.file
     if file.mode != "r" or file.driver not in ("sec2", "stdio") or file.swmr_mode or not array.name:
+        return None
+    if array.is_virtual or array.external:  # its data is in other files, which may be open for writing
         return None
     return _of_read_only("h5py", os.path.realpath(file.filename), array.name)
 
