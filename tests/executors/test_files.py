@@ -43,6 +43,10 @@ def plus(x):
     return x + 1
 
 
+def neighbours(block):
+    return block + np.roll(block, 1, 0)
+
+
 def layout(x):
     """What a function can see of its argument's memory."""
     return np.array([*x.strides, x.ctypes.data % 64, x.flags.writeable, x.flags.owndata], float)
@@ -244,8 +248,8 @@ def test_blocks_of_whole_chunks(stored, elsewhere, counted):
     assert counted == {"read": A[:8].nbytes, "written": 0 if elsewhere == "processes" else A[:8].nbytes}
     parallel_apply(plus, array, out=(out := make("o2")), chunk=7, **how)  # across chunks: the caller reads and writes
     assert_same(out[:], A + 1)
-    want = parallel_apply(lambda b: b + np.roll(b, 1, 0), A, chunk=8, depth=2, boundary="wrap", vectorized=True)
-    got = parallel_apply(lambda b: b + np.roll(b, 1, 0), array, chunk=8, depth=2, boundary="wrap", **how)
+    want = parallel_apply(neighbours, A, chunk=8, depth=2, boundary="wrap", vectorized=True)
+    got = parallel_apply(neighbours, array, chunk=8, depth=2, boundary="wrap", **how)
     assert_same(got, want)
 
 
@@ -310,8 +314,34 @@ def test_the_output_is_not_written_there_if_the_function_reads_it(stored, elsewh
     assert report.to_dict()["calls"][0]["files"]["written_elsewhere"] == 0
     array[:] = A
     how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
-    parallel_apply(lambda b: b + np.roll(b, 1, 0), array, out=array, executor=elsewhere, **how)
-    assert_same(array[:], parallel_apply(lambda b: b + np.roll(b, 1, 0), A, **how))
+    parallel_apply(neighbours, array, out=array, executor=elsewhere, **how)
+    assert_same(array[:], parallel_apply(neighbours, A, **how))
+
+
+def test_the_input_under_another_name_is_the_output(stored, elsewhere, tmp_path, monkeypatch):
+    array, _ = stored
+    zarr = pytest.importorskip("zarr")
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    want = parallel_apply(neighbours, A, **how)
+    monkeypatch.chdir(tmp_path)
+    os.symlink("in", "link")
+    for name in "in", "link":
+        array[:] = A
+        parallel_apply(neighbours, array, out=zarr.open_array(name, mode="r+"), executor=elsewhere, **how)
+        assert_same(array[:], want)
+
+
+def test_the_file_of_a_memmap_under_another_name_is_the_output(tmp_path):
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    np.save(tmp_path / "a.npy", A)
+    os.link(tmp_path / "a.npy", tmp_path / "b.npy")
+    for form in np.asarray, np.asanyarray:
+        given, out = form(np.load(tmp_path / "a.npy", mmap_mode="r")), form(np.load(tmp_path / "b.npy", mmap_mode="r+"))
+        parallel_apply(neighbours, given, out=out, executor="serial", **how)
+        assert_same(np.asarray(out), parallel_apply(neighbours, A, **how))
+        out[:] = A
+    parallel_apply(plus, given[:60], out=out[60:], executor="serial")  # other parts of it are not in the way
+    assert_same(np.asarray(out), np.concatenate([A[:60], A[:60] + 1]))
 
 
 def test_few_large_chunks_are_read_by_the_caller(stored, elsewhere, counted):

@@ -19,6 +19,7 @@ from ..indexing import Halo
 from ..layout import Layout, ReusableMemory, address_of
 from .arrays import InputArray
 from .block_grid import BlockGrid
+from .file_mapping import mapping_at
 from .foreign import UnreadableError, access, library_of, plain_array
 from .source import Region
 
@@ -77,24 +78,15 @@ def _of_memmap(array: Any) -> Recipe | None:
     # A view has the offset of the whole; the mapping begins at a page.
     page = array.offset - array.offset % _granularity()
     begin = below - address_of(np.frombuffer(mapping, np.uint8)) + page
-    identity = identity_of(path, with_time=False)
-    if begin < page or begin + (above - below) > identity[2] or _mapped_file(below) != path:
+    identity, mapped = identity_of(path, with_time=False), mapping_at(below)
+    if begin < page or begin + (above - below) > identity[2]:
+        return None
+    if mapped is None or os.fsdecode(mapped.path) != path:  # another file has its name now
         return None
     if array.mode != "r":
         mapping.flush()  # for other machines
     content = path, begin, above - below, array.shape, array.strides, address_of(array) - below, array.dtype.str
     return Recipe("memmap", content if array.dtype.names is None else (*content[:-1], array.dtype), identity)
-
-
-def _mapped_file(address: int) -> str | None:
-    """The path today of the file that is mapped at an address: another file may have taken the name of the memmap's."""
-    with open("/proc/self/maps") as lines:
-        for line in lines:
-            place, _, _, _, _, *name = line.split(maxsplit=5)
-            start, stop = (int(one, 16) for one in place.split("-"))
-            if start <= address < stop:
-                return name[0].rstrip("\n") if name else None
-    return None
 
 
 def _granularity() -> int:
