@@ -43,6 +43,10 @@ def plus(x):
     return x + 1
 
 
+def neighbours(block):
+    return block + np.roll(block, 1, 0)
+
+
 def layout(x):
     """What a function can see of its argument's memory."""
     return np.array([*x.strides, x.ctypes.data % 64, x.flags.writeable, x.flags.owndata], float)
@@ -133,6 +137,36 @@ def test_what_other_processes_cannot_open(tmp_path):
     assert recipe_of(private) is None
 
 
+def test_a_memmap_whose_name_another_file_has_taken(tmp_path, other_processes):
+    """A program that writes results anew renames the new file over the old one, which stays mapped."""
+    for name, values in (("old", A), ("new", A + 7)):
+        file = np.memmap(tmp_path / name, "f8", "w+", shape=A.shape)
+        file[:] = values
+        file.flush()
+    array = np.memmap(tmp_path / "old", "f8", "r", shape=A.shape)
+    assert recipe_of(array) is not None
+    os.replace(tmp_path / "new", tmp_path / "old")
+    assert recipe_of(array) is None
+    assert_same(parallel_apply(plus, array, executor=other_processes), A + 1)
+
+
+def test_a_dataset_whose_data_is_in_other_files(tmp_path):
+    """One of these may be open for writing here: what HDF5 has not written yet is seen in this process alone."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "parts", "w") as parts:
+        part = parts.create_dataset("x", data=A)
+        layout = h5py.VirtualLayout(A.shape, "f8")
+        layout[:] = h5py.VirtualSource(part)
+        with h5py.File(tmp_path / "all", "w") as file:
+            file.create_virtual_dataset("virtual", layout)
+            file.create_dataset("external", A.shape, "f8", external=[(str(tmp_path / "raw"), 0, A.nbytes)])
+            file["own"] = A
+        with h5py.File(tmp_path / "all", "r") as file:
+            assert recipe_of(file["own"]) is not None
+            assert recipe_of(file["virtual"]) is None
+            assert recipe_of(file["external"]) is None
+
+
 @pytest.mark.parametrize("library", ["h5py", "netCDF4"])
 def test_files_open_for_reading_travel_by_path(library, tmp_path, elsewhere, counted):
     module = pytest.importorskip(library)
@@ -214,8 +248,8 @@ def test_blocks_of_whole_chunks(stored, elsewhere, counted):
     assert counted == {"read": A[:8].nbytes, "written": 0 if elsewhere == "processes" else A[:8].nbytes}
     parallel_apply(plus, array, out=(out := make("o2")), chunk=7, **how)  # across chunks: the caller reads and writes
     assert_same(out[:], A + 1)
-    want = parallel_apply(lambda b: b + np.roll(b, 1, 0), A, chunk=8, depth=2, boundary="wrap", vectorized=True)
-    got = parallel_apply(lambda b: b + np.roll(b, 1, 0), array, chunk=8, depth=2, boundary="wrap", **how)
+    want = parallel_apply(neighbours, A, chunk=8, depth=2, boundary="wrap", vectorized=True)
+    got = parallel_apply(neighbours, array, chunk=8, depth=2, boundary="wrap", **how)
     assert_same(got, want)
 
 
@@ -280,8 +314,34 @@ def test_the_output_is_not_written_there_if_the_function_reads_it(stored, elsewh
     assert report.to_dict()["calls"][0]["files"]["written_elsewhere"] == 0
     array[:] = A
     how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
-    parallel_apply(lambda b: b + np.roll(b, 1, 0), array, out=array, executor=elsewhere, **how)
-    assert_same(array[:], parallel_apply(lambda b: b + np.roll(b, 1, 0), A, **how))
+    parallel_apply(neighbours, array, out=array, executor=elsewhere, **how)
+    assert_same(array[:], parallel_apply(neighbours, A, **how))
+
+
+def test_the_input_under_another_name_is_the_output(stored, elsewhere, tmp_path, monkeypatch):
+    array, _ = stored
+    zarr = pytest.importorskip("zarr")
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    want = parallel_apply(neighbours, A, **how)
+    monkeypatch.chdir(tmp_path)
+    os.symlink("in", "link")
+    for name in "in", "link":
+        array[:] = A
+        parallel_apply(neighbours, array, out=zarr.open_array(name, mode="r+"), executor=elsewhere, **how)
+        assert_same(array[:], want)
+
+
+def test_the_file_of_a_memmap_under_another_name_is_the_output(tmp_path):
+    how = {"vectorized": True, "chunk": 4, "depth": 1, "boundary": "wrap"}
+    np.save(tmp_path / "a.npy", A)
+    os.link(tmp_path / "a.npy", tmp_path / "b.npy")
+    for form in np.asarray, np.asanyarray:
+        given, out = form(np.load(tmp_path / "a.npy", mmap_mode="r")), form(np.load(tmp_path / "b.npy", mmap_mode="r+"))
+        parallel_apply(neighbours, given, out=out, executor="serial", **how)
+        assert_same(np.asarray(out), parallel_apply(neighbours, A, **how))
+        out[:] = A
+    parallel_apply(plus, given[:60], out=out[60:], executor="serial")  # other parts of it are not in the way
+    assert_same(np.asarray(out), np.concatenate([A[:60], A[:60] + 1]))
 
 
 def test_few_large_chunks_are_read_by_the_caller(stored, elsewhere, counted):

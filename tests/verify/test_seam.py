@@ -193,14 +193,16 @@ def test_nothing_of_it_is_seen(capfd, caplog):
     assert capfd.readouterr().out == "block 60\n" * 10
 
 
-def test_a_worker_that_dies_in_it_costs_nothing():
+def test_a_worker_that_dies_in_it_costs_nothing(tmp_path):
     def f(b):
         if len(b) != 60:
+            (tmp_path / "died").touch()
             os._exit(3)
         return b * 2
 
     for _ in range(3):
         assert_same(blocks(f), A * 2)
+        (tmp_path / "died").unlink()  # the border was tried
 
 
 def test_errors_and_gaps_leave_it_out():

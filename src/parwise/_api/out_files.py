@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -10,11 +9,12 @@ import os
 import stat
 import weakref
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from .._core.inputs.file_mapping import FileMapping, mapping_at, root_of
 from .._system.interpreter import close
 from .._system.platforms.here import OPEN_PRIVATE
 from .._workers.descriptors import above_standard
@@ -23,15 +23,6 @@ from .._workers.descriptors import above_standard
 _KEEP_SIZE = 1
 # The system has no room. Other errors tell that the file system takes no room beforehand.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class FileMapping(NamedTuple):
-    """A file in memory: the address where it begins, where that lies in the file, and the file."""
-
-    start: int
-    offset: int
-    inode: int
-    path: bytes
 
 
 # To find a mapping takes 1 ms, and a loop may fill a file by many calls.
@@ -71,12 +62,9 @@ def _spans(array: np.ndarray) -> list[tuple[int, int]]:
 
 def mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
     """The file that an array is a part of."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
+    owner = root_of(array)
     if isinstance(owner, np.ndarray):
         return None
-    owner = owner.obj if isinstance(owner, memoryview) else owner
     if not isinstance(owner, mmap.mmap):
         return _find(address)
     if owner not in _known:
@@ -86,14 +74,8 @@ def mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
 
 def _find(address: int) -> FileMapping | None:
     """The shared mapping of a file that has an address; no private one, as of mode "c", which is not written to it."""
-    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:  # no /proc in some containers
-        for line in file:
-            span, flags, offset, _, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
-            start, end = (int(one, 16) for one in span.split(b"-"))
-            if start <= address < end:
-                shared = flags.endswith(b"s") and path
-                return FileMapping(start, int(offset, 16), int(inode), path[0]) if shared else None
-    return None
+    found = mapping_at(address)
+    return found if found is not None and found.shared else None
 
 
 def _allocate(mapping: FileMapping, spans: list[tuple[int, int]]) -> None:

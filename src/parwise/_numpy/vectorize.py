@@ -24,10 +24,11 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
     """Turn a function of scalars into a function of arrays, which runs on all CPU cores.
 
     A drop-in for `numpy.vectorize`: results have the same bytes, dtype, shape
-    and memory layout, and `pyfunc` gets the same arguments. These are Python
-    numbers, since NumPy maps over arrays of objects, except in the first call,
-    which NumPy makes with its own scalars to find the dtype of the output. With
-    a `signature` they are arrays.
+    and memory layout (but for the strides of axes of length 1, which mean
+    nothing), and `pyfunc` gets the same arguments. These are Python numbers,
+    since NumPy maps over arrays of objects, except in the first call, which
+    NumPy makes with its own scalars to find the dtype of the output. With a
+    `signature` they are arrays.
 
     Parameters
     ----------

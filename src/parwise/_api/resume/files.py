@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from ..out_files import FileMapping, mapping_of
+from ..._core.inputs.file_mapping import FileMapping
+from ..out_files import mapping_of
 
 
 def hash_of(data: Any) -> str:

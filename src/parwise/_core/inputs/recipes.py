@@ -19,6 +19,7 @@ from ..indexing import Halo
 from ..layout import Layout, ReusableMemory, address_of
 from .arrays import InputArray
 from .block_grid import BlockGrid
+from .file_mapping import mapping_at
 from .foreign import UnreadableError, access, library_of, plain_array
 from .source import Region
 
@@ -77,8 +78,10 @@ def _of_memmap(array: Any) -> Recipe | None:
     # A view has the offset of the whole; the mapping begins at a page.
     page = array.offset - array.offset % _granularity()
     begin = below - address_of(np.frombuffer(mapping, np.uint8)) + page
-    identity = identity_of(path, with_time=False)
+    identity, mapped = identity_of(path, with_time=False), mapping_at(below)
     if begin < page or begin + (above - below) > identity[2]:
+        return None
+    if mapped is None or os.fsdecode(mapped.path) != path:  # another file has its name now
         return None
     if array.mode != "r":
         mapping.flush()  # for other machines
@@ -135,6 +138,8 @@ def _open_zarr(pickled: bytes) -> Any:
 def _of_h5py(array: Any) -> Recipe | None:
     file = array.file
     if file.mode != "r" or file.driver not in ("sec2", "stdio") or file.swmr_mode or not array.name:
+        return None
+    if array.is_virtual or array.external:  # its data is in other files, which may be open for writing
         return None
     return _of_read_only("h5py", os.path.realpath(file.filename), array.name)
 

@@ -28,19 +28,44 @@ def _closure(func: Any) -> Iterator[Any]:
 
 
 def _is_same(out: Any, other: Any) -> bool:
-    """True if both are the same array in a file: h5py makes a new object each time that one is opened."""
+    """True if both are the same array in a file: h5py makes a new object each time that one is opened.
+
+    Stores of zarr are compared by name, of which a folder may have several.
+    """
     if type(out) is not type(other):
         return False
     try:
-        return out is other or (out == other) is True
+        return out is other or (out == other) is True or _have_same_recipe(out, other)
     except Exception:
         return False
 
 
+def _have_same_recipe(out: Any, other: Any) -> bool:
+    from ..inputs.recipes import recipe_of  # most calls do without
+
+    mine, theirs = recipe_of(out), recipe_of(other)
+    return mine is not None and theirs is not None and mine.identity is not None and mine.identity == theirs.identity
+
+
 def _may_share(out: np.ndarray, other: np.ndarray) -> bool:
-    """True if both may lie in the same memory, or map the same file."""
+    """True if both may lie in the same memory, or map the same part of a file."""
     names = [getattr(one, "filename", None) for one in (out, other)]
-    return np.may_share_memory(out, other) or (names[0] is not None and names[0] == names[1])
+    if np.may_share_memory(out, other) or (names[0] is not None and names[0] == names[1]):
+        return True
+    return out.nbytes > 0 and other.nbytes > 0 and _map_same_part(out, other)
+
+
+def _map_same_part(out: np.ndarray, other: np.ndarray) -> bool:
+    from ..inputs.file_mapping import mapping_at, root_of
+
+    if not all(type(root_of(one)).__module__ == "mmap" for one in (out, other)):
+        return False
+    bounds = [np.lib.array_utils.byte_bounds(one) for one in (out, other)]
+    mine, theirs = (mapping_at(first) for first, _ in bounds)
+    if mine is None or theirs is None or (mine.device, mine.inode) != (theirs.device, theirs.inode):
+        return False
+    (first, end), (lo, hi) = mine.span(*bounds[0]), theirs.span(*bounds[1])
+    return first < hi and lo < end
 
 
 def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
