@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -241,6 +242,31 @@ def test_its_windows_take_no_more_memory_than_blocks(monkeypatch):
         monkeypatch.setattr(seam, "BLOCK_BYTES", limit)
         blocks(np.negative, chunk=2)
         assert max(staged) == longest
+
+
+def test_it_changes_no_files(tmp_path):
+    """A function that names files by its values would write to that of a block."""
+
+    def save(b):
+        path = tmp_path / f"{A[:, 0].tolist().index(b[0, 0])}.npy"
+        np.save(path, b)
+        (tmp_path / "last").unlink(missing_ok=True)
+        os.mkdir(tmp_path / "last") if len(b) != 60 else None
+        return b * 2
+
+    def tries(b):
+        with contextlib.suppress(OSError):
+            save(b)
+        return np.cumsum(b, axis=0)
+
+    assert_same(blocks(save), A * 2)
+    assert "where its blocks begin" in told(tries)[0]
+    found = {path.name: np.load(path) for path in tmp_path.iterdir()}
+    assert sorted(found) == sorted(f"{lo}.npy" for lo in range(0, 600, 60))
+    for name, block in found.items():
+        lo = int(name.removesuffix(".npy"))
+        assert_same(block, A[lo : lo + 60])
+    assert_same(blocks(save), A * 2)  # files can be written again
 
 
 def test_errors_and_gaps_leave_it_out():
