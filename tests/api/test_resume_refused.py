@@ -42,6 +42,15 @@ def function_of(source, name="f", **names):
 
 SCALED = "def f(row, by=2): return helper(row) * by + K\ndef helper(row): return row - 1"
 
+WRAPPER = """
+    class C:
+        def __init__(self, f, by):
+            self.__wrapped__, self.by = f, by
+
+        def __call__(self, row):
+            return self.__wrapped__(row) * self.by
+"""
+
 LARGE = np.zeros((2, 10**6))
 LARGE[1, 77] = 1
 
@@ -68,6 +77,10 @@ FUNCTIONS = {
         "the object whose method is the function changed",
     ),
     "partial": (functools.partial(np.add, 1.0), functools.partial(np.add, 2.0), "what functools.partial gives to the"),
+    "wrapper": (
+        *(function_of(WRAPPER, "C")(function_of("def f(row): return row + 1"), by) for by in (1, 2)),
+        "by of what calls the function changed",
+    ),
     "ufunc": (np.sqrt, np.square, "the function sqrt of numpy .* then, square of numpy .* now"),
     "constants in a set": (
         function_of("def f(row): return row * (1 in {1, 2})"),
@@ -86,6 +99,17 @@ def test_another_function(tmp_path, name):
         start(tmp_path, second)
     assert (tmp_path / "journal").read_bytes() == before
     start(tmp_path, first)
+
+
+def test_the_parts_of_items_are_other_arguments(tmp_path):
+    def pair(a, b=0):
+        return a, b
+
+    pairs = [(k, k + 1) for k in range(20)]
+    assert parallel_map(pair, pairs, starmap=True, resume=tmp_path / "run") == pairs
+    with pytest.raises(ValueError, match="what calls the function"):
+        parallel_map(pair, pairs, resume=tmp_path / "run")
+    assert parallel_map(pair, pairs, starmap=True, resume=tmp_path / "run") == pairs
 
 
 def test_equal_values_are_the_same(tmp_path):

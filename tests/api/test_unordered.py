@@ -199,6 +199,18 @@ def test_starmap(how, kind):
     assert list(parallel_imap(operator.add, kind(PAIRS), starmap=True, **how)) == expected
 
 
+class Indexed:
+    """What can be iterated over since it can be indexed, as the items of old libraries."""
+
+    def __getitem__(self, k):
+        return (6, 3)[k]
+
+
+def test_starmap_takes_items_as_the_loop_does(how):
+    items = [Indexed(), range(1, 3), np.array([4, 2])]
+    assert parallel_map(operator.floordiv, items, starmap=True, **how) == [2, 0, 2]
+
+
 def test_starmap_with_items_of_several_lengths(how):
     items = [(), (1,), (1, 2), "ab", [3, 4, 5]]
 

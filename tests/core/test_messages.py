@@ -221,9 +221,18 @@ def test_arguments_that_do_not_fit(way):
     assert caught.value.__notes__ == [
         "in item 0: (1, 2)",
         "the function was called with 1 argument, but its arguments are (a, b); to pass the parts of each item as "
-        "arguments, write parallel_map(f, *zip(*items))",
+        "arguments, write parallel_map(f, items, starmap=True)",
     ]
-    assert parallel_map(lambda a, b: a + b, *zip(*pairs, strict=True), **way) == [3, 7]
+    assert parallel_map(lambda a, b: a + b, pairs, starmap=True, **way) == [3, 7]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'") as caught:
+        parallel_map(lambda a, c, b: a + b, pairs, starmap=True, **way)
+    assert caught.value.__notes__ == [
+        "in item 0: (1, 2)",
+        "the function was called with 2 arguments, but its arguments are (a, c, b)",
+    ]
+    with pytest.raises(TypeError, match="each item is a tuple of arguments, got 1 of type int") as caught:
+        parallel_map(lambda a, b: a + b, [1, 2], starmap=True, **way)
+    assert caught.value.__notes__ == ["in item 0: 1"]
     with pytest.raises(TypeError) as caught:
         parallel_apply(blur, A, args=(1, 2, 3), **way)
     assert "blur was called with 4 arguments, but its arguments are (image, sigma, mode=" in caught.value.__notes__[1]

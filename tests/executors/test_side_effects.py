@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from parwise import ReproducibilityWarning, parallel_apply, parallel_map
+from parwise._executors.side_effects import SideEffects
 
 FOUND: list[int] = []
 COUNT = 0
@@ -128,10 +129,110 @@ def cached(x):
     return x
 
 
-@pytest.mark.parametrize("func", [memo, room, cached, Counts().remember, abs, np.sqrt, lambda x: x + TABLE[1]])
+KNOWN: dict[int, int] = {}
+ENTRIES: dict[int, list[int]] = {}
+
+
+def known(x):
+    return KNOWN.get(x)
+
+
+def read_elsewhere(x):
+    found = known(x)
+    if found is None:
+        found = KNOWN[x] = x
+    return found
+
+
+def read_within(x):
+    KNOWN[x] = x
+    return min([x], key=lambda one: KNOWN.get(one, 0))
+
+
+def by_default(x):
+    pair = np.empty(2)
+    pair[0] = KNOWN.setdefault(x, x)
+    return pair[0]
+
+
+def passed_on(x, remember=dict.__setitem__):
+    pair = np.empty(2)
+    pair[0] = x
+    remember(KNOWN, x, x)
+    return pair[0]
+
+
+def entry(x):
+    ENTRIES.setdefault(x, [0])[0] = x
+    return x
+
+
+CACHES = [memo, room, cached, Counts().remember, read_elsewhere, read_within, by_default, passed_on, entry]
+
+
+@pytest.mark.parametrize("func", [*CACHES, abs, np.sqrt, lambda x: x + TABLE[1]])
 def test_caches_and_what_is_read_are_not(func, eager):
     for _ in range(3):
+        for one in (MEMO, KNOWN, ENTRIES):
+            one.clear()
         assert told(func) == []
+
+
+def only_reads_count(x):
+    return x if COUNT > -1 else COUNT
+
+
+def test_a_number_that_others_change_is_not_told(eager):
+    def items():
+        global COUNT
+        for k in range(400):
+            COUNT += 1
+            yield k
+
+    for _ in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert parallel_map(only_reads_count, items(), workers=2) == list(range(400))
+
+
+class Lazy:
+    @property
+    def __class__(self):
+        raise RuntimeError("there is no object yet")
+
+
+class Unsized(list):
+    def __len__(self):
+        raise RuntimeError("there is no length yet")
+
+
+class Guarded:
+    def __getattribute__(self, name):
+        raise RuntimeError("there is nothing yet")
+
+    def __call__(self, x):
+        return x
+
+
+def test_objects_that_cannot_be_looked_at_break_no_call():
+    def names_it(x):
+        return x if held else 0
+
+    held: object
+    for kind in (Lazy, Unsized, Guarded):
+        held = kind()
+        assert SideEffects(names_it).changed() is None
+    assert SideEffects(Guarded()).changed() is None
+
+
+def test_functions_of_tuples(eager):
+    for _ in range(20):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            parallel_map(to_global, zip(range(400)), starmap=True, workers=2)
+        if caught:
+            break
+    assert "'FOUND' (list)" in str(caught[0].message)
 
 
 def test_arrays_and_blocks(eager):

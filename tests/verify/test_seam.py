@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import warnings
 
 import numpy as np
@@ -12,6 +14,7 @@ from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 from scipy.signal import lfilter
 
 from parwise import Pool, ReproducibilityWarning, parallel_apply
+from parwise._executors.job import Job
 from parwise._verify import seam
 
 from ..support.oracle import assert_same
@@ -203,6 +206,69 @@ def test_a_worker_that_dies_in_it_costs_nothing(tmp_path):
     for _ in range(3):
         assert_same(blocks(f), A * 2)
         (tmp_path / "died").unlink()  # the border was tried
+
+
+def test_a_block_that_hangs_in_it_costs_no_result():
+    """Made-up values may take for ever: the timeout of the call then ends a worker, and not the call."""
+
+    def f(b):
+        if len(b) != 60:
+            threading.Event().wait()
+        return b * 2
+
+    for how in ({}, {"errors": "ignore"}, {"retries": 1}):
+        assert_same(blocks(f, timeout=1.0, **how), A * 2)
+    assert_same(blocks(np.negative), -A)
+
+
+def test_a_check_that_fails_costs_no_result(monkeypatch):
+    def fails(*_):
+        raise OSError("no memory for windows")
+
+    monkeypatch.setattr(seam.SeamCheck, "_stage_changed", fails)
+    for _ in range(3):
+        assert_same(blocks(WHOLE["running sum"]), blocks(WHOLE["running sum"], verify=False))
+
+
+def test_its_windows_take_no_more_memory_than_blocks(monkeypatch):
+    staged = []
+    whole = Job.stage
+
+    def stage(job, task, get_memory):
+        staged.append(len(task))
+        return whole(job, task, get_memory)
+
+    monkeypatch.setattr(Job, "stage", stage)
+    for limit, longest in ((2**26, 16), (10 * A[0].nbytes, 8), (A[0].nbytes, 2)):
+        staged.clear()
+        monkeypatch.setattr(seam, "BLOCK_BYTES", limit)
+        blocks(np.negative, chunk=2)
+        assert max(staged) == longest
+
+
+def test_it_changes_no_files(tmp_path):
+    """A function that names files by its values would write to that of a block."""
+
+    def save(b):
+        path = tmp_path / f"{A[:, 0].tolist().index(b[0, 0])}.npy"
+        np.save(path, b)
+        (tmp_path / "last").unlink(missing_ok=True)
+        os.mkdir(tmp_path / "last") if len(b) != 60 else None
+        return b * 2
+
+    def tries(b):
+        with contextlib.suppress(OSError):
+            save(b)
+        return np.cumsum(b, axis=0)
+
+    assert_same(blocks(save), A * 2)
+    assert "where its blocks begin" in told(tries)[0]
+    found = {path.name: np.load(path) for path in tmp_path.iterdir()}
+    assert sorted(found) == sorted(f"{lo}.npy" for lo in range(0, 600, 60))
+    for name, block in found.items():
+        lo = int(name.removesuffix(".npy"))
+        assert_same(block, A[lo : lo + 60])
+    assert_same(blocks(save), A * 2)  # files can be written again
 
 
 def test_errors_and_gaps_leave_it_out():

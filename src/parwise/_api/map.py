@@ -12,11 +12,11 @@ import numpy as np
 
 from .._core.arguments import make_list_call
 from .._core.call import Call
+from .._core.inputs.starmap import star_function
 from .._core.messages.misfits import check_no_options
 from .._core.options import Options, resolve, show_keywords
 from .apply import parallel_apply
 from .run import compute, stream
-from .starmap import star_function
 
 if TYPE_CHECKING:
     from .typed import Parallel
@@ -319,7 +319,7 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
             return _without_none(result) if drop_none else result
         return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **options)
 
-    _describe(mapped, func)
+    _describe(mapped, func, drop_none)
     try:
         func.parallel = mapped  # type: ignore[attr-defined]
     except AttributeError as error:
@@ -330,15 +330,15 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
     return func
 
 
-def _describe(mapped: Callable[..., Any], func: Callable[..., Any]) -> None:
+def _describe(mapped: Callable[..., Any], func: Callable[..., Any], drop_none: bool) -> None:
     """Give ``func.parallel`` the name, the arguments and a docstring that `help` shows."""
     name = getattr(func, "__name__", type(func).__name__)
     mapped.__name__ = "parallel"
     mapped.__qualname__ = f"{name}.parallel"
+    rest = ", both without the results that are None" if drop_none else ""
     mapped.__doc__ = (
         f"Call {name} for each item, on all cores, with the other arguments the same in every call.\n\n"
-        "Returns an array for an array, and a list without the results that are None for any other items; see "
-        "`parwise.parallel`."
+        f"Returns an array for an array, and a list for any other items{rest}; see `parwise.parallel`."
     )
     with contextlib.suppress(TypeError, ValueError):  # functions in C may have no signature
         first, *others = inspect.signature(func).parameters.values()

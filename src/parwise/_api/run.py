@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator
 from functools import partial
@@ -76,7 +77,8 @@ def _try_border(job: Job, begun: float, borders: list[SeamCheck], dispatcher: Di
     """Try a border between two blocks, in workers that have the function, in a tenth of the time that the call took."""
     from .._verify.seam import SeamCheck
 
-    borders.append(SeamCheck(job, dispatcher, perf_counter() - begun))
+    with contextlib.suppress(Exception):  # all results are there: a dead worker or no memory costs the check alone
+        borders.append(SeamCheck(job, dispatcher, perf_counter() - begun))
 
 
 def _set_up(call: Call) -> None:

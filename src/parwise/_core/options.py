@@ -68,11 +68,13 @@ class Options(TypedDict, total=False):
         the call by less than a tenth. Workers also try one border between two
         blocks of a block function, in less than a tenth of the call's time: where
         values beyond a block change its results, the warning names the depth that
-        would do. And lists, dicts, sets and counters that the function only
-        writes to are named, since workers change copies of them. `True` takes the
-        first and the last element and both sides of cuts, and tries block
-        functions on blocks of different lengths, with NaN and other extreme
-        values around them. That is a sample, not a proof.
+        would do. The function cannot open files to write to them in that; one
+        that writes to what it has open already needs False. And lists, dicts,
+        sets and counters that the function only writes to are named, since
+        workers change copies of them. `True` takes the first and the last
+        element and both sides of cuts, and tries block functions on blocks of
+        different lengths, with NaN and other extreme values around them. That is
+        a sample, not a proof.
     blas_threads : int or "inherit", optional
         Threads of BLAS and OpenMP in each worker. None, the default, and
         "inherit" keep this process's number, since a different one can change

@@ -1,6 +1,7 @@
 """What a function changes beside its result, where only a part of it arrives: workers change copies.
 
 Containers are compared by length, and numbers by value, before and after the elements that this process computes.
+Nothing of their own classes is called: the check must not fail where the loop does not.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from numbers import Number
 from types import CodeType, FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import ReproducibilityWarning, user_level
 
-CONTAINERS = (list, dict, set, deque, bytearray)
+if TYPE_CHECKING:
+    from dis import Instruction
+
+CONTAINERS: tuple[Any, ...] = (list, dict, set, deque, bytearray)
+NUMBERS = (int, float, complex, np.number)
 #: Methods that add to a container and return nothing that says what it holds.
 WRITERS = frozenset({"add", "append", "appendleft", "extend", "extendleft", "insert", "update"})
 # Attributes of an object that are looked at.
@@ -28,7 +34,8 @@ class SideEffects:
 
     Those are globals, variables of enclosing functions, and attributes of the object whose method it is. A container
     that the function also reads is a cache, which each worker may have its own of: only what it writes to and never
-    reads is told. A number that changes is a count or a sum. What is None or missing before is made when first needed.
+    reads is told, neither itself nor by functions that it calls. A number that it sets is a count or a sum. What is
+    None or missing before is made when first needed.
     """
 
     def __init__(self, func: Any) -> None:
@@ -43,11 +50,10 @@ class SideEffects:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # not set yet
                 yield from _sized("the variable", name, cell.cell_contents)
-        own = getattr(self._own, "__dict__", None)
-        if type(own) is dict and len(own) <= ATTRIBUTES and not isinstance(self._own, type):
-            for name in code.co_names:
-                if name in own:
-                    yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, own[name])
+        own = _attributes(self._own)
+        for name in code.co_names if len(own) <= ATTRIBUTES else ():
+            if name in own:
+                yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, own[name])
 
     def changed(self) -> str | None:
         """What the function has changed, in words: the first such name, if any."""
@@ -55,14 +61,38 @@ class SideEffects:
             return None
         now = dict(self._read(self._function))
         for key, (value, size) in self._before.items():
-            after, size_after = now.get(key, (None, None))
-            grown = size is not None and after is value and size_after != size
-            counted = size is None and size_after is None and isinstance(after, Number) and after is not value
-            if grown and _is_only_written(self._function.__code__, key[1]):
-                return f"{key[0]} {key[1]!r} ({type(value).__name__})"
-            if counted and after != value:
+            after, size_after = now.get(key, (value, size))
+            if size is None:
+                changed = size_after is None and after is not value and after != value and self._sets(key[1])
+            else:
+                changed = after is value and size_after != size and self._only_adds(key[1])
+            if changed:
                 return f"{key[0]} {key[1]!r} ({type(value).__name__})"
         return None
+
+    def _sets(self, name: str) -> bool:
+        """True if the function gives a name another value, and not another thread."""
+        stores = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
+        return any(one.opname in stores and one.argval == name for code in self._codes() for one in _instructions(code))
+
+    def _only_adds(self, name: str) -> bool:
+        """True if the function never reads what a container holds."""
+        return all(_only_adds(_instructions(code), name) for code in self._codes())
+
+    def _codes(self) -> list[CodeType]:
+        """The code of the function, of functions within it, and of those of its module and object that it calls."""
+        assert self._function is not None
+        codes, space = [self._function.__code__], self._function.__globals__
+        cells = dict(zip(codes[0].co_freevars, self._function.__closure__ or (), strict=True))
+        for code in codes:  # grows meanwhile
+            found = [one for one in code.co_consts if isinstance(one, CodeType)]
+            for name in (*code.co_names, *code.co_freevars):
+                named = [space.get(name), *(vars(kind).get(name) for kind in type(self._own).__mro__)]
+                with contextlib.suppress(KeyError, ValueError):
+                    named.append(cells[name].cell_contents)
+                found += [one.__code__ for one in named if type(one) is FunctionType and one.__globals__ is space]
+            codes += [one for one in dict.fromkeys(found) if one not in codes]
+        return codes
 
     def warn(self) -> None:
         """Warn if the function has changed something, of which workers have changed copies."""
@@ -79,8 +109,11 @@ class SideEffects:
 
 def _function_of(func: Any) -> tuple[FunctionType | None, Any]:
     """The Python function that a callable calls, and the object that it is a method of."""
-    while type(func) is partial:
-        func = func.func
+    for _ in range(10):  # wrappers may form a circle
+        if type(func) is partial:
+            func = func.func
+        elif type(func) is not FunctionType and "__wrapped__" in _attributes(func):  # parwise's own among them
+            func = _attributes(func)["__wrapped__"]
     if type(func) is FunctionType:
         return func, None
     own = func
@@ -90,20 +123,46 @@ def _function_of(func: Any) -> tuple[FunctionType | None, Any]:
     return (method, own) if type(method) is FunctionType else (None, None)
 
 
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object itself."""
+    own: Any = None
+    with contextlib.suppress(Exception):  # none, or a property
+        own = object.__getattribute__(value, "__dict__")
+    return own if type(own) is dict else {}
+
+
 def _sized(kind: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], tuple[Any, int | None]]]:
     """A container with its length, or a number with None."""
-    if isinstance(value, CONTAINERS):
-        yield (kind, name), (value, len(value))
-    elif isinstance(value, int | float | complex) and not isinstance(value, bool):
+    if issubclass(type(value), CONTAINERS):
+        base = next(one for one in CONTAINERS if issubclass(type(value), one))
+        yield (kind, name), (value, base.__len__(value))
+    elif issubclass(type(value), NUMBERS) and type(value) is not bool:
         yield (kind, name), (value, None)
 
 
-def _is_only_written(code: CodeType, name: str) -> bool:
-    """True if code adds to a container and never reads it."""
+def _instructions(code: CodeType) -> list[Instruction]:
     import dis  # 3 ms, and only where something has changed
 
-    instructions = [one for one in dis.get_instructions(code) if one.opname not in ("PUSH_NULL", "CACHE", "NOP")]
+    return [one for one in dis.get_instructions(code) if one.opname not in ("PUSH_NULL", "NOP")]
+
+
+def _only_adds(instructions: list[Instruction], name: str) -> bool:
+    """True if code does nothing with what `name` holds, but add to it."""
     loads = [k for k, one in enumerate(instructions) if one.argval == name and one.opname.startswith("LOAD_")]
-    reads = [k for k in loads if instructions[k + 1].argval not in WRITERS]
-    stores = sum(one.opname == "STORE_SUBSCR" for one in instructions)
-    return bool(loads) and len(reads) <= min(stores, 1)
+    return all(_adds(instructions, k) for k in loads if instructions[k].opname != "LOAD_CONST")
+
+
+def _adds(instructions: list[Instruction], at: int) -> bool:
+    """True if what one instruction loads is only added to: by a method, or by ``x[key] = value`` or ``+=``."""
+    import dis
+
+    if instructions[at + 1].opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        return instructions[at + 1].argval in WRITERS
+    above = 0  # values on the stack above what was loaded
+    for before, one in zip(instructions[at:], instructions[at + 1 :], strict=False):
+        if one.opname == "STORE_SUBSCR":
+            return above == 1 or (above == 2 and before.opname == "SWAP")
+        above += dis.stack_effect(one.opcode, one.arg, jump=False)
+        if above < 1:
+            return False
+    return False

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .._clock import perf_counter
-from .._core.indexing import Task
+from .._core.indexing import BLOCK_BYTES, Task
 from .._core.inputs.arrays import InputArray
 from .._core.results import Results, Stack
 from .._executors.job import Job
@@ -31,6 +31,7 @@ MORE_SECONDS = 0.25
 HALVES = (8, 4)
 WIDER = 4
 GAP = 4
+# So many elements at most.
 MOST = 2048
 # What the check takes beside the function: to stage four windows, and to wake workers.
 OVERHEAD_SECONDS = 0.002
@@ -56,6 +57,9 @@ class SeamCheck:
         bounds = self._call.bounds or [(0, 0)]
         self._border = bounds[len(bounds) // 2][0]
         self._depth = self._call.halo.sides[0].depth if self._call.halo else 0
+        # Windows take no more memory than a large block does.
+        row_bytes = sum(one.row_bytes for one in self._call.inputs)
+        self._most = min(MOST, max(BLOCK_BYTES // max(1, row_bytes), bounds[0][1]) // 2)
         self._text = self._find() if self._is_possible(len(bounds)) else None
 
     def warn(self) -> None:
@@ -90,7 +94,7 @@ class SeamCheck:
         pace, room = self._job.queue.mean_pace, min(self._border, self._call.count - self._border)
         return (
             pace is not None
-            and half + self._depth <= min(room, MOST)
+            and half + self._depth <= min(room, self._most)
             and OVERHEAD_SECONDS + 7 * (half + self._depth) * pace < seconds
         )
 

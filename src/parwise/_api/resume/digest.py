@@ -158,9 +158,19 @@ class Parts:
             home = getattr(value, "__module__", None) or type(value).__module__  # ufuncs have none before NumPy 2.1
             self._put(name, f"{value.__name__} of {version_of(home)}")
         elif isinstance(wrapped := getattr(value, "__wrapped__", None), FunctionType):
-            self.add(wrapped, name)  # functools.cache, numba
+            self.add(wrapped, name)
+            self._add_wrapper(value, wrapped, f"what calls {name}")
         else:
             self.add_value(value, name)
+
+    def _add_wrapper(self, wrapper: Any, wrapped: Any, name: str) -> None:
+        """Add what calls a function: functools.cache, numba, starmap, or a class of the user's with its attributes."""
+        self.add(type(wrapper), name)
+        if is_own(type(wrapper).__module__):
+            copied = {"__wrapped__", *functools.WRAPPER_ASSIGNMENTS}
+            for attribute, value in getattr(wrapper, "__dict__", {}).items():
+                if attribute not in copied and value is not wrapped:
+                    self.add(value, f"{attribute} of {name}")
 
     def add_value(self, value: Any, name: str) -> None:
         """Add a value that is no function; one that cannot be pickled counts by its type alone."""

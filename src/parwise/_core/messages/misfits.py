@@ -58,7 +58,7 @@ def misfit(func: Any, given: int, names: Collection[str], items: Sequence[Any] =
     text = f"{name_of(func)} was called with {_counted(given, names)}, but its arguments are {signature}"
     parts = len(items[0]) if len(items) == 1 and isinstance(items[0], tuple | list) else 0
     if parts and _fits(signature, given - 1 + parts, names):
-        text += "; to pass the parts of each item as arguments, write parallel_map(f, *zip(*items))"
+        text += "; to pass the parts of each item as arguments, write parallel_map(f, items, starmap=True)"
     return text
 
 

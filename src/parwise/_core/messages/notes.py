@@ -6,6 +6,7 @@ from typing import Any
 
 from ..call import Call
 from ..inputs.items import ItemSequence, ItemStream
+from ..inputs.starmap import StarFunction
 from .misfits import misfit
 from .shown import MOST_CHARACTERS, cut, shown
 
@@ -44,6 +45,9 @@ def items_at(call: Call, index: int) -> list[Any]:
 
 def _misfit(call: Call, items: list[Any]) -> str:
     names = [*call.kwargs, *(["rng"] if call.streams is not None else [])]
+    if isinstance(call.func, StarFunction):
+        parts = len(items[0]) if items and isinstance(items[0], tuple | list) else None
+        return "" if parts is None else misfit(call.func, parts + len(call.args), names)
     return misfit(call.func, len(call.inputs) + len(call.args), names, items)
 
 

@@ -247,9 +247,9 @@ class Dispatcher(Sender):
     ) -> list[Results | None] | None:
         """Have workers compute blocks once more, for at most so many seconds.
 
-        Each is staged by a function like `Job.stage`. Nothing of it counts: prints and errors are dropped, and what a
-        worker has begun it may go on with until the next call replaces it. Returns None if the time was too short, or
-        if the function acts on other processes.
+        Each is staged by a function like `Job.stage`. Nothing of it counts: prints and errors are dropped, files cannot
+        be written, and what a worker has begun it may go on with until the next call replaces it. Returns None if the
+        time was too short, or if the function acts on other processes.
         """
         end, found = perf_counter() + seconds, dict[int, Results | None]()
         idle = [worker for worker in self._workers if worker.ready and not worker.streaming and not worker.retiring]
@@ -261,7 +261,7 @@ class Dispatcher(Sender):
                 if waiting and worker in self._workers and worker.free and not worker.assignments and not worker.sender:
                     number, (task, stage) = waiting.popleft()
                     staged = worker.stage(stage, task, self._pool.slot_bytes)
-                    worker.send_task(key := next(numbers), staged, True)
+                    worker.send_task(key := next(numbers), staged, True, kind="trial")
                     worker.assignments[key].receive = partial(found.__setitem__, number)
             if not any(one.receive for one in self._assignments):  # their workers have died
                 return None

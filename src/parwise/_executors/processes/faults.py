@@ -54,8 +54,8 @@ class FaultPolicy:
         assignments = list(worker.assignments.values())
         tasks = [one.task for one in assignments if not one.handshake]
         index = _element(worker, assignments) if overdue is None else overdue
-        if overdue is None and any(one.handshake and one.task.lo == index for one in assignments):
-            self._give_back(tasks)  # the caller has the result of the element that it was at
+        if any(one.handshake and one.task.lo == index for one in assignments):
+            self._give_back(tasks)  # the call has the result of the element that it was at
             return False
         # It was killed before this call, or by the function of an earlier one, which went on without it.
         of_earlier_call = worker.is_of_an_earlier_call

@@ -43,6 +43,7 @@ from .calls import Batch, CallLog
 from .finalizer import finalize
 from .output_capture import OutputCapture, OutputEvent, pack_events, split_events
 from .process import enable_stack_dump, end_child, flush, keep_memory
+from .write_guard import without_writing
 
 
 def serve(channel: Channel, slots: Slots, caller: CallerMemory) -> None:
@@ -228,8 +229,8 @@ class Worker:
         slot: int,
         offsets: Offsets | None,
         layouts: list[Layout] | None,
-        offered: bool,
-        stores: bool,
+        offered: bool = False,
+        stores: bool = False,
     ) -> None:
         """Compute a task whose arguments are in `slot`, or came in chunks (-1); without `offsets` it reads them itself.
 
@@ -240,8 +241,7 @@ class Worker:
         if slot >= 0 and not self._slots.tasks[slot].take():  # the caller has taken it back
             self._channel.send("slot_free", slot)
             return
-        session = self._session
-        if session is None:  # the caller has been told that it could not be loaded
+        if (session := self._session) is None:  # the caller has been told that it could not be loaded
             return
         self._limit.set(session.threads)
         self._number = number
@@ -267,6 +267,8 @@ class Worker:
             self._channel.send("dropped", number, slot)
         else:
             self._reply(number, slot, header, (begin, end, before, written), buffers)
+
+    _on_trial = without_writing(_on_task)
 
     def _compute_part(
         self, session: Session, lo: int, hi: int, slot: int, offsets: Offsets | None, layouts: list[Layout] | None
@@ -297,8 +299,7 @@ class Worker:
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
         """Make submitted calls, which are in `slot`, or came in chunks (-1)."""
-        session = self._session
-        if session is None:
+        if (session := self._session) is None:
             return
         memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
         data = verified(bytes(memory[: sum(sizes)]), check)
@@ -353,9 +354,8 @@ class Worker:
         # The base of every view that the function gets; it outlives the task only in one of them.
         root = np.frombuffer(memory, np.uint8)
         kept = weakref.ref(root)
-        cursor = self._slots.cursor
-        cursor.slot = slot
-        outcome = session.run(root, lo, hi, offsets, layouts, self._watch, cursor, self._allocator(slot))
+        self._slots.cursor.slot = slot
+        outcome = session.run(root, lo, hi, offsets, layouts, self._watch, self._slots.cursor, self._allocator(slot))
         del root
         return outcome, outcome.error is None and kept() is not None
 

@@ -21,7 +21,7 @@ class StarFunction:
         return StarFunction, (self._func,)
 
     def __call__(self, item: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(item, Iterable):
+        if not (isinstance(item, Iterable) or hasattr(type(item), "__getitem__")):
             raise TypeError(
                 f"with starmap=True each item is a tuple of arguments, got {item!r} of type {type(item).__name__}; "
                 "leave starmap out, or write (item,)"
