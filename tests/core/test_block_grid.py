@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parwise
-from parwise import NotReproducibleError, parallel_apply
+from parwise import GapWarning, NotReproducibleError, parallel_apply
 
 from ..conftest import made
 from ..support.functions import describe
@@ -247,6 +247,25 @@ def test_gaps(tmp_path, way, kind):
     assert_same(got[...], want)
 
 
+@pytest.mark.parametrize("axis", [(0, 1), (1, 0)])
+def test_gaps_are_named_in_order(axis):
+    """And not block by block; in time also where there are many."""
+
+    def fails(block):
+        if block.max() > 1000:
+            raise ArithmeticError("no")
+        return block
+
+    a = np.zeros((600, 600))
+    a[10, 10] = a[10, 500] = 2000
+    with pytest.warns(GapWarning) as caught:
+        got = parallel_apply(fails, a, axis=axis, vectorized=True, chunk=300, errors="ignore", workers=1)
+    places = np.argwhere(np.isnan(got))
+    want = sorted(map(tuple, places[:, axis].tolist()))
+    assert caught[0].message.indices == want
+    assert len(want) == 300 * 600
+
+
 def test_errors_name_the_block():
     def fails(block):
         raise ArithmeticError("no")
@@ -300,6 +319,12 @@ def test_verify_finds_what_depends_on_blocks():
         ),
         ({"chunk": {2: 5}}, ValueError, r"chunk=\{2: 5\} has a value for 2, but what is mapped over is axes \(0, 1\)"),
         ({"chunk": (20, 48)}, ValueError, "chunk=48 is longer than the mapped axis 1, which has 47"),
+        ({"depth": [1, 2]}, TypeError, r"depth must be one value .*, got \[1, 2\]; write depth=\(1, 2\)"),
+        (
+            {"chunk": [20, 16]},
+            TypeError,
+            r"chunk must be one value for .* or a dict by axis.* write chunk=\(20",
+        ),
         ({"depth": (1, -1)}, ValueError, "depth must not be negative, got -1"),
         ({"boundary": ("wrap", "edge"), "depth": 1}, ValueError, "boundary must be None, one of"),
         (
@@ -318,9 +343,11 @@ def test_bad_input(options, error, text):
 
 
 def test_element_functions_have_no_neighbours():
-    for depth in ({0: 1}, (1, 2), 3):
-        with pytest.raises((TypeError, ValueError), match="depth"):
+    for depth in ({0: 1}, {1: 2}, (1, 2), (0, 2), 3):
+        with pytest.raises(ValueError, match=r"depth=[123] is for block functions, as a single element has no"):
             parallel_apply(np.sum, IMAGE, axis=(0, 1), depth=depth)
+    for depth in ({0: 0}, (0, 0), 0):
+        assert_same(parallel_apply(np.sum, IMAGE, axis=(0, 1), depth=depth), IMAGE)
 
 
 def test_resume_is_refused(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 
 import parwise
-from parwise import parallel_apply, parallel_map
+from parwise import GapWarning, parallel_apply, parallel_map
 
 from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
@@ -342,3 +342,56 @@ def test_a_lost_worker_is_among_the_errors():
     warning = caught(lambda: parallel_map(f, range(9), errors="ignore", **ISOLATED))
     assert warning.indices == [5]
     assert isinstance(warning.errors[5], parwise.WorkerDiedError)
+
+
+def raises_from_itself(x):
+    try:
+        return 1 // x
+    except ZeroDivisionError as error:
+        raise error from error
+
+
+def raises_in_a_circle(x):
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+    if x == 0:
+        raise first
+    return 1 // x
+
+
+def raises_a_group(x):
+    if x == 0:
+        raise ExceptionGroup("all", [ValueError("one"), ExceptionGroup("more", [KeyError("two")])])
+    return 1 // x
+
+
+@pytest.mark.parametrize("func", [raises_from_itself, raises_in_a_circle, raises_a_group])
+def test_chains_of_exceptions_of_any_kind(runner, func):
+    with pytest.warns(GapWarning) as log:
+        assert parallel_map(func, [1, 0, 2], errors="ignore", **runner) == [1, None, 0]
+    assert log[0].message.indices == [1]
+
+
+def test_a_generator_that_waits_goes_on():
+    """An exception that it has caught refers to its frame."""
+
+    def source():
+        k = 0
+        while True:
+            try:
+                raise ValueError(k)
+            except ValueError as error:
+                caught = error
+            yield k, caught
+            k += 1
+
+    numbers = source()
+
+    def f(x):
+        k, caught = next(numbers)
+        if k == 1:
+            raise caught
+        return k
+
+    with pytest.warns(GapWarning):
+        assert parallel_map(f, range(4), errors="ignore", workers=1) == [0, None, 2, 3]

@@ -270,7 +270,9 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
         It is called, pickled and documented as before.
     drop_none : bool, optional
         True, the default: results that are None are left out, of lists and of
-        arrays, so a result may be shorter than `items`. False keeps them.
+        arrays, so a result may be shorter than `items`. False keeps them. For an
+        array of items the other results must be single values then: where they
+        are arrays, lists or tuples, pass ``list(items)``, for a list.
     **options
         How its calls run; see `parwise.Options`.
 

@@ -10,7 +10,7 @@ import numpy as np
 from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
-from .inputs.blocks import make_blocks
+from .inputs.blocks import make_blocks, per_axis
 from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
 from .inputs.items import ItemColumn, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
@@ -63,7 +63,7 @@ def make_call(
     if vectorized:
         halo, bounds = make_blocks(chunk, depth, boundary, axes, grid, inputs)
     elif type(depth) is not int or depth or boundary is not None:
-        _check_no_halo(depth, boundary)
+        _check_no_halo(depth, boundary, axes)
     if chunk is not None and not vectorized:
         raise ValueError(
             f"chunk={chunk!r} is the length of blocks, for functions that take blocks: pass "
@@ -230,9 +230,10 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
     return first
 
 
-def _check_no_halo(depth: Any, boundary: Any) -> None:
+def _check_no_halo(depth: Any, boundary: Any, axes: tuple[int, ...]) -> None:
     """Raise a ValueError if an element function is given a halo."""
-    checked_halo(max(depth.values(), default=0) if isinstance(depth, Mapping) else depth, boundary, vectorized=False)
+    for one in per_axis("depth", depth, axes, 0):
+        checked_halo(one, boundary, vectorized=False)
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:

@@ -209,9 +209,7 @@ class Call:
         """Indices of elements along each mapped axis."""
         if self.block_grid is None:
             return np.unravel_index(indices, self.grid)
-        return tuple(
-            np.array([self.block_grid.position(one) for one in indices.tolist()], np.intp).reshape(-1, len(self.grid)).T
-        )
+        return self.block_grid.positions(indices)
 
     @property
     def blocks(self) -> list[Block]:

@@ -83,6 +83,20 @@ class BlockGrid(NamedTuple):
             position.append(cut[k] + at)
         return tuple(reversed(position))
 
+    def positions(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Indices of many elements along each axis."""
+        within, before, numbers = indices, np.ones_like(indices), []
+        for axis, cut in enumerate(map(np.array, self.cuts)):
+            row = before * math.prod(one[-1] for one in self.cuts[axis + 1 :])
+            number = np.minimum(np.searchsorted(cut, within // np.maximum(row, 1), "right"), len(cut) - 1) - 1
+            within, before = within - cut[number] * row, before * np.diff(cut)[number]
+            numbers.append((cut[number], np.maximum(np.diff(cut)[number], 1)))
+        found = []
+        for first, length in reversed(numbers):
+            within, at = np.divmod(within, length)
+            found.append(first + at)
+        return tuple(reversed(found))
+
     def in_order(self, lo: int, hi: int) -> np.ndarray:
         """Numbers of the elements of the block ``lo:hi``, as they are counted without blocks, in C order."""
         lengths = [cut[-1] for cut in self.cuts]

@@ -67,6 +67,11 @@ def per_axis(name: str, value: Any, axes: tuple[Any, ...], missing: Any) -> list
         if len(value) != len(axes):
             raise ValueError(f"{name}={value!r} has {len(value)} value(s), but what is mapped over is {_text(axes)}")
         return list(value)
+    if isinstance(value, list):
+        raise TypeError(
+            f"{name} must be one value for all mapped axes, a tuple with one for each, or a dict by axis, "
+            f"got {value!r}; write {name}={tuple(value)!r}"
+        )
     return [value] * len(axes)
 
 

@@ -37,6 +37,10 @@ def _progress(value: Any) -> str:
     return "write progress=True" if value else "leave it out: progress=False is the default"
 
 
+def _label(value: Any) -> str:
+    return f"write progress={_value(value)}, the label of the bar" if isinstance(value, str) else _progress(value)
+
+
 def _boundary(value: Any) -> str:
     written = _BOUNDARIES.get(value, value) if isinstance(value, str) else value
     return f"write boundary={shown(written)}, with depth and vectorized=True"
@@ -91,10 +95,11 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ("", _LEAVE_MEMORY, "max_nbytes mmap_mode temp_folder use_memory_fs shared_memory"),
     ("", _text("leave it out: workers that use too much memory are replaced"), "maxtasksperchild worker_lifespan"),
     ("progress", _progress, "verbose progress_bar progressbar show_progress show_progress_bars pbar use_tqdm bar tqdm"),
+    ("progress", _label, "desc label description title"),
     (
         "progress",
         _BAR,
-        "desc label unit leave ncols total mininterval progress_bar_options progress_bar_style tqdm_class tqdm_kwargs",
+        "unit leave ncols total mininterval progress_bar_options progress_bar_style tqdm_class tqdm_kwargs",
     ),
     ("rng", _RNG, "seed seeds random_state random_seed generator"),
     ("depth", _written("depth", ", with vectorized=True"), "overlap halo padding pad n_overlap"),
@@ -154,7 +159,8 @@ for _own, _remedy, _names in _GROUPS:
 #: Arguments that only some functions have, with these functions.
 _ELSEWHERE = {
     **dict.fromkeys(("axis", "vectorized", "chunk", "depth", "boundary", "out"), "parallel_apply, for arrays"),
-    "drop_none": "parallel_map and parallel_imap",
+    **dict.fromkeys(("drop_none", "starmap"), "parallel_map and parallel_imap"),
+    "ordered": "parallel_imap, which yields results as soon as they are there",
     "dim": ".par.map of xarray objects; for an array write axis=",
     **dict.fromkeys(("output_core_dims", "output_dtypes", "output_sizes", "keep_attrs"), ".par.map of xarray objects"),
     "as_xarray": ".par.map of xarray objects",
@@ -182,7 +188,7 @@ def unknown_option(name: str, value: Any, names: Collection[str], func: Any = No
     "unknown option 'sigma': the function takes 'sigma'; pass kwargs={'sigma': 2}"
     """
     hints = [one for one in (_of_function(name, value, names, func), _of_parwise(name, value, names)) if one]
-    return f"unknown option {name!r}: {'; for parwise itself, '.join(hints) or _near(name, names)}"
+    return f"unknown option {name!r}: {'; for parwise itself, '.join(hints) or _near(name, value, names)}"
 
 
 def _of_function(name: str, value: Any, names: Collection[str], func: Any) -> str:
@@ -204,11 +210,15 @@ def _of_parwise(name: str, value: Any, names: Collection[str]) -> str:
     return f"{own}= is an argument of {_ELSEWHERE[own]}" if own else ""
 
 
-def _near(name: str, names: Collection[str]) -> str:
+def _near(name: str, value: Any, names: Collection[str]) -> str:
+    """What a name was meant for that looks misspelt, also one of another library."""
     import difflib
 
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(names)}"
+    for near in difflib.get_close_matches(name, [*names, *_SYNONYMS, *_ELSEWHERE], 1):
+        found = "" if near in names else _of_parwise(near, value, names)
+        if near in names or found:
+            return found or f"did you mean {near!r}?"
+    return f"the options are {', '.join(names)}"
 
 
 def takes(func: Any, name: str) -> bool:

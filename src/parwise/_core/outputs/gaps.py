@@ -59,7 +59,7 @@ class Gaps:
 
     @property
     def indices(self) -> np.ndarray:
-        """The indices of all gaps, in order."""
+        """The indices of all gaps, in order; along several axes blocks are numbered one after another."""
         if not self._found:
             return np.empty(0, np.intp)
         # Not np.unique, which imports numpy.ma: 0.1 s.
@@ -72,7 +72,10 @@ class Gaps:
             return
         call, naming = self._call, self._call.naming
         _, name, error = self._first
-        indices = naming.public_indices(call, self.indices)
+        gaps = self.indices
+        if call.block_grid is not None:
+            gaps = gaps[np.lexsort(call.places(gaps)[::-1])]
+        indices = naming.public_indices(call, gaps)
         named = ", ".join(map(str, indices[:MOST_NAMED]))
         more = ", ..." if len(indices) > MOST_NAMED else ""
         what = "in blocks that cover" if call.vectorized else "for"
@@ -84,7 +87,7 @@ class Gaps:
             f"no result {what} {len(indices)} of {call.count} elements, which are gaps now: {named}{more}. "
             f"The first one, {name}: {reason}"
         )
-        warning.indices, warning.labels = indices, naming.labels(call, self.indices)
+        warning.indices, warning.labels = indices, naming.labels(call, gaps)
         places = np.array(sorted(self._errors))
         keys = naming.public_indices(call, places)
         warning.errors = dict(zip(keys, map(self._errors.__getitem__, places.tolist()), strict=True))
