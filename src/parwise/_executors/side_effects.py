@@ -45,9 +45,11 @@ class SideEffects:
                 yield from _sized("the variable", name, cell.cell_contents)
         own = getattr(self._own, "__dict__", None)
         if type(own) is dict and len(own) <= ATTRIBUTES and not isinstance(self._own, type):
+            spaces = [own, *map(vars, type(self._own).__mro__)]  # a count may begin at what its class has
             for name in code.co_names:
-                if name in own:
-                    yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, own[name])
+                space = next((one for one in spaces if name in one), {})
+                if name in space:
+                    yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, space[name])
 
     def changed(self) -> str | None:
         """What the function has changed, in words: the first such name, if any."""

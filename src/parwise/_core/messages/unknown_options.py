@@ -71,6 +71,12 @@ _SETUP = _text(
 )
 _BAR = _text("write progress=True, or pass a function of (done, total) that shows a bar of your own")
 
+
+def _label(value: Any) -> str:
+    return f"write progress={value!r}, which is the bar's label" if isinstance(value, str) else _BAR(value)
+
+
+
 #: For each group of names: the argument of parwise, "" if there is none; what to write, by the value; and the names.
 #: Of several groups with one name the first one counts whose argument the called function has.
 _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
@@ -78,7 +84,7 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
         "workers",
         _workers,
         "n_jobs njobs jobs processes n_processes num_processes nproc nprocs n_procs max_workers num_workers nb_workers "
-        "n_workers cpus ncpus n_cpus num_cpus cores ncores n_cores num_cores n_threads num_threads nthreads pool_size",
+        "n_workers cpus ncpus n_cpus num_cpus cores ncores n_cores num_cores n_threads num_threads nthreads threads pool_size",
     ),
     ("executor", _executor, "backend scheduler prefer parallelism use_threads pool engine client cluster thread_pool"),
     ("", _LEAVE_START, "start_method mp_context context use_dill require nesting_level cpu_ids daemon"),
@@ -91,10 +97,11 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ("", _LEAVE_MEMORY, "max_nbytes mmap_mode temp_folder use_memory_fs shared_memory"),
     ("", _text("leave it out: workers that use too much memory are replaced"), "maxtasksperchild worker_lifespan"),
     ("progress", _progress, "verbose progress_bar progressbar show_progress show_progress_bars pbar use_tqdm bar tqdm"),
+    ("progress", _label, "desc description label title"),
     (
         "progress",
         _BAR,
-        "desc label unit leave ncols total mininterval progress_bar_options progress_bar_style tqdm_class tqdm_kwargs",
+        "unit leave ncols total mininterval progress_bar_options progress_bar_style tqdm_class tqdm_kwargs",
     ),
     ("rng", _RNG, "seed seeds random_state random_seed generator"),
     ("depth", _written("depth", ", with vectorized=True"), "overlap halo padding pad n_overlap"),
