@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -172,6 +172,8 @@ class GapWarning(RuntimeWarning):
     labels : dict
         For ``.par.map``: the labels of `indices` along each mapped dimension
         that has labels, as arrays.
+    variable : hashable
+        For ``.par.map`` of a Dataset: the name of the variable; else None.
 
     Notes
     -----
@@ -192,6 +194,7 @@ class GapWarning(RuntimeWarning):
     indices: Sequence[Any] = ()
     errors: Mapping[Any, BaseException] = MappingProxyType({})
     labels: Mapping[Any, Any] = MappingProxyType({})
+    variable: Hashable = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = dict(vars(self))

@@ -33,6 +33,7 @@ parallel_imap(length, ["a"], ordered="no")  # wrong
 parallel_map(length, ["a"], ordered=False)  # wrong
 parwise.options(timeout="1 s")  # wrong
 parwise.Pool(worker=2)  # wrong
+parwise.Pool(2).starmap(pow, [(2, 3)])  # wrong
 parallel(workers="2")  # wrong
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -242,3 +244,26 @@ def test_the_warning_of_gaps_has_labels():
     with pytest.warns(parwise.GapWarning) as log:
         cube.chunk(time=3).par.map(f, "time", errors="ignore", output_core_dims=[], output_dtypes=[float]).compute()
     assert log[0].message.indices == [4]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_warning_of_gaps_names_the_variable(lazy):
+    cube = make_cube()
+    bad = float(cube[4].sum())
+
+    def f(a):
+        return 1 / 0 if float(a.sum()) == bad else a.sum()
+
+    ds = xr.Dataset({"wind": cube * 2, "heat": cube})
+    how = {"errors": "ignore"}
+    if lazy:
+        ds, how = ds.chunk(time=-1), how | {"output_core_dims": [], "output_dtypes": [float]}
+    with pytest.warns(parwise.GapWarning) as log:
+        ds.par.map(f, "time", **how).compute()
+    assert [one.message.variable for one in log] == ["heat"]
+    assert "of 12 elements of variable 'heat', which are gaps now: 4. The first one, in element" in str(log[0].message)
+    assert pickle.loads(pickle.dumps(log[0].message)).variable == "heat"
+    with pytest.warns(parwise.GapWarning) as log:
+        cube.par.map(f, "time", errors="ignore")
+    assert log[0].message.variable is None
+    assert "variable" not in str(log[0].message)

@@ -31,6 +31,7 @@ from .._workers.session import pack_initializer
 from .._workers.worker.finalizer import begin
 from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
+from .other_pools import OtherPools
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 CHUNKS = 8
 
 
-class Pool(Executor):
+class Pool(OtherPools, Executor):
     """Your own worker processes, for any number of calls.
 
     Calls without a pool share the worker processes that parwise keeps. Use a pool

@@ -48,6 +48,8 @@ class Naming:
     """Names of elements in errors; `remedy` is advice on an element that ends its worker."""
 
     remedy = "With workers=1 the same element can be run in this process"
+    #: Name of the variable of a Dataset that is mapped.
+    variable: Hashable = None
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element, or the block ``index:stop``."""

@@ -51,9 +51,11 @@ class SideEffects:
             with contextlib.suppress(ValueError):  # not set yet
                 yield from _sized("the variable", name, cell.cell_contents)
         own = _attributes(self._own)
+        spaces: list[Any] = [own, *map(vars, type(self._own).__mro__)]  # a count may begin at what its class has
         for name in code.co_names if len(own) <= ATTRIBUTES else ():
-            if name in own:
-                yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, own[name])
+            space = next((one for one in spaces if name in one), {})
+            if name in space:
+                yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, space[name])
 
     def changed(self) -> str | None:
         """What the function has changed, in words: the first such name, if any."""

@@ -84,11 +84,14 @@ class LabelNaming(Naming):
         Returns them, and is called only for an error.
     plain : bool
         True if the function gets NumPy arrays.
+    variable : hashable, optional
+        Name of the variable of a Dataset that is mapped.
     """
 
-    def __init__(self, labels: Callable[[], Labels], plain: bool = False) -> None:
+    def __init__(self, labels: Callable[[], Labels], plain: bool = False, variable: Hashable = None) -> None:
         self._labels = labels
         self._plain = plain
+        self.variable = variable
 
     def name(self, call: Call, index: int, stop: int | None = None) -> str:
         """Name an element, or the block ``index:stop``."""

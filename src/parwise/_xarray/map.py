@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -223,7 +224,7 @@ def _map_variable(name: Hashable, variable: xr.DataArray, others: Sequence[Any],
             other = other[name]
         arrays.append(other)
     try:
-        return map_array(variable, arrays, request)
+        return map_array(variable, arrays, replace(request, variable=name))
     except Exception as error:
         error.add_note(f"in variable {name!r}{_without_slices(name, variable, request)}")
         raise

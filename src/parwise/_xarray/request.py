@@ -24,7 +24,8 @@ from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
 class Request:
     """The checked arguments of one map, without the arrays: those of `parallel_apply` and `How`.
 
-    The mapped dimensions are `dims`; `options` are by name, as in `parwise.Options`.
+    The mapped dimensions are `dims`; `options` are by name, as in `parwise.Options`. `variable` is the name of the one
+    that is mapped, of a Dataset.
     """
 
     func: Callable[..., Any]
@@ -43,6 +44,7 @@ class Request:
     keep_attrs: Any = True
     as_xarray: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    variable: Hashable = None
 
 
 class How(Options, total=False):
@@ -212,7 +214,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels, plain=func is None),
+        naming=LabelNaming(labels, plain=func is None, variable=request.variable),
         told=told,
         memory=available_memory,
     )

@@ -75,6 +75,7 @@ _SETUP = _text(
 )
 _BAR = _text("write progress=True, or pass a function of (done, total) that shows a bar of your own")
 
+
 #: For each group of names: the argument of parwise, "" if there is none; what to write, by the value; and the names.
 #: Of several groups with one name the first one counts whose argument the called function has.
 _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
@@ -82,7 +83,8 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
         "workers",
         _workers,
         "n_jobs njobs jobs processes n_processes num_processes nproc nprocs n_procs max_workers num_workers nb_workers "
-        "n_workers cpus ncpus n_cpus num_cpus cores ncores n_cores num_cores n_threads num_threads nthreads pool_size",
+        "n_workers cpus ncpus n_cpus num_cpus cores ncores n_cores num_cores n_threads num_threads nthreads threads "
+        "pool_size",
     ),
     ("executor", _executor, "backend scheduler prefer parallelism use_threads pool engine client cluster thread_pool"),
     ("", _LEAVE_START, "start_method mp_context context use_dill require nesting_level cpu_ids daemon"),

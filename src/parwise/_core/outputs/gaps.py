@@ -79,15 +79,16 @@ class Gaps:
         named = ", ".join(map(str, indices[:MOST_NAMED]))
         more = ", ..." if len(indices) > MOST_NAMED else ""
         what = "in blocks that cover" if call.vectorized else "for"
+        within = "" if naming.variable is None else f" of variable {naming.variable!r}"
         try:
             reason = f"{type(error).__name__}: {error}"
         except Exception:
             reason = type(error).__name__
         warning = GapWarning(
-            f"no result {what} {len(indices)} of {call.count} elements, which are gaps now: {named}{more}. "
+            f"no result {what} {len(indices)} of {call.count} elements{within}, which are gaps now: {named}{more}. "
             f"The first one, {name}: {reason}"
         )
-        warning.indices, warning.labels = indices, naming.labels(call, gaps)
+        warning.indices, warning.labels, warning.variable = indices, naming.labels(call, gaps), naming.variable
         places = np.array(sorted(self._errors))
         keys = naming.public_indices(call, places)
         warning.errors = dict(zip(keys, map(self._errors.__getitem__, places.tolist()), strict=True))
