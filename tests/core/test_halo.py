@@ -188,9 +188,10 @@ def test_plan_shows_the_blocks():
 
 def test_blocks_do_not_depend_on_workers():
     lengths = lambda b: np.full(len(b), len(b))  # noqa: E731
-    want = parallel_apply(lengths, IMAGE, vectorized=True, chunk=9, depth=2, workers=1)
+    how = {"vectorized": True, "chunk": 9, "depth": 2, "verify": False}  # which would find that it depends on blocks
+    want = parallel_apply(lengths, IMAGE, workers=1, **how)
     for way in [*WAYS, {"workers": 3, "isolate": True}]:
-        assert_same(parallel_apply(lengths, IMAGE, vectorized=True, chunk=9, depth=2, **way), want)
+        assert_same(parallel_apply(lengths, IMAGE, **how, **way), want)
 
 
 @pytest.mark.parametrize(
