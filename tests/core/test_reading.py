@@ -832,3 +832,13 @@ def test_an_exception_leaves_the_array_as_it_is():
     with pytest.raises(ValueError, match="too large"):
         parwise.parallel_apply(checked, array * 10, workers=1)
     assert array.tobytes() == before.tobytes()
+
+
+def test_with_in_python_3_14():
+    """It asks what a ``with`` is for twice, by an instruction of its own; only NumPy's error handling is known."""
+    load = types.SimpleNamespace(opname="LOAD_SPECIAL", arg=1)
+    machine = instructions.Instructions(None, proved, proved.__code__, (Value("errstate"),), {})
+    machine.execute(load)
+    assert [one.kind for one in machine.stack] == ["context end", "null"]
+    with pytest.raises(UnprovenError):
+        instructions.Instructions(None, proved, proved.__code__, (Value("opaque"),), {}).execute(load)

@@ -204,7 +204,13 @@ class Instructions(Machine):
             raise UnprovenError("with")
         self.push(_CONTEXT_END, PLAIN)
 
+    def _do_load_special(self, one: dis.Instruction) -> None:
+        """From Python 3.14 on: how what a ``with`` is for begins or ends, and the empty place beside it."""
+        self._do_before_with(one)
+        self.pop()
+        self.push(NULL)
+
     def _do_with_except_start(self, one: dis.Instruction) -> None:
-        if self.stack[-4] != _CONTEXT_END:
+        if self.stack[-4 if sys.version_info < (3, 14) else -5] != _CONTEXT_END:
             raise UnprovenError("with")
         self.push(NUMBER)
