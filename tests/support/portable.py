@@ -13,6 +13,7 @@ SKIPPED = {
     "test_without_workers.py": "it lets the start of a fork server fail",
     "test_interrupted_pool_is_renewed": FORK_SERVER,
     "test_answer_that_comes_too_late": FORK_SERVER,
+    "test_crash_at_start": FORK_SERVER,
     "test_dead_fork_server": FORK_SERVER,
     "test_fork_server_killed_during_a_call": FORK_SERVER,
     "test_fork_server_stopped_beside_workers_that_the_call_does_not_use": FORK_SERVER,
