@@ -146,6 +146,7 @@ def _nothing_left():
     if before["descriptors"] != last_descriptors:  # of a dead worker, which garbage collection closes at any time
         gc.collect()
         before = process_state(shared)
+    before["shm"] = []  # what another program was making in this moment may be gone afterwards
     yield
     fill_pools()
     kinds = set(before)
