@@ -68,6 +68,24 @@ def test_first_element_is_the_callers():
     assert one.claim(7) == 1
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_claim_before_the_loop_of_a_batch_begins(begun, batch):
+    """The first element is the caller's all the same: without it a call has no result, or a list of none."""
+    one = collector(lambda x: x, np.arange(9))
+    assert begun == 0 or one.collect(begun) is None
+    calls, claimed = one._calls, []
+
+    def claim_first(left):
+        claimed.append(one.claim())
+        return calls(left)
+
+    one._calls = claim_first
+    assert one.collect(batch) is None
+    assert claimed == [max(1, begun)]
+    assert one.raw == list(range(claimed[0]))
+
+
 def test_results_up_to_an_error():
     one = collector(lambda x: 1 / (3 - int(x)), np.arange(9.0))
     error = one.collect(9)

@@ -104,15 +104,16 @@ class Collector:
         """Fix `stop`, once, and return it; without a number it is the element behind the one being computed."""
         with self._lock:
             if self.stop is None:
-                self.stop = max(1, self._cut()) if stop is None else stop
+                self.stop = self._cut() if stop is None else stop
             return self.stop
 
     def _cut(self) -> int:
         """End the batch behind the element being computed; return the number of elements computed by then."""
-        position = self._position
-        del self._batch[position:]
+        # The first element is always computed here, also where its batch is there and its loop has not begun.
+        kept = max(self._position, 0 if self._begin else 1)
+        del self._batch[kept:]
         # The loop may have read more elements meanwhile: then none after them, as its list is shorter now.
-        return self._begin + max(position, self._position)
+        return self._begin + max(kept, self._position)
 
     @property
     def _position(self) -> int:
