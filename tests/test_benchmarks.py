@@ -1,5 +1,6 @@
 """Each benchmark runs, made small, and returns the loop's result; the full ones are run by hand."""
 
+import argparse
 import inspect
 import itertools
 import json
@@ -102,19 +103,19 @@ def test_pace():
 def test_compare_gives_one_entry_per_peer(tmp_path, capsys):
     file = tmp_path / "result.json"
     result = compare.main(
-        ["--small", "--rounds", "1", "--cases", "h,b", "--peers", "parwise,halves", "--json", str(file)]
+        ["--small", "--rounds", "1", "--cases", "h,b", "--peers", "parwise,forks", "--json", str(file)]
     )
     assert json.loads(file.read_text()) == result
     assert list(result["cases"]) == ["b", "h"]
     assert result["left_out"] == []
     for case in result["cases"].values():
-        assert list(case["peers"]) == ["loop", "halves", "parwise"]
+        assert list(case["peers"]) == ["loop", "forks", "parwise"]
         for one in case["peers"].values():
             assert one["error"] is None
             assert one["equal"]
             assert one["rounds"] == [one["median"]]
     printed = capsys.readouterr().out
-    assert "share of two bare halves: " in printed
+    assert "share of bare forks: " in printed
     assert "over the loop: " in printed
     assert "MiB" in printed
 
@@ -126,6 +127,8 @@ def test_compare_adds_to_an_earlier_result(tmp_path, monkeypatch):
     both = compare.main([*common, "--cases", "b"])
     assert list(both["cases"]) == ["b", "c"]
     assert both["cases"]["c"] == first["cases"]["c"]
+    with pytest.raises(SystemExit, match="of 2 workers"):
+        compare.main([*common, "--cases", "b", "--workers", "3"])
     monkeypatch.setattr(compare, "machine", lambda: {"processor": "another"})
     with pytest.raises(SystemExit, match="another machine or of other versions"):
         compare.main([*common, "--cases", "b"])
@@ -152,7 +155,8 @@ def test_compare_reports_what_fails(monkeypatch, capsys):
 
 
 def test_compare_tells_why_a_run_ended():
-    outcome = compare.run_apart("no such case", "loop", work.NOMINAL, small=True, timeout=60)
+    given = argparse.Namespace(small=True, timeout=60, workers=2)
+    outcome = compare.run_apart("no such case", "loop", work.NOMINAL, given)
     assert outcome == {"error": "exit status 1: KeyError: 'no such case'"}
 
 

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         outcome = measure(CASES[case], PEERS[peer], Pace(*given.pace), given.small)
         print(json.dumps(outcome))
         return outcome
-    earlier = _earlier(given.json)
+    earlier = _earlier(given.json, given.workers)
     result = compare(given)
     print(render(result))
     if given.json:
@@ -51,13 +51,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return result
 
 
-def _earlier(file: str | None) -> dict[str, Any]:
-    """Cases that are in the file already; those of another machine or other versions are refused."""
+def _earlier(file: str | None, workers: int) -> dict[str, Any]:
+    """Cases that are in the file already; those of another machine, other versions or workers are refused."""
     if file is None or not Path(file).exists():
         return {}
     found = json.loads(Path(file).read_text())
     if found["machine"] != machine():
         raise SystemExit(f"{file} has results of another machine or of other versions: {found['machine']}")
+    if found["workers"] != workers:
+        raise SystemExit(f"{file} has results of {found['workers']} workers, not of {workers}")
     cases: dict[str, Any] = found["cases"]
     return cases
 
@@ -93,6 +95,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=_names_of(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that all works")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds that one run may take (default: 120)")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"processes of each (default: {WORKERS})")
     parser.add_argument("--json", metavar="FILE", help="write the result here, beside cases of earlier runs")
     parser.add_argument("--worker", nargs=2, metavar=("CASE", "PEER"), help="measure once, in this process")
     parser.add_argument("--pace", nargs=2, type=float, metavar=("CALL", "STEP"), help="for --worker")
@@ -134,32 +137,33 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
             print(f"round {number + 1} of {given.rounds}, case {case}", file=sys.stderr)
             for peer in peers:
                 if not _failed(outcomes[case][peer]):
-                    outcomes[case][peer].append(run_apart(case, peer, pace, given.small, given.timeout))
+                    outcomes[case][peer].append(run_apart(case, peer, pace, given))
     return {
         "machine": machine(),
-        "workers": WORKERS,
+        "workers": given.workers,
         "cpus": len(os.sched_getaffinity(0)),
         "left_out": left_out,
         "cases": {case: _summary(case, by_peer) for case, by_peer in outcomes.items()},
     }
 
 
-def run_apart(case: str, peer: str, pace: Pace, small: bool, timeout: float) -> Outcome:
+def run_apart(case: str, peer: str, pace: Pace, given: argparse.Namespace) -> Outcome:
     """Measure one peer on one case in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.peers.compare", "--worker", case, peer]
-    command += ["--pace", repr(pace.call), repr(pace.step), *(["--small"] if small else [])]
+    command += ["--pace", repr(pace.call), repr(pace.step), *(["--small"] if given.small else [])]
+    env = {**os.environ, "BENCHMARK_WORKERS": str(given.workers)}
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     # In a session of its own, so that no worker of its outlives it.
     with subprocess.Popen(
-        command, cwd=ROOT, stdin=null, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        command, cwd=ROOT, env=env, stdin=null, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as process:
         try:
-            printed, complaints = process.communicate(timeout=timeout)
+            printed, complaints = process.communicate(timeout=given.timeout)
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                return {"error": f"took over {timeout:g} s"}
+                return {"error": f"took over {given.timeout:g} s"}
             raise
     if process.returncode:
         last = (complaints.strip().splitlines() or ["no message"])[-1]

@@ -1,4 +1,4 @@
-"""Ways to map a function over an array with two workers, each as its users would.
+"""Ways to map a function over an array with some workers, each as its users would.
 
 A peer is opened once and then applied any number of times, so that it may keep
 what it can between calls. `Peer.load` does its imports, so that they can be
@@ -53,32 +53,38 @@ def _load_loop() -> Open:
     return lambda: contextlib.nullcontext(loop)
 
 
-def _load_halves() -> Open:
-    return lambda: contextlib.nullcontext(bare_halves)
+def _load_forks() -> Open:
+    return lambda: contextlib.nullcontext(bare_forks)
 
 
-def bare_halves(func: Element, array: np.ndarray) -> np.ndarray:
-    """Compute one half here and one in a forked child, with nothing around it.
+def bare_forks(func: Element, array: np.ndarray) -> np.ndarray:
+    """Compute one part here and one in each forked child, with nothing around it.
 
-    The result lies in memory that both share.
+    The result lies in memory that all share.
     """
     out = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
-    middle = len(array) // 2
+    own, *others = np.array_split(np.arange(len(array)), WORKERS)
+    children = [_fork(out, func, array, part) for part in others]
+    _fill(out, func, array, own)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    if any(statuses):
+        raise RuntimeError("a forked part failed")
+    return out
+
+
+def _fork(out: np.ndarray, func: Element, array: np.ndarray, indices: np.ndarray) -> int:
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            _fill(out, func, array, range(middle, len(array)))
+            _fill(out, func, array, indices)
             status = 0
         finally:
             os._exit(status)
-    _fill(out, func, array, range(middle))
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        raise RuntimeError("the forked half failed")
-    return out
+    return child
 
 
-def _fill(out: np.ndarray, func: Element, array: np.ndarray, indices: range) -> None:
+def _fill(out: np.ndarray, func: Element, array: np.ndarray, indices: np.ndarray) -> None:
     for i in indices:
         out[i] = func(array[i])
 
@@ -151,7 +157,7 @@ def _load_mpire() -> Open:
 
 PEERS = {
     "loop": Peer("plain loop", "numpy", _load_loop),
-    "halves": Peer("bare halves", "numpy", _load_halves),
+    "forks": Peer("bare forks", "numpy", _load_forks),
     "parwise": Peer("parwise", "parwise", _load_parwise),
     "joblib": Peer("joblib", "joblib", _load_joblib),
     "multiprocessing": Peer("mp.Pool", "multiprocessing", _load_multiprocessing),

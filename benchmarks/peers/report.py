@@ -9,7 +9,7 @@ from .peers import PEERS
 #: Cases in which a call is so short that what it costs beyond the loop is the point.
 SHORT = ("b", "g")
 # Floor and base, which parwise need not be ahead of.
-_NO_RIVALS = ("loop", "halves", "parwise")
+_NO_RIVALS = ("loop", "forks", "parwise")
 
 
 def render(result: dict[str, Any]) -> str:
@@ -72,8 +72,8 @@ def _standing(name: str, medians: dict[str, float]) -> list[str]:
     """How parwise stands against floor, base and rivals."""
     own = medians["parwise"]
     remarks = []
-    if "halves" in medians:
-        remarks.append(f"share of two bare halves: {medians['halves'] / own:.0%}")
+    if "forks" in medians:
+        remarks.append(f"share of bare forks: {medians['forks'] / own:.0%}")
     if name in SHORT and "loop" in medians:
         remarks.append(f"over the loop: {(own - medians['loop']) * 1e3:+.3f} ms")
     ahead = [PEERS[peer].title for peer, value in medians.items() if peer not in _NO_RIVALS and value < own]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-# Processes in every benchmark.
-WORKERS = 2
+# Processes in every benchmark. Figures of different numbers are not to be compared: two are what small machines have.
+WORKERS = int(os.environ.get("BENCHMARK_WORKERS", "2"))
 
 #: A function of one element.
 Element = Callable[[np.ndarray], object]
