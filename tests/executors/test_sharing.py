@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import types
 import warnings
 from functools import partial
 
@@ -38,7 +39,7 @@ def shared(monkeypatch):
     monkeypatch.setattr(sharing, "OWN_SECONDS", 0.0)
     monkeypatch.setattr(sharing, "BESIDE_SECONDS", 1e9)
     for name in ("seems_free", "known_free"):  # BLAS threads may spin at any time
-        monkeypatch.setattr(background.CpuAvailability, name, lambda self: True)
+        monkeypatch.setattr(background.CpuAvailability, name, lambda self, **known: True)
     worker_pids(**ISOLATED)
 
 
@@ -272,3 +273,12 @@ def test_blocks_and_tuples_of_axes(shared):
     assert_same(parallel_apply(np.cumsum, cubes, axis=(1, 2), **TWO), loop(np.cumsum, cubes, axis=(1, 2)))
     doubled = parallel_apply(lambda block: block * 2, rows, vectorized=True, chunk=3, **TWO)
     assert_same(doubled, rows * 2)
+
+
+def test_threads_are_not_looked_at_for_a_function_that_is_known_to_use_one(monkeypatch):
+    job = types.SimpleNamespace(workers=2)
+    cpus = background.CpuAvailability(job, frozenset())
+    monkeypatch.setattr(cpus.watch, "at_work", lambda: pytest.fail("the state of each thread was read"))
+    assert cpus.seems_free(single_threaded=True)
+    job.workers = 1
+    assert not background.CpuAvailability(job, frozenset()).seems_free(single_threaded=True)

@@ -53,10 +53,11 @@ class CpuAvailability:
         self.watch.suspicious = self.watch.busy is not False
         return self.watch.busy is False
 
-    def seems_free(self) -> bool:
-        """True if CPUs are free at this moment, during a task."""
-        # Looking for BLAS takes 20 ms beside a function in pure Python, so that comes last.
-        return self._any and not (self.watch.at_work() and self._doubtful)
+    def seems_free(self, single_threaded: bool = False) -> bool:
+        """True if CPUs are free at this moment, during a task; whether the function is known to use one thread."""
+        # To look at threads takes 40 us for each, and BLAS has as many as there are CPUs. Looking for BLAS takes 20 ms
+        # beside a function in pure Python, so that comes last.
+        return self._any and (single_threaded or not (self.watch.at_work() and self._doubtful))
 
 
 # Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's

@@ -106,7 +106,9 @@ class InlineTasks:
         if pace is not None:
             background.pace, self._most = pace, job.queue.seconds_left
             worth = self._worth(job.queue.seconds_left)
-            if worth and background.has_idle_workers and background.cpus.seems_free():
+            # Without a measured pace, it is that of an earlier call, in which no BLAS threads took part.
+            expected = job.queue.mean_pace is None
+            if worth and background.has_idle_workers and background.cpus.seems_free(single_threaded=expected):
                 self._poll(True)
             else:
                 self._after_first(worth)
