@@ -282,3 +282,17 @@ def test_threads_are_not_looked_at_for_a_function_that_is_known_to_use_one(monke
     assert cpus.seems_free(single_threaded=True)
     job.workers = 1
     assert not background.CpuAvailability(job, frozenset()).seems_free(single_threaded=True)
+
+
+def test_workers_begin_elements_beside_a_first_one_that_is_long(tmp_path):
+    worker_pids(isolate=True, workers=3)
+
+    def meet(index):
+        """Wait until four elements have begun."""
+        (tmp_path / str(index)).touch()
+        end = time.monotonic() + 60
+        while len(os.listdir(tmp_path)) < 4:
+            assert time.monotonic() < end, "fewer than four elements were computed at a time"
+        return index
+
+    assert parallel_map(meet, range(5), workers=4, verify=False) == list(range(5))

@@ -318,9 +318,8 @@ class TaskQueue:
             self._samples += 1
             self._measured += len(task)
             self._seconds += seconds
-            # The very first call is slow (imports, caches), so the second one
-            # replaces it. From then on the newest has half the weight: uneven
-            # work changes quickly.
+            # The very first call is slow (imports, caches), so the second one replaces it. From then on the newest has
+            # half the weight: uneven work changes quickly.
             self._pace = pace if self._pace is None or self._samples <= 2 else 0.5 * (self._pace + pace)
 
     @property
@@ -340,28 +339,29 @@ class TaskQueue:
     @property
     def seconds_left(self) -> float:
         """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
+        pace, transfer_seconds = self._pace or 0.0, self._transfer_seconds()
+        if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
+            pace = max(0.0, min(pace, self.mean_pace or 0.0) - transfer_seconds)
+        return self.count_left * pace
+
+    @property
+    def count_left(self) -> int:
+        """Elements that have not been handed out, or were given back."""
         with self._lock:
+            left = sum(map(len, self._returned)) + sum(map(len, self._lost))
             if self._blocks is not None:
-                left = self._blocks[-1].hi - self._blocks[0].lo if self._blocks else 0
-            else:
-                stop = min(self._known_stop, max(self._call.expected, self._next + 1))
-                # An iterator of unknown length is assumed to be half done.
-                left = max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
-                left += sum(hi - lo for lo, hi in self._later)
-            pace = self._pace or 0.0
-            transfer_seconds = self._transfer_seconds()
-            if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
-                pace = max(0.0, min(pace, self._seconds / max(1, self._measured)) - transfer_seconds)
-            return (left + sum(map(len, self._returned)) + sum(map(len, self._lost))) * pace
+                return left + (self._blocks[-1].hi - self._blocks[0].lo if self._blocks else 0)
+            stop = min(self._known_stop, max(self._call.expected, self._next + 1))
+            # An iterator of unknown length is assumed to be half done.
+            left += max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
+            return left + sum(hi - lo for lo, hi in self._later)
 
     @property
     def queue_ahead(self) -> bool:
         """True if a worker should hold a second task while it computes one."""
         with self._lock:
-            if self._pace is None:
-                return False
             length = len(self._blocks[0]) if self._blocks else 1
-            return self._pace * length < QUEUE_SECONDS
+            return self._pace is not None and self._pace * length < QUEUE_SECONDS
 
     @property
     def slow(self) -> bool:

@@ -45,7 +45,11 @@ class Sharing:
         """Number of workers that the rest of the call pays for, out of `most`."""
         if most < 2 or not self.beside:
             return most
-        return max(1, min(most - 1, int(self._queue.seconds_left / WORKER_SECONDS)))
+        if self._queue.pace is None:  # the first element takes so long that a worker pays for each one like it
+            paid = self._queue.count_left
+        else:
+            paid = int(self._queue.seconds_left / WORKER_SECONDS)
+        return max(1, min(most - 1, paid))
 
     def own_seconds(self, workers: int) -> float:
         """Length of the caller's next task beside so many workers."""
