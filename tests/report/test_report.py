@@ -200,7 +200,7 @@ def test_why_serial_one_cpu(monkeypatch):
 
 
 def test_why_serial_small():
-    pattern = r"all of it took [\d.e-]+ ms; workers pay from 5 ms of work on"
+    pattern = r"all of it took [\d.e-]+ ms; workers pay from 6 ms of work on"
     assert re.fullmatch(pattern, entry(total, A)["why_serial"])
 
 
@@ -378,7 +378,7 @@ def test_the_machine():
         "workers get copies: the system does not allow more, or it is switched off",
     )
     assert (
-        "workers pay for calls of more than 30 ms of work, and of more than 5 ms once they have started"
+        "workers pay for calls of more than 30 ms of work, and of more than 6 ms once they have started"
         in lines["verdict"]
     )
 
