@@ -76,14 +76,15 @@ def test_tests_of_faults_exist(file, name):
     assert not name or f"def {name}(" in text
 
 
-def test_benchmarks_are_those_of_the_raw_output():
-    result = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+@pytest.mark.parametrize("name", ["peers", "peers16"])
+def test_benchmarks_are_those_of_the_raw_output(name):
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     page = (DOCS / "benchmarks.md").read_text()
-    assert draw.table(result, "time") in page
-    assert draw.table(result, "memory") in page
-    assert (DOCS / "images" / "peers.svg").read_text() == draw.picture(result)
+    for quantity in {case["quantity"] for case in result["cases"].values()}:
+        assert draw.table(result, quantity) in page
+    assert (DOCS / "images" / f"{name}.svg").read_text() == draw.picture(result)
     machine = result["machine"]
-    assert all(f"{name} {machine[name]}" in page for name in ("joblib", "mpire", "parwise"))
+    assert all(f"{library} {machine[library]}" in page for library in ("joblib", "mpire", "parwise"))
     assert f"Python {machine['python']}, NumPy {machine['numpy']}" in page
 
 
