@@ -60,6 +60,10 @@ class Output(ABC):
 
 def output_of(call: Call) -> Output:
     """Make the output of the call's form."""
+    if call.form == "optional":
+        from .outputs.optional import OptionalOutput
+
+        return OptionalOutput(call)
     outputs: dict[Form, type[Output]] = {"arrays": ArrayOutput, "raw": RawOutput, "list": ListOutput}
     return outputs[call.form](call)
 
@@ -95,15 +99,21 @@ class ArrayOutput(Output):
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""
         with self._lock:
-            if not self._begun:
-                self._make_columns(task, results)
-            if len(results.columns) != len(self._columns) or (results.wrap is None) != (self.wrap is None):
-                raise ValueError(
-                    f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
-                    f"but {len(self._columns)} {'in a tuple' if self.wrap else 'alone'} before"
-                )
-            for own, column in zip(self._columns, results.columns, strict=True):
-                own.add(task, column, indices)
+            self._add(task, results, indices)
+
+    def _add(self, task: Task, results: Results, indices: np.ndarray | None) -> None:
+        if not self._begun:
+            self._make_columns(task, results)
+        if not self._is_like_columns(results):
+            raise ValueError(
+                f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
+                f"but {len(self._columns)} {'in a tuple' if self.wrap else 'alone'} before"
+            )
+        for own, column in zip(self._columns, results.columns, strict=True):
+            own.add(task, column, indices)
+
+    def _is_like_columns(self, results: Results) -> bool:
+        return len(results.columns) == len(self._columns) and (results.wrap is None) == (self.wrap is None)
 
     @property
     def like(self) -> Results | None:
