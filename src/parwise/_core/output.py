@@ -13,7 +13,7 @@ from .call import Call, Told, result_axes
 from .indexing import Task
 from .outputs.column import OutputColumn, gap_value
 from .outputs.sink import FileSink
-from .results import Column, Form, Results, Stack, tuple_of, unstacked
+from .results import Column, Results, Stack, tuple_of, unstacked
 
 # Number of results that have been popped before their places are freed.
 MOST_POPPED = 1000
@@ -56,16 +56,6 @@ class Output(ABC):
     @abstractmethod
     def finish(self, gaps: np.ndarray) -> Any:
         """Return the whole result; `gaps` are the elements without one."""
-
-
-def output_of(call: Call) -> Output:
-    """Make the output of the call's form."""
-    if call.form == "optional":
-        from .outputs.optional import OptionalOutput
-
-        return OptionalOutput(call)
-    outputs: dict[Form, type[Output]] = {"arrays": ArrayOutput, "raw": RawOutput, "list": ListOutput}
-    return outputs[call.form](call)
 
 
 class ArrayOutput(Output):
