@@ -53,6 +53,17 @@ def test_gallery_has_every_example():
     assert all(f"../examples/{name}.py" in text and f"\nexamples/{name}\n" in text for name in NAMES)
 
 
+def test_the_page_explains_each_line_of_a_report():
+    source = (ROOT / "src" / "parwise" / "_report" / "report.py").read_text()
+    facts = source.partition("def _facts(")[2].partition("\ndef ")[0]
+    lines = set(re.findall(r'yield "([a-z -]+)"', facts)) | set(
+        re.findall(r'yield \("(.+?)" if .* else "(.+?)"\)', facts)[0]
+    )
+    page = (DOCS / "guide" / "watching.md").read_text()
+    rows = re.findall(r"^\| ([a-z, -]+) \|", page.partition("| line | meaning |")[2], re.MULTILINE)
+    assert {"speed-up", "serial", "taken back"} <= lines <= {name for row in rows for name in row.split(", ")}
+
+
 def named_tests():
     """The named tests of each section of docs/development/faults.md."""
     _, *sections = re.split("^## ", (DOCS / "development" / "faults.md").read_text(), flags=re.MULTILINE)

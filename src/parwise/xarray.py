@@ -253,6 +253,8 @@ class DataArrayMaps(_GroupAndWindowMaps):
         DataArray or tuple of DataArray
             Dimensions of the array are in its order, and new ones follow. The
             name, the attributes and all coordinates that still fit are kept.
+            As with `xarray.apply_ufunc`, coordinates of `others` along `dim` are
+            added, and one whose values differ between arrays is left out.
             Only the compression is kept of the encoding, since a packing may
             not fit other values.
             Results of Dask arrays are lazy. Files that were opened without

@@ -15,7 +15,15 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import NotReproducibleError, WorkerDiedError, options, parallel, parallel_apply, parallel_map
+from parwise import (
+    GapWarning,
+    NotReproducibleError,
+    WorkerDiedError,
+    options,
+    parallel,
+    parallel_apply,
+    parallel_map,
+)
 
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool
@@ -302,6 +310,86 @@ def test_none_is_treated_alike_in_lists_and_arrays(items):
         assert kept == want
         assert dropped == [one for one in want if one is not None]
         assert nothing == []
+
+
+MIXED = {
+    "arrays": lambda x: np.full(2, x),
+    "lists": lambda x: [x, x + 0.5],
+    "ragged": lambda x: np.arange(x),
+    "ragged lists": lambda x: [x] * int(x),
+    "tuples": lambda x: (x, np.full(3, x)),
+    "tuples of two lengths": lambda x: (x,) * (1 + int(x) % 4),
+    "tuples of ragged": lambda x: (x, np.arange(x)),
+    "a tuple beside numbers": lambda x: x if x < 40 else (x, x),
+    "texts": lambda x: "x" * int(x),
+    "big-endian": lambda x: np.full(2, x, ">f8"),
+    "dicts": lambda x: {"x": x},
+}
+
+
+def nested(results):
+    """Results that compare by ``==``."""
+    if isinstance(results, np.ndarray):
+        return results.dtype.str, results.shape, results.tolist()
+    value = list(map(nested, results)) if isinstance(results, list | tuple) else results
+    return type(results).__name__, value
+
+
+def stacked(values):
+    """Arrays of single results as `parallel_apply` makes them, or the list where it raises."""
+    widths = {len(one) if isinstance(one, tuple) else 0 for one in values}
+    try:
+        if len(widths) == 1 and widths != {0}:
+            return tuple(np.asarray(list(one)) for one in zip(*values, strict=True))
+        return np.asarray(values) if widths == {0} else values
+    except ValueError:
+        return values
+
+
+@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("drop_none", [True, False])
+@pytest.mark.parametrize("how", [{"workers": 1}, {"workers": 2, "isolate": True}], ids=["here", "in workers"])
+def test_none_beside_any_result_costs_nothing_that_was_computed(small_tasks, name, first, drop_none, how):
+    give, a = MIXED[name], np.arange(first, 60 + first)
+
+    def sometimes(x):
+        return None if x % 2 else give(x)
+
+    want = [sometimes(x) for x in a]
+    want = stacked([one for one in want if one is not None or not drop_none])
+    got = parallel(sometimes, drop_none=drop_none, **how).parallel(a)
+    assert nested(got) == nested(want)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXED if name not in ("texts", "dicts")])
+def test_results_that_make_no_array_are_a_list(name):
+    """Without a None too: all has been computed by then."""
+    got = parallel(lambda x: MIXED[name](x), workers=2, isolate=True).parallel(np.arange(60))
+    want = stacked([MIXED[name](x) for x in np.arange(60)])
+    assert isinstance(want, list) == (name not in ("arrays", "lists", "tuples", "big-endian"))
+    assert nested(got) == nested(want)
+
+
+def test_none_with_gaps_and_checks():
+    def f(x):
+        if x % 5 == 1:
+            raise KeyError(x)
+        return None if x % 2 else np.full(2, x)
+
+    want = np.asarray([np.full(2, x) for x in range(40) if x % 2 == 0 and x % 5 != 1])
+    with pytest.warns(GapWarning):
+        assert_same(parallel(f, errors="ignore", workers=2).parallel(np.arange(40)), want)
+    with pytest.warns(GapWarning):
+        kept = parallel(f, errors="ignore", workers=2, drop_none=False).parallel(np.arange(40))
+    assert [one is None for one in kept] == [x % 2 == 1 or x % 5 == 1 for x in range(40)]
+    checked = parallel(lambda x: None if x % 2 else np.full(2, x), verify="full", workers=2)
+    assert_same(checked.parallel(np.arange(40)), np.asarray([np.full(2, x) for x in range(0, 40, 2)]))
+    here = os.getpid()
+    with pytest.raises(NotReproducibleError):
+        parallel(lambda x: None if os.getpid() == here else x, verify="full", workers=2).parallel(np.arange(400))
+    with pytest.raises(TypeError, match="mask would be lost"):
+        parallel(lambda x: None if x % 2 else np.ma.masked_equal([x, 1], 1)).parallel(np.arange(4))
 
 
 def test_results_without_none_are_those_of_parallel_apply():

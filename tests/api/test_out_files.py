@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import subprocess
@@ -11,11 +12,50 @@ import textwrap
 
 import numpy as np
 import pytest
+from numpy.lib.array_utils import byte_bounds
 
 from parwise import parallel_apply
 from parwise._api import out_files
 
 from ..support.oracle import assert_same
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of mappings")
+def test_a_mapping_is_known_by_the_name_and_the_place_that_it_has_now(tmp_path):
+    def found(array):
+        return out_files.mapping_of(array, byte_bounds(array)[0])
+
+    page = mmap.ALLOCATIONGRANULARITY
+    out = np.memmap(tmp_path / "part", np.uint8, "w+", shape=2 * page)
+    assert found(out).path == os.fsencode(tmp_path / "part")
+    assert found(out) is found(out[5:])  # asked once
+    os.rename(tmp_path / "part", tmp_path / "whole")
+    assert found(out).path == os.fsencode(tmp_path / "whole")
+    (tmp_path / "part").touch()  # another file takes the name
+    assert found(out).path == os.fsencode(tmp_path / "whole")
+    os.rename(tmp_path / "part", tmp_path / "whole")
+    assert found(out).path.endswith(b" (deleted)")
+    assert found(out) is found(out)
+    with open(tmp_path / "grows", "w+b") as file:
+        file.truncate(page)
+        memory = mmap.mmap(file.fileno(), page)
+    for pages in (1, 2000, 3):
+        memory.resize(pages * page)
+        array = np.frombuffer(memory, np.uint8)
+        assert found(array).start == byte_bounds(array)[0]
+        del array
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fallocate")
+def test_a_file_that_was_renamed_gets_its_room(tmp_path):
+    rows = 64, 1 << 14
+    out = np.memmap(tmp_path / "part", "f8", "w+", shape=rows)
+    parallel_apply(np.negative, np.ones((1, rows[1])), out=out[:1])
+    os.rename(tmp_path / "part", tmp_path / "whole")
+    before = os.stat(tmp_path / "whole").st_blocks * 512
+    out_files.allocate([out])
+    assert os.stat(tmp_path / "whole").st_blocks * 512 >= out.nbytes > before
+
 
 # 8 MB of results on a disk of 1 MiB.
 SCRIPT = """

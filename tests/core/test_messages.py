@@ -62,6 +62,14 @@ SYNONYMS = {
     "func_args": ((2,), r"write args=\(...,\)"),
     "func_kwargs": ({"sigma": 2}, r"write kwargs=\{'sigma': 2\}"),
     "initializer": (never, r"write setup=f.*Pool\(initializer="),
+    "callback": (print, "leave it out: use parallel_imap"),
+    "disable": (True, "leave it out: progress=False is the default"),
+    "quiet": (False, "write progress=True"),
+    "signature": ("(n)->()", "leave it out: axis= says what is looped over"),
+    "excluded": ({1}, r"write kwargs=\{...\}"),
+    "array": (A, "pass the function, and then what it is mapped over, by position"),
+    "memory": (2, "the options are workers"),
+    "calback": (print, "leave it out: use parallel_imap"),
 }
 
 

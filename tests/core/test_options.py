@@ -69,6 +69,17 @@ def test_with_is_not_seen_by_other_threads():
     assert not module._process
 
 
+def test_until_it_is_entered_it_is_a_plain_call():
+    later = options(workers=2)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(workers).result() == 2
+        with later:
+            assert pool.submit(workers).result() is None
+            assert workers() == 2
+        assert pool.submit(workers).result() is None
+    assert workers() is None
+
+
 def test_tasks_of_asyncio_have_their_own():
     async def one(number, mine, theirs):
         with options(workers=number):

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import Pool, WorkerDiedError, parallel_apply, parallel_map
+from parwise import Pool, ReproducibilityWarning, WorkerDiedError, parallel_apply, parallel_map
 from parwise._executors import task_queue
 from parwise._executors.processes import background, inline, sharing
+from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._executors.processes.known_paces import MOST_KNOWN, KnownPace, KnownPaces
+from parwise._verify import seam
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import make_call, resolve
@@ -171,6 +173,30 @@ def test_a_late_worker_is_not_waited_for(shared, tmp_path):
         (tmp_path / "go").touch()
         while one.taken_back:
             assert set(worker_pids(executor=pool, isolate=True)) <= set(before)
+
+
+class LateSum(Late):
+    def __call__(self, block):
+        return np.cumsum(block, axis=0)
+
+
+def test_a_border_is_tried_by_a_worker_that_has_yet_to_skip_its_tasks(shared, tmp_path, monkeypatch):
+    """In a first call the caller may be done before a worker has the function."""
+    full, again = [], Dispatcher.compute_again
+
+    def compute_again(self, *given):
+        full.append(any(one.ready and not one.free for one in self._workers))
+        (tmp_path / "go").touch()
+        return again(self, *given)
+
+    monkeypatch.setattr(Dispatcher, "compute_again", compute_again)
+    monkeypatch.setattr(seam, "SHARE", 1e6)
+    array = np.arange(6000.0).reshape(600, 10)
+    with Pool(2) as pool:
+        worker_pids(executor=pool, isolate=True)
+        with pytest.warns(ReproducibilityWarning, match="depend on where its blocks begin"):
+            parallel_apply(LateSum(os.fspath(tmp_path / "go")), array, executor=pool, vectorized=True, chunk=60)
+    assert full[0]
 
 
 def test_an_element_of_a_dead_worker_is_never_computed_here(shared, log):

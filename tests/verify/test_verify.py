@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -65,6 +66,46 @@ def test_a_global_generator_is_named():
     assert "It draws from the module random, a global generator" in str(kind_of(lambda x: random.random(), NUMBERS))
     text = str(kind_of(lambda x: next(CALLS), NUMBERS))
     assert "Does it use random numbers, the clock, or state that earlier calls changed?" in text
+
+
+class Draws:
+    def __init__(self, generator):
+        self.generator = generator
+
+    def draw(self, x):
+        return self.generator.random()
+
+    def __call__(self, x):
+        return self.generator.random()
+
+
+GENERATOR = np.random.default_rng(1)
+MAKE_GENERATOR = {
+    "Generator": lambda: np.random.default_rng(1),
+    "MT19937": lambda: np.random.Generator(np.random.MT19937(1)),
+    "RandomState": lambda: np.random.RandomState(1),
+    "Random": lambda: random.Random(1),
+}
+
+
+@pytest.mark.parametrize("kind", MAKE_GENERATOR)
+def test_a_generator_of_the_functions_own_is_named(kind):
+    """Each worker has a copy of it: half of the numbers would come twice."""
+    generator = MAKE_GENERATOR[kind]()
+    unused = MAKE_GENERATOR[kind]()
+    ways = {
+        "generator": (lambda x: generator.random() if x is not unused else 0.0, {}),
+        "self.generator": (Draws(generator).draw, {}),
+        r"args\[0\]": (lambda x, g, other: g.random(), {"args": (generator, unused)}),
+        r"kwargs\['g'\]": (lambda x, g: g.random(), {"kwargs": {"g": generator}}),
+    }
+    for name, (func, how) in ways.items():
+        text = str(kind_of(func, NUMBERS, **how))
+        assert re.search(f"It draws from {name}, a generator of which each worker has a copy, so several", text)
+    assert "It draws from self.generator, a" in str(kind_of(Draws(generator), NUMBERS))
+    assert "It draws from GENERATOR, a generator of which" in str(kind_of(lambda x: GENERATOR.random(), NUMBERS))
+    text = str(kind_of(Draws(generator), NUMBERS, executor="threads"))
+    assert "It draws from self.generator, one generator for all elements" in text
 
 
 @pytest.mark.parametrize("verify", [True, "full"])

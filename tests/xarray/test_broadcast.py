@@ -179,3 +179,44 @@ def test_words_for_one_dimension_of_dask(cube):
     ):
         lazy = cube.chunk(time=5).par.map(f, "time", vectorized=True, **how, output_dtypes="f8")
         assert_alike(lazy.compute(), want)
+
+
+def mean_with(x, *others):
+    return x.mean() + sum(np.sum(one) for one in others)
+
+
+WAYS = {
+    "array": lambda a, b: a.par.map(mean_with, "t", b),
+    "workers": lambda a, b: a.par.map(mean_with, "t", b, workers=2, isolate=True),
+    "without attributes": lambda a, b: a.par.map(mean_with, "t", b, keep_attrs=False),
+    "dask": lambda a, b: a.chunk(t=2).par.map(mean_with, "t", b, output_core_dims=[], output_dtypes=float),
+    "out": lambda a, b: a.par.map(mean_with, "t", b, out=np.empty(4)),
+    "dataset": lambda a, b: a.to_dataset(name="v").par.map(mean_with, "t", b)["v"],
+    "datasets": lambda a, b: a.to_dataset(name="v").par.map(mean_with, "t", b.to_dataset(name="v"))["v"],
+    "tuple": lambda a, b: a.to_dataset(name="v").par.map(lambda *x: (mean_with(*x),) * 2, "t", b)[1]["v"],
+    "copied": lambda a, b: xr.Dataset({"v": a, "w": a.isel(t=0, drop=True)}).par.map(mean_with, "t", b)["v"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("z", [1, 2])
+@pytest.mark.parametrize("q", [[1, 2, 3, 4], [1, 2, 3, 5]], ids=["same", "other"])
+def test_coordinates_that_differ_are_left_out_as_by_apply_ufunc(way, z, q):
+    a = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("t", "x"), coords={"t": range(4), "z": 1, "own": 5})
+    a = a.assign_coords(q=("t", [1, 2, 3, 4]))
+    b = xr.DataArray(np.arange(4.0), dims="t", coords={"t": range(4), "z": z, "q": ("t", q), "theirs": ("t", q)})
+    want = xr.apply_ufunc(
+        lambda x, y: x.mean(-1) + y, a, b, input_core_dims=[["x"], []], join="exact", keep_attrs="override"
+    )
+    assert {"own", "theirs"} <= set(want.coords)
+    got = WAYS[way](a, b)
+    xr.testing.assert_identical(got.compute().rename(None), want)
+
+
+def test_a_coordinate_named_as_a_dimension_of_the_result_is_left_out():
+    """That of ``cube.isel(x=0)``: no file can hold it beside the dimension."""
+    a = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("t", "x"), name="v")
+    b = xr.DataArray(np.arange(4.0), dims="t", coords={"x": 7})
+    want = xr.DataArray(np.arange(12.0).reshape(4, 3) + np.arange(4.0)[:, None], dims=("t", "x"), name="v")
+    xr.testing.assert_identical(a.par.map(np.add, "t", b), want)
+    xr.testing.assert_identical(a.to_dataset().par.map(np.add, "t", b), want.to_dataset())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+import xarray as xr
 
 from ..support.labelled import assert_alike, loop, scale
 
@@ -125,3 +128,26 @@ def test_windows_of_integers_and_datasets(cube):
     periods = ds.par.map_windows(lambda x: (x.min(), x.max()), time=2, min_periods=2)
     assert [one.more.to_numpy()[:3].tolist()[1:] for one in periods] == [[0.0, 1.0], [1.0, 2.0]]
     assert all(np.isnan(one.more[0]) for one in periods)
+
+
+@pytest.mark.parametrize("where", ["memory", "dask", "file", "dataset"])
+@pytest.mark.parametrize("how", [{}, {"min_periods": 1}, {"stride": 2}, {"fill_value": 0}, {"center": True}], ids=str)
+@pytest.mark.parametrize("windows", [{"t": 3}, {"x": 2}, {"t": 3, "x": 2}], ids=str)
+def test_no_windows(tmp_path, where, how, windows):
+    """The loop makes an empty list of them; `construct` of xarray raises."""
+    array = xr.DataArray(np.zeros((0, 4), "i4"), dims=("t", "x"), coords={"t": range(0), "x": range(4)}, name="v")
+    core = [dim for dim in array.dims if dim not in windows]
+    every = {dim: slice(None, None, how.get("stride", 1)) for dim in windows}
+    want = array.astype(float)[every].drop_vars("t").rename(None)
+    func = partial(np.mean, axis=-1) if core else np.mean
+    given = {"output_core_dims": core, "output_dtypes": float, **how}
+    if where == "file":
+        array.to_netcdf(tmp_path / "empty.nc")
+        with xr.open_dataset(tmp_path / "empty.nc") as ds:
+            got = ds["v"].par.map_windows(func, windows, **given)
+    elif where == "dataset":
+        got = array.to_dataset().par.map_windows(func, windows, **given)["v"]
+    else:
+        got = (array.chunk() if where == "dask" else array).par.map_windows(func, windows, **given)
+        assert isinstance(got.data, np.ndarray) == (where == "memory")
+    xr.testing.assert_identical(got.compute().drop_vars("t").rename(None), want)

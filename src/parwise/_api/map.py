@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import numpy as np
 
-from .._core.arguments import make_list_call
+from .._core.arguments import make_call, make_list_call
 from .._core.call import Call
 from .._core.inputs.starmap import star_function
 from .._core.messages.misfits import check_no_options
 from .._core.options import Options, resolve, show_keywords
-from .apply import parallel_apply
+from .._core.outputs.optional import arrays_or_list
+from .._core.settings import Settings
+from .._system.limits import available_memory
 from .run import compute, stream
 
 if TYPE_CHECKING:
@@ -270,9 +272,7 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
         It is called, pickled and documented as before.
     drop_none : bool, optional
         True, the default: results that are None are left out, of lists and of
-        arrays, so a result may be shorter than `items`. False keeps them. For an
-        array of items the other results must be single values then: where they
-        are arrays, lists or tuples, pass ``list(items)``, for a list.
+        arrays, so a result may be shorter than `items`. False keeps them.
     **options
         How its calls run; see `parwise.Options`.
 
@@ -282,7 +282,9 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
         `func`, with the attribute ``parallel``: a function of a sequence, or any
         iterable, and of further arguments of every call. For an array it
         returns the array of `parallel_apply`, for anything else a list; both
-        without the results that are None, unless `drop_none` is False.
+        without the results that are None, unless `drop_none` is False. Results
+        of different shapes make no array, nor do arrays beside a None that is
+        kept: these are a list in any case.
 
     Raises
     ------
@@ -317,8 +319,7 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
     def mapped(items: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_no_options(func, kwargs, "@parallel({option})")
         if isinstance(items, np.ndarray):
-            result = parallel_apply(func, items, args=args, kwargs=kwargs, **options)
-            return _without_none(result) if drop_none else result
+            return _map_array(func, items, args, kwargs, resolve(options, func), drop_none)
         return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **options)
 
     _describe(mapped, func, drop_none)
@@ -349,9 +350,19 @@ def _describe(mapped: Callable[..., Any], func: Callable[..., Any], drop_none: b
             mapped.__signature__ = inspect.Signature([items, *others])  # type: ignore[attr-defined]
 
 
-def _without_none(result: Any) -> Any:
-    """The array of those results that are not None, with the dtype that they have without these."""
-    if not (isinstance(result, np.ndarray) and result.dtype == object and result.ndim == 1):
+def _map_array(
+    func: Callable[..., Any],
+    array: np.ndarray,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    settings: Settings,
+    drop_none: bool,
+) -> Any:
+    """What `parallel_apply` returns, of the results that are not None; a list if these do not make arrays."""
+    call = make_call(
+        func, (array,), args=args, kwargs=kwargs, settings=settings, form="optional", memory=available_memory
+    )
+    result = compute(call)
+    if not isinstance(result, list):
         return result
-    kept = [one for one in result if one is not None]
-    return result if len(kept) == len(result) else np.asarray(kept)
+    return arrays_or_list([one for one in result if one is not None] if drop_none else result)

@@ -23,10 +23,12 @@ from .._workers.descriptors import above_standard
 _KEEP_SIZE = 1
 # The system has no room. Other errors tell that the file system takes no room beforehand.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the system adds to the name of a file that has none any more.
+_DELETED = b" (deleted)"
 
 
-# To find a mapping takes 1 ms, and a loop may fill a file by many calls.
-_known: weakref.WeakKeyDictionary[Any, FileMapping | None] = weakref.WeakKeyDictionary()
+# To find a mapping takes 1 ms, and a loop may fill a file by many calls. Each with the bounds of its memory then.
+_known: weakref.WeakKeyDictionary[mmap.mmap, tuple[tuple[int, int], FileMapping | None]] = weakref.WeakKeyDictionary()
 
 
 def allocate(targets: Iterable[Any]) -> None:
@@ -67,9 +69,20 @@ def mapping_of(array: np.ndarray, address: int) -> FileMapping | None:
         return None
     if not isinstance(owner, mmap.mmap):
         return _find(address)
-    if owner not in _known:
-        _known[owner] = _find(address)
-    return _known[owner]
+    bounds = byte_bounds(np.frombuffer(owner, np.uint8))  # `mmap.resize` may move it
+    held, found = _known.get(owner, ((0, 0), None))
+    if held != bounds or (found is not None and not _has_its_name(found)):
+        found = _find(address)
+        _known[owner] = bounds, found
+    return found
+
+
+def _has_its_name(mapping: FileMapping) -> bool:
+    """True if a file still has the name under which it was found, or had none; it may be renamed at any time."""
+    try:
+        return mapping.path.endswith(_DELETED) or os.stat(mapping.path).st_ino == mapping.inode
+    except OSError:
+        return False
 
 
 def _find(address: int) -> FileMapping | None:

@@ -259,7 +259,7 @@ class Kernel:
                     return Results([numbers]), found
                 raw = numbers.unstack() + odd
         calls = self._with_cursor(calls, lo + len(raw), cursor)
-        kinds = PLAIN_ARRAYS if self.form == "arrays" else frozenset({np.ndarray})
+        kinds = PLAIN_ARRAYS if self.form in ("arrays", "optional") else frozenset({np.ndarray})
         if raw and type(raw[0]) in kinds and not raw[0].dtype.hasobject:
             stack = _stack(raw[0], calls, count, allocate, kinds)
             if isinstance(stack, np.ndarray):

@@ -66,9 +66,9 @@ class Options(TypedDict, total=False):
 
         Where elements are few and long, the default compares only if that delays
         the call by less than a tenth. Workers also try one border between two
-        blocks of a block function, in less than a tenth of the call's time: where
-        values beyond a block change its results, the warning names the depth that
-        would do. The function cannot open files to write to them in that; one
+        blocks of a block function, if these are cut along one axis, in less than a
+        tenth of the call's time: where values beyond a block change its results,
+        the warning names the depth that would do. The function cannot open files to write to them in that; one
         that writes to what it has open already needs False. And lists, dicts,
         sets and counters that the function only writes to are named, since
         workers change copies of them. `True` takes the first and the last
@@ -265,6 +265,12 @@ class options(contextlib.ContextDecorator):  # noqa: N801 (called like a functio
     within the block only, in this thread, or this task of asyncio, and in those
     that take over its context; as a decorator, within each call of the
     function.
+
+    It acts when it is called, as `xarray.set_options` does, since it cannot know
+    of a ``with`` to come: what is made on one line and entered on another holds
+    in the whole process in between. Where other threads make calls, write it in
+    the ``with`` statement itself; what is left in between is no longer than
+    Python takes to enter.
 
     An option given to a call itself comes first, then the innermost ``with``,
     then the last plain call.

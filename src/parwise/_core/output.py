@@ -13,7 +13,7 @@ from .call import Call, Told, result_axes
 from .indexing import Task
 from .outputs.column import OutputColumn, gap_value
 from .outputs.sink import FileSink
-from .results import Column, Form, Results, Stack, tuple_of, unstacked
+from .results import Column, Results, Stack, tuple_of, unstacked
 
 # Number of results that have been popped before their places are freed.
 MOST_POPPED = 1000
@@ -58,12 +58,6 @@ class Output(ABC):
         """Return the whole result; `gaps` are the elements without one."""
 
 
-def output_of(call: Call) -> Output:
-    """Make the output of the call's form."""
-    outputs: dict[Form, type[Output]] = {"arrays": ArrayOutput, "raw": RawOutput, "list": ListOutput}
-    return outputs[call.form](call)
-
-
 class ArrayOutput(Output):
     """The results as one array, or as a tuple of arrays."""
 
@@ -95,15 +89,21 @@ class ArrayOutput(Output):
     def add(self, task: Task, results: Results, indices: np.ndarray | None = None) -> None:
         """Write the results of `task` to the arrays."""
         with self._lock:
-            if not self._begun:
-                self._make_columns(task, results)
-            if len(results.columns) != len(self._columns) or (results.wrap is None) != (self.wrap is None):
-                raise ValueError(
-                    f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
-                    f"but {len(self._columns)} {'in a tuple' if self.wrap else 'alone'} before"
-                )
-            for own, column in zip(self._columns, results.columns, strict=True):
-                own.add(task, column, indices)
+            self._add(task, results, indices)
+
+    def _add(self, task: Task, results: Results, indices: np.ndarray | None) -> None:
+        if not self._begun:
+            self._make_columns(task, results)
+        if not self._is_like_columns(results):
+            raise ValueError(
+                f"func returned {_describe(results)} {self._call.name(task.lo, task.hi)}, "
+                f"but {len(self._columns)} {'in a tuple' if self.wrap else 'alone'} before"
+            )
+        for own, column in zip(self._columns, results.columns, strict=True):
+            own.add(task, column, indices)
+
+    def _is_like_columns(self, results: Results) -> bool:
+        return len(results.columns) == len(self._columns) and (results.wrap is None) == (self.wrap is None)
 
     @property
     def like(self) -> Results | None:

@@ -39,8 +39,9 @@ class Stack:
 
 
 #: The form in which a call returns its results: "arrays", one array, or one for each item of a tuple; "raw", each
-#: as the function returned it, in memory of its own; "list", a list of the objects themselves.
-Form: TypeAlias = Literal["arrays", "raw", "list"]
+#: as the function returned it, in memory of its own; "list", a list of the objects themselves; "optional", arrays,
+#: or a list if some results are None or do not make arrays.
+Form: TypeAlias = Literal["arrays", "raw", "list", "optional"]
 
 #: One result of each element: a stack, or a list.
 Column: TypeAlias = Stack | list[Any]
@@ -139,10 +140,23 @@ def pack(raw: list[Any], indices: Sequence[int], form: Form, kinds: set[type] | 
         return Results([raw])
     if form == "raw":
         return Results([pack_column(raw, refuse=False, kinds=kinds)])
+    if form == "optional":
+        kinds = kinds or set(map(type, raw))
+        if not _make_columns(raw, kinds):
+            refuse_more(kinds)
+            return Results([raw])
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, indices)
         return Results([pack_column(column) for column in columns], kind)
     return Results([pack_column(raw, kinds=kinds)])
+
+
+def _make_columns(raw: list[Any], kinds: set[type]) -> bool:
+    """True if no result is None, and all are tuples of one length or none is a tuple."""
+    if type(None) in kinds:
+        return False
+    tuples = sum(issubclass(kind, tuple) for kind in kinds)
+    return not tuples or (tuples == len(kinds) and len(set(map(len, raw))) == 1)
 
 
 def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = None) -> Column:

@@ -17,9 +17,9 @@ from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Kernel, Outcome
 from .._core.layout import Layout, offsets_for
 from .._core.messages.notes import error_notes
-from .._core.output import ListOutput, Output, RawResults, output_of
+from .._core.output import ListOutput, Output, RawResults
+from .._core.outputs.choice import output_of
 from .._core.outputs.gaps import Gaps
-from .._core.outputs.unordered import UnorderedOutput
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count
@@ -141,7 +141,7 @@ class Job:
             self.files.align(self.queue)
         if self._only is not None:
             self.queue.restrict(self._only)
-        self.output = output_of(call) if self.ordered else UnorderedOutput(call)
+        self.output = output_of(call, self.ordered)
         self._gaps = Gaps(call)
         self.output_replay = OutputReplay(call.func)
 

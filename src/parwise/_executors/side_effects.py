@@ -39,7 +39,7 @@ class SideEffects:
     """
 
     def __init__(self, func: Any) -> None:
-        self._function, self._own = _function_of(func)
+        self._function, self._own = function_of(func)
         self._before = {} if self._function is None else dict(self._read(self._function))
 
     def _read(self, function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
@@ -50,7 +50,7 @@ class SideEffects:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # not set yet
                 yield from _sized("the variable", name, cell.cell_contents)
-        own = _attributes(self._own)
+        own = attributes_of(self._own)
         spaces: list[Any] = [own, *map(vars, type(self._own).__mro__)]  # a count may begin at what its class has
         for name in code.co_names if len(own) <= ATTRIBUTES else ():
             space = next((one for one in spaces if name in one), {})
@@ -109,13 +109,13 @@ class SideEffects:
             )
 
 
-def _function_of(func: Any) -> tuple[FunctionType | None, Any]:
+def function_of(func: Any) -> tuple[FunctionType | None, Any]:
     """The Python function that a callable calls, and the object that it is a method of."""
     for _ in range(10):  # wrappers may form a circle
         if type(func) is partial:
             func = func.func
-        elif type(func) is not FunctionType and "__wrapped__" in _attributes(func):  # parwise's own among them
-            func = _attributes(func)["__wrapped__"]
+        elif type(func) is not FunctionType and "__wrapped__" in attributes_of(func):  # parwise's own among them
+            func = attributes_of(func)["__wrapped__"]
     if type(func) is FunctionType:
         return func, None
     own = func
@@ -125,7 +125,7 @@ def _function_of(func: Any) -> tuple[FunctionType | None, Any]:
     return (method, own) if type(method) is FunctionType else (None, None)
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def attributes_of(value: Any) -> dict[str, Any]:
     """The attributes of an object itself."""
     own: Any = None
     with contextlib.suppress(Exception):  # none, or a property

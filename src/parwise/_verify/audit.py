@@ -233,12 +233,20 @@ def _check_all(job: Job, result: Any) -> None:
         return
     if job.call.form == "raw":
         result, loop = _filled(result), _filled(loop)
+    if isinstance(result, list) or isinstance(loop, list):
+        result, loop = _objects(result), _objects(loop)
     pairs = zip(result, loop, strict=True) if isinstance(loop, tuple) else [(result, loop)]
     for array, expected in pairs:
         if not same_array(array, expected):
             task = _task_at(job, array, expected)
             theirs = in_worker(job, task) or compute_here(job, task)
             raise Diagnosis(job, task, theirs, array_difference(array, expected)).find().error(job.call.public_index)
+
+
+def _objects(result: Any) -> np.ndarray:
+    """The results of single elements, some of which may be None, as objects."""
+    every = list(zip(*result, strict=True)) if isinstance(result, tuple) else list(result)
+    return np.fromiter(every, object, len(every))
 
 
 def _filled(results: RawResults) -> np.ndarray:

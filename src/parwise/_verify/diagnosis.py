@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
+from .generators import global_generators, held_generators
 
 # Two interpreters with the same order of sets, and two with different ones: all four hardly agree by chance.
 HASH_SEEDS = ("1", "1", "2", "3")
@@ -32,6 +32,14 @@ SETUP = (
 _DRAWS = (
     "It draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
     "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
+)
+_DRAWS_FROM_COPIES = (
+    "It draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
+    "rng=seed in its place, and take rng= in the function: a Generator for each element"
+)
+_DRAWS_IN_TURN = (
+    "It draws from {}, one generator for all elements, so the numbers of each depend on those computed before it. Pass "
+    "rng=seed in its place, and take rng= in the function: a Generator for each element"
 )
 _UNSTABLE = (
     "Does it use random numbers, the clock, or state that earlier calls changed? For random numbers pass rng=seed, and "
@@ -102,13 +110,16 @@ class Diagnosis:
 
     def find(self) -> Difference:
         """Return the first cause that can be shown: an unstable function, threads, environment; or none of them."""
-        before = global_generators()
+        before, held = global_generators(), held_generators(self._job.call)
         if self._is_unstable():
-            drawn = [name for name, state in global_generators().items() if before.get(name) != state]
+            drawn = _changed(before, global_generators())
+            own = _changed(held, held_generators(self._job.call))
+            in_processes = self._job.call.settings.executor not in ("threads", "serial")
+            text = _DRAWS_FROM_COPIES if in_processes else _DRAWS_IN_TURN
             return self._cause(
                 "unstable",
                 f"the function returns different bits each time it is called {self._where} ({self._difference}). "
-                + (_DRAWS.format(" and ".join(drawn)) if drawn else _UNSTABLE),
+                + (_DRAWS.format(drawn) if drawn else text.format(own) if own else _UNSTABLE),
             )
         if not self._thorough:
             return self._unexplained(f"verify=True looks for the reason. {SETUP}")
@@ -208,12 +219,6 @@ class Diagnosis:
         )
 
 
-def global_generators() -> dict[str, Any]:
-    """States of the generators of random numbers that all code of this process shares."""
-    states: dict[str, Any] = {}
-    if (module := sys.modules.get("random")) is not None:
-        states["the module random"] = module.getstate()
-    if (module := sys.modules.get("numpy.random")) is not None:
-        _, key, *rest = module.get_state()
-        states["np.random"] = key.tobytes(), *rest
-    return states
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Names of the generators whose states differ."""
+    return " and ".join(name for name, state in after.items() if before.get(name) != state)

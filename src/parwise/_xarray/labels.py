@@ -187,8 +187,8 @@ class MappedArrays:
         else:
             # xarray merges the coordinates. It gets templates, so that it copies no data.
             templates = [_template(first, first.dims), *(_template(one, self.dims) for one in self.arrays[1:])]
-            new = set(order).difference(first.dims)
-            templates = [one.drop_vars(new.intersection(one.coords)) for one in templates]
+            # A coordinate with the name of a dimension that it does not have, as that of ``cube.isel(x=0)``.
+            templates = [one.drop_vars(set(order).intersection(one.coords) - set(one.dims)) for one in templates]
             result = xr.apply_ufunc(
                 lambda *_: data,
                 *templates,

@@ -186,9 +186,9 @@ def map_node(
         )
     count = counts.pop() if counts else None
     if count is None:
-        return _merge_variables(dataset, results, request)
+        return _merge_variables(dataset, results, request, without)
     parts = [{n: one if n in without else one[k] for n, one in results.items()} for k in range(count)]
-    return tuple_of(type(outputs[0]), [_merge_variables(dataset, part, request) for part in parts])
+    return tuple_of(type(outputs[0]), [_merge_variables(dataset, part, request, without) for part in parts])
 
 
 def _check_new_dims(dataset: xr.Dataset, dropped: Sequence[Hashable], request: Request) -> None:
@@ -241,13 +241,34 @@ def _without_slices(name: Hashable, variable: xr.DataArray, request: Request) ->
     )
 
 
-def _merge_variables(dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request) -> xr.Dataset:
+def _conflicts(
+    dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], copied: Sequence[Hashable]
+) -> set[Hashable]:
+    """Coordinates that fit a result and that it lacks: those of others have other values.
+
+    As by `xarray.apply_ufunc` the dataset then has neither.
+    """
+    found = set()
+    for name, result in variables.items():
+        same = [dim for dim, length in dataset[name].sizes.items() if result.sizes.get(dim) == length]
+        if name not in copied:
+            found |= {one for one in coords_within(dataset[name], same) if one not in result.coords}
+    return found.difference(*(one.dims for one in variables.values()))
+
+
+def _merge_variables(
+    dataset: xr.Dataset, variables: Mapping[Hashable, xr.DataArray], request: Request, copied: Sequence[Hashable]
+) -> xr.Dataset:
     """Merge results by variable into a dataset with the attributes of `dataset`, and its coordinates that still fit."""
-    parts = [one.rename(None).to_dataset(name=name) for name, one in variables.items()]
+    conflicts = set() if request.as_xarray else _conflicts(dataset, variables, copied)
+    parts = [
+        one.rename(None).to_dataset(name=name).drop_vars(conflicts.intersection(one.coords))
+        for name, one in variables.items()
+    ]
     result = xr.merge(parts, join="exact", compat="equals", combine_attrs="override")
     if not request.as_xarray:  # coordinates whose dimensions no single variable has
         same = {dim for dim, length in dataset.sizes.items() if result.sizes.get(dim) == length}
-        taken = {*result.coords, *(dim for dim in result.dims if dim not in dataset.dims)}
+        taken = {*result.coords, *(dim for dim in result.dims if dim not in dataset.dims), *conflicts}
         result = result.assign_coords(coords_within(dataset, same, taken))
     result.attrs = {} if request.keep_attrs in (False, "drop") else dict(dataset.attrs)
     unlimited = [dim for dim in dataset.encoding.get("unlimited_dims", ()) if dim in result.dims]

@@ -122,12 +122,15 @@ def _construct(obj: Any, windows: _Windows) -> Any:
     if windows.fill_value is not ...:
         how["fill_value"] = windows.fill_value
     if not is_file(obj):
-        made = rolling.construct(windows.dims, stride={dim: strides.get(dim, 1) for dim in rolling.dim}, **how)
+        if obj.size:
+            made = rolling.construct(windows.dims, stride={dim: strides.get(dim, 1) for dim in rolling.dim}, **how)
+        else:
+            made = _no_windows(obj.isel(_every(strides)), windows, how)
         # Dask cuts all other dimensions to keep chunks as small as they were, and slices would be in several.
         return made.chunk({d: obj.chunksizes[d] for d in obj.dims if d not in sizes}) if is_dask(obj) else made
     first = windows.mapped_dims[0]
     reader = VariableReader(obj.variable, windows.mapped_dims, obj.name, sizes.get(first, 1))
-    example = xr.DataArray(np.zeros(1, reader.dtype), dims="x").rolling(x=2).construct("window", **how)
+    example = _example(reader.dtype, how)
     axes = [obj.get_axis_num(dim) for dim in rolling.dim]
     # Number of labels that a window has before its own.
     offsets = [n // 2 if centered else n - 1 for n, centered in zip(rolling.window, rolling.center, strict=True)]
@@ -135,6 +138,18 @@ def _construct(obj: Any, windows: _Windows) -> Any:
     data: Any = RollingView(reader, axes, rolling.window, offsets, steps, example.to_numpy())
     coords = obj.coords.to_dataset().isel(_every(strides), missing_dims="ignore").coords
     return xr.DataArray(data, coords, (*obj.dims, *windows.dims.values()), obj.name, obj.attrs)
+
+
+def _example(dtype: Any, how: Mapping[str, Any]) -> xr.DataArray:
+    """A window with one value of that dtype and one fill value."""
+    return xr.DataArray(np.zeros(1, dtype), dims="x").rolling(x=2).construct("window", **how)
+
+
+def _no_windows(obj: xr.DataArray, windows: _Windows, how: Mapping[str, Any]) -> xr.DataArray:
+    """The windows of an array without values, for which `construct` of xarray raises, or Dask."""
+    dims = (*obj.dims, *windows.dims.values())
+    data = np.empty((*obj.shape, *windows.sizes.values()), _example(obj.dtype, how).dtype)
+    return xr.DataArray(data, obj.coords, dims, obj.name, obj.attrs)
 
 
 def _apply_min_periods(
@@ -166,8 +181,10 @@ def _has_periods(
     array: xr.DataArray, windows: Mapping[Any, int], center: Any, min_periods: int, dims: Sequence[Hashable]
 ) -> xr.DataArray:
     """True where a window has at least `min_periods` values, and so has each one along dimensions not in `dims`."""
+    reduced = [dim for dim in array.dims if dim not in dims]
+    if not array.size:  # xarray raises
+        return xr.zeros_like(array, bool).all(reduced)
     counts = array.rolling(windows, min_periods=1, center=center).count().fillna(0)
-    reduced = [dim for dim in counts.dims if dim not in dims]
     return (counts.min(reduced) if reduced else counts) >= min_periods
 
 
@@ -179,7 +196,7 @@ def _has_periods_in_file(
     length = array.sizes[dim]
     rows = max(4 * size, rows_per_read(array, dim))
     pieces = []
-    for lo in range(0, length, rows):
+    for lo in range(0, max(1, length), rows):
         first, last = max(0, lo - size), min(length, lo + rows + size)
         piece = _has_periods(array[{dim: slice(first, last)}].load(), windows, center, min_periods, dims)
         pieces.append(piece[{dim: slice(lo - first, lo - first + rows)}].variable)

@@ -54,7 +54,7 @@ def _misfit(call: Call, items: list[Any]) -> str:
 def _given(call: Call, index: int, stop: int) -> str:
     """What the function gets of each array, and what it does not get: the mapped axes."""
     # The raw results of NumPy's drop-ins are mapped along axes of their own.
-    mapped = call.naming.mapped(call) if call.form == "arrays" else ""
+    mapped = call.naming.mapped(call) if call.form in ("arrays", "optional") else ""
     if not mapped:
         return ""
     shapes = [_shape(call, k, index, stop) for k in range(len(call.inputs))]

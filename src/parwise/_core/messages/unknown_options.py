@@ -8,6 +8,8 @@ from typing import Any
 
 from .shown import shown
 
+# How alike a misspelt name of another library has to be, of 1.
+CLOSE = 0.8
 # A longer value is left out of the line to write.
 MOST_CHARACTERS = 40
 
@@ -35,6 +37,10 @@ def _executor(value: Any) -> str:
 
 def _progress(value: Any) -> str:
     return "write progress=True" if value else "leave it out: progress=False is the default"
+
+
+def _no_progress(value: Any) -> str:
+    return "leave it out: progress=False is the default" if value else "write progress=True"
 
 
 def _label(value: Any) -> str:
@@ -69,9 +75,16 @@ _LEAVE_JOIN = _text("leave it out: arrays mapped together must have equal coordi
 _VECTORIZED = _text(
     "leave it out: the function is called once for each element (vectorized=True is for a function that takes blocks)"
 )
+_SIGNATURE = _text("leave it out: axis= says what is looped over (parwise.vectorize, like NumPy's, takes a signature=)")
+_BY_PLACE = _text("pass the function, and then what it is mapped over, by position: without names")
+_SAME = _text("write kwargs={...}: what is in kwargs, or args, is the same for every element")
 _SETUP = _text(
     "write setup=f, a function without arguments that each worker calls first, or make a "
     "parwise.Pool(initializer=..., initargs=...) and pass executor=pool"
+)
+_CALLBACK = _text(
+    "leave it out: use parallel_imap, and call it with each result in the loop, or progress= with a function of "
+    "(done, total)"
 )
 _BAR = _text("write progress=True, or pass a function of (done, total) that shows a bar of your own")
 
@@ -97,6 +110,7 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ("", _LEAVE_MEMORY, "max_nbytes mmap_mode temp_folder use_memory_fs shared_memory"),
     ("", _text("leave it out: workers that use too much memory are replaced"), "maxtasksperchild worker_lifespan"),
     ("progress", _progress, "verbose progress_bar progressbar show_progress show_progress_bars pbar use_tqdm bar tqdm"),
+    ("progress", _no_progress, "disable quiet silent no_progress"),
     ("progress", _label, "desc label description title"),
     (
         "progress",
@@ -136,6 +150,7 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
         "on_error error raise_errors ignore_errors return_exceptions error_callback skip_errors error_score "
         "raise_on_error",
     ),
+    ("", _CALLBACK, "callback callbacks on_result on_done done_callback"),
     (
         "resume",
         _text("write resume=path: the same call, made again after its process was killed, continues where it stopped"),
@@ -147,6 +162,9 @@ _GROUPS: list[tuple[str, Callable[[Any], str], str]] = [
     ("axis", _text("write axis=, the axes to loop over, by number"), "dims core_dims iter_dims"),
     ("", _LEAVE_DIMS, "dims core_dims input_core_dims exclude_dims iter_dims"),
     ("vectorized", _VECTORIZED, "vectorize vectorised batched"),
+    ("", _SIGNATURE, "signature"),
+    ("", _BY_PLACE, "func function fn func1d pyfunc iterable iterables items array arrays arr a x data"),
+    ("kwargs", _SAME, "excluded constants"),
     ("", _LEAVE_LAZY, "dask compute dask_gufunc_kwargs"),
     ("", _LEAVE_JOIN, "join dataset_join fill_value dataset_fill_value"),
     ("starmap", _text("write starmap=True: the parts of each item are arguments"), "star unpack expand_args"),
@@ -216,10 +234,13 @@ def _near(name: str, value: Any, names: Collection[str]) -> str:
     """What a name was meant for that looks misspelt, also one of another library."""
     import difflib
 
-    for near in difflib.get_close_matches(name, [*names, *_SYNONYMS, *_ELSEWHERE], 1):
+    # There are so many names of other libraries that a less close one is mostly of something else.
+    for near in difflib.get_close_matches(name, [*names, *_SYNONYMS, *_ELSEWHERE], 1, CLOSE):
         found = "" if near in names else _of_parwise(near, value, names)
         if near in names or found:
             return found or f"did you mean {near!r}?"
+    for near in difflib.get_close_matches(name, names, 1):
+        return f"did you mean {near!r}?"
     return f"the options are {', '.join(names)}"
 
 

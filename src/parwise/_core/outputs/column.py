@@ -84,7 +84,7 @@ class OutputColumn:
             self._axes = call.result_axes(len(grid) + len(self._shape))
             dtype = first.array.dtype
             # In a list, results of other dtypes may become another one.
-            if call.form == "arrays" and not (dtype.isnative and dtype.kind in "?biufc"):
+            if call.form != "raw" and not (dtype.isnative and dtype.kind in "?biufc"):
                 dtype = np.asarray([np.zeros(1, dtype)] * twice).dtype
         self._kind = first.kind
         self._fill = self._out
@@ -232,7 +232,7 @@ class OutputColumn:
         if not self._uniform:
             return self._listed(gaps)
         assert self._rows is not None  # raw results go to no file
-        return Stack(self._kind, self._rows)
+        return Stack(self._kind, self._rows.astype(self._dtype, copy=False))
 
     def finish(self, gaps: np.ndarray) -> Any:
         """Return the array, of a dtype and shape that hold all results and `gaps`."""

@@ -263,7 +263,9 @@ class Dispatcher(Sender):
                     staged = worker.stage(stage, task, self._pool.slot_bytes)
                     worker.send_task(key := next(numbers), staged, True, kind="trial")
                     worker.assignments[key].receive = partial(found.__setitem__, number)
-            if not any(one.receive for one in self._assignments):  # their workers have died
+            # A worker that has yet to skip tasks which were taken back, as in a first call, has no free slot so far.
+            expected = waiting and any(worker in self._workers for worker in idle)
+            if not (expected or any(one.receive for one in self._assignments)):  # their workers have died
                 return None
             self.step(left)
         return [found[number] for number in range(len(stages))] if len(found) == len(stages) else None

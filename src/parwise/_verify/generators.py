@@ -1,0 +1,69 @@
+"""Generators of random numbers that a function may draw from: global ones, and those that it holds or gets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .._core.call import Call
+from .._executors.side_effects import attributes_of, function_of
+
+
+def global_generators() -> dict[str, Any]:
+    """States of the generators of random numbers that all code of this process shares."""
+    states: dict[str, Any] = {}
+    if (module := sys.modules.get("random")) is not None:
+        states["the module random"] = module.getstate()
+    if (module := sys.modules.get("numpy.random")) is not None:
+        _, key, *rest = module.get_state()
+        states["np.random"] = key.tobytes(), *rest
+    return states
+
+
+def held_generators(call: Call) -> dict[str, Any]:
+    """States of the generators among a call's arguments, and those that its function names.
+
+    Each worker has copies of these, in one state.
+    """
+    states: dict[str, Any] = {}
+    for name, value in _named(call):
+        state = _state(value)
+        if state is not None:
+            states[name] = state
+    return states
+
+
+def _named(call: Call) -> Iterator[tuple[str, Any]]:
+    for number, value in enumerate(call.args):
+        yield f"args[{number}]", value
+    for name, value in call.kwargs.items():
+        yield f"kwargs[{name!r}]", value
+    function, own = function_of(call.func)
+    if function is None:
+        return
+    names = function.__code__.co_names
+    yield from ((name, function.__globals__[name]) for name in names if name in function.__globals__)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+    attributes = attributes_of(own)
+    yield from ((f"self.{name}", attributes[name]) for name in names if name in attributes)
+
+
+def _state(value: Any) -> Any:
+    if type(value) is np.random.Generator:
+        return _text(value.bit_generator.state)
+    if type(value) is np.random.RandomState:
+        return _text(value.get_state(legacy=False))
+    random = sys.modules.get("random")
+    return value.getstate() if random is not None and type(value) is random.Random else None
+
+
+def _text(state: Any) -> str:
+    with np.printoptions(threshold=sys.maxsize):
+        return repr(state)
