@@ -60,9 +60,9 @@ class CpuAvailability:
         return self._any and (single_threaded or not (self.watch.at_work() and self._doubtful))
 
 
-# Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's time. To hand a call to workers that are
-# up and to read their messages takes 2 to 4 ms of it, and a worker is at work 1 to 2 ms after the call has begun: on 16
-# CPUs a call of 5.1 ms took 6.7 ms with a worker, and one of 11.4 ms took 8.8.
+# Starting the first workers takes 90 ms of another CPU and 3 ms of the caller's time. To hand a call to workers that
+# are up and to read their messages takes 2 to 4 ms of it, and a worker is at work 1 to 2 ms after the call has begun:
+# on 16 CPUs a call of 5.1 ms took 6.7 ms with a worker, and one of 11.4 ms took 8.8.
 COLD_SECONDS = 0.030
 WARM_SECONDS = 0.006
 # The same where other programs have all CPUs: two of three processes on two CPUs get a third more than one of two does,

@@ -45,10 +45,9 @@ class Sharing:
         """Number of workers that the rest of the call pays for, out of `most`."""
         if most < 2 or not self.beside:
             return most
-        if self._queue.pace is None:  # the first element takes so long that a worker pays for each one like it
-            paid = self._queue.count_left
-        else:
-            paid = int(self._queue.seconds_left / WORKER_SECONDS)
+        # Without a pace the first element is still being computed: a worker pays for each one that takes so long.
+        unknown = self._queue.pace is None
+        paid = self._queue.count_left if unknown else int(self._queue.seconds_left / WORKER_SECONDS)
         return max(1, min(most - 1, paid))
 
     def own_seconds(self, workers: int) -> float:
