@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import signal
+from multiprocessing import connection
 from typing import Any
 
 from ..._system.blas import libraries
@@ -15,17 +16,24 @@ from .channel import WorkerChannel
 from .memory import PortableSlots, attach
 
 
-def main(connection: Any) -> None:
+def main_of_frozen(handle: int) -> None:
+    """Run a worker of a frozen program, which has its modules in itself."""
+    own = (getattr(connection, "PipeConnection", None) or connection.Connection)(handle)
+    own.recv_bytes()  # where they are for others
+    main(own)
+
+
+def main(own: Any) -> None:
     """Run a worker until its caller ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep(connection.fileno())
-    parent, name, slot_bytes, cookie, claims = pickle.loads(connection.recv_bytes())
+    _keep(own.fileno())
+    parent, name, slot_bytes, cookie, claims = pickle.loads(own.recv_bytes())
     slots = PortableSlots(attach(name), slot_bytes, claims)
     libraries()  # or the first task would wait for the search
     gc.freeze()
     gc.enable()
     # A process of Windows keeps the number of its parent.
-    channel = WorkerChannel(connection, cookie, lambda: os.name == "posix" and os.getppid() != parent)
+    channel = WorkerChannel(own, cookie, lambda: os.name == "posix" and os.getppid() != parent)
     serve(channel, slots, CallerMemory(0, 0, cookie))
 
 
