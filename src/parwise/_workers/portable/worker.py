@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-from multiprocessing import connection
 from typing import Any
 
 from ..._clock import monotonic, sleep
@@ -16,6 +15,7 @@ from ..shared_memory import segment_bytes
 from .channel import PortableChannel
 from .memory import PortableSlots, Segment, make_claims
 from .start import start, tell
+from .wire import open_ends
 
 _POLL_SECONDS = 0.001
 
@@ -40,7 +40,7 @@ class PortableWorker(WorkerHandle):
 
     def _open(self, slot_bytes: int, cookie: bytes) -> tuple[PortableChannel, PortableSlots]:
         with contextlib.ExitStack() as undo:
-            own_end, self._worker_end = connection.Pipe()
+            own_end, self._worker_end = open_ends()
             undo.callback(own_end.close)
             undo.callback(self._worker_end.close)
             # Before anything has a name: where no process starts, neither does the tracker that would remove it.
