@@ -281,3 +281,21 @@ def test_what_a_worker_has_started_ends_without_waitid(monkeypatch, tmp_path):
     finally:
         os.close(read)
         pool.stop()
+
+
+def test_another_process_with_the_number_of_a_worker_is_spared(monkeypatch):
+    """A program that waits for all of its children may make that number free at any time."""
+    pool = PortablePool()
+    try:
+        worker = pool._add_worker()
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitpid(worker.pid, 0)
+        worker.pid = os.getppid()
+        killed = []
+        monkeypatch.setattr(os, "killpg", lambda *given: killed.append(given))
+        assert worker.over
+        worker.kill()
+        assert killed == []
+    finally:
+        monkeypatch.undo()
+        pool.stop()

@@ -236,6 +236,35 @@ def test_program_that_sigpipe_ends():
     assert done.stdout == "dead\n" * 4 + "[0, 1, 2, 3]\n"
 
 
+@pytest.mark.parametrize("way", ["SIG_IGN", "wait"])
+def test_program_that_waits_for_each_of_its_children(way):
+    """As servers do: of a worker that is a child too nobody knows how it ended, and nobody claims to."""
+    done = run_script(
+        f"""
+        import os, signal
+        import parwise
+        def wait(*_):
+            try:
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+            except ChildProcessError:
+                pass
+        signal.signal(signal.SIGCHLD, {"wait" if way == "wait" else "signal.SIG_IGN"})
+        options = dict(isolate=True, workers=2)
+        for end in (lambda k: k and os.kill(os.getpid(), signal.SIGKILL), lambda k: k and os.abort()):
+            try:
+                parwise.parallel_map(end, range(2), **options)
+            except parwise.WorkerDiedError as error:
+                assert error.exitcode is None, error
+            assert parwise.parallel_map(abs, range(4), **options) == [0, 1, 2, 3]
+        print("right")
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "right\n"
+
+
 def test_default_timeout_of_sockets_in_this_process():
     default_pool().stop()
     before = socket.getdefaulttimeout()

@@ -54,6 +54,26 @@ def test_at_the_end_of_the_interpreter():
     assert told["here"] == told["last registered"] == "2.0, 2.0, 2.0]"
 
 
+def test_signals_that_the_caller_ignores_or_blocks():
+    """Functions get them all the same: an alarm, or the exit code of a program."""
+    done = run_script(
+        """
+        import os, signal, subprocess
+        from parwise import parallel_map
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        def f(k):
+            assert signal.getsignal(signal.SIGCHLD) == signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL
+            return signal.pthread_sigmask(signal.SIG_BLOCK, []), subprocess.run(["false"]).returncode
+        print(parallel_map(f, range(2), isolate=True, workers=2))
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[(set(), 1), (set(), 1)]\n"
+
+
 TOO_LONG = r"could not be started .*; shorten the environment variables and sys.path"
 
 

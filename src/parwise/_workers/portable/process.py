@@ -10,6 +10,7 @@ from multiprocessing import connection
 from typing import Any
 
 from ..._system.blas import libraries
+from ..._system.platforms.here import SIGNALS_AT_REST
 from ..direct.access import CallerMemory
 from ..worker.main import serve
 from .channel import WorkerChannel
@@ -25,7 +26,11 @@ def main_of_frozen(handle: int) -> None:
 
 def main(own: Any) -> None:
     """Run a worker until its caller ends."""
+    for number in SIGNALS_AT_REST:  # the caller may ignore or block them
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _keep(own.fileno())
     parent, name, slot_bytes, cookie, claims = pickle.loads(own.recv_bytes())
     slots = PortableSlots(attach(name), slot_bytes, claims)
