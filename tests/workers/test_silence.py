@@ -21,6 +21,7 @@ from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors.processes import runner as processes
 from parwise._workers import other_processes
 from parwise._workers.pool import fork_server_handle, silence, watchdog
+from parwise.errors import NoWorkersError
 
 from ..support.functions import ISOLATED
 from ..support.internals import WorkerPool
@@ -348,10 +349,12 @@ def test_gaps_after_the_end_of_the_fork_server(pool):
     assert_same(result[~gaps], (A * 2.5)[~gaps])
 
 
-def test_fork_server_that_cannot_start_says_why(pool, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"errors": "ignore"}, {"retries": 2}])
+def test_interpreter_that_cannot_start_says_why(pool, options):
+    """No element is at fault, and none is left out."""
     pool._variables = {"PYTHONHOME": "/nonexistent"}
-    with pytest.raises(ParwiseError, match=r"ended with exit code 1 before .* is NumPy importable"):
-        parallel_apply(np.negative, A, **ISOLATED)
+    with pytest.raises(NoWorkersError, match=r"ended with exit code 1 before .* is NumPy importable"):
+        parallel_apply(np.negative, A, **ISOLATED, **options)
     pool._variables = {}
     assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
 

@@ -136,7 +136,13 @@ class PortablePool(WorkerPool):
 
     def exit_code(self, worker: WorkerHandle) -> int | None:
         """As in `WorkerPool`."""
-        return worker.collect_exit()
+        code = worker.collect_exit()
+        if code is not None and code >= 0 and not any(one.was_up for one in (worker, *self.workers)):
+            raise NoWorkersError(
+                f"a worker process ended with exit code {code} before it was up; is NumPy importable in a new "
+                "interpreter? Its output tells why"
+            )
+        return code
 
     def _kill_workers(self) -> None:
         for worker in self.workers:

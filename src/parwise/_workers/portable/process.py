@@ -20,7 +20,7 @@ from .memory import PortableSlots, attach
 def main_of_frozen(handle: int) -> None:
     """Run a worker of a frozen program, which has its modules in itself."""
     own = (getattr(connection, "PipeConnection", None) or connection.Connection)(handle)
-    own.recv_bytes()  # where they are for others
+    _receive(own)  # where they are for others
     main(own)
 
 
@@ -32,7 +32,7 @@ def main(own: Any) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _keep(own.fileno())
-    parent, name, slot_bytes, cookie, claims = pickle.loads(own.recv_bytes())
+    parent, name, slot_bytes, cookie, claims = pickle.loads(_receive(own))
     slots = PortableSlots(attach(name), slot_bytes, claims)
     libraries()  # or the first task would wait for the search
     gc.freeze()
@@ -40,6 +40,14 @@ def main(own: Any) -> None:
     # A process of Windows keeps the number of its parent.
     channel = WorkerChannel(own, cookie, lambda: os.name == "posix" and os.getppid() != parent)
     serve(channel, slots, CallerMemory(0, 0, cookie))
+
+
+def _receive(own: Any) -> bytes:
+    """One of the first messages, if the caller has not ended."""
+    try:
+        return bytes(own.recv_bytes())
+    except (EOFError, ConnectionError):
+        os._exit(0)
 
 
 def _keep(handle: int) -> None:

@@ -23,7 +23,10 @@ import gc, sys; gc.disable()
 from multiprocessing import connection
 import pickle
 own = (getattr(connection, "PipeConnection", None) or connection.Connection)({handle})
-sys.path[:], lines = pickle.loads(own.recv_bytes())
+try:
+    sys.path[:], lines = pickle.loads(own.recv_bytes())
+except (EOFError, ConnectionError):  # the caller has ended
+    sys.exit()
 exec(lines)
 from parwise._workers.portable.process import main; main(own)
 """
