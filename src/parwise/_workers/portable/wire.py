@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import Any, TypeAlias
 
 from ..._system.interpreter import close
-from ..descriptors import CLOSE_ON_EXEC, duplicate, fds_in, fds_space
+from ..descriptors import CLOSE_ON_EXEC, duplicate, fds_in, fds_space, open_streams
 from ..protocol import COOKIE_BYTES, ForeignBytesError, Socket
 
 #: Pieces of a message, and descriptors that came with it.
@@ -36,7 +36,7 @@ def open_ends() -> tuple[Any, Any]:
     """
     if PIPES:
         return connection.Pipe()
-    one, other = (Socket(fileno=end.detach()) for end in _socket.socketpair())
+    one, other = (Socket(fileno=fd) for fd in open_streams())
     for end in (one, other):
         end.setblocking(True)  # `socket.setdefaulttimeout` may have made it one that does not
     return one, other
