@@ -229,6 +229,22 @@ def test_interrupt_of_a_call_that_waits_for_stopped_processes():
     assert (out, err) == ("interrupted\n-18.0\n", "")
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_suspension_between_two_waits(busy, monkeypatch):
+    """While the caller handles messages; only what it computes itself counts."""
+    now = 100.0
+    monkeypatch.setattr(watchdog, "monotonic", lambda: now)
+    monkeypatch.setattr(watchdog, "process_time", lambda: now if busy else 1.0)
+    dog = watchdog.Watchdog(3.0, 1)
+    worker = SimpleNamespace(at=3, in_an_element=True, pid=1, since=now, assignments={1: None})
+    dog.wait_seconds(None, [worker])
+    dog.waited()
+    now += 5.0
+    dog.wait_seconds(None, [worker])
+    dog.waited()
+    assert list(dog.overdue([worker])) == [(worker, 3)] * busy
+
+
 def test_a_suspended_machine_is_no_element_that_hangs():
     """The caller and its workers stand still for longer than an element may take."""
     code = """
