@@ -17,7 +17,6 @@ SKIPPED = {
     "test_dead_fork_server": FORK_SERVER,
     "test_fork_server_killed_during_a_call": FORK_SERVER,
     "test_fork_server_stopped_beside_workers_that_the_call_does_not_use": FORK_SERVER,
-    "test_fork_server_that_cannot_start_says_why": FORK_SERVER,
     "test_fork_server_that_only_closes_its_socket_is_ended": FORK_SERVER,
     "test_gaps_after_the_end_of_the_fork_server": FORK_SERVER,
     "test_retries_after_the_end_of_the_fork_server": FORK_SERVER,

@@ -25,6 +25,7 @@ from parwise._workers.portable.start import behind_launcher
 from parwise._workers.protocol import ForeignBytesError
 
 from ..support.oracle import assert_same
+from ..support.scripts import run_script
 
 COOKIE = bytes(range(16))
 LARGE = bytes(10_000_000)
@@ -280,4 +281,62 @@ def test_what_a_worker_has_started_ends_without_waitid(monkeypatch, tmp_path):
         assert os.read(read, 100) == b""
     finally:
         os.close(read)
+        pool.stop()
+
+
+def test_another_process_with_the_number_of_a_worker_is_spared(monkeypatch):
+    """A program that waits for all of its children may make that number free at any time."""
+    pool = PortablePool()
+    try:
+        worker = pool._add_worker()
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitpid(worker.pid, 0)
+        worker.pid = os.getppid()
+        killed = []
+        monkeypatch.setattr(os, "killpg", lambda *given: killed.append(given))
+        assert worker.over
+        worker.kill()
+        assert killed == []
+    finally:
+        monkeypatch.undo()
+        pool.stop()
+
+
+@pytest.mark.parametrize("message", ["PortableWorker.introduce", "reduction.ForkingPickler.dumps"])
+def test_a_caller_that_is_killed_while_a_worker_starts(message):
+    """Before the first message, and before the second one: the worker prints nothing."""
+    done = run_script(
+        f"""
+        import os, signal
+        from parwise import parallel_map
+        from multiprocessing import reduction
+        from parwise._workers.portable.worker import PortableWorker
+        {message} = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+        parallel_map(abs, range(2), isolate=True, workers=1)
+        """,
+        "-",
+        env={**os.environ, "PARWISE_WORKERS": "portable"},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert [line for line in done.stderr.splitlines() if "resource_tracker" not in line and "warn(" not in line] == []
+
+
+@pytest.mark.parametrize("errors", ["raise", "ignore"])
+def test_workers_that_are_killed_as_they_start(errors, monkeypatch):
+    """No element is at fault, and the call does not go on for ever."""
+    pool = PortablePool()
+    monkeypatch.setattr("parwise._executors.processes.runner.default_pool", lambda: pool)
+    add = pool._add_worker
+
+    def add_killed():
+        worker = add()
+        worker.process.kill()
+        return worker
+
+    monkeypatch.setattr(pool, "_add_worker", add_killed)
+    try:
+        with pytest.raises(WorkerDiedError, match="ended by SIGKILL before it came to an element") as caught:
+            parallel_apply(np.negative, np.arange(3.0), workers=2, isolate=True, errors=errors)
+        assert caught.value.index is None
+    finally:
         pool.stop()

@@ -210,6 +210,61 @@ def test_patched_standard_library(patch, late):
     assert done.stdout == "right\n"
 
 
+def test_program_that_sigpipe_ends():
+    """As command line tools want it: the death of a worker ends the worker alone."""
+    done = run_script(
+        """
+        import os, signal
+        from parwise import parallel_map
+        from parwise._workers.pool.default_pool import default_pool
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        assert parallel_map(abs, range(4), isolate=True, workers=2) == [0, 1, 2, 3]
+        for worker in default_pool().workers:
+            os.kill(worker.pid, signal.SIGKILL)
+            while not worker.over:
+                pass
+            for fds in ([], [0]):
+                try:
+                    worker.channel.send("unload", fds=fds)
+                except ConnectionError:
+                    print("dead")
+        print(parallel_map(abs, range(4), isolate=True, workers=2))
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "dead\n" * 4 + "[0, 1, 2, 3]\n"
+
+
+@pytest.mark.parametrize("way", ["SIG_IGN", "wait"])
+def test_program_that_waits_for_each_of_its_children(way):
+    """As servers do: of a worker that is a child too nobody knows how it ended, and nobody claims to."""
+    done = run_script(
+        f"""
+        import os, signal
+        import parwise
+        def wait(*_):
+            try:
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+            except ChildProcessError:
+                pass
+        signal.signal(signal.SIGCHLD, {"wait" if way == "wait" else "signal.SIG_IGN"})
+        options = dict(isolate=True, workers=2)
+        for end in (lambda k: k and os.kill(os.getpid(), signal.SIGKILL), lambda k: k and os.abort()):
+            try:
+                parwise.parallel_map(end, range(2), **options)
+            except parwise.WorkerDiedError as error:
+                assert error.exitcode is None, error
+            assert parwise.parallel_map(abs, range(4), **options) == [0, 1, 2, 3]
+        print("right")
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "right\n"
+
+
 def test_default_timeout_of_sockets_in_this_process():
     default_pool().stop()
     before = socket.getdefaulttimeout()
@@ -331,6 +386,7 @@ with open({str(tmp_path / "found")!r}, "w") as file:
 
 CONTAINER = """
 import ctypes, os, signal, subprocess, sys
+from multiprocessing import resource_tracker
 import parwise
 if os.getpid() != 1:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -339,7 +395,7 @@ def left():
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/children") as file:
             found += file.read().split()
-    return found
+    return [one for one in found if int(one) != resource_tracker._resource_tracker._pid]
 def f(k):
     subprocess.Popen(["sleep", "100"])
     return k
@@ -357,9 +413,10 @@ pool.shutdown()
 assert left() == [], left()
 from parwise._workers.pool.default_pool import default_pool
 assert parwise.parallel_map(f, range(3), isolate=True, workers=2) == [0, 1, 2]
-pid = default_pool().fork_server.pid
-os.kill(pid, signal.SIGKILL)
-os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+server = getattr(default_pool(), "fork_server", None)
+for pid in [server.pid] if server else [worker.pid for worker in default_pool().workers]:
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 assert parwise.parallel_map(abs, range(3), isolate=True, workers=2) == [0, 1, 2]
 default_pool().stop()
 assert left() == [], left()

@@ -21,6 +21,7 @@ from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors.processes import runner as processes
 from parwise._workers import other_processes
 from parwise._workers.pool import fork_server_handle, silence, watchdog
+from parwise.errors import NoWorkersError
 
 from ..support.functions import ISOLATED
 from ..support.internals import WorkerPool
@@ -228,6 +229,22 @@ def test_interrupt_of_a_call_that_waits_for_stopped_processes():
     assert (out, err) == ("interrupted\n-18.0\n", "")
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_suspension_between_two_waits(busy, monkeypatch):
+    """While the caller handles messages; only what it computes itself counts."""
+    now = 100.0
+    monkeypatch.setattr(watchdog, "monotonic", lambda: now)
+    monkeypatch.setattr(watchdog, "process_time", lambda: now if busy else 1.0)
+    dog = watchdog.Watchdog(3.0, 1)
+    worker = SimpleNamespace(at=3, in_an_element=True, pid=1, since=now, assignments={1: None})
+    dog.wait_seconds(None, [worker])
+    dog.waited()
+    now += 5.0
+    dog.wait_seconds(None, [worker])
+    dog.waited()
+    assert list(dog.overdue([worker])) == [(worker, 3)] * busy
+
+
 def test_a_suspended_machine_is_no_element_that_hangs():
     """The caller and its workers stand still for longer than an element may take."""
     code = """
@@ -348,10 +365,12 @@ def test_gaps_after_the_end_of_the_fork_server(pool):
     assert_same(result[~gaps], (A * 2.5)[~gaps])
 
 
-def test_fork_server_that_cannot_start_says_why(pool, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"errors": "ignore"}, {"retries": 2}])
+def test_interpreter_that_cannot_start_says_why(pool, options):
+    """No element is at fault, and none is left out."""
     pool._variables = {"PYTHONHOME": "/nonexistent"}
-    with pytest.raises(ParwiseError, match=r"ended with exit code 1 before .* is NumPy importable"):
-        parallel_apply(np.negative, A, **ISOLATED)
+    with pytest.raises(NoWorkersError, match=r"ended with exit code 1 before .* is NumPy importable"):
+        parallel_apply(np.negative, A, **ISOLATED, **options)
     pool._variables = {}
     assert_same(parallel_apply(np.negative, A, **ISOLATED), -A)
 

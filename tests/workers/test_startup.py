@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ import pytest
 from parwise import ParwiseError, parallel_apply
 from parwise._executors.processes import runner as processes
 from parwise._workers.pool import fork_server_start as fork_server
+from parwise._workers.pool.primitives import why_portable
+from parwise.errors import NoWorkersError
 
 from ..support.functions import ISOLATED, worker_pids
 from ..support.internals import default_pool
@@ -49,6 +52,50 @@ def test_at_the_end_of_the_interpreter():
     for name in ("here", "thread", "first registered", "last registered", "del"):
         assert told[name] in ("2.0, 2.0, 2.0]", "ParwiseError", "NoWorkersError", "RuntimeError"), told
     assert told["here"] == told["last registered"] == "2.0, 2.0, 2.0]"
+
+
+def test_signals_that_the_caller_ignores_or_blocks():
+    """Functions get them all the same: an alarm, or the exit code of a program."""
+    done = run_script(
+        """
+        import os, signal, subprocess
+        from parwise import parallel_map
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        def f(k):
+            assert signal.getsignal(signal.SIGCHLD) == signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL
+            return signal.pthread_sigmask(signal.SIG_BLOCK, []), subprocess.run(["false"]).returncode
+        print(parallel_map(f, range(2), isolate=True, workers=2))
+        """,
+        "-",
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[(set(), 1), (set(), 1)]\n"
+
+
+TOO_LONG = r"could not be started .*; shorten the environment variables and sys.path"
+
+
+def test_environment_too_long_for_a_new_process(monkeypatch):
+    """Linux takes 128 kB for one variable."""
+    default_pool().stop()
+    monkeypatch.setenv("LONG", "x" * 2**18)
+    with pytest.raises(NoWorkersError, match=TOO_LONG):
+        parallel_apply(np.sum, np.ones((3, 2)), **ISOLATED)
+    monkeypatch.delenv("LONG")
+    assert parallel_apply(np.sum, np.ones((3, 2)), **ISOLATED).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_path_too_long_for_a_new_process(monkeypatch):
+    """It is on the command line of a fork server; portable workers get it by their connection."""
+    default_pool().stop()
+    monkeypatch.setattr(sys, "path", [*sys.path, *(f"/nowhere/{k:01000}" for k in range(300))])
+    with contextlib.nullcontext() if why_portable() else pytest.raises(NoWorkersError, match=TOO_LONG):
+        assert parallel_apply(np.sum, np.ones((3, 2)), **ISOLATED).tolist() == [2.0, 2.0, 2.0]
+    monkeypatch.undo()
+    default_pool().stop()
+    assert parallel_apply(np.sum, np.ones((3, 2)), **ISOLATED).tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("way", ["file", "standard input"])

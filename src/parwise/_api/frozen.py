@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from .._core.nesting import FORK_SERVER
+from .._core import defaults, nesting
 from .._system import interpreter
+
+# How `multiprocessing` starts its resource tracker, behind options of the interpreter. Portable workers need that, and
+# without more the program would run as a whole again.
+_TRACKER = "from multiprocessing.resource_tracker import main;"
 
 
 def freeze_support() -> None:
@@ -29,8 +33,16 @@ def freeze_support() -> None:
     ...     # the program
     """
     interpreter.serves_frozen = True
-    if sys.argv[1:2] == [FORK_SERVER]:
-        # Imported in workers only: it takes a tenth of a second.
-        from .._workers.fork_server import main
+    # Imported in workers only: it takes a tenth of a second.
+    match sys.argv[1:]:
+        case [nesting.FORK_SERVER, parent]:
+            from .._workers.fork_server import main
 
-        main(int(sys.argv[2]))
+            main(int(parent))
+        case [nesting.FORK_SERVER, defaults.PORTABLE, handle]:
+            from .._workers.portable.process import main_of_frozen
+
+            main_of_frozen(int(handle))
+        case [*_, "-c", code] if code.startswith(_TRACKER):
+            exec(code)
+            sys.exit()

@@ -84,6 +84,12 @@ def open_sockets() -> tuple[int, int]:
     return above_standard(one.detach()), above_standard(other.detach())
 
 
+def open_streams() -> tuple[int, int]:
+    """Two connected sockets that do not."""
+    one, other = _socket.socketpair()
+    return above_standard(one.detach()), above_standard(other.detach())
+
+
 #: Where the system lacks it, as macOS does, `fds_in` does so a moment later.
 CLOSE_ON_EXEC: int = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..._clock import monotonic
+from ..._clock import monotonic, process_time
 from ..._system.limits import LOOK_SECONDS, memory_limit, own_bytes
 from .worker_handle import WorkerHandle
 
@@ -40,8 +40,8 @@ class Watchdog:
         self._looked = monotonic()
         # When the current wait began, and ends at the latest.
         self._wait = (0.0, float("inf"))
-        # When the last step of a streamed call ended.
-        self._left = float("inf")
+        # When the last wait ended, and the CPU time that this process had used.
+        self._left = (float("inf"), 0.0)
         self._streamed = streamed
         # Ends and seconds of times in which this process was suspended, or the program busy with streamed results.
         self._suspended: list[tuple[float, float]] = []
@@ -50,9 +50,11 @@ class Watchdog:
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float:
         """Seconds to wait for messages: at most `timeout`, and not past the next deadline."""
-        now = monotonic()
-        if now - self._left > SUSPENDED_SECONDS:
-            self._suspended.append((now, now - self._left))
+        now, (left, used) = monotonic(), self._left
+        # A signal stops this process anywhere, not only in a wait; what it has computed meanwhile was no suspension.
+        away = now - left - (0.0 if self._streamed else process_time() - used)
+        if away > SUSPENDED_SECONDS:
+            self._suspended.append((now, away))
         seconds = SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
         if self._timeout is not None:
             begun = [worker for worker in workers if worker.assignments and worker.at is not None]
@@ -80,7 +82,7 @@ class Watchdog:
         To be called at the end of the wait: what follows may take long, as the unpickling of a large result.
         """
         now, (begin, end) = monotonic(), self._wait
-        self._left = now if self._streamed else self._left
+        self._left = now, process_time()
         if now - end > SUSPENDED_SECONDS:
             self._suspended.append((now, now - begin))
 

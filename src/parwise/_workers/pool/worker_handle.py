@@ -76,8 +76,8 @@ class WorkerHandle:
     ----------
     pid, pidfd : int
         0 and -1 until the fork server has reported them.
-    ready : bool
-        True once the worker has answered.
+    ready, was_up : bool
+        True once the worker has answered; once it is known to have ended it is not ready any more.
     direct : bool
         True if it may read and write this process's memory.
     told_targets : bool
@@ -118,9 +118,10 @@ class WorkerHandle:
         self.key = key
         self._worker_fds: tuple[int, int] | None = None
         self.channel, self.slots = self._open(slot_bytes, cookie)
+        self.slots.cursor.leave()  # or one that ends as it starts would have ended in element 0
         self.pid = 0
         self.pidfd = -1
-        self.ready = self.direct = self.told_targets = False
+        self.ready = self.was_up = self.direct = self.told_targets = False
         self.has_computed = self.orphaned = False
         self.messages = 0
         self.call = self.earlier_call = 0
@@ -160,7 +161,7 @@ class WorkerHandle:
     def hear(self, kind: str, *content: Any) -> None:
         """Take note if the worker tells that it is up, and whether it may read and write this process's memory."""
         if kind == "ready":
-            self.ready, (self.direct,) = True, content
+            self.ready, self.was_up, (self.direct,) = True, True, content
 
     def request_fork(self, fork_server: Channel, slot_bytes: int, secret: int) -> None:
         """Ask the fork server for the process of this worker; `secret` is the address of that of the pool."""

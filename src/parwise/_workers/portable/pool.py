@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 from multiprocessing import connection
 from typing import Any
 
+from ..._clock import monotonic, sleep
 from ..._system.inheritance import tracker_fd
 from ..._system.interpreter import DeferredInterrupt, find_python, select
 from ...errors import NoWorkersError
 from ..descriptors import low_numbers_taken
+from ..other_processes import has_children
 from ..pickling.payload import Payload
 from ..pool.primitives import why_portable
 from ..pool.worker_handle import DYING_SECONDS, WorkerHandle
@@ -22,6 +25,7 @@ from .wire import PIPES
 
 # A killed worker is waited for so long; most take some ms to give back their memory.
 ENDING_SECONDS = 0.1
+_POLL_SECONDS = 0.001
 
 
 class PortablePool(WorkerPool):
@@ -63,7 +67,8 @@ class PortablePool(WorkerPool):
         for process in list(self._dying):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
-                self._dying.remove(process)
+                if not _has_left(process.pid, seconds):
+                    self._dying.remove(process)
 
     def _add_worker(self) -> WorkerHandle:
         find_python()  # before anything is opened
@@ -131,7 +136,13 @@ class PortablePool(WorkerPool):
 
     def exit_code(self, worker: WorkerHandle) -> int | None:
         """As in `WorkerPool`."""
-        return worker.collect_exit()
+        code = worker.collect_exit()
+        if code is not None and code >= 0 and not any(one.was_up for one in (worker, *self.workers)):
+            raise NoWorkersError(
+                f"a worker process ended with exit code {code} before it was up; is NumPy importable in a new "
+                "interpreter? Its output tells why"
+            )
+        return code
 
     def _kill_workers(self) -> None:
         for worker in self.workers:
@@ -161,6 +172,21 @@ class PortablePool(WorkerPool):
 @atexit.register
 def _note_exit() -> None:
     PortablePool.exiting = True
+
+
+def _has_left(worker: int, seconds: float) -> bool:
+    """Wait for what an ended worker has started; True if some lives on.
+
+    It has been killed with the worker. Process 1 of a container, or one that adopts orphans, would keep zombies.
+    """
+    if not hasattr(os, "killpg"):
+        return False
+    deadline = monotonic() + seconds
+    while has_children(worker, os.WNOHANG):
+        if monotonic() >= deadline:
+            return True
+        sleep(_POLL_SECONDS)
+    return False
 
 
 def _wait_for_sockets(wake: Any, workers: list[Any], timeout: float | None) -> list[int]:

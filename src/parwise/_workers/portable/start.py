@@ -9,9 +9,9 @@ import sys
 from multiprocessing import reduction
 from typing import Any
 
+from ..._core.defaults import PORTABLE
 from ..._core.nesting import FORK_SERVER
 from ..._system.interpreter import absolute_path, find_python, packages_elsewhere, start_variables
-from ...errors import NoWorkersError
 from ..descriptors import is_inherited
 from ..pickling.multiprocessing_objects import Attachments, spawning
 from ..pool.fork_server_start import IMPORT, ONE_THREAD, SLEEP_AT_ONCE, flags, refused
@@ -23,7 +23,10 @@ import gc, sys; gc.disable()
 from multiprocessing import connection
 import pickle
 own = (getattr(connection, "PipeConnection", None) or connection.Connection)({handle})
-sys.path[:], lines = pickle.loads(own.recv_bytes())
+try:
+    sys.path[:], lines = pickle.loads(own.recv_bytes())
+except (EOFError, ConnectionError):  # the caller has ended
+    sys.exit()
 exec(lines)
 from parwise._workers.portable.process import main; main(own)
 """
@@ -32,20 +35,22 @@ from parwise._workers.portable.process import main; main(own)
 def start(connection: Any, variables: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a process that gets a connection; it knows nothing yet."""
     python = find_python()
-    if python is None:
-        raise NoWorkersError("a frozen program has no worker processes on this system; use executor='threads'")
     handle = connection.fileno()
     more: dict[str, Any] = {}
     launcher: dict[str, str] = {}
+    if python is None:  # a frozen program, which reads this in `parwise.freeze_support`
+        command = [sys.executable, FORK_SERVER, PORTABLE, str(handle)]
+    else:
+        if os.name == "nt":
+            python, launcher = behind_launcher(python)
+        command = [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER]
     if os.name == "nt":
-        python, launcher = behind_launcher(python)
         os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
         info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
         more = {"startupinfo": info, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
     else:
         more = {"pass_fds": [handle], "process_group": 0}
         more |= {name: subprocess.DEVNULL for name, fd in (("stdout", 1), ("stderr", 2)) if not is_inherited(fd)}
-    command = [python, *flags(), "-P", "-c", _COMMAND.format(handle=handle), FORK_SERVER]
     env = {**start_variables(), **dict.fromkeys(ONE_THREAD, "1"), **SLEEP_AT_ONCE, **launcher, **variables}
     try:
         return _Process(command, stdin=subprocess.DEVNULL, env=env, **more)

@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import Any, TypeAlias
 
 from ..._system.interpreter import close
-from ..descriptors import CLOSE_ON_EXEC, duplicate, fds_in, fds_space
+from ..descriptors import CLOSE_ON_EXEC, duplicate, fds_in, fds_space, open_streams
 from ..protocol import COOKIE_BYTES, ForeignBytesError, Socket
 
 #: Pieces of a message, and descriptors that came with it.
@@ -22,10 +22,24 @@ PIPES = hasattr(connection, "PipeConnection")
 # In front of a message: the cookie, and how many pieces it has, 4 bytes. In a socket their sizes follow, 8 bytes each.
 _HEAD_BYTES = COOKIE_BYTES + 4
 _AT_ONCE = getattr(_socket, "MSG_DONTWAIT", 0)
-# A program may have SIGPIPE end it.
+# A program may have SIGPIPE end it. macOS has an option for that, SO_NOSIGPIPE, of which Python has no name.
 _NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
+_NO_PIPE_SIGNAL = 0x1022
 # Room for messages that wait to be read; macOS has 8 kB.
 _BUFFER_BYTES = 2**17
+
+
+def open_ends() -> tuple[Any, Any]:
+    """The ends of a new connection.
+
+    On Unix they are made by C code: gevent replaces `socket.socketpair`, which `multiprocessing.Pipe` calls.
+    """
+    if PIPES:
+        return connection.Pipe()
+    one, other = (Socket(fileno=fd) for fd in open_streams())
+    for end in (one, other):
+        end.setblocking(True)  # `socket.setdefaulttimeout` may have made it one that does not
+    return one, other
 
 
 class Piece:
@@ -62,7 +76,7 @@ class SocketWire:
 
     Parameters
     ----------
-    end : Connection
+    end : socket or Connection
         Its descriptor is replaced by another one.
     waits : bool
         True if sending waits for room.
@@ -76,6 +90,8 @@ class SocketWire:
                 self.sock.setsockopt(_socket.SOL_SOCKET, option, _BUFFER_BYTES)
         end.close()
         self.waitable: Any = self.sock
+        if sys.platform == "darwin":
+            self.sock.setsockopt(_socket.SOL_SOCKET, _NO_PIPE_SIGNAL, 1)
         self._flags = _NO_SIGNAL | (0 if waits else _AT_ONCE)
         self._start()
 

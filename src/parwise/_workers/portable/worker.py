@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-from multiprocessing import connection
 from typing import Any
 
 from ..._clock import monotonic, sleep
@@ -16,6 +15,7 @@ from ..shared_memory import segment_bytes
 from .channel import PortableChannel
 from .memory import PortableSlots, Segment, make_claims
 from .start import start, tell
+from .wire import open_ends
 
 _POLL_SECONDS = 0.001
 
@@ -35,12 +35,15 @@ class PortableWorker(WorkerHandle):
 
     def __init__(self, key: int, slot_bytes: int, cookie: bytes, variables: dict[str, str]) -> None:
         self._variables = variables
+        # Its exit code, as soon as that is known; True once its number may be another's.
+        self._code: int | None = None
+        self._waited_for = False
         super().__init__(key, slot_bytes, cookie)
         self.pid = self.process.pid
 
     def _open(self, slot_bytes: int, cookie: bytes) -> tuple[PortableChannel, PortableSlots]:
         with contextlib.ExitStack() as undo:
-            own_end, self._worker_end = connection.Pipe()
+            own_end, self._worker_end = open_ends()
             undo.callback(own_end.close)
             undo.callback(self._worker_end.close)
             # Before anything has a name: where no process starts, neither does the tracker that would remove it.
@@ -94,23 +97,29 @@ class PortableWorker(WorkerHandle):
         if self.process.returncode is not None:
             return True
         if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
-            ended = self.process.poll() is not None
-            if ended:
+            self._code = self.process.poll()
+            if self._code is not None:
+                self._waited_for = True
                 self._kill_group()
-            return ended
+            return self._code is not None
         try:
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:  # something in the program has waited for it
+            info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # something in the program has waited for it, or SIGCHLD is ignored
+            self._waited_for = True
             return True
+        if info is not None:
+            self._code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+        return info is not None
 
     def kill(self) -> None:
         """Kill the worker and the processes that it started."""
         if self.process.returncode is None:
+            self._has_ended()
             self._kill_group()
             self.process.kill()
 
     def _kill_group(self) -> None:
-        if hasattr(os, "killpg"):
+        if hasattr(os, "killpg") and not (self._waited_for and _is_taken(self.pid)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
@@ -126,12 +135,14 @@ class PortableWorker(WorkerHandle):
                 os.kill(pid, signal.SIGKILL)
 
     def collect_exit(self) -> int | None:
-        """Exit code of the worker, or minus the signal; None if it does not end."""
+        """Exit code of the worker, or minus the signal; None if it does not end, or another has waited for it."""
         self._ends_within(DYING_SECONDS)
         self.kill()  # what it started, as long as its number is its own
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(DYING_SECONDS)
-        return None
+            code = self.process.wait(DYING_SECONDS)
+            if self._code is None:
+                return code or None  # `subprocess` says 0 if it does not know
+        return self._code
 
     def end_orphans(self) -> None:
         """Do nothing: what it started has been killed with it."""
@@ -143,3 +154,14 @@ class PortableWorker(WorkerHandle):
         self.channel.close()
         self._worker_end.close()
         self._remove_name()
+
+
+def _is_taken(pid: int) -> bool:
+    """True if there is a process of that number; that of a group is not given to one as long as there are members."""
+    try:
+        os.getpgid(pid)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
