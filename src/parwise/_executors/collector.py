@@ -140,7 +140,7 @@ class FreeCollector(Collector):
     """
 
     _taken = 0
-    _elements: Generator[Any]
+    _elements: Any
 
     def _iterate(self) -> Generator[Any]:
         for index, element in enumerate(self._batch, self._begin):

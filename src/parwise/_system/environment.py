@@ -118,7 +118,8 @@ def read_process_state(known: ProcessState | None = None) -> ProcessState:
 def current_filters() -> list[Any]:
     """The filters of warnings that hold for the caller: of its context, where Python keeps some for each (3.14)."""
     aware = getattr(sys.flags, "context_aware_warnings", False)
-    filters: list[Any] = warnings._get_filters() if aware else warnings.filters  # type: ignore[attr-defined]
+    module: Any = warnings
+    filters: list[Any] = module._get_filters() if aware else module.filters
     return filters
 
 

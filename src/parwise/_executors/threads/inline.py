@@ -140,4 +140,3 @@ class LateThreads:
             left, self._left = self._left, True
         if not left:
             self._leaving.release()
-

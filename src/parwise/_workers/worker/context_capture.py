@@ -54,21 +54,24 @@ class _Hooks:
         self._running = 0
         self._lock = threading.Lock()
         self._warnings = WarningHooks()
-        self._call_handlers: Any = None
+        self._call_handlers: Callable[[logging.Logger, logging.LogRecord], None] = logging.Logger.callHandlers
 
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def installed(self, own: bool) -> Iterator[None]:
+        """Have the hooks there for a task: of this process's `own` call, or of another process's."""
         with self._lock:
             self._running += 1
             if self._running == 1:
                 self._install()
             # For each task: who leaves `warnings.catch_warnings` puts back the filters that were there before.
-            self._warnings.let_pass()
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if not self._running:
-                self._remove()
+            self._warnings.let_pass(forget=not own)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self._remove()
 
     def _install(self) -> None:
         for name in _STREAMS:
@@ -111,7 +114,7 @@ _hooks = _Hooks()
 def captured_output(lo: int) -> Iterator[list[OutputEvent]]:
     """Capture the output of this context, for the task that begins at `lo`; the list is filled at the end."""
     events: list[OutputEvent] = []
-    with _capturing(_Captured(lo), events.extend):
+    with _capturing(_Captured(lo), events.extend, own=False):
         yield events
 
 
@@ -123,17 +126,21 @@ def captured_in_thread(lo: int, filters: list[Any], send: Callable[[list[OutputE
     """
 
     outside = contextvars.copy_context()
-    captured = _Captured(lo, lambda: outside.run(send, captured.capture.drain()))
-    with _capturing(captured, send):
+
+    def drain() -> None:
+        outside.run(send, captured.capture.drain())
+
+    captured = _Captured(lo, drain)
+    with _capturing(captured, send, own=True):
         captured.warnings.follow(filters)
         yield
 
 
 @contextlib.contextmanager
-def _capturing(captured: _Captured, send: Callable[[list[OutputEvent]], object]) -> Iterator[None]:
+def _capturing(captured: _Captured, send: Callable[[list[OutputEvent]], object], own: bool) -> Iterator[None]:
     token = _current.set(captured)
     try:
-        with _hooks, captured.warnings.context():
+        with _hooks.installed(own), captured.warnings.context():
             yield
     finally:
         _current.reset(token)

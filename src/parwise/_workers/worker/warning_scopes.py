@@ -80,6 +80,8 @@ class TaskWarnings:
     def replace_filters(self, filters: list[Any]) -> None:
         """Have other filters in the present block; what was shown is forgotten, as Python does."""
         self.scopes = [*self.scopes[:-1], Scope(filters, set(), self.scopes[-1].log)]
+        if len(self.scopes) > 1:
+            _wm._filters_mutated()
 
     def add_filter(self, item: tuple[Any, ...], append: bool) -> None:
         """Add a filter in the present block, as `warnings._add_filter` does."""
@@ -161,10 +163,6 @@ _in_task = _InTask()
 _FILTER: Any = ("always", _in_task, Warning, None, 0)
 
 
-class _NeverIssued(Warning):
-    """A category for a filter without an effect."""
-
-
 class WarningHooks:
     """Has warnings of tasks pass the filters of this process, and go to their `TaskWarnings`."""
 
@@ -187,15 +185,17 @@ class WarningHooks:
         self._replaced.append((owner, name, getattr(owner, name), hook))
         setattr(owner, name, hook)
 
-    def let_pass(self) -> None:
-        """Make sure that warnings of tasks pass the filters of this process."""
+    def let_pass(self, forget: bool) -> None:
+        """Make sure that warnings of tasks pass the filters of this process.
+
+        Have Python `forget` which warnings it has shown, where the tasks are another process's: theirs would not be
+        seen. The caller's own process does not show them again in the plain loop either.
+        """
         filters: Any = warnings.filters
         if _FILTER not in filters:
             filters.insert(0, _FILTER)
-            # Any new filter makes Python forget which warnings it has shown; a task's would not be seen.
-            warnings.simplefilter("ignore", _NeverIssued)
-            with contextlib.suppress(ValueError):
-                filters.remove(("ignore", None, _NeverIssued, None, 0))
+            if forget:
+                _wm._filters_mutated()
 
     def remove(self) -> None:
         """Take the hooks away, unless something else has come over them meanwhile."""
@@ -231,6 +231,7 @@ def _entering(enter: Callable[[Any], Any]) -> Any:
         log: list[Any] | None = [] if block._record else None
         filters = None if scope.filters is None else list(scope.filters)
         task.scopes = [*task.scopes, Scope(filters, set(), scope.log if log is None else log)]
+        _wm._filters_mutated()
         if block._filter is not None:
             warnings.simplefilter(*block._filter)
         return log
@@ -248,6 +249,7 @@ def _leaving(leave: Callable[..., Any]) -> Any:
             leave(block, *error)
         elif task is not None:
             task.scopes = scopes
+            _wm._filters_mutated()
 
     return leaving
 
@@ -258,7 +260,7 @@ def _adding(add: Callable[..., None]) -> Any:
     @functools.wraps(add)
     def adding(*item: Any, append: Any) -> None:
         task = _current.get()
-        if task is None or item[2] is _NeverIssued:
+        if task is None:
             add(*item, append=append)
         else:
             task.add_filter(item, append)
