@@ -353,9 +353,16 @@ def test_with_the_gil_processes_are_the_default(monkeypatch):
 
 
 def test_small_calls_start_no_thread(monkeypatch):
-    monkeypatch.setattr(threading.Thread, "start", None)
-    for _ in range(3):
-        assert_same(parallel_apply(np.sum, ROWS, workers=3), ROWS.sum(axis=1))
+    started = []
+    monkeypatch.setattr(inline.LateThreads, "_start", lambda self, first: started.append(first))
+    monkeypatch.setattr(inline, "HELP_SECONDS", 60)
+    monkeypatch.setattr(inline, "THREAD_SECONDS", 60)
+    assert_same(parallel_apply(np.sum, ROWS, workers=3), ROWS.sum(axis=1))
+    assert not started
+    monkeypatch.setattr(inline, "THREAD_SECONDS", -1)
+    with pytest.raises(AttributeError):
+        parallel_apply(np.sum, np.tile(ROWS, (100, 1)), workers=3)
+    assert started
 
 
 def test_a_long_first_element_keeps_no_other_waiting():

@@ -151,8 +151,8 @@ class FreeCollector(Collector):
             yield element
 
     def _start_batch(self) -> Iterator[Any]:
-        self._elements = self._iterate()
-        return self._elements
+        self._elements = elements = self._iterate()
+        return elements
 
     def _cut(self) -> int:
         return max(1, self._taken)

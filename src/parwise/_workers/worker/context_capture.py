@@ -124,7 +124,6 @@ def captured_in_thread(lo: int, filters: list[Any], send: Callable[[list[OutputE
 
     `send` gets the output, at the end and while there is much of it: outside of the context that is captured.
     """
-
     outside = contextvars.copy_context()
 
     def drain() -> None:

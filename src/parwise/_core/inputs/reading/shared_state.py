@@ -1,8 +1,8 @@
 """Whether calls of a function at the same time, in threads, may change what they share.
 
-What its bytecode does with globals, free variables and what all calls get is looked up in the values that they have now.
-One module is read: the function's own, in which it and the functions that it calls by name are. What is not understood
-counts as a change.
+What its bytecode does with globals, free variables and what all calls get is looked up in the values that they have
+now. One module is read: the function's own, in which it and the functions that it calls by name are. What is not
+understood counts as a change.
 """
 
 from __future__ import annotations
@@ -174,9 +174,9 @@ class _Search:
                 raise UnsafeError(f"{words} writes to a shared array, {key}=")
             if key.startswith("overwrite") and any(map(_is_mutable, given)):
                 raise UnsafeError(f"{words} may overwrite a shared array, {key}=")
-        if given and name in CHANGERS | MUTATORS and not isinstance(callee, FunctionType) and _is_mutable(given[0]):
-            if not isinstance(callee, np.ufunc) or name == "at":
-                raise UnsafeError(f"{words} changes a shared object, its first argument")
+        by_name = name in CHANGERS | MUTATORS and not isinstance(callee, FunctionType | np.ufunc)
+        if by_name and given and _is_mutable(given[0]):
+            raise UnsafeError(f"{words} changes a shared object, its first argument")
         place = callee.nin if isinstance(callee, np.ufunc) else OUT_PLACES.get(name)
         if place is not None and callee is not _UNKNOWN and any(map(_is_mutable, given[place:])):
             raise UnsafeError(f"{words} writes to a shared array")

@@ -1,4 +1,4 @@
-"""What the bytecode of a function does with names that its calls share: globals, free variables, arguments given to all.
+"""What the bytecode of a function does with what its calls share: globals, free variables, arguments given to all.
 
 A small machine goes along all ways of the code. What it knows of a value is where that may come from: a name, and what
 was looked up on the way. It errs on the safe side: what may be shared counts as shared.
