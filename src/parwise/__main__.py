@@ -16,6 +16,7 @@ import threadpoolctl
 
 from ._api.apply import parallel_apply
 from ._clock import perf_counter
+from ._core.defaults import defaults, has_no_gil
 from ._executors.processes.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.blas import unknown_blas
@@ -59,6 +60,7 @@ def describe() -> Iterator[str]:
     yield _line("BLAS", "; ".join(_libraries()) or "none found")
     if (problem := unknown_blas()) is not None:
         yield _line("threads", problem)
+    yield _line("executor", _default_executor())
     why = why_portable()
     kind = "memfd (anonymous, needs no /dev/shm)" if why is None else "multiprocessing.shared_memory"
     yield _line("memory", f"{amount(memory_limit())} to use; shared as {kind}")
@@ -189,6 +191,16 @@ def _libraries() -> Iterator[str]:
         version = one.get("version")
         name = f"{one['internal_api']}{f' {version}' if version else ''} ({one['user_api']})"
         yield f"{name}, {one['num_threads']} thread{'s' * (one['num_threads'] != 1)}"
+
+
+def _default_executor() -> str:
+    """The executor of calls for which nobody chooses one."""
+    chosen = defaults().executor
+    if chosen is not None:
+        return f"{chosen}, by PARWISE_EXECUTOR"
+    if not has_no_gil():
+        return "processes"
+    return "threads, since this Python has no GIL; processes for functions that change what their calls share"
 
 
 def _verdict(cpus: int, speedup: float) -> str:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from parwise import WorkerDiedError, parallel_imap, parallel_map, report
 from parwise._core.inputs import items as input_items
 from parwise._executors.processes import inline
-from parwise._executors.threads import Threads
+from parwise._executors.threads.executor import Threads
 
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool

@@ -23,7 +23,8 @@ IN_POOL = [Pool.imap]
 
 def test_options_are_settings():
     """One has the names and types, the other the defaults."""
-    assert set(NAMES) == set(Settings._fields)
+    found = {"undecided", "why_executor"}  # no options: what is found out where nobody has chosen an executor
+    assert set(NAMES) == set(Settings._fields) - found
     assert "checkpoint" not in NAMES
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from parwise._executors.threads import Threads
+from parwise._executors.threads.executor import Threads
 
 
 def test_threads_are_used_again():

@@ -364,7 +364,20 @@ def test_the_machine():
     assert done.stderr == ""
     assert done.returncode == 0
     lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    names = ["parwise", "CPUs", "BLAS", "memory", "kind", "start-up", "wake", "copy", "direct", "speed", "verdict"]
+    names = [
+        "parwise",
+        "CPUs",
+        "BLAS",
+        "executor",
+        "memory",
+        "kind",
+        "start-up",
+        "wake",
+        "copy",
+        "direct",
+        "speed",
+        "verdict",
+    ]
     assert list(lines) == names
     assert lines["parwise"].startswith(f"{parwise.__version__} on Python 3.")
     assert f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} by affinity" in lines["CPUs"]

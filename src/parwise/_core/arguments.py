@@ -12,7 +12,7 @@ from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.blocks import make_blocks, per_axis
 from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
-from .inputs.items import ItemColumn, make_feed
+from .inputs.items import ItemColumn, is_constant, is_container, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .results import Form, has_more, is_masked
 from .settings import Settings, is_int, is_thread_pool
@@ -70,6 +70,10 @@ def make_call(
             "vectorized=True if func is one. If func takes one element, leave chunk out: parwise chooses"
         )
     streams = None if rng is None else _streams(rng, func, kwargs)
+    if settings.undecided:
+        # An array of objects is copied, and the objects are not.
+        private = 0 if any(one.as_object for one in inputs) else len(inputs)
+        settings = settings.decided(lambda: _shared_change(func, private, inputs, args, kwargs, streams))
     targets = None if out is None else _out(out, axes, grid, vectorized)
     if settings.ignore:
         _check_gaps(targets or ())
@@ -104,6 +108,8 @@ def make_list_call(
         check_no_frame(one, number)
     kwargs = {} if kwargs is None else _kwargs(kwargs)
     streams = None if rng is None else _streams(rng, func, kwargs)
+    if settings.undecided:
+        settings = settings.decided(lambda: _change_in_items(func, iterables, args, kwargs, streams))
     any_thread = settings.executor == "threads" or is_thread_pool(settings.executor)
     feed = make_feed(iterables, any_thread, keep=bool(settings.verify))
     columns: Any = tuple(ItemColumn(feed, k) for k in range(len(iterables)))
@@ -111,6 +117,27 @@ def make_list_call(
     return Call(
         func, columns, args, kwargs, False, (0,), grid, None, None, streams, None, settings, feed, "list", BY_ITEM
     )
+
+
+def _shared_change(
+    func: Any, private: int, inputs: Iterable[Any], args: tuple[Any, ...], kwargs: dict[str, Any], streams: Any
+) -> str | None:
+    """What calls at the same time may change, in words, if anything."""
+    from .inputs.reading.shared_state import PRIVATE, shared_change  # only a Python without the GIL asks
+
+    shared = () if private else tuple(inputs)
+    own = {} if streams is None else {"rng": PRIVATE}
+    return shared_change(func, private, (*shared, *args), {**kwargs, **own})
+
+
+def _change_in_items(
+    func: Any, iterables: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any], streams: Any
+) -> str | None:
+    """What calls at the same time may change, in words, if anything: of items that may be one object, too."""
+    if not all(map(is_container, iterables)):
+        return "an iterator is read by the thread of the call alone"
+    items = [next((one for one in each if not is_constant(one)), None) for each in iterables]
+    return _shared_change(func, 0, items, args, kwargs, streams)
 
 
 def _check_function(func: Any, args: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,12 @@ def defaults() -> Defaults:
     if progress not in ("", "0", "1"):
         raise _wrong("progress", progress, "1 for a bar, or 0")
     return Defaults(*parse_workers(workers), executor or None, progress == "1")
+
+
+def has_no_gil() -> bool:
+    """True if threads run Python code at the same time: an import may have brought back the GIL meanwhile."""
+    is_enabled = getattr(sys, "_is_gil_enabled", None)
+    return is_enabled is not None and not is_enabled()
 
 
 def parse_workers(text: str) -> tuple[int | None, bool]:

@@ -52,6 +52,10 @@ class Options(TypedDict, total=False):
         "processes" (the default), "threads", "serial", a `parwise.Pool`, any
         `concurrent.futures.Executor`, or a `dask.distributed.Client`.
 
+        In a Python without the GIL None is "threads", unless another option
+        needs processes, or the function is seen to change what its calls share
+        (see the page on systems).
+
         Of a Dask client also ``client.get_executor(...)``, with the options of
         `Client.submit`.
     isolate : bool, optional

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..errors import ParwiseError
-from .defaults import EXECUTORS, defaults
+from .defaults import EXECUTORS, defaults, has_no_gil
 
 
 def is_int(value: Any) -> bool:
@@ -40,6 +40,10 @@ def is_real(value: Any) -> bool:
     return type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))
 
 
+#: Options that ask for worker processes.
+_NEED_PROCESSES = ("timeout", "retries", "isolate", "setup", "blas_threads")
+
+
 class Settings(NamedTuple):
     """The options of one call after checks, with every default filled in.
 
@@ -48,6 +52,10 @@ class Settings(NamedTuple):
     workers : int or None
         None for the number of CPUs, which takes 0.3 ms to read from cgroup
         files: a small call does without it.
+    undecided : bool
+        True if nobody has chosen an executor, in a Python without the GIL: `decided` chooses by the function.
+    why_executor : str or None
+        Reason for that choice.
     """
 
     workers: int | None = None
@@ -61,6 +69,20 @@ class Settings(NamedTuple):
     retries: int = 0
     setup: Callable[[], object] | None = None
     resume: str | None = None
+    undecided: bool = False
+    why_executor: str | None = None
+
+    def decided(self, find_change: Callable[[], str | None]) -> Settings:
+        """Settings with threads, unless an option needs processes, or calls at the same time would change something.
+
+        `find_change` returns that in words; see `shared_change`.
+        """
+        needs = [name for name in _NEED_PROCESSES if getattr(self, name) not in (None, False, 0, "inherit")]
+        why = f"{needs[0]} is for worker processes" if needs else find_change()
+        if why is None:
+            why = "this Python has no GIL, so threads compute at the same time"
+            return self._replace(executor="threads", undecided=False, why_executor=why)
+        return self._replace(undecided=False, why_executor=f"threads were not taken: {why}")
 
     @property
     def ignore(self) -> bool:
@@ -306,6 +328,9 @@ def checked_settings(options: Mapping[str, Any]) -> Settings:
     """Check options that are all known; return settings with every default."""
     executor = _executor(options.get("executor"))
     chosen: dict[str, Any] = {"executor": executor}
+    if options.get("executor") is None and has_no_gil():
+        found = defaults()
+        chosen["undecided"] = found.executor is None and not found.portable
     for name, value in options.items():  # options left out need no check, which saves a small call time
         if name in _CHECKS:
             chosen[name] = _CHECKS[name](value, executor)

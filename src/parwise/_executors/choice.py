@@ -30,12 +30,16 @@ def run(job: Job) -> None:
         executor._run(job)
     elif executor == "processes":
         processes.run(job)
+    elif executor == "threads":
+        from .threads.inline import run as run_in_threads  # imported by the calls that need it
+
+        run_in_threads(job)
     else:
         run_in_executor(job)
 
 
 def run_in_executor(job: Job) -> None:
-    """Compute all tasks of a job in threads, or in an executor of `concurrent.futures` or Dask."""
+    """Compute all tasks of a job in an executor of `concurrent.futures` or Dask."""
     with _open_executor(job, whole=True) as runner:
         drive(runner)
 
@@ -67,7 +71,8 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
     """The runner of a job in threads or in a given executor; `whole` if the call returns all results at once."""
     # Imported by the calls that need them: they take 0.3 ms.
     from .remote.runner import RemoteRunner
-    from .threads import SharedThreadRunner, ThreadRunner, Threads
+    from .threads.executor import Threads
+    from .threads.runner import SharedThreadRunner, ThreadRunner, ThreadState
 
     executor = job.call.settings.executor
     owner = os.getpid()
@@ -78,19 +83,15 @@ def _open_executor(job: Job, whole: bool) -> Iterator[Runner]:
 
     with contextlib.ExitStack() as stack:
         runner: SharedThreadRunner | ThreadRunner | RemoteRunner
-        if executor == "threads" and whole and job.workers == 1:
-            job.open()
-            yield SerialRunner(job)
-            return
-        if executor == "threads" and whole:
-            own = stack.enter_context(Threads(job.workers - 1))
-            runner = SharedThreadRunner(job, own, job.workers - 1)
-        elif executor == "threads":
+        if executor == "threads":
             own = Threads(job.workers)
             in_threads = runner = ThreadRunner(job, own, job.workers)
             stack.callback(end, lambda: own.shutdown(wait=not in_threads.within))
+        elif is_thread_pool(executor) and whole:
+            job.open()
+            runner = SharedThreadRunner(job, executor, executor._max_workers, ThreadState())
         elif is_thread_pool(executor):
-            runner = (SharedThreadRunner if whole else ThreadRunner)(job, executor, executor._max_workers)
+            runner = ThreadRunner(job, executor, executor._max_workers)
         elif is_dask_client(executor) or is_dask_executor(executor):
             from .remote.dask import DaskRunner, outside_pool
 

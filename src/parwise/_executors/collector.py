@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,8 +63,8 @@ class Collector:
                 return None
             count = min(count, self.stop or count)
             self._batch = list(self._run[self._begin : self._begin + count])
-            self._left = iter(self._batch)
-        calls = self._calls(self._left)
+            elements = self._start_batch()
+        calls = self._calls(elements)
         nested = NESTED.set(ALWAYS)
         try:
             if self.kinds is None:
@@ -80,6 +80,11 @@ class Collector:
             # `map` takes a StopIteration from the function for its own end; a plain loop lets it through.
             return StopIteration()
         return None
+
+    def _start_batch(self) -> Iterator[Any]:
+        """Iterate over the batch."""
+        self._left = iter(self._batch)
+        return self._left
 
     def _collect_scalars(self, calls: Iterator[Any]) -> None:
         """Append results that have been numbers or strings so far, each detached before the function is called again.
@@ -126,3 +131,32 @@ class Collector:
         """Index of the iterator of the batch; None once it has told its end, be it that of a batch that was cut."""
         reduced: Any = self._left.__reduce__()
         return int(reduced[2]) if len(reduced) > 2 else None
+
+
+class FreeCollector(Collector):
+    """A `Collector` for a Python without the GIL, which takes each element under a lock: that takes 0.1 us.
+
+    There an iterator of a list hands out an element before it counts that.
+    """
+
+    _taken = 0
+    _elements: Any
+
+    def _iterate(self) -> Generator[Any]:
+        for index, element in enumerate(self._batch, self._begin):
+            with self._lock:
+                if self.stop is not None and index >= max(1, self.stop):
+                    return
+                self._taken = index + 1
+            yield element
+
+    def _start_batch(self) -> Iterator[Any]:
+        self._elements = elements = self._iterate()
+        return elements
+
+    def _cut(self) -> int:
+        return max(1, self._taken)
+
+    @property
+    def _index(self) -> int | None:
+        return None if self._elements.gi_frame is None else self._taken - self._begin

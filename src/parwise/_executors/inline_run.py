@@ -9,11 +9,12 @@ import numpy as np
 
 from .._clock import perf_counter
 from .._core.call import Call, result_axes
+from .._core.defaults import has_no_gil
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
 from .._core.output import RawResults, raw_results
 from .._core.results import Results, Stack
-from .collector import Collector
+from .collector import Collector, FreeCollector
 from .job import Job
 
 # Length of a batch: shorter than the helper thread waits.
@@ -56,7 +57,7 @@ class InlineRun:
                 self._most = min(self._most, max(1, TRIAL_BYTES // max(1, one.row_bytes)))
         most = self._most
         runs = [one.views(0, most) if reads_only else one.private(0, most) for one in call.inputs]
-        self._collector = Collector(kernel, runs)
+        self._collector = (FreeCollector if has_no_gil() else Collector)(kernel, runs)
         self.raw = self._collector.raw
         self.claim = self._collector.claim
 

@@ -70,6 +70,8 @@ class CallRecord(NullObserver):
         Reason why the caller computed everything, or took work back from workers.
     portable : str or None
         Reason why the workers were portable ones.
+    why_executor : str or None
+        Reason for the executor, where nobody has chosen one and Python has no GIL.
     """
 
     def __init__(self, call: Call) -> None:
@@ -82,6 +84,7 @@ class CallRecord(NullObserver):
         self._wanted_workers = call.settings.workers
         self.function = name_of(call.func)
         self.executor = executor_name(call.settings.executor)
+        self.why_executor = call.settings.why_executor
         self.elements = 0
         self.seconds = 0.0
         self.caller = Timeline("caller")
@@ -183,6 +186,7 @@ class CallRecord(NullObserver):
             "function": self.function,
             "elements": self.elements,
             "executor": self.executor,
+            "why_executor": self.why_executor,
             "workers": self.workers,
             "seconds": self.seconds,
             "f_seconds": self.f_seconds,

@@ -58,6 +58,8 @@ class Report:
 
             - ``function``, ``executor`` (names), ``elements``, ``workers``
               (numbers): the call as the user made it;
+            - ``why_executor``: in a Python without the GIL the reason for the
+              executor, where nobody has chosen one; else None;
             - ``seconds``: duration of the call;
             - ``f_seconds``: time in the function, summed over all processes;
             - ``speedup``: ``f_seconds`` by ``seconds``, about how many times as
@@ -203,6 +205,8 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     """Names and values of the lines about a call as a whole."""
     if record.error is not None:
         yield "ended by", record.error
+    if record.why_executor is not None:
+        yield "executor", record.why_executor
     if record.why is not None:
         yield ("serial" if not record.worker_timelines else "taken back"), record.why
     if record.worker_timelines and record.speedup:

@@ -115,6 +115,14 @@ def read_process_state(known: ProcessState | None = None) -> ProcessState:
     )
 
 
+def current_filters() -> list[Any]:
+    """The filters of warnings that hold for the caller: of its context, where Python keeps some for each (3.14)."""
+    aware = getattr(sys.flags, "context_aware_warnings", False)
+    module: Any = warnings
+    filters: list[Any] = module._get_filters() if aware else module.filters
+    return filters
+
+
 def read_numeric_state() -> NumericState:
     """Numeric state of the calling thread and its process."""
     return NumericState(
@@ -123,7 +131,7 @@ def read_numeric_state() -> NumericState:
         bufsize=np.getbufsize(),
         print_options=dict(np.get_printoptions()),
         decimal_context=_decimal_context(),
-        filters=list(warnings.filters),
+        filters=list(current_filters()),
         floats=read_floats(),
         locale=_locale.setlocale(_locale.LC_ALL, None),
         limits=(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
@@ -133,7 +141,7 @@ def read_numeric_state() -> NumericState:
 def seems_unchanged(state: NumericState) -> bool:
     """True if decimal context and warning filters are those of `state`: most of the rest is in context variables."""
     now = decimal.getcontext().__reduce__()[1]
-    return state.filters == warnings.filters and tuple(state.decimal_context.values()) == now
+    return state.filters == current_filters() and tuple(state.decimal_context.values()) == now
 
 
 def _decimal_context() -> dict[str, Any]:

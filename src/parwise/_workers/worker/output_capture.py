@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -172,6 +173,9 @@ class OutputCapture:
         self._events: list[OutputEvent] = []
         self._size = 0
         self._since = monotonic()
+        # The function may print in threads of its own, which a Python without the GIL runs at the same time. A signal
+        # handler may print within `send`.
+        self._lock = threading.RLock()
 
     def install(self) -> None:
         """Capture all warnings, text and log records of this process from now on."""
@@ -194,20 +198,22 @@ class OutputCapture:
     def add_text(self, stream: StreamName, text: str) -> None:
         """Take text that was written to a standard stream."""
         index = self._index()
-        last = self._events[-1] if self._events else None
-        if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
-            last.text += text
-            self._add(None, len(text))
-        else:
-            self._add(TextEvent(index, stream, text), len(text))
+        with self._lock:
+            last = self._events[-1] if self._events else None
+            if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
+                last.text += text
+                self._add(None, len(text))
+            else:
+                self._add(TextEvent(index, stream, text), len(text))
 
     def _add(self, event: OutputEvent | None, size: int) -> None:
-        if event is not None:
-            self._events.append(event)
-        self._size += size
-        if self._size > MUCH_TEXT or monotonic() - self._since > PAUSE_SECONDS:
-            self._since = monotonic()
-            self._send()
+        with self._lock:
+            if event is not None:
+                self._events.append(event)
+            self._size += size
+            if self._size > MUCH_TEXT or monotonic() - self._since > PAUSE_SECONDS:
+                self._since = monotonic()
+                self._send()
 
     @contextlib.contextmanager
     def apart(self, lo: int) -> Iterator[list[OutputEvent]]:
@@ -228,7 +234,8 @@ class OutputCapture:
 
     def drain(self) -> list[OutputEvent]:
         """Return the events since the last `drain`, and forget them."""
-        events, self._events, self._size = self._events, [], 0
+        with self._lock:
+            events, self._events, self._size = self._events, [], 0
         return events
 
 

@@ -94,7 +94,7 @@ class Examination:
             machine = Instructions(self, function, code, state.stack, state.variables)
             machine.execute(one)
             result = result if machine.returned is None else join(result, machine.returned)
-            ways = [(_landing(body, place[target]), State(stack, machine.variables)) for target, stack in machine.jumps]
+            ways = [(landing(body, place[target]), State(stack, machine.variables)) for target, stack in machine.jumps]
             if machine.goes_on:
                 _check_effect(one, len(state.stack), len(machine.stack))
                 ways.append((number + 1, State(tuple(machine.stack), machine.variables)))
@@ -108,7 +108,7 @@ class Examination:
         return result
 
 
-def _landing(body: list[dis.Instruction], number: int) -> int:
+def landing(body: list[dis.Instruction], number: int) -> int:
     """Where a jump to an instruction goes on.
 
     Loops that end skip END_FOR, and in Python 3.13 the next instruction too; `dis` names the one before it as their

@@ -1,0 +1,142 @@
+"""The first milliseconds of a call in threads, which the calling thread computes alone: small calls end there."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from ..._clock import perf_counter
+from ..._system.interpreter import DeferredInterrupt, starts_threads
+from ..inline_run import InlineRun
+from ..job import Job
+from ..processes.known_paces import KnownPace, known_paces
+from ..runner import drive
+from .executor import Threads
+from .runner import SharedThreadRunner, ThreadState
+
+# Work for which threads pay: to start one takes 0.1 ms.
+THREAD_SECONDS = 0.001
+# When a call that may be the caller's alone looks whether threads would pay.
+LOOKS = (0.0002, 0.0004, 0.0008, 0.0016)
+# An element that takes so long does not keep the others waiting.
+HELP_SECONDS = 0.002
+
+
+def run(job: Job) -> None:
+    """Compute all tasks of a job in this thread and in others, those of a small call in this one."""
+    call = job.call
+    known = known_paces.get(call)
+    with LateThreads(job) as threads:
+        if not InlineRun.suits(call) or (known is not None and pays(known.seconds * call.expected)):
+            threads.start(lambda: 0)
+        elif not _compute_inline(job, threads, known):
+            return
+        if known is not None and job.queue.pace is None:
+            job.queue.expect_pace(known.seconds)
+        drive(threads.runner)
+    if job.queue.mean_pace is not None:
+        known_paces.keep(call, KnownPace(job.queue.mean_pace, False))
+
+
+def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> bool:
+    """Compute the first milliseconds of a call, and start threads behind them; return False if that was all."""
+    call = job.call
+    inline = InlineRun(call, job.kernel, job.reads_only)
+
+    def expect() -> None:
+        # A helper thread takes 50 us.
+        if known is None:
+            threads.expect(inline.claim)
+
+    inline.run(LOOKS, expect, pays)
+    if inline.end(job):
+        known_paces.keep(call, KnownPace(inline.seconds / max(1, call.count), False))
+        if job.observer.active:
+            least = f"threads pay from {THREAD_SECONDS * 1e3:g} ms of work on"
+            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least}")
+        return False
+    threads.start(inline.claim)
+    inline.hand_over(job)
+    return True
+
+
+def pays(left: float) -> bool:
+    """Tell whether threads pay for `left` seconds of work."""
+    return left > THREAD_SECONDS
+
+
+class LateThreads:
+    """Starts the threads of a call: when the caller says so, or if one of its first elements takes long.
+
+    For the latter a helper thread waits, a raw one: a small call must not wait for it.
+
+    Attributes
+    ----------
+    runner : SharedThreadRunner
+        Once threads have been started.
+    """
+
+    runner: SharedThreadRunner
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._state = ThreadState(look=False)
+        self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._started = self._left = self._helped = False
+        self._deadline = 0.0
+        self._leaving = _thread.allocate_lock()
+        self._leaving.acquire()
+
+    def __enter__(self) -> LateThreads:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._leave()
+        self._stack.__exit__(kind, error, tb)
+
+    def expect(self, start: Callable[[], int]) -> None:
+        """Have the helper thread start threads at element `start()` if the caller's next batch takes long."""
+        self._deadline = perf_counter() + HELP_SECONDS
+        if not self._helped and starts_threads():
+            self._helped = True
+            # A new thread has none of the caller's contexts.
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, or has as many threads as it may have
+                _thread.start_new_thread(contextvars.copy_context().run, (self._help, start))
+
+    def start(self, start: Callable[[], int]) -> None:
+        """Open the job at element `start()` and start threads, unless the helper thread has done so."""
+        with DeferredInterrupt(), self._lock:
+            if not self._started:
+                if not self._state.complete:
+                    self._state = ThreadState()
+                self._start(start())
+        self._leave()
+
+    def _start(self, first: int) -> None:
+        job = self._job
+        job.open(first)
+        executor = self._stack.enter_context(Threads(job.workers - 1))
+        self.runner = SharedThreadRunner(job, executor, job.workers - 1, self._state)
+        self._stack.callback(self.runner.cancel)
+        self._started = True
+
+    def _help(self, start: Callable[[], int]) -> None:
+        while not self._leaving.acquire(True, max(0.0, self._deadline - perf_counter())):
+            if perf_counter() >= self._deadline:
+                break
+        complete = not self._left and self._state.complete
+        with self._lock:
+            if complete and not self._left and not self._started:
+                self._start(start())
+
+    def _leave(self) -> None:
+        """Have the helper thread end."""
+        with DeferredInterrupt(), self._lock:
+            left, self._left = self._left, True
+        if not left:
+            self._leaving.release()
