@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import connection, resource_tracker
 
 import numpy as np
@@ -174,6 +175,40 @@ def test_signals_that_raise_within_a_message(caller, other):
     assert all(len(bytes(one[2])) == 1_000_000 for one in found[:-1])
 
 
+def test_signals_that_raise_leave_the_connection_free(caller, other):
+    """Right behind the step that takes the lock, too: all messages of later calls would wait for ever."""
+
+    def read():
+        while receive(caller)[0][1] is not None:
+            pass
+
+    def handle(*_):
+        raise Late
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for k in range(3000):
+            with contextlib.suppress(Late):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00001 + k % 50 * 0.000001)
+                    for _ in range(5):
+                        other.send("output", k)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            if other._sending.locked():
+                break
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    locked = other._sending.locked()
+    if locked:
+        other._sending.release()  # so that the reader ends
+    other.send("output", None)
+    reader.join()
+    assert not locked
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="without /proc nobody sees that a worker is stopped")
 def test_a_stopped_worker_does_not_stop_the_caller(monkeypatch):
     """The function has no room in its connection: it is sent to the other worker, and to a new one."""
@@ -185,7 +220,13 @@ def test_a_stopped_worker_does_not_stop_the_caller(monkeypatch):
         assert_same(parallel_apply(np.negative, a, workers=2, isolate=True), -a)
         stopped = pool.workers[0].pid
         os.kill(stopped, signal.SIGSTOP)
-        assert_same(parallel_apply(lambda x: x * large[0], a, workers=2, isolate=True, timeout=60), a)
+
+        def multiply(x):
+            while os.path.exists(f"/proc/{stopped}"):  # the other worker is not to end the call alone
+                time.sleep(0.01)
+            return x * large[0]
+
+        assert_same(parallel_apply(multiply, a, workers=2, isolate=True, timeout=60), a)
         assert stopped not in [worker.pid for worker in pool.workers]
     finally:
         pool.stop()

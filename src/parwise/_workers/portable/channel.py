@@ -100,14 +100,21 @@ class PortableChannel(Channel):
         second leaves its message to the first.
         """
         there_is_room = True
-        while there_is_room and self.unsent and self.up and self._sending.acquire(False):
+        while there_is_room and self.unsent and self.up:
+            # C code notes that the lock is held, in the step in which it takes it: an exception of a handler right
+            # behind that step would leave it locked for ever.
+            held: list[bool] = []
             try:
+                held.extend(map(self._sending.acquire, [False]))
+                if not held[0]:
+                    return
                 while there_is_room and self.unsent:
                     there_is_room = all(map(self.wire.write, self.unsent[0][0]))
                     if there_is_room:
                         self._forget_unsent(1)
             finally:
-                self._sending.release()
+                if held and held[0]:
+                    self._sending.release()
 
     def receive(self) -> tuple[tuple[Any, ...], list[int]]:
         """As in `Channel`."""
