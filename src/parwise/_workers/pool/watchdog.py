@@ -101,7 +101,8 @@ class Watchdog:
         starting = not any(worker.ready for worker in workers)
         for worker in workers:
             self._measure(worker)
-            if worker.pid and (worker.assignments or worker.sender is not None or (starting and not worker.ready)):
+            owes = worker.assignments or worker.sender is not None or worker.channel.waiting
+            if worker.pid and (owes or (starting and not worker.ready)):
                 worker.silence.look(worker.pid, (worker.messages, worker.at, worker.since), elapsed)
             else:
                 worker.silence.end()
