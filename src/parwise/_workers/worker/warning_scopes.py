@@ -178,7 +178,8 @@ class WarningHooks:
         # Lists of filters that let warnings of tasks pass, by their ids: those that `catch_warnings` of other threads
         # keeps are put back later, maybe after the hooks have gone.
         self._lists: dict[int, list[Any]] = {}
-        # Another thread may be within a hook while the hooks go. A signal handler may warn within it.
+        # Another thread may be within a hook while the hooks go; a signal handler may warn within it. No function of
+        # `warnings` is called under it, as those have a lock of their own from Python 3.14 on.
         self._lock = threading.RLock()
 
     def install(self) -> None:
@@ -187,11 +188,15 @@ class WarningHooks:
         # Not `showwarning`: `catch_warnings` in another thread, which records, would take that away meanwhile.
         self._replace(_wm, "_showwarnmsg", self._showing(_wm._showwarnmsg))
         if not AWARE:
+            # A block that another thread has entered before leaves by Python's own way, which calls these.
+            for name in ("_filters_mutated", "_filters_mutated_lock_held"):
+                if hasattr(_wm, name):
+                    self._replace(_wm, name, self._mutating(getattr(_wm, name)))
             block = _wm.catch_warnings
             self._replace(block, "__enter__", self._entering(block.__enter__))
             self._replace(block, "__exit__", self._leaving(block.__exit__))
-            self._replace(_wm, "_add_filter", self._adding(_wm._add_filter))
-            self._replace(_wm, "resetwarnings", self._resetting(_wm.resetwarnings))
+            self._replace(_wm, "_add_filter", _adding(_wm._add_filter))
+            self._replace(_wm, "resetwarnings", _resetting(_wm.resetwarnings))
 
     def _replace(self, owner: Any, name: str, hook: Any) -> None:
         self._replaced.append((owner, name, getattr(owner, name), hook))
@@ -203,19 +208,19 @@ class WarningHooks:
         Have Python `forget` which warnings it has shown, where the tasks are another process's: theirs would not be
         seen. The caller's own process does not show them again in the plain loop either.
         """
-        with self._lock:
-            if self._pass_first(warnings.filters) and forget:
-                _wm._filters_mutated()
+        if self._pass_first(warnings.filters) and forget:
+            _wm._filters_mutated()
 
     def _pass_first(self, filters: Any) -> bool:
         """Have warnings of tasks pass these filters while the hooks are there; return False if they did."""
-        if not self._replaced:
-            return False
-        self._lists[id(filters)] = filters
-        if filters[:1] == [_FILTER]:
-            return False
-        filters.insert(0, _FILTER)
-        return True
+        with self._lock:
+            if not self._replaced:
+                return False
+            self._lists[id(filters)] = filters
+            if filters[:1] == [_FILTER]:
+                return False
+            filters.insert(0, _FILTER)
+            return True
 
     def remove(self) -> None:
         """Take the hooks away, unless something else has come over them meanwhile."""
@@ -244,21 +249,28 @@ class WarningHooks:
 
         return showing
 
-    def _entering(self, enter: Callable[[Any], Any]) -> Any:
+    def _mutating(self, mutated: Callable[[], None]) -> Any:
+        """`warnings._filters_mutated`, which is called whenever filters have changed, for those of the process."""
+
+        @functools.wraps(mutated)
+        def mutating() -> None:
+            self._pass_first(warnings.filters)
+            mutated()
+
+        return mutating
+
+    @staticmethod
+    def _entering(enter: Callable[[Any], Any]) -> Any:
         """`warnings.catch_warnings.__enter__` that changes a task's own filters, if it is one's."""
 
         @functools.wraps(enter)
         def entering(block: Any) -> Any:
             task = _current.get()
             if task is None or block._entered or block._module is not warnings:
-                with self._lock:
-                    log = enter(block)
-                    if block._module is warnings:
-                        self.let_pass()
-                return log
+                return enter(block)
             block._entered, block._left = True, (task.scopes, _wm.showwarning)
             scope = task.scopes[-1]
-            log = [] if block._record else None
+            log: list[Any] | None = [] if block._record else None
             filters = None if scope.filters is None else list(scope.filters)
             task.scopes = [*task.scopes, Scope(filters, set(), scope.log if log is None else log)]
             _wm._filters_mutated()
@@ -275,11 +287,10 @@ class WarningHooks:
         def leaving(block: Any, *error: Any) -> None:
             left, task = vars(block).pop("_left", None), _current.get()
             if left is None:
-                with self._lock:
-                    if block._module is warnings and block._entered:
-                        self._lists.pop(id(warnings.filters), None)
-                        self._pass_first(block._filters)  # before they are there again: tasks of other threads go on
-                    leave(block, *error)
+                if block._module is warnings and block._entered:
+                    self._lists.pop(id(warnings.filters), None)
+                    self._pass_first(block._filters)  # before they are there again: tasks of other threads go on
+                leave(block, *error)
             elif task is not None:
                 task.scopes, shown_by = left
                 if _wm.showwarning is not shown_by:
@@ -288,32 +299,30 @@ class WarningHooks:
 
         return leaving
 
-    def _adding(self, add: Callable[..., None]) -> Any:
-        """`warnings._add_filter`, by which all filters are added, for the filters of a task too."""
 
-        @functools.wraps(add)
-        def adding(*item: Any, append: Any) -> None:
-            task = _current.get()
-            if task is None:
-                with self._lock:
-                    add(*item, append=append)
-                    self.let_pass()
-            else:
-                task.add_filter(item, append)
+def _adding(add: Callable[..., None]) -> Any:
+    """`warnings._add_filter`, by which all filters are added, for the filters of a task too."""
 
-        return adding
+    @functools.wraps(add)
+    def adding(*item: Any, append: Any) -> None:
+        task = _current.get()
+        if task is None:
+            add(*item, append=append)
+        else:
+            task.add_filter(item, append)
 
-    def _resetting(self, reset: Callable[[], None]) -> Any:
-        """`warnings.resetwarnings`, for the filters of a task too."""
+    return adding
 
-        @functools.wraps(reset)
-        def resetting() -> None:
-            task = _current.get()
-            if task is None:
-                with self._lock:
-                    reset()
-                    self.let_pass()
-            else:
-                task.replace_filters([])
 
-        return resetting
+def _resetting(reset: Callable[[], None]) -> Any:
+    """`warnings.resetwarnings`, for the filters of a task too."""
+
+    @functools.wraps(reset)
+    def resetting() -> None:
+        task = _current.get()
+        if task is None:
+            reset()
+        else:
+            task.replace_filters([])
+
+    return resetting
