@@ -51,5 +51,5 @@ def test_elements_may_wait_for_one_another_after_a_small_call():
             barrier.wait(60)
         return x
 
-    for wait in (False, False, True):
+    for wait in (False, False, True):  # noqa: B007 - the function reads it
         assert parallel_map(meet, [1, 2], executor="threads", workers=2) == [1, 2]
