@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+from weakref import WeakSet
+
+from .values import UnprovenError
 
 #: Functions that run or change what their names do not tell.
 OPAQUE = frozenset(["exec", "eval", "globals", "vars"])
@@ -22,6 +26,22 @@ _OTHERS = frozenset(
         *("__ilshift__", "__irshift__", "__iand__", "__ixor__", "__ior__"),
     ]
 )
+
+
+# Classes whose methods are not understood: to find that takes 40 ms for those of a large library.
+_not_understood: WeakSet[type] = WeakSet()
+
+
+@contextlib.contextmanager
+def remembered(kind: type) -> Iterator[None]:
+    """Remember a class whose methods are looked at within the block and not understood."""
+    if kind in _not_understood:
+        raise UnprovenError(f"methods of {kind.__name__}")
+    try:
+        yield
+    except (UnprovenError, RecursionError):
+        _not_understood.add(kind)
+        raise
 
 
 def is_trusted(module: object) -> bool:

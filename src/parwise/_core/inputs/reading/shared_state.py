@@ -20,7 +20,7 @@ import numpy as np
 
 from ..items import is_constant
 from .changers import CHANGERS, MUTATORS, OUT_PLACES, PROCESS_WIDE, STATEFUL_MODULES, VIEWS
-from .implicit import OPAQUE, all_names, changes_when_read, implicit_functions, is_trusted, static
+from .implicit import OPAQUE, all_names, changes_when_read, implicit_functions, is_trusted, remembered, static
 from .uses import Root, Use, Value, summary
 from .values import UnprovenError
 
@@ -126,11 +126,12 @@ class _Search:
         if len(self._seen) > MOST_FUNCTIONS:
             raise UnprovenError("too many functions")
         names, mentioned = _Names(function, arguments), set(all_names(code))
-        for one in mentioned:
+        for one in all_names(code):
             for word, value in names.mentioned(one):
                 _refuse_stateful(value, word)
                 for implicit in implicit_functions(value, mentioned) if _is_mutable(value) else ():
-                    self.look_at(implicit, [value], {})
+                    with remembered(type(value)):
+                        self.look_at(implicit, [value], {})
         for use in summary(code).uses:
             self._check(use, names)
 
