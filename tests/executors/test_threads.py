@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from parwise import parallel_map
 from parwise._executors.threads.executor import Threads
 
 
@@ -39,3 +40,16 @@ def test_threads_end_without_a_shutdown():
         assert not thread.is_alive()
     assert executor.submit(int).result() == 0
     executor.shutdown()
+
+
+def test_elements_may_wait_for_one_another_after_a_small_call():
+    barrier = threading.Barrier(2)
+    wait = False
+
+    def meet(x):
+        if wait:
+            barrier.wait(60)
+        return x
+
+    for wait in (False, False, True):  # noqa: B007 - the function reads it
+        assert parallel_map(meet, [1, 2], executor="threads", workers=2) == [1, 2]

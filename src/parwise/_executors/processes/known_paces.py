@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
@@ -32,7 +32,8 @@ class KnownPaces:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[_Key, KnownPace] = OrderedDict()
+        # Not an `OrderedDict`: without the GIL, one that several threads change crashes the interpreter.
+        self._known: dict[_Key, KnownPace] = {}
 
     def get(self, call: Call) -> KnownPace | None:
         """What is known of a call."""
@@ -43,8 +44,9 @@ class KnownPaces:
         key = _key(call)
         self._known.pop(key, None)  # it becomes the latest; another thread may have removed it
         self._known[key] = known
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
+        while len(self._known) > MOST_KNOWN:
+            with contextlib.suppress(RuntimeError):  # another thread adds to it
+                self._known.pop(next(iter(self._known)), None)
 
 
 #: Those of this process.

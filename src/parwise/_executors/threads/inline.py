@@ -48,9 +48,9 @@ def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> 
     inline = InlineRun(call, job.kernel, job.reads_only)
 
     def expect() -> None:
-        # A helper thread takes 50 us.
-        if known is None:
-            threads.expect(inline.claim)
+        # Also where the last call was a small one: elements may wait for one another this time, or for a server. A
+        # helper thread takes 50 us.
+        threads.expect(inline.claim)
 
     inline.run(LOOKS, expect, pays)
     if inline.end(job):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -101,8 +102,10 @@ class TaskWarnings:
         filters = [one for one in _wm._get_filters() if one is not _FILTER]
         return Scope(filters if self._known else None, shown, log)
 
-    def show(self, message: Any, category: Any, filename: str, lineno: int) -> None:
-        """Do with a warning what the filters say."""
+    def show(
+        self, message: Any, category: Any, filename: str, lineno: int, own: Callable[..., Any] | None = None
+    ) -> None:
+        """Do with a warning what the filters say; the function may have a `showwarning` of its own."""
         scope = self._scope
         action = "always" if scope.filters is None else _action(scope.filters, message, category, filename, lineno)
         if action == "error":
@@ -111,10 +114,12 @@ class TaskWarnings:
         if action == "ignore" or (action in ("default", "module", "once") and key in scope.shown):
             return
         scope.shown.add(key)
-        if scope.log is None:
-            self._add(message, category, filename, lineno)
-        else:
+        if scope.log is not None:
             scope.log.append(warnings.WarningMessage(message, category, filename, lineno))
+        elif own is not None:
+            own(message, category, filename, lineno)
+        else:
+            self._add(message, category, filename, lineno)
 
 
 def _action(filters: list[Any], message: Any, category: Any, filename: str, lineno: int) -> str:
@@ -167,17 +172,29 @@ class WarningHooks:
     """Has warnings of tasks pass the filters of this process, and go to their `TaskWarnings`."""
 
     def __init__(self) -> None:
-        self._show: Any = None
+        # `warnings.showwarning` as the hooks have found it.
+        self._found: Any = None
         self._replaced: list[tuple[Any, str, Any, Any]] = []
+        # Lists of filters that let warnings of tasks pass, by their ids: those that `catch_warnings` of other threads
+        # keeps are put back later, maybe after the hooks have gone.
+        self._lists: dict[int, list[Any]] = {}
+        # Another thread may be within a hook while the hooks go; a signal handler may warn within it. No function of
+        # `warnings` is called under it, as those have a lock of their own from Python 3.14 on.
+        self._lock = threading.RLock()
 
     def install(self) -> None:
         """Put the hooks in their places."""
-        if _wm.showwarning != self._show_warning:
-            self._show, _wm.showwarning = _wm.showwarning, self._show_warning
+        self._found = _wm.showwarning
+        # Not `showwarning`: `catch_warnings` in another thread, which records, would take that away meanwhile.
+        self._replace(_wm, "_showwarnmsg", self._showing(_wm._showwarnmsg))
         if not AWARE:
+            # A block that another thread has entered before leaves by Python's own way, which calls these.
+            for name in ("_filters_mutated", "_filters_mutated_lock_held"):
+                if hasattr(_wm, name):
+                    self._replace(_wm, name, self._mutating(getattr(_wm, name)))
             block = _wm.catch_warnings
-            self._replace(block, "__enter__", _entering(block.__enter__))
-            self._replace(block, "__exit__", _leaving(block.__exit__))
+            self._replace(block, "__enter__", self._entering(block.__enter__))
+            self._replace(block, "__exit__", self._leaving(block.__exit__))
             self._replace(_wm, "_add_filter", _adding(_wm._add_filter))
             self._replace(_wm, "resetwarnings", _resetting(_wm.resetwarnings))
 
@@ -185,77 +202,106 @@ class WarningHooks:
         self._replaced.append((owner, name, getattr(owner, name), hook))
         setattr(owner, name, hook)
 
-    def let_pass(self, forget: bool) -> None:
-        """Make sure that warnings of tasks pass the filters of this process.
+    def let_pass(self, forget: bool = False) -> None:
+        """Make sure that warnings of tasks pass the filters of this process, whatever other threads do with them.
 
         Have Python `forget` which warnings it has shown, where the tasks are another process's: theirs would not be
         seen. The caller's own process does not show them again in the plain loop either.
         """
-        filters: Any = warnings.filters
-        if _FILTER not in filters:
+        if self._pass_first(warnings.filters) and forget:
+            _wm._filters_mutated()
+
+    def _pass_first(self, filters: Any) -> bool:
+        """Have warnings of tasks pass these filters while the hooks are there; return False if they did."""
+        with self._lock:
+            if not self._replaced:
+                return False
+            self._lists[id(filters)] = filters
+            if filters[:1] == [_FILTER]:
+                return False
             filters.insert(0, _FILTER)
-            if forget:
-                _wm._filters_mutated()
+            return True
 
     def remove(self) -> None:
         """Take the hooks away, unless something else has come over them meanwhile."""
-        if _wm.showwarning == self._show_warning:
-            _wm.showwarning = self._show
-        while self._replaced:
-            owner, name, own, hook = self._replaced.pop()
-            if getattr(owner, name) is hook:
-                setattr(owner, name, own)
-        with contextlib.suppress(ValueError):
-            warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
+        with self._lock:
+            while self._replaced:
+                owner, name, own, hook = self._replaced.pop()
+                if getattr(owner, name) is hook:
+                    setattr(owner, name, own)
+            while self._lists:
+                _, filters = self._lists.popitem()
+                while _FILTER in filters:
+                    filters.remove(_FILTER)
 
-    def _show_warning(
-        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
-    ) -> None:
-        task = _current.get()
-        if task is None or file is not None:
-            self._show(message, category, filename, lineno, file, line)
-        else:
-            task.show(message, category, filename, lineno)
+    def _showing(self, show: Callable[[Any], None]) -> Any:
+        """`warnings._showwarnmsg`, which shows all warnings, for those of a task."""
 
+        @functools.wraps(show)
+        def showing(one: Any) -> None:
+            task = _current.get()
+            if task is None:
+                show(one)
+                return
+            own = _wm.showwarning
+            is_own = own is not self._found and own is not _wm._showwarning_orig
+            task.show(one.message, one.category, one.filename, one.lineno, own if is_own else None)
 
-def _entering(enter: Callable[[Any], Any]) -> Any:
-    """`warnings.catch_warnings.__enter__` that changes a task's own filters."""
+        return showing
 
-    @functools.wraps(enter)
-    def entering(block: Any) -> Any:
-        task = _current.get()
-        if task is None or block._entered or block._module is not warnings:
-            return enter(block)
-        block._entered, block._left = True, task.scopes
-        scope = task.scopes[-1]
-        log: list[Any] | None = [] if block._record else None
-        filters = None if scope.filters is None else list(scope.filters)
-        task.scopes = [*task.scopes, Scope(filters, set(), scope.log if log is None else log)]
-        _wm._filters_mutated()
-        if block._filter is not None:
-            warnings.simplefilter(*block._filter)
-        return log
+    def _mutating(self, mutated: Callable[[], None]) -> Any:
+        """`warnings._filters_mutated`, which is called whenever filters have changed, for those of the process."""
 
-    return entering
+        @functools.wraps(mutated)
+        def mutating() -> None:
+            self._pass_first(warnings.filters)
+            mutated()
 
+        return mutating
 
-def _leaving(leave: Callable[..., Any]) -> Any:
-    """`warnings.catch_warnings.__exit__` for what `_entering` has entered."""
+    @staticmethod
+    def _entering(enter: Callable[[Any], Any]) -> Any:
+        """`warnings.catch_warnings.__enter__` that changes a task's own filters, if it is one's."""
 
-    @functools.wraps(leave)
-    def leaving(block: Any, *error: Any) -> None:
-        scopes, task = vars(block).pop("_left", None), _current.get()
-        if scopes is None:
-            leave(block, *error)
-        elif task is not None:
-            task.scopes = scopes
+        @functools.wraps(enter)
+        def entering(block: Any) -> Any:
+            task = _current.get()
+            if task is None or block._entered or block._module is not warnings:
+                return enter(block)
+            block._entered, block._left = True, (task.scopes, _wm.showwarning)
+            scope = task.scopes[-1]
+            log: list[Any] | None = [] if block._record else None
+            filters = None if scope.filters is None else list(scope.filters)
+            task.scopes = [*task.scopes, Scope(filters, set(), scope.log if log is None else log)]
             _wm._filters_mutated()
+            if block._filter is not None:
+                warnings.simplefilter(*block._filter)
+            return log
 
-    return leaving
+        return entering
+
+    def _leaving(self, leave: Callable[..., Any]) -> Any:
+        """`warnings.catch_warnings.__exit__`, for what `_entering` has entered too."""
+
+        @functools.wraps(leave)
+        def leaving(block: Any, *error: Any) -> None:
+            left, task = vars(block).pop("_left", None), _current.get()
+            if left is None:
+                if block._module is warnings and block._entered:
+                    self._lists.pop(id(warnings.filters), None)
+                    self._pass_first(block._filters)  # before they are there again: tasks of other threads go on
+                leave(block, *error)
+            elif task is not None:
+                task.scopes, shown_by = left
+                if _wm.showwarning is not shown_by:
+                    _wm.showwarning = self._found
+                _wm._filters_mutated()
+
+        return leaving
 
 
 def _adding(add: Callable[..., None]) -> Any:
-    """`warnings._add_filter`, by which all filters are added, for the filters of a task."""
+    """`warnings._add_filter`, by which all filters are added, for the filters of a task too."""
 
     @functools.wraps(add)
     def adding(*item: Any, append: Any) -> None:
@@ -269,7 +315,7 @@ def _adding(add: Callable[..., None]) -> Any:
 
 
 def _resetting(reset: Callable[[], None]) -> Any:
-    """`warnings.resetwarnings` for the filters of a task."""
+    """`warnings.resetwarnings`, for the filters of a task too."""
 
     @functools.wraps(reset)
     def resetting() -> None:

@@ -1,8 +1,8 @@
 """Whether calls of a function at the same time, in threads, may change what they share.
 
 What its bytecode does with globals, free variables and what all calls get is looked up in the values that they have
-now. One module is read: the function's own, in which it and the functions that it calls by name are. What is not
-understood counts as a change.
+now. One module is read: the function's own, in which it and the functions that it calls by name are; of other modules
+what gets an object that calls share. What is not understood counts as a change.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..items import is_constant
 from .changers import CHANGERS, MUTATORS, OUT_PLACES, PROCESS_WIDE, STATEFUL_MODULES, VIEWS
+from .implicit import OPAQUE, all_names, changes_when_read, implicit_functions, is_trusted, remembered, static
 from .uses import Root, Use, Value, summary
 from .values import UnprovenError
 
@@ -85,7 +86,8 @@ class _Search:
             _refuse_stateful(func.__self__, f"the object whose method {func.__name__} it is")
             self.look_at(func.__func__, [func.__self__, *given], named, space)
         elif isinstance(func, FunctionType):
-            if space is None or func.__globals__ is space:
+            shared = any(map(_is_mutable, (*given, *named.values()))) and not is_trusted(func.__module__)
+            if space is None or func.__globals__ is space or shared:
                 self._look_at_function(func, given, named)
         elif isinstance(func, type):
             self._look_at_method(func, "__init__", [PRIVATE, *given], named, space)
@@ -102,8 +104,8 @@ class _Search:
             self._look_at_method(type(func), "__call__", [func, *given], named, space)
 
     def _look_at_method(self, kind: type, name: str, given: list[Any], named: dict[str, Any], space: Any) -> None:
-        method = _static(kind, name)
-        if isinstance(method, FunctionType) and kind.__module__ not in sys.stdlib_module_names | {"numpy"}:
+        method = static(kind, name)
+        if isinstance(method, FunctionType) and not is_trusted(kind.__module__):
             self.look_at(method, given, named, space)
 
     def _look_at_builtin(self, func: Any, given: list[Any], named: dict[str, Any]) -> None:
@@ -123,10 +125,13 @@ class _Search:
         self._seen.add(key)
         if len(self._seen) > MOST_FUNCTIONS:
             raise UnprovenError("too many functions")
-        names = _Names(function, arguments)
-        for one in _all_names(code):
+        names, mentioned = _Names(function, arguments), set(all_names(code))
+        for one in all_names(code):
             for word, value in names.mentioned(one):
                 _refuse_stateful(value, word)
+                for implicit in implicit_functions(value, mentioned) if _is_mutable(value) else ():
+                    with remembered(type(value)):
+                        self.look_at(implicit, [value], {})
         for use in summary(code).uses:
             self._check(use, names)
 
@@ -146,6 +151,8 @@ class _Search:
         owner = names.value(root._replace(path=root.path[:-1])) if root.path else None
         given = tuple(names.joined(one) for one in use.given or ())
         named = {key: names.joined(one) for key, one in use.named}
+        if use.given is None:  # any place
+            given, named = (_join(list(named.values())),) * 20, {}
         own = getattr(callee, "__self__", None) if isinstance(callee, BuiltinMethodType | MethodType) else None
         _refuse_stateful(own, _words(root))
         if callee is PRIVATE or owner is PRIVATE:
@@ -154,16 +161,27 @@ class _Search:
         if isinstance(owner, ModuleType) or owner is None:
             if name in PROCESS_WIDE:
                 raise UnsafeError(f"it calls {_words(root)}, which changes the whole process")
-        elif isinstance(callee, FunctionType) and not isinstance(owner, type) and callee.__globals__ is names.space:
+        elif isinstance(callee, FunctionType) and not isinstance(owner, type):
             given = (owner, *given)
         elif name in MUTATORS and _is_mutable(owner) and not isinstance(owner, type):
             raise UnsafeError(f"it calls {name}() of {_words(root._replace(path=root.path[:-1]))}")
+        if isinstance(callee, BuiltinFunctionType) and (name in OPAQUE or (name == "getattr" and _is_own(given))):
+            raise UnsafeError(f"it calls {name}(), and what that changes is not known")
         self._check_arguments(callee, name, given, named, _words(root))
+        self._check_callbacks(use, names, given)
         if isinstance(callee, FunctionType | MethodType | partial | type) or _has_own_call(callee, names.space):
-            if use.given is None:
-                given = tuple([_join(list(named.values()))] * 20)
-                named = {}
             self.look_at(callee, list(given), named, names.space)
+
+    def _check_callbacks(self, use: Use, names: _Names, given: tuple[Any, ...]) -> None:
+        """Look at functions and methods that a call gets, and may call with all the rest that it gets."""
+        for root in frozenset().union(*(use.given or ()), *(value for _, value in use.named)):
+            value = names.value(root)
+            if isinstance(value, FunctionType):
+                owner = names.value(root._replace(path=root.path[:-1])) if root.path else None
+                bound = () if owner is None or isinstance(owner, ModuleType | type) else (owner,)
+                self.look_at(value, [*bound, *[_join(list(given))] * 20], {}, names.space)
+            elif isinstance(value, BuiltinMethodType | MethodType | partial):
+                self.look_at(value, [PRIVATE], {}, names.space)
 
     def _check_arguments(
         self, callee: Any, name: str, given: tuple[Any, ...], named: dict[str, Any], words: str
@@ -291,8 +309,15 @@ def _is_mutable(value: Any) -> bool:
     return value is _UNKNOWN or not is_constant(value)
 
 
+def _is_own(given: tuple[Any, ...]) -> bool:
+    """True if the first argument is a shared object with attributes of its own."""
+    return bool(given) and _is_mutable(given[0]) and not isinstance(given[0], np.ndarray)
+
+
 def _refuse_stateful(value: Any, words: str) -> None:
     """Refuse iterators, files, generators of random numbers and libraries that threads must not share."""
+    if changes_when_read(value):
+        raise UnsafeError(f"it uses {words}, which changes when an item is looked up ({type(value).__name__})")
     if isinstance(value, ModuleType):
         if value.__name__ in STATEFUL_MODULES:
             raise UnsafeError(f"{words} is the module {value.__name__}, whose state is one for all threads")
@@ -318,14 +343,6 @@ def _bound(function: FunctionType, given: list[Any], named: dict[str, Any]) -> d
     return {name: bound.get(name, PRIVATE) for name in bound}
 
 
-def _all_names(code: CodeType) -> Iterator[str]:
-    """Names in a function and in functions within it."""
-    yield from (*code.co_names, *code.co_freevars, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    for one in code.co_consts:
-        if isinstance(one, CodeType):
-            yield from _all_names(one)
-
-
 def _vars(value: Any) -> dict[str, Any]:
     """The attributes of an object itself; nothing of its own classes is called."""
     try:
@@ -333,11 +350,6 @@ def _vars(value: Any) -> dict[str, Any]:
     except Exception:
         return {}
     return own if type(own) is dict else {}
-
-
-def _static(kind: type, name: str) -> Any:
-    """An attribute of a class, as it is kept."""
-    return next((vars(one)[name] for one in kind.__mro__ if name in vars(one)), None)
 
 
 def _attribute(value: Any, name: str) -> Any:
@@ -349,7 +361,7 @@ def _attribute(value: Any, name: str) -> Any:
     own = _vars(value)
     if name in own and not isinstance(value, type):
         return own[name]
-    found = _static(value if isinstance(value, type) else type(value), name)
+    found = static(value if isinstance(value, type) else type(value), name)
     if isinstance(found, staticmethod):
         return found.__func__
     if isinstance(found, classmethod):
@@ -368,7 +380,7 @@ def _has_own_call(value: Any, space: Any) -> bool:
     method = (
         None
         if value is _UNKNOWN or value is PRIVATE or isinstance(value, ModuleType)
-        else _static(type(value), "__call__")
+        else static(type(value), "__call__")
     )
     return isinstance(method, FunctionType) and method.__globals__ is space
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from types import CodeType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .bytecode import landing
 from .values import UnprovenError
 
 #: Interpreters whose instructions are known.
@@ -22,7 +23,8 @@ MOST_STEPS, MOST_PATH = 5000, 4
 # Places that one value may come from.
 MOST_ROOTS = 30
 
-_NO_NEXT = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "RAISE_VARARGS", "RERAISE")
+_NO_NEXT = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "RAISE_VARARGS", "RERAISE",
+            "RETURN_VALUE", "RETURN_CONST")  # fmt: skip
 _LOAD_FAST = ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_FAST_AND_CLEAR")
 _LOAD_TWO = ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")
 _FREE = ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
@@ -91,12 +93,16 @@ def summary(code: CodeType) -> Summary:
     """What a function does with what is shared; `UnprovenError` where its bytecode is not known."""
     if sys.version_info[:2] not in VERSIONS or sys.implementation.name != "cpython":
         raise UnprovenError("an interpreter whose bytecode is not known")
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
-    given = {name: frozenset({Root("argument", name)}) for name in code.co_varnames[:count]}
+    given = {name: frozenset({Root("argument", name)}) for name in _arguments(code)}
     free = {name: frozenset({Root("variable", name)}) for name in code.co_freevars}
     found: list[Use] = []
     returned = _read(code, given, free, found)
     return Summary(tuple(dict.fromkeys(found)), returned)
+
+
+def _arguments(code: CodeType) -> tuple[str, ...]:
+    more = bool(code.co_flags & 4) + bool(code.co_flags & 8)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + more]
 
 
 def _read(code: CodeType, given: dict[str, Value], free: dict[str, Value], found: list[Use]) -> Value:
@@ -106,13 +112,13 @@ def _read(code: CodeType, given: dict[str, Value], free: dict[str, Value], found
     inner = {**free, **{name: reader.variables.get(name, NEW) for name in code.co_cellvars}}
     for one in code.co_consts:
         if isinstance(one, CodeType):
-            # Of a comprehension the iterator, of other functions what is not known.
-            shared = {one.co_varnames[0]: reader.iterated} if one.co_varnames[:1] == (".0",) else {}
+            # A comprehension gets the iterator, other functions what is handed to any call.
+            given_all = reader.iterated if one.co_varnames[:1] == (".0",) else reader.handed
+            shared = dict.fromkeys(_arguments(one), given_all)
             shared_free = {name: inner.get(name, NEW) for name in one.co_freevars}
             nested: list[Use] = []
             _read(one, dict(shared), shared_free, nested)
-            own = set(code.co_cellvars)
-            found += [use for use in nested if not (use.action == "sets" and use.root.name in own)]
+            found += [use for use in nested if not (use.action == "sets" and use.root.name in code.co_cellvars)]
     return reader.returned
 
 
@@ -122,7 +128,7 @@ class _Reader:
     def __init__(self, code: CodeType, given: dict[str, Value], free: dict[str, Value]) -> None:
         self.variables = given
         self.found: list[Use] = []
-        self.iterated = self.returned = NEW
+        self.iterated = self.handed = self.returned = NEW
         self._free = free
         self._body = [one for one in dis.get_instructions(code) if one.opname != "CACHE"]
         self._place = {one.offset: number for number, one in enumerate(self._body)}
@@ -149,8 +155,7 @@ class _Reader:
                 raise UnprovenError("too long")
             number = waiting.pop()
             one, stack = self._body[number], known[number]
-            ways = self._ways_from(number, one, stack)
-            for place, new in ways:
+            for place, new in self._ways_from(number, one, stack):
                 before = known.get(place)
                 if before is not None and len(before) != len(new):
                     raise UnprovenError("stacks of two lengths")
@@ -166,7 +171,7 @@ class _Reader:
             ways.append(self._jump(one, stack))
         if one.opname in ("RETURN_VALUE", "YIELD_VALUE"):
             self.returned |= stack[-1]
-        if one.opname not in _NO_NEXT and not one.opname.startswith("RETURN"):
+        if one.opname not in _NO_NEXT:
             self._stack = list(stack)
             self._execute(one)
             ways.append((number + 1, tuple(self._stack)))
@@ -180,13 +185,9 @@ class _Reader:
         place = self._place[one.argval]
         if one.opname == "FOR_ITER":
             # The loop that has ended skips END_FOR, and takes the iterator away, as `bytecode.landing` tells.
-            from .bytecode import landing
-
             new = landing(self._body, place)
-            kept = stack[:-1]
-            if sys.version_info[:2] >= (3, 14) and self._body[new].opname == "POP_ITER":
-                kept = stack
-            return new, kept
+            keeps = sys.version_info[:2] >= (3, 14) and self._body[new].opname == "POP_ITER"
+            return new, stack if keeps else stack[:-1]
         self._stack = list(stack)
         self._effect(dis.stack_effect(one.opcode, one.arg, jump=True))
         return place, tuple(self._stack)
@@ -337,6 +338,9 @@ class _Reader:
         at = -(one.arg or 1)
         self._stack[-1], self._stack[at] = self._stack[at], self._stack[-1]
 
+    def _return_generator(self, one: dis.Instruction) -> None:
+        self._stack.append(NEW)
+
     def _pop_top(self, one: dis.Instruction) -> None:
         self._pop()
 
@@ -371,12 +375,14 @@ class _Reader:
         positional = len(given) - len(keywords)
         named = tuple(zip(keywords, given[positional:], strict=True))
         self._use("calls", callee, tuple(given[:positional]), named)
+        self.handed |= _union(given)
         self._stack.append(_result(callee, given))
 
     def _call_function_ex(self, one: dis.Instruction) -> None:
         taken = self._pop(1 - dis.stack_effect(one.opcode, one.arg, jump=False))
         callee, given = taken[0] | taken[1], taken[1:]
         self._use("calls", callee, None, [("*", value) for value in given])
+        self.handed |= _union(given)
         self._stack.append(_result(callee, given))
 
 
