@@ -306,14 +306,18 @@ def test_time_that_counts_for_an_element(streamed, monkeypatch):
     """Not that of a wait in which nothing ran, nor of the loop's body over streamed results; all other time does."""
     clock = Clock()
     monkeypatch.setattr(watchdog, "monotonic", clock)
+    monkeypatch.setattr(watchdog, "process_time", lambda: used)
+    used = 0.0
     worker = SimpleNamespace(at=3, since=100.0, assignments={1: None}, in_an_element=True, pid=9)
     dog = watchdog.Watchdog(10.0, 2, streamed)
 
     def step(waited, handled):
+        nonlocal used
         asked = dog.wait_seconds(None, [worker])
         clock.now += waited
         dog.waited()
         clock.now += handled
+        used += handled
         found = list(dog.overdue([worker]))
         return asked, bool(found)
 
@@ -321,7 +325,8 @@ def test_time_that_counts_for_an_element(streamed, monkeypatch):
     assert step(1.0, 0.5) == (1.0, False)  # 1.5
     assert step(60.0, 0.5) == (1.0, False)  # 2.0: suspended
     assert step(1.0, 6.0) == (1.0, False)  # 9.0: busy with a result
-    clock.now += 30.0  # the program, if it takes results one by one, or frozen there
+    clock.now += 30.0  # the program, if it takes results one by one; or it computes, as an observer that draws
+    used += 30.0
     asked, found = step(0.2, 0.0)
     if streamed:
         assert (asked, found) == (1.0, False)  # 3.2: neither the result nor the program's own work count
