@@ -224,6 +224,7 @@ def test_why_serial_blas(monkeypatch):
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.at_work", lambda self: True)
     monkeypatch.setattr("parwise._executors.processes.background.workers_beside", lambda threads, workers: 1)
     monkeypatch.setattr(inline, "cpu_is_idle", lambda: True)
+    monkeypatch.setattr(inline.known_paces, "_known", {})  # that of an earlier call, without them
     found = entry(slow, np.arange(60.0), workers=2)
     assert found["why_serial"] == "BLAS or OpenMP uses all CPUs already, in each call of the function"
 
