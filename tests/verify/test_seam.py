@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 from scipy.signal import lfilter
 
+import parwise.xarray  # noqa: F401 - the accessor
 from parwise import Pool, ReproducibilityWarning, parallel_apply
 from parwise._executors.job import Job
 from parwise._executors.processes.dispatcher import Dispatcher
