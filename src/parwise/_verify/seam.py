@@ -38,6 +38,8 @@ GAP = 4
 MOST = 2048
 # What the check takes beside the function: to stage four windows, and to wake workers.
 OVERHEAD_SECONDS = 0.002
+# To load the function once more, for another shape of block: packing it and sending it takes 1 ms.
+LOAD_SECONDS = 0.002
 # A border of an array in a file is read again, with whole chunks: not where there are fewer blocks than this.
 FILE_BLOCKS = 40
 
@@ -84,6 +86,7 @@ class SeamCheck:
     ) -> None:
         self._job, self._call, self._dispatcher, self._pace = job, job.call, dispatcher, pace
         self._seconds, self._along = SHARE * seconds, along
+        self._overhead = OVERHEAD_SECONDS + (LOAD_SECONDS if along else 0.0)
         self._end = perf_counter() + self._seconds
         bounds = self._call.bounds or [(0, 0)]
         self._border = bounds[len(bounds) // 2][0]
@@ -125,7 +128,7 @@ class SeamCheck:
         return (
             pace is not None
             and half + self._depth <= min(room, self._most)
-            and OVERHEAD_SECONDS + 7 * (half + self._depth) * pace < seconds
+            and self._overhead + 7 * (half + self._depth) * pace < seconds
         )
 
     def _words(self, half: int, reach: int) -> str:
