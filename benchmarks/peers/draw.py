@@ -13,7 +13,7 @@ from typing import Any
 
 from .peers import PEERS
 
-WIDTH, ROW, LEFT, RIGHT = 420, 17, 86, 36
+WIDTH, ROW, LEFT, RIGHT = 420, 17, 86, 44
 
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" class="pw-peers" viewBox="0 0 {width} {height}" role="img"
      aria-label="{label}">
