@@ -10,13 +10,9 @@ import warnings
 
 import numpy as np
 import pytest
-import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 from scipy.signal import lfilter
 
-import parwise.xarray  # noqa: F401 - the accessor
 from parwise import Pool, ReproducibilityWarning, parallel_apply
 from parwise._executors.job import Job
 from parwise._executors.processes.dispatcher import Dispatcher
@@ -330,78 +326,3 @@ def test_one_block_is_the_loop():
         warnings.simplefilter("error")
         assert_same(blocks(f, chunk=600, isolate=False), np.cumsum(A, axis=0))
     assert calls == [A.shape]
-
-
-# Blocks along several axes.
-
-IMAGE = rng.standard_normal((150, 130))
-GRID = {"axis": (0, 1), "chunk": (40, 33)}
-NEAR = {
-    "gaussian": (lambda b: gaussian_filter(b, 2), (8, 8)),
-    "median": (lambda b: median_filter(b, (5, 3)), (2, 1)),
-    "one axis": (lambda b: uniform_filter1d(b, 9, axis=1), (0, 4)),
-    "diagonal": (lambda b: np.roll(b, (1, -2), (0, 1)), (1, 2)),
-}
-
-
-@pytest.mark.parametrize("name", NEAR)
-def test_each_axis_of_a_grid(name):
-    func, enough = NEAR[name]
-    assert told(func, IMAGE, **GRID, depth=enough) == []
-    assert told(func, IMAGE, **GRID, depth=tuple(depth + 2 for depth in enough)) == []
-    wanted = [(axis, depth) for axis, depth in enumerate(enough) if depth]
-    for axis, depth in wanted:
-        less = {0: enough[0], 1: enough[1], axis: depth - 1}
-        (text,) = told(func, IMAGE, **GRID, depth=less)
-        assert f"looks further than depth={depth - 1}: in block" in text
-        assert f"along axis {axis}, results change with values {depth} elements away" in text
-        assert f"depth={depth} along it would do" in text
-    assert len(told(func, IMAGE, **GRID)) == len(wanted)
-
-
-@pytest.mark.parametrize("boundary", ["nearest", "wrap", ("constant", 2.0), ("reflect", "nearest")])
-def test_a_grid_with_a_boundary(boundary):
-    assert told(lambda b: gaussian_filter(b, 1), IMAGE, **GRID, depth=4, boundary=boundary) == []
-    text, other = told(lambda b: gaussian_filter(b, 1), IMAGE, **GRID, depth=3, boundary=boundary)
-    assert "along axis 0" in text
-    assert "along axis 1" in other
-
-
-def test_a_grid_of_blocks_that_are_meant_to_stand_alone():
-    texts = told(lambda b: b - b.mean(), IMAGE, **GRID)
-    assert len(texts) == 2
-    assert all("results depend on where its blocks begin and end" in one for one in texts)
-
-
-@settings(max_examples=15)
-@given(
-    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    part=st.tuples(st.floats(0.2, 1.0), st.floats(0.2, 1.0)),
-    depth=st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    order=st.sampled_from("CF"),
-)
-def test_no_false_alarm_in_a_grid(shape, part, depth, order):
-    image = np.asarray(rng.standard_normal(shape), order=order)
-    chunk = tuple(max(1, int(n * share)) for n, share in zip(shape, part, strict=True))
-    how = {"axis": (0, 1), "chunk": chunk, "depth": depth}
-    size = tuple(2 * one + 1 for one in depth)
-    assert told(lambda b: np.sin(b) + 1, image, **how) == []
-    assert told(lambda b: median_filter(b, size), image, **how) == []
-
-
-def test_workers_compute_as_before_after_a_grid():
-    with pytest.warns(ReproducibilityWarning):
-        blocks(lambda b: gaussian_filter(b, 2), IMAGE, **GRID)
-    assert_same(blocks(np.sin, IMAGE, **GRID), np.sin(IMAGE))
-    assert_same(blocks(np.cos), np.cos(A))
-
-
-def test_a_grid_is_named_by_dimensions():
-    image = xr.DataArray(IMAGE, dims=("y", "x"), coords={"y": np.arange(150) * 10})
-    how = {"vectorized": True, "chunk": (40, 33), "workers": 2, "isolate": True}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        image.par.map(lambda b: gaussian_filter(b, 2), ("y", "x"), **how)
-    first, second = (str(one.message) for one in caught)
-    assert "along dimension 'y', y=" in first
-    assert "along dimension 'x', results change with values 8" in second

@@ -74,11 +74,11 @@ def _compute(call: Call, observer: NullObserver) -> Any:
 
 
 def _try_border(job: Job, begun: float, borders: list[SeamCheck], dispatcher: Dispatcher) -> None:
-    """Try borders between blocks, in workers that have the function, in a tenth of the time that the call took."""
-    from .._verify.seam import seam_checks
+    """Try a border between two blocks, in workers that have the function, in a tenth of the time that the call took."""
+    from .._verify.seam import SeamCheck
 
     with contextlib.suppress(Exception):  # all results are there: a dead worker or no memory costs the check alone
-        borders.extend(seam_checks(job, dispatcher, perf_counter() - begun))
+        borders.append(SeamCheck(job, dispatcher, perf_counter() - begun))
 
 
 def _set_up(call: Call) -> None:

@@ -61,10 +61,6 @@ class Naming:
             return f"in block {index}:{stop} {where}"
         return f"in element {self.public_index(call, index)} {where}"
 
-    def along(self, number: int) -> Naming:
-        """The naming of a call along one of the mapped axes, over a band of the arrays."""
-        return self
-
     def mapped(self, call: Call) -> str:
         """What is mapped over, in words; empty if the function gets something else than parts of the arrays."""
         axis = call.axis[0] if len(call.axis) == 1 else call.axis

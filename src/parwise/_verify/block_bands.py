@@ -25,9 +25,9 @@ def calls_along_axes(call: Call, blocks: BlockGrid) -> Iterator[Call]:
         bounds = list(pairwise(blocks.cuts[number]))
         inputs = tuple(_band(one, middle, number) for one in call.inputs)
         halo = side if side.depth else None
-        axis, naming = (call.axis[number],), call.naming.along(number)
-        along = replace(call, inputs=inputs, axis=axis, grid=(side.length,), bounds=bounds, halo=halo, naming=naming)
-        yield replace(along, out=None)
+        yield replace(
+            call, inputs=inputs, axis=(call.axis[number],), grid=(side.length,), bounds=bounds, halo=halo, out=None
+        )
 
 
 def _band(one: InputArray, middle: list[tuple[int, int]], number: int) -> InputArray:

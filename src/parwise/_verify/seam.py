@@ -6,11 +6,9 @@ BLAS and SIMD loops take other ways for other lengths.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from .._core.results import Results, Stack
 from .._executors.job import Job
 from .._executors.processes.dispatcher import Dispatcher
 from ..errors import ReproducibilityWarning, user_level
-from .block_bands import calls_along_axes
 from .difference import differing
 
 # The check may take this share of the time of the call, to stay below a tenth with what surrounds it; if it has found
@@ -38,30 +35,8 @@ GAP = 4
 MOST = 2048
 # What the check takes beside the function: to stage four windows, and to wake workers.
 OVERHEAD_SECONDS = 0.002
-# To load the function once more, for another shape of block: packing it and sending it takes 1 ms.
-LOAD_SECONDS = 0.002
 # A border of an array in a file is read again, with whole chunks: not where there are fewer blocks than this.
 FILE_BLOCKS = 40
-
-
-def seam_checks(job: Job, dispatcher: Dispatcher, seconds: float) -> Iterator[SeamCheck]:
-    """The checks of a call that took so many seconds: of blocks along several axes one along each, over a band."""
-    call, pace = job.call, job.queue.mean_pace
-    if call.block_grid is None:
-        yield SeamCheck(job, lambda: dispatcher, seconds, pace)
-        return
-    if pace is None or not all(one.loaded for one in call.inputs):  # the band would be read from a file again
-        return
-    settings = call.settings._replace(verify=False)  # the function was compared already
-    bands = [one for one in calls_along_axes(call, call.block_grid) if one.tasks > 1]
-    for band in bands:
-        if band.halo is not None:
-            for one in band.inputs:
-                one.set_halo(band.halo)
-        (axis,), shape = band.inputs[0].axes, band.inputs[0].source.shape
-        row = math.prod(shape[other] for other in call.inputs[0].axes if other != axis)
-        along = Job(replace(band, settings=settings))
-        yield SeamCheck(along, cache(partial(dispatcher.lend, along)), seconds / len(bands), pace * row, " along it")
 
 
 class SeamCheck:
@@ -71,22 +46,13 @@ class SeamCheck:
 
     Parameters
     ----------
-    dispatcher : callable
-        Returns that of workers which have the function of the job.
     seconds : float
         Time that the call took.
-    pace : float, optional
-        Seconds for an element, if that is known.
-    along : str
-        Words that follow a depth which is that along one of several axes.
     """
 
-    def __init__(
-        self, job: Job, dispatcher: Callable[[], Dispatcher], seconds: float, pace: float | None, along: str = ""
-    ) -> None:
-        self._job, self._call, self._dispatcher, self._pace = job, job.call, dispatcher, pace
-        self._seconds, self._along = SHARE * seconds, along
-        self._overhead = OVERHEAD_SECONDS + (LOAD_SECONDS if along else 0.0)
+    def __init__(self, job: Job, dispatcher: Dispatcher, seconds: float) -> None:
+        self._job, self._call, self._dispatcher = job, job.call, dispatcher
+        self._seconds = SHARE * seconds
         self._end = perf_counter() + self._seconds
         bounds = self._call.bounds or [(0, 0)]
         self._border = bounds[len(bounds) // 2][0]
@@ -105,7 +71,8 @@ class SeamCheck:
         inputs = self._call.inputs
         plain = all(isinstance(one, InputArray) and not one.as_object for one in inputs)
         loaded = all(one.loaded for one in inputs) or (self._job.files is None and blocks >= FILE_BLOCKS)
-        return plain and loaded and self._call.streams is None
+        along_one = self._call.block_grid is None  # of several axes `verify=True` tries one after another
+        return plain and loaded and along_one and self._call.streams is None
 
     def _find(self) -> str | None:
         """Return what differs, in words, and the depth that would do; None if nothing was found, or time was short."""
@@ -124,11 +91,11 @@ class SeamCheck:
 
     def _pays(self, half: int, seconds: float) -> bool:
         """True if windows of twice `half` elements have room, and take no more than `seconds`."""
-        pace, room = self._pace, min(self._border, self._call.count - self._border)
+        pace, room = self._job.queue.mean_pace, min(self._border, self._call.count - self._border)
         return (
             pace is not None
             and half + self._depth <= min(room, self._most)
-            and self._overhead + 7 * (half + self._depth) * pace < seconds
+            and OVERHEAD_SECONDS + 7 * (half + self._depth) * pace < seconds
         )
 
     def _words(self, half: int, reach: int) -> str:
@@ -137,8 +104,7 @@ class SeamCheck:
             return (
                 f"the function looks further than depth={self._depth}: {where}, results change with values {reach} "
                 "elements away, which it does not see across the border of two blocks. There the result is not that "
-                f"of one call for the whole array. depth={reach}{self._along} would do, but for rounding; verify=True "
-                "tries more"
+                f"of one call for the whole array. depth={reach} would do, but for rounding; verify=True tries more"
             )
         return (
             f"the function's results depend on where its blocks begin and end: {where}, all of them change with the "
@@ -191,7 +157,7 @@ class SeamCheck:
 
     def _compute(self, stages: list[tuple[Task, Callable[..., Any]]]) -> list[list[np.ndarray]] | None:
         """Results of blocks: for each output one array of each, with the mapped axis first; None if one has none."""
-        results = self._dispatcher().compute_again(stages, self._end - perf_counter())
+        results = self._dispatcher.compute_again(stages, self._end - perf_counter())
         rows = [self._rows(one) for one in results or ()]
         kinds = {tuple(one.dtype for one in row) for row in rows}
         return [list(one) for one in zip(*rows, strict=True)] if len(kinds) == 1 and kinds != {()} else None

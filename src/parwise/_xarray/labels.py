@@ -54,11 +54,6 @@ class Labels:
         )
         return Labels(self.dims, lengths, values, starts, self.noun)
 
-    def along(self, number: int) -> Labels:
-        """Those along one of the dimensions."""
-        one = slice(number, number + 1)
-        return Labels(self.dims[one], self.lengths[one], self.values[one], self.starts[one], self.noun)
-
     def name(self, index: tuple[int, ...], stops: tuple[int, ...] | None) -> str:
         """Words by which an error names the element at `index`, or the block from there to `stops`."""
         position = [one + start for one, start in zip(index, self.starts, strict=True)]
@@ -108,10 +103,6 @@ class LabelNaming(Naming):
             return labels.name(tuple(lo for lo, _ in box), tuple(hi for _, hi in box))
         place = self.public_index(call, index)
         return labels.name(place if isinstance(place, tuple) else (place,), None)
-
-    def along(self, number: int) -> LabelNaming:
-        """As in `Naming`."""
-        return LabelNaming(lambda: self._labels().along(number), self._plain, self.variable)
 
     def public_indices(self, call: Call, indices: np.ndarray) -> list[Any]:
         """Many flat indices in the whole array, of which Dask's blocks are parts."""

@@ -270,19 +270,6 @@ class Dispatcher(Sender):
             self.step(left)
         return [found[number] for number in range(len(stages))] if len(found) == len(stages) else None
 
-    def lend(self, job: Job) -> Dispatcher:
-        """A dispatcher of these workers for `compute_again` with the function of another job; none may hold a task."""
-        if any(self._assignments):
-            raise RuntimeError("a worker still holds a task of this job")
-        job.open()
-        job.queue.cut(0)
-        other = Dispatcher(job, self._pool)
-        other._workers, other._watchdog = self._workers, Watchdog(None, len(self._workers), job.stepwise)
-        other.pack_function()
-        other._send_session(other._workers)
-        other.started = True
-        return other
-
     def _on_exit(self, worker: WorkerHandle, killed_for: int | Silence | None = None) -> None:
         """Handle a worker's exit: requeue or fail its tasks, and start a replacement."""
         code = self._pool.exit_code(worker)
