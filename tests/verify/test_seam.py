@@ -17,6 +17,7 @@ from parwise import Pool, ReproducibilityWarning, parallel_apply
 from parwise._executors.job import Job
 from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._verify import border, seam
+from parwise._workers.shared_memory import SLOTS
 
 from ..support.oracle import assert_same
 
@@ -229,13 +230,20 @@ def test_a_block_that_hangs_in_it_costs_no_result():
     assert_same(blocks(np.negative), -A)
 
 
-def test_a_check_that_fails_costs_no_result(monkeypatch):
-    def fails(*_):
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "once it has memory"])
+def test_a_check_that_fails_costs_no_result(monkeypatch, late):
+    stage, failed = border.Border._stage_changed, []
+
+    def fails(*given):
+        if late:
+            stage(*given)
+        failed.append(late)
         raise OSError("no memory for windows")
 
     monkeypatch.setattr(border.Border, "_stage_changed", fails)
-    for _ in range(3):
-        assert_same(blocks(WHOLE["running sum"]), blocks(WHOLE["running sum"], verify=False))
+    for _ in range(2 * SLOTS + 1):
+        assert_same(blocks(WHOLE["running sum"], timeout=20), blocks(WHOLE["running sum"], verify=False, timeout=20))
+    assert len(failed) == 2 * SLOTS + 1
 
 
 @pytest.mark.skipif(os.environ.get("PARWISE_DIRECT") == "always", reason="workers read all arguments themselves")
