@@ -11,6 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
+from scipy.signal import fftconvolve
 
 import parwise.xarray  # noqa: F401
 from parwise import ReproducibilityWarning, parallel_apply
@@ -104,6 +105,19 @@ def test_an_axis_that_is_not_cut_is_not_tried():
     (text,) = told(lambda b: gaussian_filter(b, 1), chunk=(130, 50))
     assert "depth=(0, 4) would do" in text
     assert "not all axes" not in text
+
+
+def test_rounding_of_the_argument():
+    """Of float32 a function may compute in float32, and return float64."""
+    kernel = np.ones((5, 3), "f4")
+
+    def f(b):
+        return fftconvolve(b, kernel, mode="same").astype("c16" if b.dtype.kind == "c" else "f8")
+
+    for dtype in ("f4", "c8"):
+        a = A.astype(dtype)
+        assert told(f, a, depth=(2, 1)) == []
+        assert "depth=(2, 1) would do" in told(f, a)[0]
 
 
 @pytest.mark.parametrize("how", [{"axis": (-1, -2)}, {"axis": (1, 0)}])

@@ -76,6 +76,9 @@ class Border:
         row_bytes = sum(one.row_bytes for one in self._call.inputs)
         self._most = min(MOST, max(BLOCK_BYTES // max(1, row_bytes), bounds[0][1]) // 2)
         self._half = self.reach = 0
+        # What is computed of float32 has its rounding, also if the result is float64.
+        dtypes = [one.like.dtype for one in self._call.inputs]
+        self._eps = max((float(np.finfo(one).eps) for one in dtypes if one.kind in "fc"), default=0.0)
 
     @property
     def differs(self) -> bool:
@@ -135,11 +138,11 @@ class Border:
         for whole, after, before, tail in results:
             if len(whole) != 2 * half or not whole.shape == after.shape == before.shape:
                 return None  # another length than that of the block
-            ahead = _run(_differ(whole, after)[:half][::-1])
-            behind = _run(_differ(whole, before)[half:])
+            ahead = _run(self._differ(whole, after)[:half][::-1])
+            behind = _run(self._differ(whole, before)[half:])
             # The halo sees beyond the border in any case.
             found = max(found, ahead, behind)
-            if found <= self.depth and (tail.shape != whole[half:].shape or _differ(whole[half:], tail).any()):
+            if found <= self.depth and (tail.shape != whole[half:].shape or self._differ(whole[half:], tail).any()):
                 return half + 1
         return int(found)
 
@@ -163,7 +166,7 @@ class Border:
     def _is_stable(self, half: int) -> bool:
         """True if the function gives the same twice."""
         results = self._compute([(Task(self._at, self._at + half), self._job.stage)] * 2)
-        return results is not None and not any(_differ(one, again).any() for one, again in results)
+        return results is not None and not any(self._differ(one, again).any() for one, again in results)
 
     def _compute(self, stages: list[tuple[Task, Callable[..., Any]]]) -> list[list[np.ndarray]] | None:
         """Results of blocks: for each output one array of each, with the mapped axis first; None if one has none."""
@@ -182,6 +185,10 @@ class Border:
             arrays = [self._call.halo.trim(one, task.lo, task.hi) for one in arrays]
         return [np.moveaxis(one, axis, 0) for one in arrays]
 
+    def _differ(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """True for each element along the first axis in which two arrays differ beyond rounding."""
+        return _differ(a, b, self._eps)
+
 
 def _run(differs: np.ndarray) -> int:
     """The number of elements up to the last that differs, as seen from the border.
@@ -196,7 +203,7 @@ def _run(differs: np.ndarray) -> int:
     return reach
 
 
-def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _differ(a: np.ndarray, b: np.ndarray, eps: float) -> np.ndarray:
     """True for each element along the first axis in which two arrays of one dtype and shape differ beyond rounding.
 
     A running mean over a window, as SciPy's, carries rounding from its first element to its last.
@@ -205,7 +212,7 @@ def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind in "fc" and a.size:
         with np.errstate(all="ignore"):
             scale = np.max(np.abs(a[np.isfinite(a)]), initial=0.0)
-            close: Any = np.abs(a - b) <= np.sqrt(np.finfo(a.dtype).eps) * scale
+            close: Any = np.abs(a - b) <= np.sqrt(max(eps, np.finfo(a.dtype).eps)) * scale
             close = close | (a == b) | (np.isnan(a) & np.isnan(b))
             wrong = wrong & ~close
     found: np.ndarray = wrong.reshape(len(a), -1).any(axis=1)
