@@ -16,7 +16,8 @@ from scipy.signal import lfilter
 from parwise import Pool, ReproducibilityWarning, parallel_apply
 from parwise._executors.job import Job
 from parwise._executors.processes.dispatcher import Dispatcher
-from parwise._verify import seam
+from parwise._verify import border, seam
+from parwise._workers.shared_memory import SLOTS
 
 from ..support.oracle import assert_same
 
@@ -229,13 +230,20 @@ def test_a_block_that_hangs_in_it_costs_no_result():
     assert_same(blocks(np.negative), -A)
 
 
-def test_a_check_that_fails_costs_no_result(monkeypatch):
-    def fails(*_):
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "once it has memory"])
+def test_a_check_that_fails_costs_no_result(monkeypatch, late):
+    stage, failed = border.Border._stage_changed, []
+
+    def fails(*given):
+        if late:
+            stage(*given)
+        failed.append(late)
         raise OSError("no memory for windows")
 
-    monkeypatch.setattr(seam.SeamCheck, "_stage_changed", fails)
-    for _ in range(3):
-        assert_same(blocks(WHOLE["running sum"]), blocks(WHOLE["running sum"], verify=False))
+    monkeypatch.setattr(border.Border, "_stage_changed", fails)
+    for _ in range(2 * SLOTS + 1):
+        assert_same(blocks(WHOLE["running sum"], timeout=20), blocks(WHOLE["running sum"], verify=False, timeout=20))
+    assert len(failed) == 2 * SLOTS + 1
 
 
 @pytest.mark.skipif(os.environ.get("PARWISE_DIRECT") == "always", reason="workers read all arguments themselves")
@@ -250,7 +258,7 @@ def test_its_windows_take_no_more_memory_than_blocks(monkeypatch):
     monkeypatch.setattr(Job, "stage", stage)
     for limit, longest in ((2**26, 16), (10 * A[0].nbytes, 8), (A[0].nbytes, 2)):
         staged.clear()
-        monkeypatch.setattr(seam, "BLOCK_BYTES", limit)
+        monkeypatch.setattr(border, "BLOCK_BYTES", limit)
         blocks(np.negative, chunk=2)
         assert max(staged) == longest
 
@@ -309,7 +317,7 @@ def test_random_numbers_are_drawn_as_before():
 def test_it_ends_in_time(monkeypatch):
     """What takes longer than planned is left; the next call is right."""
     monkeypatch.setattr(seam, "SHARE", 0.0)
-    monkeypatch.setattr(seam.SeamCheck, "_pays", lambda *_: True)
+    monkeypatch.setattr(border.Border, "_pays", lambda *_: True)
     for _ in range(3):
         assert_same(blocks(lambda b: b - 1), A - 1)
         assert_same(blocks(np.negative), -A)

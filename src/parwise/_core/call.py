@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +83,14 @@ class Naming:
     def labels(self, call: Call, indices: np.ndarray) -> dict[Hashable, np.ndarray]:
         """The labels of some elements along each mapped dimension that has labels."""
         return {}
+
+    def along(self, number: int) -> Naming:
+        """The naming of a call along one of the mapped axes."""
+        return self
+
+    def option(self, values: Sequence[Any]) -> Any:
+        """An option with one value for each of several mapped axes, as the user may write it."""
+        return tuple(values)
 
 
 class ItemNaming(Naming):

@@ -7,6 +7,7 @@ and by processes of other executors (`remote`), which compute its tasks.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import os
 import pickle
@@ -175,6 +176,12 @@ class Session(NamedTuple):
             outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True
         return outcome
+
+    def untrimmed(self) -> Session:
+        """The same session, but results of blocks keep their halo."""
+        kernel = copy.copy(self.kernel)
+        kernel.halo = None
+        return self._replace(kernel=kernel)
 
     def store(self, outcome: Outcome, lo: int, hi: int) -> None:
         """Write the results of a task to the files where they belong, if it covers whole chunks of them."""

@@ -54,6 +54,11 @@ class Labels:
         )
         return Labels(self.dims, lengths, values, starts, self.noun)
 
+    def along(self, number: int) -> Labels:
+        """The labels along one of the dimensions."""
+        one = slice(number, number + 1)
+        return Labels(self.dims[one], self.lengths[one], self.values[one], self.starts[one], self.noun)
+
     def name(self, index: tuple[int, ...], stops: tuple[int, ...] | None) -> str:
         """Words by which an error names the element at `index`, or the block from there to `stops`."""
         position = [one + start for one, start in zip(index, self.starts, strict=True)]
@@ -129,6 +134,14 @@ class LabelNaming(Naming):
         if call.vectorized:
             return f"blocks are cut along {listed(dims)}"
         return f"{listed(dims)} {'are' if len(dims) > 1 else 'is'} what is mapped over"
+
+    def along(self, number: int) -> LabelNaming:
+        """The naming of a call along one of the dimensions."""
+        return LabelNaming(lambda: self._labels().along(number), self._plain, self.variable)
+
+    def option(self, values: Sequence[Any]) -> dict[Hashable, Any]:
+        """An option with one value for each of several dimensions, as the user may write it."""
+        return dict(zip(self._labels().dims, values, strict=True))
 
 
 class MappedArrays:

@@ -186,7 +186,11 @@ class WorkerHandle:
             slot = self.free.popleft()
             return self.slots.inputs[slot]
 
-        offsets, layouts, attachments = stage(task, memory)
+        try:
+            offsets, layouts, attachments = stage(task, memory)
+        except BaseException:
+            self.free.extendleft([slot] if slot >= 0 else [])
+            raise
         return StagedTask(task, slot, large, offsets, layouts, attachments)
 
     def unstage(self, staged: StagedTask) -> None:

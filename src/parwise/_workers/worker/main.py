@@ -27,15 +27,7 @@ from ..direct.transfer import DirectTransfer, Extent, Target
 from ..encoding import pack, pack_error
 from ..pickling.multiprocessing_objects import Attachments, attached, close_copies
 from ..pickling.payload import load, load_part, private_copy
-from ..protocol import (
-    INLINE_BYTES,
-    Channel,
-    ChunkReceiver,
-    ChunkSender,
-    ForeignBytesError,
-    checksum,
-    verified,
-)
+from ..protocol import INLINE_BYTES, Channel, ChunkReceiver, ChunkSender, ForeignBytesError, checksum, verified
 from ..session import Offsets, Session, Tables
 from ..shared_globals import initialize
 from ..shared_memory import Slots, buffer_offsets, copy_in, map_anonymous, map_private
@@ -268,7 +260,13 @@ class Worker:
         else:
             self._reply(number, slot, header, (begin, end, before, written), buffers)
 
-    _on_trial = without_writing(_on_task)
+    @without_writing
+    def _on_trial(self, *task: Any) -> None:
+        """Compute a block that is none of the plan's; the caller cuts off its halo."""
+        session = self._session
+        self._session = None if session is None else session.untrimmed()
+        self._on_task(*task)
+        self._session = session
 
     def _compute_part(
         self, session: Session, lo: int, hi: int, slot: int, offsets: Offsets | None, layouts: list[Layout] | None
