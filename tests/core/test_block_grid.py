@@ -22,6 +22,9 @@ from ..support.functions import describe
 from ..support.oracle import assert_same
 from ..support.strategies import arrays, make_array
 
+# Functions that show their blocks depend on them, and a slow call is told so.
+pytestmark = pytest.mark.filterwarnings("ignore:the function:parwise.ReproducibilityWarning")
+
 rng = np.random.default_rng(5)
 IMAGE = rng.standard_normal((61, 47))
 PAD = {"reflect": "reflect", "symmetric": "symmetric", "nearest": "edge", "wrap": "wrap", "constant": "constant"}
