@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 from parwise import parallel_map
 from parwise._executors.threads.executor import Threads
@@ -53,3 +57,13 @@ def test_elements_may_wait_for_one_another_after_a_small_call():
 
     for wait in (False, False, True):  # noqa: B007 - the function reads it
         assert parallel_map(meet, [1, 2], executor="threads", workers=2) == [1, 2]
+
+
+def test_a_stream_that_another_thread_prints_to_stays_alive():
+    """`print` holds no reference to `sys.stdout` in Python 3.11 (gh-130163): it crashed at the end of a call."""
+    seen = []
+    with ThreadPoolExecutor(2) as threads:
+        parallel_map(lambda x: seen.append(weakref.ref(sys.stdout)), range(50), executor=threads, verify=False)
+    gc.collect()
+    assert all(one() is not None for one in seen)
+    assert not any(one() is sys.stdout for one in seen)

@@ -8,6 +8,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from ..._clock import perf_counter
 from ..._system.interpreter import DeferredInterrupt, starts_threads
@@ -89,8 +90,12 @@ class LateThreads:
         self._lock = threading.Lock()
         self._started = self._left = self._helped = False
         self._deadline = 0.0
+        self._first: Callable[[], int] | None = None
+        self._context = contextvars.copy_context()  # a new thread has none of the caller's
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
+        # What the helper thread sees, until the caller leaves.
+        self._shown = [self]
 
     def __enter__(self) -> LateThreads:
         return self
@@ -101,12 +106,11 @@ class LateThreads:
 
     def expect(self, start: Callable[[], int]) -> None:
         """Have the helper thread start threads at element `start()` if the caller's next batch takes long."""
-        self._deadline = perf_counter() + HELP_SECONDS
+        self._deadline, self._first = perf_counter() + HELP_SECONDS, start
         if not self._helped and starts_threads():
             self._helped = True
-            # A new thread has none of the caller's contexts.
             with contextlib.suppress(RuntimeError):  # the interpreter ends, or has as many threads as it may have
-                _thread.start_new_thread(contextvars.copy_context().run, (self._help, start))
+                _thread.start_new_thread(_help, (self._leaving, self._shown))
 
     def start(self, start: Callable[[], int]) -> None:
         """Open the job at element `start()` and start threads, unless the helper thread has done so."""
@@ -125,18 +129,33 @@ class LateThreads:
         self._stack.callback(self.runner.cancel)
         self._started = True
 
-    def _help(self, start: Callable[[], int]) -> None:
-        while not self._leaving.acquire(True, max(0.0, self._deadline - perf_counter())):
-            if perf_counter() >= self._deadline:
-                break
+    def help(self) -> float:
+        """Start threads if it is time, and return 0; otherwise the seconds until then."""
+        left = self._deadline - perf_counter()
+        if left <= 0:
+            self._context.run(self._start_late)
+        return max(0.0, left)
+
+    def _start_late(self) -> None:
         complete = not self._left and self._state.complete
         with self._lock:
-            if complete and not self._left and not self._started:
-                self._start(start())
+            if complete and not self._left and not self._started and self._first is not None:
+                self._start(self._first())
 
     def _leave(self) -> None:
         """Have the helper thread end."""
         with DeferredInterrupt(), self._lock:
             left, self._left = self._left, True
         if not left:
+            self._shown.clear()
             self._leaving.release()
+
+
+def _help(leaving: Any, shown: list[LateThreads]) -> None:
+    """The helper thread.
+
+    While it waits it holds nothing of the call: the interpreter may end within that, and would free nothing of it.
+    """
+    seconds = HELP_SECONDS
+    while seconds > 0 and not leaving.acquire(True, seconds):
+        seconds = max((late.help() for late in shown.copy()), default=0.0)

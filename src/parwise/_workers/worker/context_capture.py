@@ -37,14 +37,25 @@ _current: contextvars.ContextVar[_Captured | None] = contextvars.ContextVar("par
 
 
 class _RoutedStream:
-    """A standard stream: that of the task in its context, and the process's own elsewhere."""
+    """A standard stream: that of the task in its context, and the process's own elsewhere.
 
-    def __init__(self, name: StreamName, own: Any) -> None:
-        self._name, self._own = name, own
+    There is one of each name, for good: `print` of another thread may be using it without a reference of its own, in
+    the moment in which it is replaced, and Python 3.11 crashed then (gh-130163).
+
+    Attributes
+    ----------
+    own : stream
+        The process's own.
+    """
+
+    own: Any = None
+
+    def __init__(self, name: StreamName) -> None:
+        self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
         captured = _current.get()
-        return getattr(self._own if captured is None else captured.streams[self._name], attribute)
+        return getattr(self.own if captured is None else captured.streams[self._name], attribute)
 
 
 class _Hooks:
@@ -53,6 +64,7 @@ class _Hooks:
     def __init__(self) -> None:
         self._running = 0
         self._lock = threading.Lock()
+        self._routed = {name: _RoutedStream(name) for name in _STREAMS}
         self._warnings = WarningHooks()
         self._call_handlers: Callable[[logging.Logger, logging.LogRecord], None] = logging.Logger.callHandlers
 
@@ -74,10 +86,11 @@ class _Hooks:
                     self._remove()
 
     def _install(self) -> None:
-        for name in _STREAMS:
+        for name, routed in self._routed.items():
             own = getattr(sys, name)
-            if own is not None and type(own) is not _RoutedStream:
-                setattr(sys, name, _RoutedStream(name, own))
+            if own is not None and own is not routed:
+                routed.own = own
+                setattr(sys, name, routed)
         self._warnings.install()
         # Not a handler: the caller repeats a record for those of each logger on its way to the root.
         self._call_handlers = logging.Logger.callHandlers
@@ -85,9 +98,9 @@ class _Hooks:
 
     def _remove(self) -> None:
         """Take the hooks away, unless something else has come over them meanwhile."""
-        for name in _STREAMS:
-            if type(found := getattr(sys, name)) is _RoutedStream:
-                setattr(sys, name, found._own)
+        for name, routed in self._routed.items():
+            if getattr(sys, name) is routed:
+                setattr(sys, name, routed.own)
         self._warnings.remove()
         if getattr(logging.Logger.callHandlers, "__wrapped__", None) is self._call_handlers:
             logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]
