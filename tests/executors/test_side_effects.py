@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from parwise import ReproducibilityWarning, parallel_apply, parallel_map
-from parwise._executors.side_effects import SideEffects
+from parwise._core.effects.side_effects import SideEffects
 
 FOUND: list[int] = []
 COUNT = 0

@@ -14,6 +14,7 @@ from .inputs.arrays import InputArray
 from .inputs.block_grid import BlockGrid
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .inputs.source import MAX_READ_BYTES
+from .kernel import Kernel
 from .results import Form
 from .settings import Settings
 
@@ -195,6 +196,18 @@ class Call:
     def tasks(self) -> int:
         """Number of calls of the function: of blocks, or of elements."""
         return self.count if self.bounds is None else len(self.bounds)
+
+    def kernel(self) -> Kernel:
+        """Make what calls the function for the elements of a task."""
+        settings = self.settings
+        stride = self.bounds[0][1] if self.bounds else 1
+        how = settings.ignore, settings.timeout is not None, self.halo, self.streams, stride, self.form
+        kernel = Kernel(self.func, self.args, self.kwargs, self.vectorized, *how)
+        if settings.isolate and settings.verify is not False:
+            from .effects.isolated import FirstTask  # most calls do without
+
+            kernel.first_task = FirstTask(several=settings.workers != 1)
+        return kernel
 
     def only_reads(self) -> bool:
         """Tell whether it is proved that the function only reads its arguments, where copies would take longer."""

@@ -20,6 +20,8 @@ from .nesting import ALWAYS, NESTED
 from .results import PLAIN_ARRAYS, SCALARS, WORDS, Column, Form, Results, Stack, detached, pack, refuse_more, wrap_of
 
 if TYPE_CHECKING:
+    from .effects.effect import Effect
+    from .effects.isolated import FirstTask
     from .inputs.random import RandomStreams
 
 
@@ -57,9 +59,11 @@ class Outcome:
         The exceptions of the first gaps, at most `MOST_FAILURES`.
     begun : float
         When the function was first called, by `time.perf_counter` of that machine.
+    effects : sequence of Effect
+        What the function did beside its result, see `FirstTask`.
     """
 
-    __slots__ = ("begun", "error", "failures", "gaps", "index", "results", "seconds", "threaded")
+    __slots__ = ("begun", "effects", "error", "failures", "gaps", "index", "results", "seconds", "threaded")
 
     def __init__(
         self,
@@ -71,8 +75,9 @@ class Outcome:
         gaps: np.ndarray | None = None,
         begun: float = 0.0,
         failures: Sequence[BaseException] = (),
+        effects: Sequence[Effect] = (),
     ) -> None:
-        self.failures = failures
+        self.failures, self.effects = failures, effects
         self.results, self.seconds, self.threaded = results, seconds, threaded
         self.index, self.error, self.gaps, self.begun = index, error, gaps, begun
 
@@ -96,6 +101,8 @@ class Kernel:
         The generators that calls get as ``rng``.
     stride : int
         Number of elements from one block to the next.
+    first_task : FirstTask, optional
+        Looks at the first task in each process that computes some, if the caller computes none.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class Kernel:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.vectorized, self.ignore, self.timed = vectorized, ignore, timed
         self.halo, self.streams, self.stride, self.form = halo, streams, stride, form
+        self.first_task: FirstTask | None = None
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None = None, allocate: Allocate = new_memory

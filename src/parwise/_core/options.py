@@ -69,13 +69,16 @@ class Options(TypedDict, total=False):
         `NotReproducibleError`. "full": all are. False: no comparison.
 
         Where elements are few and long, the default compares only if that delays
-        the call by less than a tenth. Workers also try one border between two
-        blocks of a block function, if these are cut along one axis, in less than a
-        tenth of the call's time: where values beyond a block change its results,
-        the warning names the depth that would do. The function cannot open files to write to them in that; one
-        that writes to what it has open already needs False. And lists, dicts,
-        sets and counters that the function only writes to are named, since
-        workers change copies of them. `True` takes the first and the last
+        the call by less than a tenth. Where workers alone call the function
+        (`isolate`, `timeout`), there is nothing to compare with: they look whether
+        it draws random numbers from generators that they have copies of. Workers
+        also try one border between two blocks of a block function, along each axis
+        that is cut, in less than a tenth of the call's time: where values beyond a
+        block change its results, the warning names the depth that would do. The
+        function cannot open files to write to them in that; one that writes to
+        what it has open already needs False. And lists, dicts, sets and counters
+        that the function only writes to are named, since workers change copies of
+        them. `True` takes the first and the last
         element and both sides of cuts, and tries block functions on blocks of
         different lengths, with NaN and other extreme values around them. That is
         a sample, not a proof.

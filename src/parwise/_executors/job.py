@@ -14,7 +14,7 @@ import numpy as np
 from .._core.call import Call
 from .._core.indexing import Task
 from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
-from .._core.kernel import Kernel, Outcome
+from .._core.kernel import Outcome
 from .._core.layout import Layout, offsets_for
 from .._core.messages.notes import error_notes
 from .._core.output import ListOutput, Output, RawResults
@@ -107,9 +107,7 @@ class Job:
         self.observer = observer
         self._only, self._observe = only, observe
         settings = call.settings
-        how = settings.ignore, settings.timeout is not None, call.halo, call.streams
-        stride = call.bounds[0][1] if call.bounds else 1
-        self.kernel = Kernel(call.func, call.args, call.kwargs, call.vectorized, *how, stride, call.form)
+        self.kernel = call.kernel()
         self.slot_bytes = slot_bytes
         self.first: Results | None = None
         self.first_objects: dict[int, Snapshot] = {}

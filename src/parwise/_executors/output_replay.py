@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from .._core.effects.effect import Effect
 from .._system.blas import unknown_blas, warn_of_unknown_blas
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class UnknownBlas(NamedTuple):
     def repeat(self, function: Any) -> None:
         """Warn of it, once in a process."""
         warn_of_unknown_blas()
+
+
+#: What is replayed.
+Event: TypeAlias = "OutputEvent | UnknownBlas"
 
 
 class OutputReplay:
@@ -38,19 +43,28 @@ class OutputReplay:
         self._function = function
         self._done: dict[int, int] = {}
         self._frontier = 0
-        self._held: dict[int, list[OutputEvent | UnknownBlas]] = {}
+        self._held: dict[int, list[Event]] = {}
+        self._effects: set[Effect] = set()
         # The last element with output of each open task; the elements of lost tasks whose output is complete.
         self._last: dict[int, int] = {}
         self._complete: list[range] = []
         # A helper thread may read the messages of workers.
         self._lock = threading.Lock()
 
-    def record(self, lo: int, output: Sequence[OutputEvent | UnknownBlas]) -> None:
-        """Keep output of the task that begins at `lo`."""
+    def record(self, lo: int, output: Sequence[Event]) -> None:
+        """Keep output of the task that begins at `lo`; what several workers tell of the function counts once."""
         if not output:
             return
         with self._lock:
-            self._held.setdefault(lo, []).extend(one for one in output if not self._is_complete(one.element))
+            new = [one for one in output if not (self._is_complete(one.element) or self._is_known(one))]
+            self._held.setdefault(lo, []).extend(new)
+
+    def _is_known(self, event: Event) -> bool:
+        if not isinstance(event, Effect):
+            return False
+        known = event in self._effects
+        self._effects.add(event)
+        return known
 
     def doubt_blas(self) -> None:
         """Have the caller warn, in its own thread, if workers cannot take over its number of BLAS threads."""

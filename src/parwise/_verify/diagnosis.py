@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from .._core.arguments import make_call
+from .._core.effects.generators import COPIED, GLOBAL, changed, global_generators, held_generators
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
@@ -19,7 +19,6 @@ from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .difference import Difference, difference
 from .fingerprint import REMEDIES, environment_differences, read_fingerprint
-from .generators import global_generators, held_generators
 
 # Two interpreters with the same order of sets, and two with different ones: all four hardly agree by chance.
 HASH_SEEDS = ("1", "1", "2", "3")
@@ -29,16 +28,8 @@ SETUP = (
     "that sets them in each worker"
 )
 
-_DRAWS = (
-    "It draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
-    "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
-)
-_DRAWS_FROM_COPIES = (
-    "It draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
-    "rng=seed in its place, and take rng= in the function: a Generator for each element"
-)
-_DRAWS_IN_TURN = (
-    "It draws from {}, one generator for all elements, so the numbers of each depend on those computed before it. Pass "
+_IN_TURN = (
+    "draws from {}, one generator for all elements, so the numbers of each depend on those computed before it. Pass "
     "rng=seed in its place, and take rng= in the function: a Generator for each element"
 )
 _UNSTABLE = (
@@ -110,16 +101,17 @@ class Diagnosis:
 
     def find(self) -> Difference:
         """Return the first cause that can be shown: an unstable function, threads, environment; or none of them."""
-        before, held = global_generators(), held_generators(self._job.call)
+        call = self._job.call
+        function = call.func, call.args, call.kwargs
+        before, held = global_generators(), held_generators(*function)
         if self._is_unstable():
-            drawn = _changed(before, global_generators())
-            own = _changed(held, held_generators(self._job.call))
-            in_processes = self._job.call.settings.executor not in ("threads", "serial")
-            text = _DRAWS_FROM_COPIES if in_processes else _DRAWS_IN_TURN
+            drawn = changed(before, global_generators())
+            own = changed(held, held_generators(*function))
+            text = COPIED if call.settings.executor not in ("threads", "serial") else _IN_TURN
             return self._cause(
                 "unstable",
                 f"the function returns different bits each time it is called {self._where} ({self._difference}). "
-                + (_DRAWS.format(drawn) if drawn else text.format(own) if own else _UNSTABLE),
+                + (f"It {(GLOBAL if drawn else text).format(drawn or own)}" if drawn or own else _UNSTABLE),
             )
         if not self._thorough:
             return self._unexplained(f"verify=True looks for the reason. {SETUP}")
@@ -217,8 +209,3 @@ class Diagnosis:
             f"the function returns {words.get(self._kind, 'a different value')} in a worker than in this process, "
             f"{self._where} ({self._difference}), while two calls in this process agree. {hint}",
         )
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Names of the generators whose states differ."""
-    return " and ".join(name for name, state in after.items() if before.get(name) != state)

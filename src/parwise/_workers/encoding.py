@@ -67,6 +67,7 @@ class OutcomeHeader(NamedTuple):
 
 def pack(outcome: Outcome, output: list[OutputEvent], lo: int) -> tuple[bytes, list[Any]]:
     """Header and buffers of an outcome of the task from `lo` on; arrays are not copied."""
+    output = [*output, *outcome.effects]
     header = OutcomeHeader(
         outcome.index, outcome.seconds, outcome.threaded, bool(output), gaps=outcome.gaps, begun=outcome.begun,
         failures=len(outcome.failures),

@@ -32,7 +32,7 @@ from .pickling.payload import BufferTable, Payload, load
 from .pickling.picklers import Pickler, dump, dumps
 from .pickling.sent_definitions import Definitions
 from .protocol import ForeignBytesError, verified
-from .shared_globals import set_by
+from .shared_globals import is_prepared, set_by
 
 if TYPE_CHECKING:
     from .._core.inputs.recipes import FileInput
@@ -172,9 +172,15 @@ class Session(NamedTuple):
             raise
         except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
+        kernel = self.kernel
+        # What an initializer or `setup` has made or seeded belongs to the process.
+        first = None if is_prepared() else kernel.first_task
+        effects = None if first is None else first.begin(kernel.func, kernel.args, kernel.kwargs)
         with watch:
-            outcome = self.kernel.run(arguments, lo, hi, cursor, allocate)
+            outcome = kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True
+        if effects is not None:
+            outcome.effects = effects()
         return outcome
 
     def untrimmed(self) -> Session:

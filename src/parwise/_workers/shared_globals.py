@@ -22,6 +22,7 @@ from .._system.definitions import shared_modules
 _owned: dict[str, dict[str, Any]] = {}
 # Attributes that it has set, by the class.
 _owned_attributes: list[tuple[type, dict[str, Any]]] = []
+_prepared = False
 
 
 def restore() -> None:
@@ -35,12 +36,19 @@ def restore() -> None:
 
 def initialize(initializer: Callable[..., Any], *initargs: Any) -> None:
     """Call the initializer, and note which globals and attributes of classes it sets."""
+    global _prepared
+    _prepared = True
     before = {name: dict(vars(module)) for name, module in shared_modules.items()}
     classes = [(cls, dict(vars(cls))) for module, names in before.items() for cls in _classes_of(module, names)]
     initializer(*initargs)
     for name, module in shared_modules.items():
         _owned.setdefault(name, {}).update(_changes(before.get(name, {}), vars(module)))
     _owned_attributes.extend((cls, _changes(attributes, dict(vars(cls)))) for cls, attributes in classes)
+
+
+def is_prepared() -> bool:
+    """True if this process has called an initializer, or a function given as `setup`."""
+    return _prepared
 
 
 def forget() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..._clock import perf_counter
+from ..._core.effects.side_effects import SideEffects
 from ..._core.indexing import Task
 from ..._system.interpreter import DeferredInterrupt
 from ..._workers.pool.default_pool import default_pool, new_pool
@@ -14,7 +15,6 @@ from ...errors import NoWorkersError
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
-from ..side_effects import SideEffects
 from ..task_queue import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .inline import InlineTasks, run_inline

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..._clock import monotonic
+from ..._core.effects.effect import Effect
 from ..pickling.picklers import dumps
 from .process import flush
 
@@ -91,7 +92,7 @@ class LogEvent(NamedTuple):
             logger.handle(self.record)
 
 
-OutputEvent: TypeAlias = WarningEvent | TextEvent | LogEvent
+OutputEvent: TypeAlias = WarningEvent | TextEvent | LogEvent | Effect
 
 
 def pack_events(events: list[OutputEvent]) -> bytes:

@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .._core.call import Call
-from .._executors.side_effects import attributes_of, function_of
+from .side_effects import attributes_of, function_of
+
+GLOBAL = (
+    "draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
+    "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
+)
+COPIED = (
+    "draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
+    "rng=seed in its place, and take rng= in the function: a Generator for each element"
+)
 
 
 def global_generators() -> dict[str, Any]:
@@ -23,25 +31,30 @@ def global_generators() -> dict[str, Any]:
     return states
 
 
-def held_generators(call: Call) -> dict[str, Any]:
-    """States of the generators among a call's arguments, and those that its function names.
+def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """States of the generators among the arguments of all calls of a function, and those that it names.
 
     Each worker has copies of these, in one state.
     """
     states: dict[str, Any] = {}
-    for name, value in _named(call):
+    for name, value in _named(func, args, kwargs):
         state = _state(value)
         if state is not None:
             states[name] = state
     return states
 
 
-def _named(call: Call) -> Iterator[tuple[str, Any]]:
-    for number, value in enumerate(call.args):
+def changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Names of the generators whose states differ, of those that were there before."""
+    return " and ".join(name for name, state in before.items() if after.get(name, state) != state)
+
+
+def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for number, value in enumerate(args):
         yield f"args[{number}]", value
-    for name, value in call.kwargs.items():
+    for name, value in kwargs.items():
         yield f"kwargs[{name!r}]", value
-    function, own = function_of(call.func)
+    function, own = function_of(func)
     if function is None:
         return
     names = function.__code__.co_names

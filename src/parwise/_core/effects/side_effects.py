@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ReproducibilityWarning, user_level
+from ...errors import ReproducibilityWarning, user_level
 
 if TYPE_CHECKING:
     from dis import Instruction

@@ -1,0 +1,1 @@
+"""Private: what a function does beside its result: to generators, containers and numbers that it holds."""
