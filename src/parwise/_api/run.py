@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .._clock import perf_counter
 from .._core.call import Call
 from .._core.inputs.items import LOOK_AHEAD
-from .._core.output import ListOutput
+from .._core.outputs.output import ListOutput
 from .._core.outputs.unordered import UnorderedOutput
 from .._executors.choice import is_serial, open_runner, run
 from .._executors.job import Job

@@ -255,9 +255,11 @@ def _filled(doc: str, rest: str, entries: Sequence[Sequence[str]], keep: bool) -
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 # What `with` blocks have set, the innermost last. A context variable: other threads and tasks see nothing of it.
 _scoped: contextvars.ContextVar[tuple[options, ...]] = contextvars.ContextVar("parwise_options", default=())
+#: An object of `options`, and what its plain call has set.
+PlainCall: TypeAlias = "tuple[weakref.ref[options], Mapping[str, Any]]"
 # What plain calls have set for the whole process, the latest last, with a reference to each as long as it lives: a
 # `with` takes it back. And all of it together, replaced as a whole, so that readers need no lock.
-_plain: list[tuple[weakref.ref[options], Mapping[str, Any]]] = []
+_plain: list[PlainCall] = []
 _process: Mapping[str, Any] = _NOTHING
 _plain_lock = threading.RLock()
 
@@ -333,13 +335,16 @@ class options(contextlib.ContextDecorator):  # noqa: N801 (called like a functio
     def _withdraw(self) -> None:
         """Take back what the plain call has set."""
         with _plain_lock:
-            _set_plain([(owner, given) for owner, given in _plain if owner() is not self])
+            _set_plain(self._of_others(_plain))
+
+    def _of_others(self, calls: list[PlainCall]) -> list[PlainCall]:
+        return [(owner, given) for owner, given in calls if owner() is not self]
 
 
-def _set_plain(calls: list[tuple[weakref.ref[options], Mapping[str, Any]]]) -> None:
+def _set_plain(calls: list[PlainCall]) -> None:
     """Note what plain calls have set; of those that nobody can take back any more neighbours become one."""
     global _process
-    kept: list[tuple[weakref.ref[options], Mapping[str, Any]]] = []
+    kept: list[PlainCall] = []
     for owner, given in calls:
         if kept and owner() is None and kept[-1][0]() is None:
             given = {**kept.pop()[1], **given}

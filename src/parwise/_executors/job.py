@@ -17,9 +17,9 @@ from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
 from .._core.kernel import Outcome
 from .._core.layout import Layout, offsets_for
 from .._core.messages.notes import error_notes
-from .._core.output import ListOutput, Output, RawResults
 from .._core.outputs.choice import output_of
 from .._core.outputs.gaps import Gaps
+from .._core.outputs.output import ListOutput, Output, RawResults
 from .._core.results import Results, owned, same_results, stacked
 from .._report.null_observer import UNOBSERVED, NullObserver
 from .._system.limits import cpu_count

@@ -56,15 +56,14 @@ class OutputReplay:
         if not output:
             return
         with self._lock:
-            new = [one for one in output if not (self._is_complete(one.element) or self._is_known(one))]
-            self._held.setdefault(lo, []).extend(new)
+            self._held.setdefault(lo, []).extend(filter(self._is_new, output))
 
-    def _is_known(self, event: Event) -> bool:
-        if not isinstance(event, Effect):
-            return False
-        known = event in self._effects
-        self._effects.add(event)
-        return known
+    def _is_new(self, event: Event) -> bool:
+        if isinstance(event, Effect):
+            known = event in self._effects
+            self._effects.add(event)
+            return not known
+        return not self._is_complete(event.element)
 
     def doubt_blas(self) -> None:
         """Have the caller warn, in its own thread, if workers cannot take over its number of BLAS threads."""
@@ -78,13 +77,16 @@ class OutputReplay:
         replayed a second time.
         """
         with self._lock:
-            held = self._held.get(lo, [])
-            # Elements of an earlier worker at the same task are complete already.
-            found = {one.element for one in held} | {self._last.pop(lo, -1)}
-            newest = max((index for index in found if index >= lo and not self._is_complete(index)), default=None)
-            if newest is not None:
-                self._held[lo] = [one for one in held if one.element != newest]
-                self._complete.append(range(lo, newest))
+            self._lose(lo)
+
+    def _lose(self, lo: int) -> None:
+        held = self._held.get(lo, [])
+        # Elements of an earlier worker at the same task are complete already.
+        found = {one.element for one in held} | {self._last.pop(lo, -1)}
+        newest = max((index for index in found if index >= lo and not self._is_complete(index)), default=None)
+        if newest is not None:
+            self._held[lo] = [one for one in held if one.element != newest]
+            self._complete.append(range(lo, newest))
 
     def _is_complete(self, index: int) -> bool:
         return any(index in elements for elements in self._complete)
@@ -94,21 +96,28 @@ class OutputReplay:
         with self._lock:
             self._last.pop(lo, None)
             self._done[lo] = hi
-            while self._frontier in self._done:
-                self._frontier = self._done.pop(self._frontier)
+            self._advance()
+
+    def _advance(self) -> None:
+        while self._frontier in self._done:
+            self._frontier = self._done.pop(self._frontier)
 
     def repeat(self, limit: float, everything: bool = False) -> None:
         """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends."""
         if not self._held:
             return
         with self._lock:
-            due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
-            output = []
-            for lo in due:
-                found = self._held.pop(lo)
-                if found and lo >= self._frontier:  # still open
-                    self._last[lo] = found[-1].element
-                output.extend(found)
+            output = self._take_due(everything)
         for one in output:
             if one.element <= limit:
                 one.repeat(self._function)
+
+    def _take_due(self, everything: bool) -> list[Event]:
+        due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
+        output = []
+        for lo in due:
+            found = self._held.pop(lo)
+            if found and lo >= self._frontier:  # still open
+                self._last[lo] = found[-1].element
+            output.extend(found)
+        return output

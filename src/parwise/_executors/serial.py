@@ -230,7 +230,9 @@ def _run_unread(
     start = perf_counter()
     with nesting() as nested:
         try:
-            while error is None and end is None and len(raw) < most:
+            while True:
+                if error is not None or end is not None or len(raw) >= most:
+                    break
                 wanted = min(len(raw) + batch, most)
                 timed = len(raw) < TIMED_ITEMS
                 source = islice(_timed(items, reading) if timed else items, wanted - len(raw))

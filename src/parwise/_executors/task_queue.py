@@ -16,7 +16,7 @@ from .._core.layout import ALIGNMENT, PAGE
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of 10 ms cost 5 % of a call of 0.3 s.
 TASK_SECONDS = 0.040
 # Tasks shrink near the end, so that workers finish together: each is this part of a worker's share of the rest (with
-# a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
+# a third, 0.2 s took 2 % longer), but not shorter than its hand-over.
 SHARES = 2
 LEAST_SECONDS = 0.001
 # So many workers can be fed with tasks of these lengths, since a hand-over takes 0.1 ms of the caller, which is to have
@@ -42,8 +42,7 @@ class TaskQueue:
 
     Notes
     -----
-    Several threads may take tasks. A task is handed out once, and again only if it is given back. Those that were with
-    a worker that has ended are for workers alone.
+    Several threads may take tasks. Each is handed out once, unless it is given back; a dead worker's to workers alone.
     """
 
     def __init__(
@@ -303,13 +302,15 @@ class TaskQueue:
     def cut(self, index: int) -> None:
         """Hand out nothing from `index` on: an error there ends the call."""
         with self._lock:
-            self._cut = min(self._cut, index)
-            self._returned = [task for task in self._returned if task.lo < index]
-            self._lost = [task for task in self._lost if task.lo < index]
-            if self._blocks is not None:
-                self._blocks = deque(task for task in self._blocks if task.lo < index)
-            self._stop = min(self._stop, index)
-            self._later = deque((lo, min(hi, index)) for lo, hi in self._later if lo < index)
+            self._cut, self._stop = min(self._cut, index), min(self._stop, index)
+            self._drop_from(index)
+
+    def _drop_from(self, index: int) -> None:
+        for tasks in (self._returned, self._lost):
+            tasks[:] = [task for task in tasks if task.lo < index]
+        if self._blocks is not None:
+            self._blocks = deque(task for task in self._blocks if task.lo < index)
+        self._later = deque((lo, min(hi, index)) for lo, hi in self._later if lo < index)
 
     def measure(self, task: Task, seconds: float) -> None:
         """Update the time of an element from a finished task."""
@@ -318,8 +319,7 @@ class TaskQueue:
             self._samples += 1
             self._measured += len(task)
             self._seconds += seconds
-            # The very first call is slow (imports, caches), so the second one replaces it. From then on the newest has
-            # half the weight: uneven work changes quickly.
+            # The first call is slow (imports, caches), so the second one replaces it; then uneven work changes quickly.
             self._pace = pace if self._pace is None or self._samples <= 2 else 0.5 * (self._pace + pace)
 
     @property

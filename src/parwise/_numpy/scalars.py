@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._clock import perf_counter
-from .._core.output import RawResults
+from .._core.outputs.output import RawResults
 from .._core.settings import Settings
 from .binding import Binding, CachedFirst, CachedResult
 from .inline import InlineCalls, should_start_inline

@@ -70,12 +70,15 @@ class Registry:
         """Add an object."""
         with self._lock:
             if len(self._entries) >= self._limit:
-                self._entries = {one: entry for one, entry in self._entries.items() if entry[0]() is not None}
-                self._limit = max(64, 2 * len(self._entries))
+                self._forget_dead()
             try:
                 self._entries[key] = weakref.ref(obj), note
             except TypeError:  # an alias of typing: it stays alive
                 self._entries[key] = (lambda: obj), note
+
+    def _forget_dead(self) -> None:
+        self._entries = {one: entry for one, entry in self._entries.items() if entry[0]() is not None}
+        self._limit = max(64, 2 * len(self._entries))
 
     def get(self, key: Any) -> Any:
         """The object of a key, or None."""
@@ -178,11 +181,14 @@ class Table:
             return
         self._loading = True
         try:
-            while self._waiting and (self.begun or not self._waiting[0][0]):
-                self._waiting[0][1]()
-                del self._waiting[0]
+            self._load_waiting()
         finally:
             self._loading = False
+
+    def _load_waiting(self) -> None:
+        while self._waiting and (self.begun or not self._waiting[0][0]):
+            self._waiting[0][1]()
+            del self._waiting[0]
 
     def open_space(self, number: int, module: str | None, base: dict[str, Any]) -> dict[str, Any]:
         """The globals with a number, which other functions may have."""

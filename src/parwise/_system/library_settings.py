@@ -196,9 +196,10 @@ class LibraryFollower:
         done = self._done.get(name, {})
         self._done[name] = told
         replaced = self._replaced.setdefault(name, {})
+        new = [setting for setting in told | done if told.get(setting) != done.get(setting)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that have another name by now
-            for setting in [k for k in told | done if told.get(k) != done.get(k)]:
+            for setting in new:
                 with contextlib.suppress(Exception):
                     _write(name, setting, told.get(setting), replaced)
 

@@ -48,12 +48,15 @@ class ModuleWatch:
     def look(self) -> None:
         """Look for modules that are new, or were imported again: `importlib.reload` makes a new ``__spec__``."""
         with self._lock:
-            modules = sys.modules
-            again = {name for name, (spec, _) in self._watched.items() if _spec(modules.get(name)) is not spec}
-            self.reloads += bool(again)
-            if again or self._count != len(modules):
-                self._count = len(modules)
-                self._add(again)
+            self._look()
+
+    def _look(self) -> None:
+        modules = sys.modules
+        again = {name for name, (spec, _) in self._watched.items() if _spec(modules.get(name)) is not spec}
+        self.reloads += bool(again)
+        if again or self._count != len(modules):
+            self._count = len(modules)
+            self._add(again)
 
     def _add(self, again: set[str]) -> None:
         for name in again:

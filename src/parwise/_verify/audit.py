@@ -15,8 +15,8 @@ from .._core.call import Call
 from .._core.indexing import Task
 from .._core.inputs.arrays import InputArray
 from .._core.kernel import Outcome
-from .._core.output import RawResults
 from .._core.outputs.column import check_out
+from .._core.outputs.output import RawResults
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.choice import run
 from .._executors.job import Job
@@ -57,14 +57,16 @@ class Sample:
         results = outcome.results
         with self._lock:
             self.seconds += outcome.seconds
-            if results is None or outcome.error is not None:
-                return
-            ends = [task] if self._blocks else [Task(k, k + 1) for k in sorted({task.lo, task.hi - 1})]
-            for end in ends:
-                if self._bytes < KEPT_BYTES:
-                    kept = owned(results if self._blocks else _element(results, end.lo - task.lo))
-                    self._kept[end] = kept
-                    self._bytes += sum(c.array.nbytes for c in kept.columns if isinstance(c, Stack))
+            if results is not None and outcome.error is None:
+                self._keep(task, results)
+
+    def _keep(self, task: Task, results: Results) -> None:
+        ends = [task] if self._blocks else [Task(k, k + 1) for k in sorted({task.lo, task.hi - 1})]
+        for end in ends:
+            if self._bytes < KEPT_BYTES:
+                kept = owned(results if self._blocks else _element(results, end.lo - task.lo))
+                self._kept[end] = kept
+                self._bytes += sum(c.array.nbytes for c in kept.columns if isinstance(c, Stack))
 
     def in_order(self) -> Iterator[tuple[Task, Results]]:
         """Yield the last task with its results, the first three, some 50 spread over the call, then all others.

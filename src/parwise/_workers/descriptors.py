@@ -43,15 +43,19 @@ def duplicate(fd: int) -> int:
 @contextlib.contextmanager
 def low_numbers_taken() -> Iterator[None]:
     """Keep numbers below 3 from what is opened meanwhile by others, as by `multiprocessing`."""
-    taken = []
+    taken: list[int] = []
     try:
-        while (fd := os.open(os.devnull, os.O_RDWR | OPEN_PRIVATE)) < FIRST:
-            taken.append(fd)
-        close(fd)
+        _take_low_numbers(taken)
         yield
     finally:
         for fd in taken:
             close(fd)
+
+
+def _take_low_numbers(taken: list[int]) -> None:
+    while (fd := os.open(os.devnull, os.O_RDWR | OPEN_PRIVATE)) < FIRST:
+        taken.append(fd)
+    close(fd)
 
 
 def open_memory() -> int:

@@ -82,8 +82,12 @@ def end_orphans(pid: int, pidfd: int) -> None:
     with contextlib.suppress(OSError):  # it has another parent
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         end_group(pid)
-        while has_children(pid):
-            pass
+        _await_children(pid)
+
+
+def _await_children(group: int) -> None:
+    while has_children(group):
+        pass
 
 
 def has_children(group: int, options: int = 0) -> bool:

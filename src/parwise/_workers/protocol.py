@@ -240,9 +240,12 @@ class Channel:
     def flush(self) -> None:
         """Send waiting messages, as many as there is room for."""
         with contextlib.suppress(BlockingIOError):
-            while self.unsent:
-                self._send(*self.unsent[0])
-                self._forget_unsent(1)
+            self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        while self.unsent:
+            self._send(*self.unsent[0])
+            self._forget_unsent(1)
 
     def _forget_unsent(self, count: int) -> None:
         for _ in range(count):

@@ -204,13 +204,17 @@ def compute(
             payload, table, _ = luggage.session
             with serial_calls():
                 session = _sessions[token] = _load(payload, table)
-            while len(_sessions) > _KEPT:
-                _tables.pop(_sessions.popitem(last=False)[0], None)
+            _forget_oldest()
         _sessions.move_to_end(token)
     # Without the lock: while a function waits for a computation in Dask, its process may run another task.
     first = luggage.first if new else None
     handshake = None if first is None else _compute_handshake(token, session, first, capture)
     return _compute_packed(session, arguments, capture, stored=_is_wanted), handshake
+
+
+def _forget_oldest() -> None:
+    while len(_sessions) > _KEPT:
+        _tables.pop(_sessions.popitem(last=False)[0], None)
 
 
 def _compute_packed(

@@ -85,8 +85,7 @@ def set_up_here(setup: Callable[[], object]) -> None:
         except BaseException as error:
             error.add_note("in the function given as setup, in this process")
             raise
-        found = {name for name, value in names.items() if name not in before or before[name] is not value}
-        _latest, _set_here = setup, {names.get("__name__", ""): found}
+        _latest, _set_here = setup, {names.get("__name__", ""): _changes(before, names).keys()}
 
 
 def set_by(setup: Callable[[], object] | None) -> Mapping[str, AbstractSet[str]]:

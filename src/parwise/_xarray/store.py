@@ -169,17 +169,19 @@ def _make(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
     sync_folder(os.path.dirname(path) or ".")
 
 
+def _changed(path: str, fresh: str, results: str) -> set[str]:
+    """Variables whose files differ from those of a fresh store, in which `results` is left out."""
+    names = [name for one in _files(fresh) if not (name := os.path.relpath(one, fresh)).startswith(results)]
+    return {name.partition(os.sep)[0] for name in names if _read(os.path.join(path, name)) != _read(f"{fresh}/{name}")}
+
+
 def _check_store(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
     """Raise a ValueError if a store has other coordinates, attributes or chunks than one that was made now."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = os.path.join(folder, "store")
         _make(fresh, template, chunks)
         # Without chunks of results: xarray 2025.7 writes some, of another fill value than its own.
-        results = os.path.join(str(template.name), "c", "")
-        names = [name for one in _files(fresh) if not (name := os.path.relpath(one, fresh)).startswith(results)]
-        changed = {
-            name.partition(os.sep)[0] for name in names if _read(os.path.join(path, name)) != _read(fresh + "/" + name)
-        }
+        changed = _changed(path, fresh, os.path.join(str(template.name), "c", ""))
     if changed:
         raise ValueError(
             f"{path} has different labels or attributes than the result of this call, in "

@@ -11,7 +11,7 @@ from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.items import ItemStream
 from ..._core.kernel import Outcome
-from ..._core.output import ArrayOutput, ListOutput
+from ..._core.outputs.output import ArrayOutput, ListOutput
 from ..._core.results import Results, unstacked
 from ..._executors.job import Job
 from ..._report.null_observer import NullObserver

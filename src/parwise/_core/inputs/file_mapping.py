@@ -39,13 +39,15 @@ class FileMapping(NamedTuple):
 
 def mapping_at(address: int) -> FileMapping | None:
     """The file that is mapped at an address; None without one, and where the system does not tell."""
+    lines: list[bytes] = []
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:  # no /proc in some containers
-        for line in file:
-            span, flags, offset, device, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
-            start, end = (int(one, 16) for one in span.split(b"-"))
-            if start <= address < end:
-                found = start, int(offset, 16), device, int(inode)
-                return FileMapping(*found, path[0], flags.endswith(b"s")) if path else None
+        lines = file.readlines()
+    for line in lines:
+        span, flags, offset, device, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
+        start, end = (int(one, 16) for one in span.split(b"-"))
+        if start <= address < end:
+            found = start, int(offset, 16), device, int(inode)
+            return FileMapping(*found, path[0], flags.endswith(b"s")) if path else None
     return None
 
 

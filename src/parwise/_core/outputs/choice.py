@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..call import Call
-from ..output import ArrayOutput, ListOutput, Output, RawOutput
 from ..results import Form
+from .output import ArrayOutput, ListOutput, Output, RawOutput
 from .unordered import UnorderedOutput
 
 

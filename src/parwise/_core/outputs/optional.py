@@ -8,8 +8,8 @@ import numpy as np
 
 from ..call import Call
 from ..indexing import Task
-from ..output import ArrayOutput
 from ..results import Results, Stack, pack, tuple_of, unstacked
+from .output import ArrayOutput
 
 
 class OptionalOutput(ArrayOutput):

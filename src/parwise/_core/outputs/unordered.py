@@ -9,8 +9,8 @@ import numpy as np
 
 from ..call import Call
 from ..indexing import Task
-from ..output import Output
 from ..results import Results, unstacked
+from .output import Output
 
 
 class UnorderedOutput(Output):

@@ -337,13 +337,16 @@ class BackgroundDispatcher:
             self.dispatcher.caller_computes = True
             if not self.dispatcher.started:
                 self.dispatcher.start()
-            while self._state == "active":
-                self.dispatcher.step(None)
-                self._job.show()
+            self._dispatch()
         except BaseException as error:
             self.error = error
         finally:
             self._gone.release()
+
+    def _dispatch(self) -> None:
+        while self._state == "active":
+            self.dispatcher.step(None)
+            self._job.show()
 
 
 def _nowhere() -> int:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ..._clock import perf_counter, thread_time
 from ..._core.indexing import Task
@@ -44,7 +44,7 @@ class Dispatcher(Sender):
         self.feeding = 0.0
         self._fault_policy = FaultPolicy(job)
 
-    def __enter__(self) -> Dispatcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, tb: TracebackType | None) -> None:

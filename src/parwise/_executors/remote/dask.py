@@ -288,7 +288,7 @@ class DaskRunner(RemoteRunner):
         search = "__import__('importlib.util').util.find_spec('parwise') is not None"
         with contextlib.suppress(Exception):
             found = asyncio.run_coroutine_threadsafe(_run_everywhere(self._client, search), self._loop)
-            lacking = [name for name, has in found.result(SEARCH_SECONDS).items() if has is not True]
+            lacking = _lacking(found.result(SEARCH_SECONDS))
             if lacking:
                 more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
                 return f"worker{'s' * (len(lacking) > 1)} {', '.join(lacking[:3])}{more} of Dask"
@@ -382,3 +382,7 @@ def outside_pool() -> Iterator[None]:
 
     with worker_client():
         yield
+
+
+def _lacking(answers: dict[str, Any]) -> list[str]:
+    return [name for name, has in answers.items() if has is not True]

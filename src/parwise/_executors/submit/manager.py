@@ -207,18 +207,20 @@ class ManagerThread:
         job = SubmitJob(items, self._workers)
         with CallDispatcher(job, self._pool) as dispatcher:
             dispatcher.start()
-            # Until workers have told the end of their batches, though all results may have been read from their logs: a
-            # worker that seems to be at work gets no finalizer.
-            while not (
-                items.empty and not items.open and dispatcher.idle and (self._wanted or self._closing or items.outdated)
-            ):
-                if self._killing:
-                    raise ParwiseError(
-                        "the call has no result: an interrupt (Ctrl-C) left the pool, and ended its workers"
-                    )
-                dispatcher.assign_tasks()
-                idle = not self.busy
-                dispatcher.step(LINGER_SECONDS if idle else None)
-                job.repeat()
-                if idle and not self.busy and dispatcher.idle:
-                    return
+            self._drive(job, dispatcher)
+
+    def _drive(self, job: SubmitJob, dispatcher: CallDispatcher) -> None:
+        items = self._items
+        # Until workers have told the end of their batches, though all results may have been read from their logs: a
+        # worker that seems to be at work gets no finalizer.
+        while not (
+            items.empty and not items.open and dispatcher.idle and (self._wanted or self._closing or items.outdated)
+        ):
+            if self._killing:
+                raise ParwiseError("the call has no result: an interrupt (Ctrl-C) left the pool, and ended its workers")
+            dispatcher.assign_tasks()
+            idle = not self.busy
+            dispatcher.step(LINGER_SECONDS if idle else None)
+            job.repeat()
+            if idle and not self.busy and dispatcher.idle:
+                return

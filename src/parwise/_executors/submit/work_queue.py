@@ -134,20 +134,24 @@ class WorkQueue(Naming):
                 return self._returned.popleft()
             if self.shut or self.outdated:
                 return None
-            lo, room, first = self._next, self.room, None
-            count = self._batch_length(workers)
-            while self._waiting and self._next < lo + count:
-                item = self._waiting[0]
-                room -= len(item.packed)
-                if first is not None and (room < 0 or not item.goes_with(first)):
-                    break
-                self._waiting.popleft()
-                if item.future.set_running_or_notify_cancel():
-                    if first is None:
-                        first = item
-                    self._taken[self._next] = item
-                    self._next += 1
+            lo = self._next
+            self._take(lo + self._batch_length(workers))
             return Task(lo, self._next) if self._next > lo else None
+
+    def _take(self, stop: int) -> None:
+        """Take waiting calls that one worker can make in one go, up to number `stop`."""
+        room, first = self.room, None
+        while self._waiting and self._next < stop:
+            item = self._waiting[0]
+            room -= len(item.packed)
+            if first is not None and (room < 0 or not item.goes_with(first)):
+                break
+            self._waiting.popleft()
+            if item.future.set_running_or_notify_cancel():
+                if first is None:
+                    first = item
+                self._taken[self._next] = item
+                self._next += 1
 
     def _batch_length(self, workers: int) -> int:
         if self.pace is None:

@@ -63,10 +63,13 @@ class Threads(Executor):
         """Wait until the threads have made all calls."""
         with self._lock:
             self._closed = True
-            while self._idle:
-                self._idle.pop().release()
+            self._wake_all()
         for thread in self._threads if wait else ():
             thread.join()
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._idle.pop().release()
 
     def _serve(self) -> None:
         wake = _thread.allocate_lock()

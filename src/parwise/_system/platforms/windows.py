@@ -44,14 +44,18 @@ def physical_memory() -> int:
 
 def duplicate_above(fd: int, least: int) -> int:
     """Another descriptor of the same file, with the lowest free number from `least` on."""
-    low = []
+    low: list[int] = []
     try:
-        while (found := os.dup(fd)) < least:
-            low.append(found)
-        return found
+        return _duplicate(fd, least, low)
     finally:
         for one in low:
             os.close(one)  # gevent, whose own `close` is late, has none on Windows
+
+
+def _duplicate(fd: int, least: int, low: list[int]) -> int:
+    while (found := os.dup(fd)) < least:
+        low.append(found)
+    return found
 
 
 def seal(fd: int) -> None:

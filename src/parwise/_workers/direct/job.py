@@ -13,7 +13,7 @@ from ..._core.indexing import Task
 from ..._core.inputs.place import Place
 from ..._core.kernel import Outcome
 from ..._core.layout import Layout
-from ..._core.output import Output
+from ..._core.outputs.output import Output
 from ..._core.results import Results, Stack
 from ..encoding import MANY_COLUMNS
 from ..pool.worker_handle import Assignment, StagedTask, WorkerHandle

@@ -122,9 +122,12 @@ class DirectTransfer:
         if not claim.take():
             return None
         try:
-            return [k for k, target in self._fitting(outcome, hi - lo) if self._write(target, lo, hi - lo, buffers, k)]
+            return self._write_fitting(outcome, lo, hi, buffers)
         finally:
             claim.release()
+
+    def _write_fitting(self, outcome: Outcome, lo: int, hi: int, buffers: list[Any]) -> list[int]:
+        return [k for k, target in self._fitting(outcome, hi - lo) if self._write(target, lo, hi - lo, buffers, k)]
 
     def _fitting(self, outcome: Outcome, count: int) -> list[tuple[int, Target]]:
         """Columns of the results of `count` elements that the caller has memory for, and where it is."""

@@ -245,13 +245,16 @@ class WorkerHandle:
         if not (self.assignments or self.taken_back or self.sender is not None):
             return True
         with contextlib.suppress(BlockingIOError, EOFError, OSError):
-            while self.assignments or self.taken_back:
-                if not self.note_late_answer(self.channel.receive()[0]):
-                    break
+            self._read_late_answers()
         if self.assignments or self.sender is not None:
             return False
         self.reset()
         return True
+
+    def _read_late_answers(self) -> None:
+        while self.assignments or self.taken_back:
+            if not self.note_late_answer(self.channel.receive()[0]):
+                break
 
     def note_late_answer(self, message: tuple[Any, ...]) -> bool:
         """Note an answer to an earlier call, of which the results do not count; False for one that says nothing."""
@@ -330,14 +333,17 @@ class WorkerHandle:
         killed_at = monotonic() + WRITE_SECONDS
         with DeferredInterrupt():
             for one in self.assignments.values():
-                claim = self.slots.results[one.slot]
-                while (one.rows or one.stores) and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
-                    if monotonic() > killed_at:
-                        self.kill()
-                    if monotonic() > killed_at + DYING_SECONDS:
-                        undying.keep(self.pidfd, one.rows)
-                        break
-                one.rows, one.stores = (), False
+                self._revoke(one, killed_at)
+
+    def _revoke(self, one: Assignment, killed_at: float) -> None:
+        claim = self.slots.results[one.slot]
+        while (one.rows or one.stores) and not claim.take() and not self._ends_within(WRITE_POLL_SECONDS):
+            if monotonic() > killed_at:
+                self.kill()
+            if monotonic() > killed_at + DYING_SECONDS:
+                undying.keep(self.pidfd, one.rows)
+                break
+        one.rows, one.stores = (), False
 
     def _ends_within(self, seconds: float) -> bool:
         """True if the worker ends, if it can be known yet."""

@@ -183,10 +183,7 @@ class WorkerChannel(PortableChannel):
         if hasattr(signal, "pthread_sigmask"):  # SIGTERM writes the stack of the thread that gets it
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            while not self._orphaned():
-                connection.wait([self.waitable], LOOK_SECONDS)
-                while (message := self.wire.read(self.cookie)) is not None:
-                    self._queue.put(message)
+            self._hand_on()
         except ForeignBytesError:
             self.refuse()
         except (EOFError, OSError):
@@ -194,6 +191,13 @@ class WorkerChannel(PortableChannel):
         except BaseException:  # without this thread the worker would wait for ever
             traceback.print_exc()
         end_at_once()
+
+    def _hand_on(self) -> None:
+        """Put messages into the queue until the caller is gone."""
+        while not self._orphaned():
+            connection.wait([self.waitable], LOOK_SECONDS)
+            while (message := self.wire.read(self.cookie)) is not None:
+                self._queue.put(message)
 
     def _take(self) -> tuple[tuple[Any, ...], list[int]]:
         return unpack(*self._queue.get())

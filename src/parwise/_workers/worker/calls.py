@@ -165,20 +165,23 @@ class Batch:
 
     def run(self, cursor: Cursor, end_call: Callable[[BaseException | None], bool]) -> None:
         """Make the calls; `end_call` gets the exception of each, or None, and returns True if it has printed."""
-        begun = perf_counter()
         with serial_calls():
-            for index, packed in enumerate(self._calls(), self._lo):
-                if not self._claim.take():
-                    break
-                cursor.enter(index)
-                done, value = perform(packed)
-                printed = end_call(None if done else value)
-                result = _pack_result(done, value)
-                del value  # it may hold connections
-                self._results.append(result)
-                self._seconds = perf_counter() - begun
-                if printed or self._seconds > BATCH_SECONDS or not self._logged(result):
-                    break
+            self._run(cursor, end_call)
+
+    def _run(self, cursor: Cursor, end_call: Callable[[BaseException | None], bool]) -> None:
+        begun = perf_counter()
+        for index, packed in enumerate(self._calls(), self._lo):
+            if not self._claim.take():
+                break
+            cursor.enter(index)
+            done, value = perform(packed)
+            printed = end_call(None if done else value)
+            result = _pack_result(done, value)
+            del value  # it may hold connections
+            self._results.append(result)
+            self._seconds = perf_counter() - begun
+            if printed or self._seconds > BATCH_SECONDS or not self._logged(result):
+                break
 
     def _calls(self) -> Iterator[bytes]:
         at = 0

@@ -225,14 +225,17 @@ class WarningHooks:
     def remove(self) -> None:
         """Take the hooks away, unless something else has come over them meanwhile."""
         with self._lock:
-            while self._replaced:
-                owner, name, own, hook = self._replaced.pop()
-                if getattr(owner, name) is hook:
-                    setattr(owner, name, own)
-            while self._lists:
-                _, filters = self._lists.popitem()
-                while _FILTER in filters:
-                    filters.remove(_FILTER)
+            self._remove()
+
+    def _remove(self) -> None:
+        while self._replaced:
+            owner, name, own, hook = self._replaced.pop()
+            if getattr(owner, name) is hook:
+                setattr(owner, name, own)
+        while self._lists:
+            _, filters = self._lists.popitem()
+            while _FILTER in filters:
+                filters.remove(_FILTER)
 
     def _showing(self, show: Callable[[Any], None]) -> Any:
         """`warnings._showwarnmsg`, which shows all warnings, for those of a task."""

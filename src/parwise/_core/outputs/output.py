@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .call import Call, Told, result_axes
-from .indexing import Task
-from .outputs.column import OutputColumn, gap_value
-from .outputs.sink import FileSink
-from .results import Column, Results, Stack, tuple_of, unstacked
+from ..call import Call, Told, result_axes
+from ..indexing import Task
+from ..results import Column, Results, Stack, tuple_of, unstacked
+from .column import OutputColumn, gap_value
+from .sink import FileSink
 
 # Number of results that have been popped before their places are freed.
 MOST_POPPED = 1000
@@ -137,7 +137,7 @@ class ArrayOutput(Output):
     def _make_column(self, task: Task, first: Column, out: Any) -> OutputColumn:
         if self._call.block_grid is None:
             return OutputColumn(self._call, task, first, out)
-        from .outputs.block_column import BlockGridColumn  # most calls do without
+        from .block_column import BlockGridColumn  # most calls do without
 
         return BlockGridColumn(self._call, self._call.block_grid, task, first, out)
 
