@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import decimal  # noqa: F401 - an import that is interrupted and made again prints a line of the C library
 import os
 import random
 import signal
