@@ -11,6 +11,7 @@ from parwise import parallel_apply
 from parwise._core.layout import Layout, ReusableMemory, block_layout, element_layout
 
 from ..support.oracle import assert_same
+from ..support.strategies import arrays
 
 
 @st.composite
@@ -95,6 +96,16 @@ def test_neighbours_of_strings(boundary, runner):
     words = np.array(["a", "b" * 90, "", "é"] * 6, "T").reshape(12, 2)[::-1]
     options = {"vectorized": True, "chunk": 5, "depth": 1, "boundary": boundary, **runner}
     assert_same(parallel_apply(lambda b: np.strings.upper(b), words, **options), np.strings.upper(words))
+
+
+@given(st.one_of(views(), arrays()))
+def test_layouts_whose_elements_share_memory(view):
+    places = np.zeros(1, np.int64)
+    for stride, size in zip(view.strides, view.shape, strict=True):
+        places = np.add.outer(places, stride * np.arange(size if stride else min(size, 1)))
+    bytes_of = np.add.outer(places.ravel(), np.arange(view.itemsize))
+    layout = Layout("ndarray", view.dtype, True, view.shape, view.strides)
+    assert layout.overlaps == (len(np.unique(bytes_of)) < bytes_of.size)
 
 
 def test_memory_is_used_again_once_nobody_has_it():

@@ -143,6 +143,19 @@ class Counter:
         return 1
 
 
+@pytest.mark.parametrize("verify", [True, "full"])
+def test_windows_that_overlap_in_memory(verify):
+    """Their copies overlap too, so that NaN beyond a block would come into it."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.random.default_rng(0).standard_normal(400), 5)
+    for how in ({"chunk": 40}, {"chunk": 40, "depth": 3}):
+        got = parallel_apply(np.negative, windows, vectorized=True, verify=verify, workers=2, **how)
+        assert_same(got, -windows)
+    with pytest.raises(NotReproducibleError, match="depend on the length"):
+        parallel_apply(np.cumsum, windows[:, 0], vectorized=True, verify=verify, workers=2, chunk=40)
+    with pytest.raises(NotReproducibleError, match="depend on the length"):
+        parallel_apply(lambda b: np.cumsum(b, axis=0), windows, vectorized=True, verify=verify, workers=2, chunk=40)
+
+
 def test_bound_methods_are_no_difference(eager):
     """Python compares them by the identity of their objects."""
     got = parallel_map(lambda k: Counter().count, range(30), workers=2)

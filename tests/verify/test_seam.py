@@ -59,6 +59,16 @@ LOCAL = {
 }
 
 
+def test_windows_that_overlap_in_memory_are_not_tried():
+    """To change one of them changes others."""
+    windows = np.lib.stride_tricks.sliding_window_view(A[:, 0], 5)
+    assert told(lambda b: b.sum(axis=1), windows) == []
+    images = np.lib.stride_tricks.sliding_window_view(A, (3, 3))
+    assert told(lambda b: b.max(axis=(2, 3)), images, axis=(0, 1), chunk=(60, 10)) == []
+    assert len(told(np.cumsum, A[::-1, 0])) == 1
+    assert len(told(lambda b: np.cumsum(b, axis=0), np.broadcast_to(A[:, :1], A.shape))) == 1
+
+
 @pytest.mark.parametrize("name", LOCAL)
 @pytest.mark.parametrize("depth", [0, 1])
 def test_the_depth_that_would_do_is_named(name, depth):

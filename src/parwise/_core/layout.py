@@ -61,6 +61,16 @@ class Layout(NamedTuple):
     def _reach(self, pick: Any) -> int:
         return sum(pick(0, stride * (n - 1)) for n, stride in zip(self.shape, self.strides, strict=True) if n)
 
+    @property
+    def overlaps(self) -> bool:
+        """True if different elements share memory, as in windows; an axis along which all are one does not count."""
+        reach = self.dtype.itemsize
+        for stride, size in sorted((abs(step), n) for step, n in zip(self.strides, self.shape, strict=True) if step):
+            if size > 1 and stride < reach:
+                return True
+            reach += stride * (size - 1)
+        return False
+
     def view(self, memory: Any, offset: int, count: int | None = None) -> np.ndarray:
         """The run as an array over `memory`, whose first item is at byte `offset`.
 

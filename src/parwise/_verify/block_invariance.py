@@ -239,6 +239,8 @@ class BlockInvariance:
             if halo is not None:
                 source.set_halo(halo)
             run = source.private(lo, hi)
+            if change is not None and source.block_layout(lo, hi).overlaps:  # to change one element changes others
+                return None
             if change is not None and halo is not None and not self._change_outermost(run, one.axes[0], halo, change):
                 return None
             runs.append(run)
