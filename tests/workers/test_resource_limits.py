@@ -130,7 +130,7 @@ def hoard(megabytes):
 def test_worker_that_grows_is_renewed(monkeypatch):
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(watchdog, "GROWTH_BYTES", 40 * 2**20)
-    where = parallel_apply(hoard(4), np.arange(100), **ISOLATED)
+    where = parallel_apply(hoard(4), np.arange(100), verify=False, **ISOLATED)
     assert len(where) == 100
     assert len(set(where.tolist())) > 2  # a worker goes between two tasks
     assert max(map(where.tolist().count, set(where.tolist()))) < 80
@@ -152,7 +152,7 @@ def test_worker_that_does_not_grow_stays(monkeypatch):
 
 def test_worker_that_is_large_between_calls_is_renewed(monkeypatch):
     monkeypatch.setattr(worker_pool, "LOOK_SECONDS", 0.0)
-    before = set(parallel_apply(hoard(1), np.arange(60), **ISOLATED).tolist())
+    before = set(parallel_apply(hoard(1), np.arange(60), verify=False, **ISOLATED).tolist())
     assert set(parallel_apply(lambda x: os.getpid(), np.arange(60), **ISOLATED).tolist()) <= before | {
         worker.pid for worker in default_pool().workers
     }

@@ -23,8 +23,9 @@ COPIED = (
 def global_generators() -> dict[str, Any]:
     """States of the generators of random numbers that all code of this process shares."""
     states: dict[str, Any] = {}
-    if (module := sys.modules.get("random")) is not None:
-        states["the module random"] = module.getstate()
+    # A program may have a module of its own named random.
+    if (getstate := getattr(sys.modules.get("random"), "getstate", None)) is not None:
+        states["the module random"] = getstate()
     if (module := sys.modules.get("numpy.random")) is not None:
         _, key, *rest = module.get_state()
         states["np.random"] = key.tobytes(), *rest
@@ -69,12 +70,13 @@ def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator
 
 
 def _state(value: Any) -> Any:
-    if type(value) is np.random.Generator:
+    numpy_random: Any = sys.modules.get("numpy.random")  # to import it takes 20 ms
+    if numpy_random is not None and type(value) is numpy_random.Generator:
         return _text(value.bit_generator.state)
-    if type(value) is np.random.RandomState:
+    if numpy_random is not None and type(value) is numpy_random.RandomState:
         return _text(value.get_state(legacy=False))
-    random = sys.modules.get("random")
-    return value.getstate() if random is not None and type(value) is random.Random else None
+    kind = getattr(sys.modules.get("random"), "Random", None)
+    return value.getstate() if type(value) is kind else None
 
 
 def _text(state: Any) -> str:

@@ -21,24 +21,26 @@ class FirstTask:
     ----------
     several : bool
         True if several processes may compute: one alone draws all numbers from its copy of a generator in order.
+    alone : bool
+        True if the processes are parwise's own: in those of another library other threads may draw from what is global.
     """
 
-    def __init__(self, several: bool) -> None:
-        self._several, self._taken = several, False
+    def __init__(self, several: bool, alone: bool) -> None:
+        self._several, self._alone, self._taken = several, alone, False
 
     def begin(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], list[Effect]] | None:
         """Look before a task; return what tells what the function has done in it. None if another one was looked at."""
         if self._taken:
             return None
         self._taken = True
-        effects, shared = SideEffects(func), global_generators()
+        effects, shared = SideEffects(func), global_generators() if self._alone else {}
         held = held_generators(func, args, kwargs) if self._several else {}
 
         def told() -> list[Effect]:
             texts = []
             if held and (drawn := changed(held, held_generators(func, args, kwargs))):
                 texts.append(f"the function {COPIED.format(drawn)}")
-            after = global_generators()
+            after = global_generators() if self._alone else {}
             self._taken = after.keys() == shared.keys()  # else the task has imported one, and the next one may draw
             if drawn := changed(shared, after):
                 texts.append(f"the function {GLOBAL.format(drawn)}")
