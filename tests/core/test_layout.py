@@ -98,14 +98,25 @@ def test_neighbours_of_strings(boundary, runner):
     assert_same(parallel_apply(lambda b: np.strings.upper(b), words, **options), np.strings.upper(words))
 
 
+def of(view):
+    return Layout("ndarray", view.dtype, True, view.shape, view.strides)
+
+
 @given(st.one_of(views(), arrays()))
 def test_layouts_whose_elements_share_memory(view):
     places = np.zeros(1, np.int64)
     for stride, size in zip(view.strides, view.shape, strict=True):
         places = np.add.outer(places, stride * np.arange(size if stride else min(size, 1)))
     bytes_of = np.add.outer(places.ravel(), np.arange(view.itemsize))
-    layout = Layout("ndarray", view.dtype, True, view.shape, view.strides)
-    assert layout.overlaps == (len(np.unique(bytes_of)) < bytes_of.size)
+    assert of(view).overlaps or len(np.unique(bytes_of)) == bytes_of.size
+
+
+def test_layouts_whose_elements_do_not_share_memory():
+    a = np.zeros((4, 5, 6))
+    for view in (a, a.T, a[::-1, ::2], a[:, :0], a[0, 0, 0], np.asfortranarray(a), a.diagonal(), a.view("f8,f8")["f1"]):
+        assert not of(view).overlaps
+    assert not of(np.broadcast_to(a, (3, 4, 5, 6))).overlaps
+    assert of(np.lib.stride_tricks.sliding_window_view(a, 2, axis=1)).overlaps
 
 
 def test_memory_is_used_again_once_nobody_has_it():

@@ -162,12 +162,38 @@ def passed_on(x, remember=dict.__setitem__):
     return pair[0]
 
 
+class Scratch:
+    def __init__(self):
+        self.time, self.total = 0.0, 0.0
+
+    def rate(self):
+        return self.time + 1
+
+    def step(self, x):
+        self.time = x
+        self.total = 0.0
+        for k in range(3):
+            self.total += k
+        return self.rate() + self.total
+
+
 def entry(x):
     ENTRIES.setdefault(x, [0])[0] = x
     return x
 
 
-CACHES = [memo, room, cached, Counts().remember, read_elsewhere, read_within, by_default, passed_on, entry]
+CACHES = [
+    memo,
+    room,
+    cached,
+    Counts().remember,
+    Scratch().step,
+    read_elsewhere,
+    read_within,
+    by_default,
+    passed_on,
+    entry,
+]
 
 
 @pytest.mark.parametrize("func", [*CACHES, abs, np.sqrt, lambda x: x + TABLE[1]])

@@ -150,6 +150,9 @@ def test_windows_that_overlap_in_memory(verify):
     for how in ({"chunk": 40}, {"chunk": 40, "depth": 3}):
         got = parallel_apply(np.negative, windows, vectorized=True, verify=verify, workers=2, **how)
         assert_same(got, -windows)
+    same = np.broadcast_to(np.arange(5.0), (400, 5))
+    for how in ({"chunk": 40}, {"chunk": 40, "depth": 3}):
+        assert_same(parallel_apply(np.negative, same, vectorized=True, verify=verify, workers=2, **how), -same)
     with pytest.raises(NotReproducibleError, match="depend on the length"):
         parallel_apply(np.cumsum, windows[:, 0], vectorized=True, verify=verify, workers=2, chunk=40)
     with pytest.raises(NotReproducibleError, match="depend on the length"):

@@ -16,7 +16,7 @@ from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .inputs.source import MAX_READ_BYTES
 from .kernel import Kernel
 from .results import Form
-from .settings import Settings, is_pool
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .inputs.random import RandomStreams
@@ -206,8 +206,7 @@ class Call:
         if settings.isolate and settings.verify is not False:
             from .effects.isolated import FirstTask  # most calls do without
 
-            own = isinstance(settings.executor, str) or is_pool(settings.executor)
-            kernel.first_task = FirstTask(several=settings.workers != 1, alone=own)
+            kernel.first_task = FirstTask()
         return kernel
 
     def only_reads(self) -> bool:

@@ -63,7 +63,7 @@ class Layout(NamedTuple):
 
     @property
     def overlaps(self) -> bool:
-        """True if different elements share memory, as in windows; an axis along which all are one does not count."""
+        """True if elements may share memory, as windows do; an axis along which all are one does not count."""
         reach = self.dtype.itemsize
         for stride, size in sorted((abs(step), n) for step, n in zip(self.strides, self.shape, strict=True) if step):
             if size > 1 and stride < reach:

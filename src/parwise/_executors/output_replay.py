@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from .._core.effects.effect import Effect
+from .._core.effects.effect import Effect, EffectLog
 from .._system.blas import unknown_blas, warn_of_unknown_blas
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OutputReplay:
         self._done: dict[int, int] = {}
         self._frontier = 0
         self._held: dict[int, list[Event]] = {}
-        self._effects: set[Effect] = set()
+        self._effects: EffectLog | None = None
         # The last element with output of each open task; the elements of lost tasks whose output is complete.
         self._last: dict[int, int] = {}
         self._complete: list[range] = []
@@ -60,10 +60,14 @@ class OutputReplay:
 
     def _is_new(self, event: Event) -> bool:
         if isinstance(event, Effect):
-            known = event in self._effects
-            self._effects.add(event)
-            return not known
+            self._effects = self._effects or EffectLog()
+            return self._effects.counts(event)
         return not self._is_complete(event.element)
+
+    @property
+    def has_effects(self) -> bool:
+        """True if a worker has told what the function does beside its result."""
+        return self._effects is not None
 
     def doubt_blas(self) -> None:
         """Have the caller warn, in its own thread, if workers cannot take over its number of BLAS threads."""

@@ -13,6 +13,7 @@ from .._core.call import Call
 from .._core.indexing import Halo
 from .._core.inputs.arrays import InputArray
 from .._core.kernel import Kernel
+from .._core.layout import Layout
 from .._core.results import Results, Stack
 from .difference import Difference, array_difference
 
@@ -239,7 +240,7 @@ class BlockInvariance:
             if halo is not None:
                 source.set_halo(halo)
             run = source.private(lo, hi)
-            if change is not None and source.block_layout(lo, hi).overlaps:  # to change one element changes others
+            if change is not None and not _changes_alone(source.block_layout(lo, hi), one.axes[0]):
                 return None
             if change is not None and halo is not None and not self._change_outermost(run, one.axes[0], halo, change):
                 return None
@@ -264,6 +265,11 @@ class BlockInvariance:
             changed &= change(run[(*along, slice(-1, None))])
         run.flags.writeable = writeable
         return changed
+
+
+def _changes_alone(layout: Layout, axis: int) -> bool:
+    """True if to change one element along an axis of a copy changes no other."""
+    return not layout.overlaps and (layout.strides[axis] != 0 or layout.shape[axis] < 2)
 
 
 def _copies(results: Results) -> list[np.ndarray]:

@@ -96,11 +96,8 @@ class Border:
         return self._call.name(self._at - self._half, self._at + self._half)
 
     def has_room(self, seconds: float) -> bool:
-        """True if there is a window that takes no more than `seconds`, whose elements can change one by one."""
-        window = Task(self._at - 1, self._at + 1)
-        return any(self._pays(half, seconds) for half in self._halves) and not any(
-            one.overlaps for one in self._job.layouts(window)
-        )
+        """True if there is a window that takes no more than `seconds`."""
+        return any(self._pays(half, seconds) for half in self._halves)
 
     def try_window(self, seconds: float) -> bool:
         """Try the first window that takes no more than `seconds`; False if nothing is known then."""
@@ -127,6 +124,7 @@ class Border:
         return (
             half + self.depth <= min(room, self._most)
             and OVERHEAD_SECONDS + 7 * (half + self.depth) * self._pace < seconds
+            and not any(one.overlaps for one in self._job.layouts(Task(self._at - half, self._at + half)))
         )
 
     def _reach(self, half: int) -> int | None:

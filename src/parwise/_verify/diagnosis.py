@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .._core.arguments import make_call
-from .._core.effects.generators import COPIED, GLOBAL, changed, global_generators, held_generators
+from .._core.effects.generators import COPIED, GLOBAL, drawn_from, global_generators, held_generators
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
@@ -105,8 +105,8 @@ class Diagnosis:
         function = call.func, call.args, call.kwargs
         before, held = global_generators(), held_generators(*function)
         if self._is_unstable():
-            drawn = changed(before, global_generators())
-            own = changed(held, held_generators(*function))
+            drawn = " and ".join(drawn_from(before, global_generators()))
+            own = " and ".join(drawn_from(held, held_generators(*function)))
             text = COPIED if call.settings.executor not in ("threads", "serial") else _IN_TURN
             return self._cause(
                 "unstable",

@@ -173,9 +173,9 @@ class Session(NamedTuple):
         except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         kernel = self.kernel
-        # What an initializer or `setup` has made or seeded belongs to the process.
-        first = None if is_prepared() else kernel.first_task
-        effects = None if first is None else first.begin(kernel.func, kernel.args, kernel.kwargs)
+        first, effects = kernel.first_task, None
+        if first is not None:
+            effects = first.begin(kernel.func, kernel.args, kernel.kwargs, is_prepared())
         with watch:
             outcome = kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True

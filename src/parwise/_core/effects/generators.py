@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
+from types import FunctionType, MemberDescriptorType
 from typing import Any
 
 import numpy as np
 
-from .side_effects import attributes_of, function_of
+from .side_effects import attributes_of, codes_of, function_of
 
 GLOBAL = (
     "draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
@@ -18,36 +20,48 @@ COPIED = (
     "draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
     "rng=seed in its place, and take rng= in the function: a Generator for each element"
 )
+# What puts a generator into a state that does not depend on earlier numbers.
+_SEEDING = frozenset({"seed", "set_state", "setstate", "state"})
+# Items of a list or dict that are looked at.
+_ITEMS = 50
 
 
-def global_generators() -> dict[str, Any]:
-    """States of the generators of random numbers that all code of this process shares."""
-    states: dict[str, Any] = {}
+def global_generators() -> dict[str, tuple[Any, bytes]]:
+    """The generators that all code of this process shares, with their states."""
+    found: dict[str, tuple[Any, bytes]] = {}
     # A program may have a module of its own named random.
     if (getstate := getattr(sys.modules.get("random"), "getstate", None)) is not None:
-        states["the module random"] = getstate()
+        found["the module random"] = None, _as_bytes(getstate())
     if (module := sys.modules.get("numpy.random")) is not None:
-        _, key, *rest = module.get_state()
-        states["np.random"] = key.tobytes(), *rest
-    return states
+        found["np.random"] = None, _as_bytes(module.get_state(legacy=False))
+    return found
 
 
-def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """States of the generators among the arguments of all calls of a function, and those that it names.
+def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[Any, bytes]]:
+    """Generators among the arguments of all calls of a function, and those that it names, with their states.
 
     Each worker has copies of these, in one state.
     """
-    states: dict[str, Any] = {}
+    found: dict[str, tuple[Any, bytes]] = {}
     for name, value in _named(func, args, kwargs):
-        state = _state(value)
-        if state is not None:
-            states[name] = state
-    return states
+        for inner, one in _within(name, value):
+            state = _state(one)
+            if state is not None:
+                found.setdefault(inner, (one, state))
+    return found
 
 
-def changed(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Names of the generators whose states differ, of those that were there before."""
-    return " and ".join(name for name, state in before.items() if after.get(name, state) != state)
+def drawn_from(before: dict[str, tuple[Any, bytes]], after: dict[str, tuple[Any, bytes]]) -> dict[str, bytes]:
+    """Names of the generators whose states differ, with the states before; not of those that others have replaced."""
+    changed = (name for name, (one, _) in after.items() if name in before and one is before[name][0])
+    return {name: before[name][1] for name in changed if after[name][1] != before[name][1]}
+
+
+def seeds(func: Any) -> bool:
+    """True if a function may set the state of a generator, so that its numbers do not depend on earlier ones."""
+    function, own = function_of(func)
+    codes = [] if function is None else codes_of(function, own)
+    return any(not _SEEDING.isdisjoint(code.co_names) for code in codes)
 
 
 def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -55,30 +69,62 @@ def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator
         yield f"args[{number}]", value
     for name, value in kwargs.items():
         yield f"kwargs[{name!r}]", value
+    while type(func) is functools.partial:
+        yield from ((f"args[{number}] of the partial", value) for number, value in enumerate(func.args))
+        yield from ((f"{name}= of the partial", value) for name, value in func.keywords.items())
+        func = func.func
     function, own = function_of(func)
     if function is None:
         return
-    names = function.__code__.co_names
-    yield from ((name, function.__globals__[name]) for name in names if name in function.__globals__)
+    yield from _defaults(function)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
         except ValueError:  # not set yet
             continue
-    attributes = attributes_of(own)
-    yield from ((f"self.{name}", attributes[name]) for name in names if name in attributes)
+    names = dict.fromkeys(name for code in codes_of(function, own) for name in code.co_names)
+    yield from ((name, function.__globals__[name]) for name in names if name in function.__globals__)
+    spaces: list[Any] = [attributes_of(own), *(map(vars, type(own).__mro__) if own is not None else ())]
+    for name in names:
+        value = next((space[name] for space in spaces if name in space), None)
+        if isinstance(value, MemberDescriptorType):  # of __slots__
+            value = getattr(own, name, None)
+        yield f"self.{name}", value
 
 
-def _state(value: Any) -> Any:
+def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    for name, value in (*zip(names, values, strict=True), *(function.__kwdefaults__ or {}).items()):
+        yield f"the default of {name}", value
+
+
+def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A value, or the items of a list or dict."""
+    if type(value) is dict and len(value) <= _ITEMS:
+        yield from ((f"{name}[{key!r}]", one) for key, one in value.items() if type(key) in (str, int))
+    elif type(value) in (list, tuple) and len(value) <= _ITEMS:
+        yield from ((f"{name}[{number}]", one) for number, one in enumerate(value))
+    else:
+        yield name, value
+
+
+def _state(value: Any) -> bytes | None:
+    """The state of a generator as bytes; None for other objects."""
     numpy_random: Any = sys.modules.get("numpy.random")  # to import it takes 20 ms
     if numpy_random is not None and type(value) is numpy_random.Generator:
-        return _text(value.bit_generator.state)
+        spawned = getattr(value.bit_generator.seed_seq, "n_children_spawned", 0)
+        return _as_bytes((value.bit_generator.state, spawned))
     if numpy_random is not None and type(value) is numpy_random.RandomState:
-        return _text(value.get_state(legacy=False))
+        return _as_bytes(value.get_state(legacy=False))
     kind = getattr(sys.modules.get("random"), "Random", None)
-    return value.getstate() if type(value) is kind else None
+    return _as_bytes(value.getstate()) if type(value) is kind else None
 
 
-def _text(state: Any) -> str:
-    with np.printoptions(threshold=sys.maxsize):
-        return repr(state)
+def _as_bytes(state: Any) -> bytes:
+    """The same bytes for the same state, in any process: those of a pickle depend on which strings are one object."""
+    if isinstance(state, dict):
+        return b"".join(part for key, value in state.items() for part in (repr(key).encode(), _as_bytes(value)))
+    if isinstance(state, np.ndarray):
+        return state.tobytes()
+    return b"".join(map(_as_bytes, state)) if type(state) is tuple and len(state) < _ITEMS else repr(state).encode()

@@ -25,6 +25,7 @@ CONTAINERS: tuple[Any, ...] = (list, dict, set, deque, bytearray)
 NUMBERS = (int, float, complex, np.number)
 #: Methods that add to a container and return nothing that says what it holds.
 WRITERS = frozenset({"add", "append", "appendleft", "extend", "extendleft", "insert", "update"})
+_STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
 # Attributes of an object that are looked at.
 ATTRIBUTES = 50
 
@@ -65,7 +66,7 @@ class SideEffects:
         for key, (value, size) in self._before.items():
             after, size_after = now.get(key, (value, size))
             if size is None:
-                changed = size_after is None and after is not value and after != value and self._sets(key[1])
+                changed = size_after is None and _differs(after, value) and self._sets(key[1])
             else:
                 changed = after is value and size_after != size and self._only_adds(key[1])
             if changed:
@@ -73,28 +74,24 @@ class SideEffects:
         return None
 
     def _sets(self, name: str) -> bool:
-        """True if the function gives a name another value, and not another thread."""
-        stores = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
-        return any(one.opname in stores and one.argval == name for code in self._codes() for one in _instructions(code))
+        """True if the function gives a name another value, and not another thread; nor for itself alone, to read it."""
+        uses = [[one for one in _instructions(code) if one.argval == name] for code in self._codes()]
+        stored = any(one.opname in _STORES for found in uses for one in found)
+        first = next((found[0] for found in uses if found), None)
+        for_itself = (
+            first is not None
+            and first.opname in _STORES
+            and any(one.opname.startswith("LOAD_") for found in uses for one in found)
+        )
+        return stored and not for_itself
 
     def _only_adds(self, name: str) -> bool:
         """True if the function never reads what a container holds."""
         return all(_only_adds(_instructions(code), name) for code in self._codes())
 
     def _codes(self) -> list[CodeType]:
-        """The code of the function, of functions within it, and of those of its module and object that it calls."""
         assert self._function is not None
-        codes, space = [self._function.__code__], self._function.__globals__
-        cells = dict(zip(codes[0].co_freevars, self._function.__closure__ or (), strict=True))
-        for code in codes:  # grows meanwhile
-            found = [one for one in code.co_consts if isinstance(one, CodeType)]
-            for name in (*code.co_names, *code.co_freevars):
-                named = [space.get(name), *(vars(kind).get(name) for kind in type(self._own).__mro__)]
-                with contextlib.suppress(KeyError, ValueError):
-                    named.append(cells[name].cell_contents)
-                found += [one.__code__ for one in named if type(one) is FunctionType and one.__globals__ is space]
-            codes += [one for one in dict.fromkeys(found) if one not in codes]
-        return codes
+        return codes_of(self._function, self._own)
 
     def warn(self) -> None:
         """Warn if the function has changed something, of which workers have changed copies."""
@@ -125,12 +122,37 @@ def function_of(func: Any) -> tuple[FunctionType | None, Any]:
     return (method, own) if type(method) is FunctionType else (None, None)
 
 
+def codes_of(function: FunctionType, own: Any) -> list[CodeType]:
+    """The code of a function, of functions within it, and of those of its module and object that it calls."""
+    codes, space = [function.__code__], function.__globals__
+    cells = dict(zip(codes[0].co_freevars, function.__closure__ or (), strict=True))
+    for code in codes:  # grows meanwhile
+        found = [one for one in code.co_consts if isinstance(one, CodeType)]
+        for name in (*code.co_names, *code.co_freevars):
+            named = [space.get(name), *(vars(kind).get(name) for kind in type(own).__mro__)]
+            with contextlib.suppress(KeyError, ValueError):
+                named.append(cells[name].cell_contents)
+            found += [one.__code__ for one in named if type(one) is FunctionType and one.__globals__ is space]
+        codes += [one for one in dict.fromkeys(found) if one not in codes]
+    return codes
+
+
 def attributes_of(value: Any) -> dict[str, Any]:
     """The attributes of an object itself."""
     own: Any = None
     with contextlib.suppress(Exception):  # none, or a property
         own = object.__getattribute__(value, "__dict__")
     return own if type(own) is dict else {}
+
+
+def _differs(after: Any, before: Any) -> bool:
+    """True if a number has another value; False if its class cannot tell."""
+    if after is before:
+        return False
+    try:
+        return bool(after != before)
+    except Exception:
+        return False
 
 
 def _sized(kind: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], tuple[Any, int | None]]]:

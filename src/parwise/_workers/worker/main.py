@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._core.effects.effect import Effect
 from ..._core.inputs.foreign import UnreadableError
 from ..._core.kernel import Outcome
 from ..._core.layout import Layout
@@ -238,19 +239,21 @@ class Worker:
         self._limit.set(session.threads)
         self._number = number
         claim = self._slots.results[slot] if offered or stores else None
-        before = 0.0
+        before, effects = 0.0, list[Effect]()
         for begin, end in session.parts(lo, hi) if offsets is None else [(lo, hi)]:
             computed = self._compute_part(session, begin, end, slot, offsets, layouts)
             if computed is None and begin == lo:
                 self._channel.send("unread", number, slot, self._why_unread)
                 return
             outcome, end = (Outcome(None, 0.0), begin) if computed is None else (computed, end)
+            effects += outcome.effects
             if end in (begin, hi) or claim is None:
                 break
             self._slots.cursor.enter(end - 1)  # and not at the next part, if this process ends as it writes
             if not self._direct.writes_all(outcome, begin, end, claim):
                 break
             before += outcome.seconds
+        outcome.effects = effects
         wanted = claim is None or not stores or session.store_claimed(outcome, begin, end, claim)
         header, buffers = pack(outcome, self._take_output(), begin)
         written = self._direct.write(outcome, begin, end, buffers, claim) if offered and claim is not None else []
