@@ -17,6 +17,7 @@ import threading
 import time
 
 import numpy as np
+from import_locks import pass_over_interrupted_locks
 
 import parwise
 from parwise._workers.pool.default_pool import default_pool
@@ -27,6 +28,7 @@ SECONDS = 0.03
 
 def main(interrupts: int, kills: int, seed: int) -> None:
     """Run the storm; exit with an error at the first wrong bit."""
+    pass_over_interrupted_locks()
     rng = random.Random(seed)
     a = np.random.default_rng(seed).standard_normal((8, 800_000))  # longer than the system copies at a time
     want = -a
