@@ -258,8 +258,9 @@ class DaskRunner(RemoteRunner):
             super()._on_fault(task, error)
 
     def _is_lost(self, error: BaseException) -> bool:
-        """True if the connection to the scheduler is gone; a task is cancelled then."""
-        return self._client.status != "running" or getattr(error, "reason", "") == "scheduler-connection-lost"
+        """True if the connection to the scheduler is gone: a task is cancelled then, or its result cannot be fetched."""
+        lost = getattr(error, "reason", "") == "scheduler-connection-lost" or isinstance(error, OSError)
+        return lost or self._client.status != "running"
 
     def _refused(self, error: Exception) -> ExecutorError:
         """The error of a task, or of data, that Dask does not take."""
