@@ -258,7 +258,7 @@ class DaskRunner(RemoteRunner):
             super()._on_fault(task, error)
 
     def _is_lost(self, error: BaseException) -> bool:
-        """True if the connection to the scheduler is gone: a task is cancelled then, or its result cannot be fetched."""
+        """True if the connection to the scheduler is gone: a task is cancelled, or its result cannot be fetched."""
         lost = getattr(error, "reason", "") == "scheduler-connection-lost" or isinstance(error, OSError)
         return lost or self._client.status != "running"
 
