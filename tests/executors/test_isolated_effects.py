@@ -290,6 +290,15 @@ def has_another_bit_generator(x):
 HARMLESS = [Model().run, keeps_the_last, seeds_its_own, seeds_each, has_another_bit_generator]
 
 
+@pytest.fixture
+def own_bit_generator():
+    """Give NumPy its own global generator back."""
+    before = np.random.get_bit_generator()
+    yield
+    np.random.set_bit_generator(before)
+
+
+@pytest.mark.usefixtures("own_bit_generator")
 @pytest.mark.parametrize("func", HARMLESS, ids=["model", "unit", "own", "seeded", "bit generator"])
 def test_results_that_depend_on_no_copy(func):
     found = []
