@@ -80,7 +80,7 @@ def span_of(seconds):
 def test_workers_that_join_are_used(cluster, client):
     """All of their threads: those of the worker that was there first have six tasks at hand."""
     start(cluster, client, 1)
-    results = parallel_imap(span_of, [0.05] * 1000, executor=client, isolate=True)
+    results = parallel_imap(span_of, [0.05] * 20_000, executor=client, isolate=True)  # to start a worker takes seconds
     spans, most = [next(results)], 0
     cluster.add_worker("--nthreads", "12")
     for one in results:

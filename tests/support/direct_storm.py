@@ -17,7 +17,6 @@ import threading
 import time
 
 import numpy as np
-from import_locks import pass_over_interrupted_locks
 
 import parwise
 from parwise._workers.pool.default_pool import default_pool
@@ -28,6 +27,8 @@ SECONDS = 0.03
 
 def main(interrupts: int, kills: int, seed: int) -> None:
     """Run the storm; exit with an error at the first wrong bit."""
+    from import_locks import pass_over_interrupted_locks  # beside this script
+
     pass_over_interrupted_locks()
     rng = random.Random(seed)
     a = np.random.default_rng(seed).standard_normal((8, 800_000))  # longer than the system copies at a time

@@ -14,7 +14,6 @@ import sys
 import time
 
 import numpy as np
-from import_locks import pass_over_interrupted_locks
 
 from parwise import parallel_apply
 from parwise._workers.pool.default_pool import default_pool
@@ -56,6 +55,8 @@ def wait_until_sent(sent, number):
 
 
 def main(count, seed):
+    from import_locks import pass_over_interrupted_locks  # beside this script
+
     pass_over_interrupted_locks()
     rng = random.Random(seed)
     fd = os.memfd_create("sent")

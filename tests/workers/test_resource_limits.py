@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parwise import parallel_apply
+from parwise import Pool, parallel_apply
 from parwise._system.limits import own_bytes
 from parwise._workers import shared_memory
 from parwise._workers.pool import watchdog, worker_pool
@@ -87,7 +87,8 @@ def test_nothing_lives_in_dev_shm():
             lines = file.readlines()
         return any("/dev/shm" in line for line in lines), any("/memfd:parwise" in line for line in lines)
 
-    shm, memfd = parallel_apply(f, np.arange(4), **ISOLATED)
+    with Pool(2) as pool:  # workers that no other test has sent a lock, which lies there
+        shm, memfd = parallel_apply(f, np.arange(4), executor=pool, isolate=True)
     assert not shm.any()
     assert memfd.all()
     assert f(0)[1]
