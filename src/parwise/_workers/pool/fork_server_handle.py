@@ -15,7 +15,7 @@ from ..other_processes import collect_exit, is_stopped, kill
 from ..protocol import Channel, socket_pair
 from .fork_server_start import start
 from .silence import Silence
-from .worker_handle import WorkerHandle
+from .worker_handle import DYING_SECONDS, WorkerHandle
 
 # A fork server that takes longer than this to answer counts as dead.
 ANSWER_SECONDS = 1.0
@@ -67,7 +67,8 @@ class ForkServerHandle:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-        self.kill()
+        if self.pidfd >= 0:
+            self._end()
         self.close()
 
     @property
@@ -83,8 +84,7 @@ class ForkServerHandle:
     def collect_exit(self) -> int | None:
         """Exit code, or minus the signal, once it has ended; it is killed if it has only closed its socket."""
         if not self._await_end(ANSWER_SECONDS):
-            self.kill()
-            self._await_end(ANSWER_SECONDS)
+            self._end()
         return collect_exit(self.pidfd)
 
     def exit_code(self, worker: WorkerHandle, receive: Callable[[tuple[Any, ...], list[int]], None]) -> int | None:
@@ -122,9 +122,13 @@ class ForkServerHandle:
             with contextlib.suppress(OSError):
                 self.channel.send("stop")
                 self._await_end(ANSWER_SECONDS)
-        self.kill()
-        self._await_end(ANSWER_SECONDS)
+        self._end()
         self.close()
+
+    def _end(self) -> None:
+        """Kill it, and wait until it has ended, once the system gives it a CPU: else it would stay as a zombie."""
+        self.kill()
+        self._await_end(DYING_SECONDS)
 
     def _await_end(self, seconds: float) -> bool:
         poll = select.poll()
