@@ -230,7 +230,8 @@ def test_interrupt_of_a_call_that_waits_for_stopped_processes():
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_suspension_between_two_waits(busy, monkeypatch):
+@pytest.mark.parametrize("at_once", [False, True], ids=["before a wait", "before a look"])
+def test_a_suspension_between_two_waits(busy, at_once, monkeypatch):
     """While the caller handles messages; only what it computes itself counts."""
     now = 100.0
     monkeypatch.setattr(watchdog, "monotonic", lambda: now)
@@ -240,8 +241,14 @@ def test_a_suspension_between_two_waits(busy, monkeypatch):
     dog.wait_seconds(None, [worker])
     dog.waited()
     now += 5.0
+    if not at_once:
+        dog.wait_seconds(None, [worker])
+        dog.waited()
+    assert list(dog.overdue([worker])) == [(worker, 3)] * busy
     dog.wait_seconds(None, [worker])
     dog.waited()
+    assert list(dog.overdue([worker])) == [(worker, 3)] * busy
+    now += 3.5
     assert list(dog.overdue([worker])) == [(worker, 3)] * busy
 
 

@@ -50,11 +50,7 @@ class Watchdog:
 
     def wait_seconds(self, timeout: float | None, workers: Iterable[WorkerHandle]) -> float:
         """Seconds to wait for messages: at most `timeout`, and not past the next deadline."""
-        now, (left, used) = monotonic(), self._left
-        # A signal stops this process anywhere, not only in a wait; what it has computed meanwhile was no suspension.
-        away = now - left - (0.0 if self._streamed else process_time() - used)
-        if away > SUSPENDED_SECONDS:
-            self._suspended.append((now, away))
+        now = self._look_back()
         seconds = SIGNAL_SECONDS if timeout is None else min(timeout, SIGNAL_SECONDS)
         if self._timeout is not None:
             begun = [worker for worker in workers if worker.assignments and worker.at is not None]
@@ -63,15 +59,27 @@ class Watchdog:
         self._wait = (now, now + seconds)
         return seconds
 
+    def _look_back(self) -> float:
+        """Note a suspension since the last wait has ended; return the time until which that is known."""
+        now, (left, used) = monotonic(), self._left
+        # A signal stops this process anywhere, not only in a wait; what it has computed meanwhile was no suspension.
+        computed = process_time()
+        away = now - left - (0.0 if self._streamed else computed - used)
+        if away > SUSPENDED_SECONDS:
+            self._suspended.append((now, away))
+            self._left = now, computed
+        return now
+
     def overdue(self, workers: Iterable[WorkerHandle]) -> Iterator[tuple[WorkerHandle, int]]:
         """Workers whose element has exceeded the deadline, and that element."""
         if self._timeout is None:
             return
+        now = self._look_back()
         for worker in list(workers):
             index = worker.at
             if index is None or not worker.in_an_element:
                 continue
-            overdue = self._seconds(worker, monotonic()) > self._timeout
+            overdue = self._seconds(worker, now) > self._timeout
             # It may have finished that element meanwhile.
             if overdue and worker.at == index and worker.pid:
                 yield worker, index
