@@ -35,7 +35,7 @@ def draws(x):
 
 
 def with_helper():
-    space = {"GENERATOR": GENERATOR, "time": time}
+    space = {"GENERATOR": GENERATOR, "time": time, "__name__": "made_by_hand"}
     exec("def helper():\n    time.sleep(0.001)\n    return GENERATOR.normal()\ndef f(x):\n    return helper()", space)
     return space["f"]
 
