@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import parwise
 from parwise import WorkerDiedError, parallel_apply
+from parwise._core.call import Call
 from parwise._core.inputs.arrays import InputArray
-from parwise._executors import job
 from parwise._executors.processes import runner as processes
 from parwise._workers.direct import job as direct
 from parwise._workers.direct.access import CallerMemory
@@ -56,8 +56,8 @@ def everywhere(monkeypatch):
 @pytest.fixture
 def short_parts(everywhere, monkeypatch):
     """Long tasks are computed in parts of a few elements."""
-    real = job.elements_that_fit
-    monkeypatch.setattr(job, "elements_that_fit", lambda call, slot_bytes: min(3, real(call, slot_bytes)))
+    real = Call.elements_that_fit
+    monkeypatch.setattr(Call, "elements_that_fit", lambda call, slot_bytes: min(3, real(call, slot_bytes)))
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def write_half(then, at=5):
 
 @pytest.fixture
 def die_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "elements_that_fit", lambda *_: 1)  # else elements are written together with element 5
+    monkeypatch.setattr(Call, "elements_that_fit", lambda *_: 1)  # else elements are written together with element 5
     marker = tmp_path / "died"
 
     def die():

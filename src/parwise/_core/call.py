@@ -15,6 +15,7 @@ from .inputs.block_grid import BlockGrid
 from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .inputs.source import MAX_READ_BYTES
 from .kernel import Kernel
+from .layout import ALIGNMENT, PAGE
 from .results import Form
 from .settings import Settings
 
@@ -202,12 +203,12 @@ class Call:
         settings = self.settings
         stride = self.bounds[0][1] if self.bounds else 1
         how = settings.ignore, settings.timeout is not None, self.halo, self.streams, stride, self.form
-        kernel = Kernel(self.func, self.args, self.kwargs, self.vectorized, *how)
+        first_task = None
         if settings.isolate and settings.verify is not False:
             from .effects.isolated import FirstTask  # most calls do without
 
-            kernel.first_task = FirstTask()
-        return kernel
+            first_task = FirstTask()
+        return Kernel(self.func, self.args, self.kwargs, self.vectorized, *how, first_task)
 
     def only_reads(self) -> bool:
         """Tell whether it is proved that the function only reads its arguments, where copies would take longer."""
@@ -218,6 +219,23 @@ class Call:
 
         elements = [value for one in inputs if (value := one.element) is not None]
         return len(elements) == len(inputs) and only_reads(self.func, elements, self.args, self.kwargs)
+
+    def elements_that_fit(self, slot_bytes: int) -> int:
+        """Elements whose arguments fit a slot, at least one."""
+        inputs = self.inputs
+        room = slot_bytes - PAGE * len(inputs)  # each array keeps its offset within a page
+        capacity = max(1, min(self.count, room // sum(max(8, one.row_bytes) for one in inputs)))
+        if all(one.scalars for one in inputs):
+            # The distance of elements is at most this; to make layouts would cost a small call 10 us.
+            apart = sum(ALIGNMENT + one.row_bytes for one in inputs)
+            return max(1, min(capacity, room // apart))
+        while capacity > 1:
+            layouts = [one.layout(capacity) for one in inputs]
+            taken = sum(layout.below + layout.above for layout in layouts)
+            if taken <= room:
+                break
+            capacity = max(1, min(capacity - 1, capacity * room // taken))
+        return capacity
 
     def serial_reason(self, nested: bool) -> str | None:
         """The reason why the call can only be a plain loop, if its settings and size tell."""

@@ -60,7 +60,7 @@ class Outcome:
     begun : float
         When the function was first called, by `time.perf_counter` of that machine.
     effects : sequence of Effect
-        What the function did beside its result, see `FirstTask`.
+        What the function did beside its result, see `FirstTask`; they travel among the output.
     """
 
     __slots__ = ("begun", "effects", "error", "failures", "gaps", "index", "results", "seconds", "threaded")
@@ -75,9 +75,9 @@ class Outcome:
         gaps: np.ndarray | None = None,
         begun: float = 0.0,
         failures: Sequence[BaseException] = (),
-        effects: Sequence[Effect] = (),
     ) -> None:
-        self.failures, self.effects = failures, effects
+        self.failures = failures
+        self.effects: Sequence[Effect] = ()
         self.results, self.seconds, self.threaded = results, seconds, threaded
         self.index, self.error, self.gaps, self.begun = index, error, gaps, begun
 
@@ -117,11 +117,12 @@ class Kernel:
         streams: RandomStreams | None = None,
         stride: int = 1,
         form: Form = "arrays",
+        first_task: FirstTask | None = None,
     ) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.vectorized, self.ignore, self.timed = vectorized, ignore, timed
         self.halo, self.streams, self.stride, self.form = halo, streams, stride, form
-        self.first_task: FirstTask | None = None
+        self.first_task = first_task
 
     def run(
         self, runs: list[np.ndarray], lo: int, hi: int, cursor: Cursor | None = None, allocate: Allocate = new_memory

@@ -33,7 +33,7 @@ from .._workers.protocol import checksum
 from .._workers.session import IN_FILE, Files, Offsets
 from .._workers.shared_memory import SLOT_BYTES
 from .output_replay import OutputReplay
-from .task_queue import TaskQueue, elements_that_fit
+from .task_queue import TaskQueue
 
 if TYPE_CHECKING:
     from .files import FileTasks
@@ -145,7 +145,7 @@ class Job:
 
     @cached_property
     def _capacity(self) -> int:
-        return 1 if self.call.vectorized else elements_that_fit(self.call, self.slot_bytes)
+        return 1 if self.call.vectorized else self.call.elements_that_fit(self.slot_bytes)
 
     @property
     def opened(self) -> Files:

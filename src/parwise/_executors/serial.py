@@ -231,6 +231,7 @@ def _run_unread(
     with nesting() as nested:
         try:
             while True:
+                # Not as the condition: Python 3.13 lets an interrupt between two rounds past this block then.
                 if error is not None or end is not None or len(raw) >= most:
                     break
                 wanted = min(len(raw) + batch, most)

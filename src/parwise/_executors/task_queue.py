@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from .._core.call import Call
 from .._core.indexing import Runs, Task
 from .._core.inputs.items import ENDLESS, LOOK_AHEAD
-from .._core.layout import ALIGNMENT, PAGE
 
 # Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of 10 ms cost 5 % of a call of 0.3 s.
 TASK_SECONDS = 0.040
 # Tasks shrink near the end, so that workers finish together: each is this part of a worker's share of the rest (with
-# a third, 0.2 s took 2 % longer), but not shorter than its hand-over.
+# a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
 SHARES = 2
 LEAST_SECONDS = 0.001
 # So many workers can be fed with tasks of these lengths, since a hand-over takes 0.1 ms of the caller, which is to have
@@ -42,7 +41,8 @@ class TaskQueue:
 
     Notes
     -----
-    Several threads may take tasks. Each is handed out once, unless it is given back; a dead worker's to workers alone.
+    Several threads may take tasks. A task is handed out once, and again only if it is given back. Those that were with
+    a worker that has ended are for workers alone.
     """
 
     def __init__(
@@ -319,7 +319,8 @@ class TaskQueue:
             self._samples += 1
             self._measured += len(task)
             self._seconds += seconds
-            # The first call is slow (imports, caches), so the second one replaces it; then uneven work changes quickly.
+            # The very first call is slow (imports, caches), so the second one replaces it. From then on the newest has
+            # half the weight: uneven work changes quickly.
             self._pace = pace if self._pace is None or self._samples <= 2 else 0.5 * (self._pace + pace)
 
     @property
@@ -381,20 +382,3 @@ class TaskQueue:
         with self._lock:
             left = bool(self._blocks) if self._blocks is not None else self._next < self._known_stop or self._later
             return not (left or self._returned or self._lost)
-
-
-def elements_that_fit(call: Call, slot_bytes: int) -> int:
-    """Elements whose arguments fit a slot, at least one."""
-    room = slot_bytes - PAGE * len(call.inputs)  # each array keeps its offset within a page
-    capacity = max(1, min(call.count, room // sum(max(8, one.row_bytes) for one in call.inputs)))
-    if all(one.scalars for one in call.inputs):
-        # The distance of elements is at most this; to make layouts would cost a small call 10 us.
-        apart = sum(ALIGNMENT + one.row_bytes for one in call.inputs)
-        return max(1, min(capacity, room // apart))
-    while capacity > 1:
-        layouts = [one.layout(capacity) for one in call.inputs]
-        taken = sum(layout.below + layout.above for layout in layouts)
-        if taken <= room:
-            break
-        capacity = max(1, min(capacity - 1, capacity * room // taken))
-    return capacity

@@ -119,7 +119,7 @@ class Border:
         return True
 
     def _pays(self, half: int, seconds: float) -> bool:
-        """True if windows of twice `half` elements have room, and take no more than `seconds`."""
+        """True if windows of twice `half` elements have room, can change on one side, and take at most `seconds`."""
         room = min(self._at, self._call.count - self._at)
         return (
             half + self.depth <= min(room, self._most)

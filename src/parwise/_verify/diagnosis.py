@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .._core.arguments import make_call
-from .._core.effects.generators import COPIED, GLOBAL, drawn_from, global_generators, held_generators
+from .._core.effects.generators import COPIED, drawn_from, global_generators, held_generators
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
@@ -28,6 +28,10 @@ SETUP = (
     "that sets them in each worker"
 )
 
+_GLOBAL = (
+    "draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
+    "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
+)
 _IN_TURN = (
     "draws from {}, one generator for all elements, so the numbers of each depend on those computed before it. Pass "
     "rng=seed in its place, and take rng= in the function: a Generator for each element"
@@ -111,7 +115,7 @@ class Diagnosis:
             return self._cause(
                 "unstable",
                 f"the function returns different bits each time it is called {self._where} ({self._difference}). "
-                + (f"It {(GLOBAL if drawn else text).format(drawn or own)}" if drawn or own else _UNSTABLE),
+                + (f"It {(_GLOBAL if drawn else text).format(drawn or own)}" if drawn or own else _UNSTABLE),
             )
         if not self._thorough:
             return self._unexplained(f"verify=True looks for the reason. {SETUP}")

@@ -53,8 +53,8 @@ class SeamCheck:
         call = self._call
         plain = all(isinstance(one, InputArray) and not one.as_object for one in call.inputs)
         again = self._job.files is None and call.block_grid is None and call.tasks >= FILE_BLOCKS
-        alike = call.streams is None and not self._job.output_replay.has_effects
-        return plain and (again or all(one.loaded for one in call.inputs)) and alike
+        repeatable = call.streams is None and not self._job.output_replay.has_effects
+        return plain and (again or all(one.loaded for one in call.inputs)) and repeatable
 
     def _find(self) -> str | None:
         """Return what differs, in words, and the depth that would do; None if nothing was found, or time was short."""

@@ -173,14 +173,14 @@ class Session(NamedTuple):
         except BaseException as error:  # whatever an object raises while it is rebuilt, SystemExit included
             return Outcome(None, 0.0, index=lo, error=error)
         kernel = self.kernel
-        first, effects = kernel.first_task, None
+        first, look = kernel.first_task, None
         if first is not None:
-            effects = first.begin(kernel.func, kernel.args, kernel.kwargs, is_prepared())
+            look = first.look(kernel.func, kernel.args, kernel.kwargs, is_prepared())
         with watch:
             outcome = kernel.run(arguments, lo, hi, cursor, allocate)
         outcome.threaded = watch.busy is True
-        if effects is not None:
-            outcome.effects = effects()
+        if look is not None:
+            outcome.effects = look.effects()
         return outcome
 
     def untrimmed(self) -> Session:

@@ -85,7 +85,7 @@ def set_up_here(setup: Callable[[], object]) -> None:
         except BaseException as error:
             error.add_note("in the function given as setup, in this process")
             raise
-        _latest, _set_here = setup, {names.get("__name__", ""): _changes(before, names).keys()}
+        _latest, _set_here = setup, {names.get("__name__", ""): frozenset(_changes(before, names))}
 
 
 def set_by(setup: Callable[[], object] | None) -> Mapping[str, AbstractSet[str]]:

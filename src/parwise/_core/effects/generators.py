@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
-from types import FunctionType, MemberDescriptorType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from .side_effects import attributes_of, codes_of, function_of
+from .functions import codes_of, function_of, named_values
 
-GLOBAL = (
-    "draws from {}, a global generator: each worker process has its own, seeded anew (processes of other libraries "
-    "may all draw the same numbers). Pass rng=seed, and take rng= in the function: a Generator for each element"
-)
 COPIED = (
     "draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
     "rng=seed in its place, and take rng= in the function: a Generator for each element"
@@ -31,9 +27,9 @@ def global_generators() -> dict[str, tuple[Any, bytes]]:
     found: dict[str, tuple[Any, bytes]] = {}
     # A program may have a module of its own named random.
     if (getstate := getattr(sys.modules.get("random"), "getstate", None)) is not None:
-        found["the module random"] = None, _as_bytes(getstate())
+        found["the module random"] = getstate, _as_bytes(getstate())
     if (module := sys.modules.get("numpy.random")) is not None:
-        found["np.random"] = None, _as_bytes(module.get_state(legacy=False))
+        found["np.random"] = module, _as_bytes(module.get_state(legacy=False))
     return found
 
 
@@ -77,19 +73,9 @@ def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator
     if function is None:
         return
     yield from _defaults(function)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not set yet
-            continue
     names = dict.fromkeys(name for code in codes_of(function, own) for name in code.co_names)
-    yield from ((name, function.__globals__[name]) for name in names if name in function.__globals__)
-    spaces: list[Any] = [attributes_of(own), *(map(vars, type(own).__mro__) if own is not None else ())]
-    for name in names:
-        value = next((space[name] for space in spaces if name in space), None)
-        if isinstance(value, MemberDescriptorType):  # of __slots__
-            value = getattr(own, name, None)
-        yield f"self.{name}", value
+    for where, name, value in named_values(function, own, names):
+        yield f"self.{name}" if where == "attribute" else name, value
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:

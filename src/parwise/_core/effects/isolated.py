@@ -6,66 +6,65 @@ looks at the copies that it has, before and after its first task.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from .effect import Effect
 from .generators import COPIED, drawn_from, held_generators, seeds
 from .side_effects import SideEffects
 
+_LEAVE_OUT = "verify=False leaves this check out"
+
 
 class FirstTask:
-    """Looks at the first task of a call in each process that computes some of its tasks."""
+    """Finds the first task of a call in each process that computes some of its tasks."""
 
     def __init__(self) -> None:
         self._taken = False
 
-    def begin(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: bool
-    ) -> Callable[[], list[Effect]] | None:
-        """Look before a task; return what tells what the function has done in it, None if another one was looked at.
+    def look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: bool) -> Look | None:
+        """Look before a task; None at any but the first, or where a class of the user's cannot be looked at.
 
         A process is `prepared` if it has called another function first, as an initializer: what this one changes may
         then belong to the process.
         """
-        if self._taken:
-            return None
-        self._taken = True
-        try:
-            held = {} if seeds(func) else held_generators(func, args, kwargs)
-            effects = None if prepared else SideEffects(func)
-        except Exception:  # of a class of the user's: the call must not fail where the loop does not
-            return None
-        return lambda: _told(func, args, kwargs, held, effects)
+        taken, self._taken = self._taken, True
+        with contextlib.suppress(Exception):  # the call must not fail where the loop does not
+            return None if taken else Look(func, args, kwargs, prepared)
+        return None
 
 
-def _told(
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    held: dict[str, tuple[Any, bytes]],
-    effects: SideEffects | None,
-) -> list[Effect]:
-    found = []
-    try:
-        drawn = drawn_from(held, held_generators(func, args, kwargs) if held else {})
+class Look:
+    """The generators, containers and numbers of a function before a task; see `FirstTask.look`."""
+
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: bool) -> None:
+        self._call = func, args, kwargs
+        self._held = {} if seeds(func) else held_generators(*self._call)
+        self._effects = None if prepared else SideEffects(func)
+
+    def effects(self) -> list[Effect]:
+        """What the function has done in the task."""
+        found: list[Effect] = []
+        with contextlib.suppress(Exception):  # as above
+            found += self._drawn()
+            found += self._changed()
+        return found
+
+    def _drawn(self) -> Iterator[Effect]:
+        drawn = drawn_from(self._held, held_generators(*self._call)) if self._held else {}
         if drawn:
-            text = f"the function {COPIED.format(' and '.join(drawn))}"
-            # Where a function was called first it may have seeded each copy in another way.
-            state = zlib.crc32(b"".join(drawn.values())) if effects is None else 0
-            found.append(Effect(_ending(text), os.urandom(8), state))
-        if effects is not None and (what := effects.changed()) is not None:
-            text = (
+            # Where another function was called first it may have seeded each copy in another way.
+            state = zlib.crc32(b"".join(drawn.values())) if self._effects is None else 0
+            text = f"the function {COPIED.format(' and '.join(drawn))}. {_LEAVE_OUT}"
+            yield Effect(text, os.urandom(8), state)
+
+    def _changed(self) -> Iterator[Effect]:
+        what = None if self._effects is None else self._effects.changed()
+        if what is not None:
+            yield Effect(
                 f"the function changes {what}, and none of the changes arrives: workers alone call it, and change "
-                "copies. Return the value, and take it from the results"
+                f"copies. Return the value, and take it from the results. {_LEAVE_OUT}"
             )
-            found.append(Effect(_ending(text)))
-    except Exception:  # as above
-        return []
-    return found
-
-
-def _ending(text: str) -> str:
-    return f"{text}. verify=False leaves this check out"

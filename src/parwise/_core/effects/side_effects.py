@@ -6,17 +6,16 @@ Nothing of their own classes is called: the check must not fail where the loop d
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import ReproducibilityWarning, user_level
+from .functions import attributes_of, codes_of, function_of, named_values
 
 if TYPE_CHECKING:
     from dis import Instruction
@@ -44,19 +43,11 @@ class SideEffects:
         self._before = {} if self._function is None else dict(self._read(self._function))
 
     def _read(self, function: FunctionType) -> Iterator[tuple[tuple[str, str], Any]]:
-        code, space = function.__code__, function.__globals__
-        for name in code.co_names:
-            if name in space:
-                yield from _sized("the global", name, space[name])
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # not set yet
-                yield from _sized("the variable", name, cell.cell_contents)
-        own = attributes_of(self._own)
-        spaces: list[Any] = [own, *map(vars, type(self._own).__mro__)]  # a count may begin at what its class has
-        for name in code.co_names if len(own) <= ATTRIBUTES else ():
-            space = next((one for one in spaces if name in one), {})
-            if name in space:
-                yield from _sized(f"the attribute of the {type(self._own).__name__} object", name, space[name])
+        kind = f"the attribute of the {type(self._own).__name__} object"
+        labels = {"global": "the global", "variable": "the variable", "attribute": kind}
+        own = self._own if len(attributes_of(self._own)) <= ATTRIBUTES else None
+        for where, name, value in named_values(function, own, function.__code__.co_names):
+            yield from _sized(labels[where], name, value)
 
     def changed(self) -> str | None:
         """What the function has changed, in words: the first such name, if any."""
@@ -66,7 +57,8 @@ class SideEffects:
         for key, (value, size) in self._before.items():
             after, size_after = now.get(key, (value, size))
             if size is None:
-                changed = size_after is None and _differs(after, value) and self._sets(key[1])
+                differs = size_after is None and after is not value and _plain(after) != _plain(value)
+                changed = differs and self._sets(key[1])
             else:
                 changed = after is value and size_after != size and self._only_adds(key[1])
             if changed:
@@ -106,53 +98,10 @@ class SideEffects:
             )
 
 
-def function_of(func: Any) -> tuple[FunctionType | None, Any]:
-    """The Python function that a callable calls, and the object that it is a method of."""
-    for _ in range(10):  # wrappers may form a circle
-        if type(func) is partial:
-            func = func.func
-        elif type(func) is not FunctionType and "__wrapped__" in attributes_of(func):  # parwise's own among them
-            func = attributes_of(func)["__wrapped__"]
-    if type(func) is FunctionType:
-        return func, None
-    own = func
-    method = func if type(func) is MethodType else getattr(type(func), "__call__", None)  # noqa: B004
-    if type(method) is MethodType:
-        own, method = method.__self__, method.__func__
-    return (method, own) if type(method) is FunctionType else (None, None)
-
-
-def codes_of(function: FunctionType, own: Any) -> list[CodeType]:
-    """The code of a function, of functions within it, and of those of its module and object that it calls."""
-    codes, space = [function.__code__], function.__globals__
-    cells = dict(zip(codes[0].co_freevars, function.__closure__ or (), strict=True))
-    for code in codes:  # grows meanwhile
-        found = [one for one in code.co_consts if isinstance(one, CodeType)]
-        for name in (*code.co_names, *code.co_freevars):
-            named = [space.get(name), *(vars(kind).get(name) for kind in type(own).__mro__)]
-            with contextlib.suppress(KeyError, ValueError):
-                named.append(cells[name].cell_contents)
-            found += [one.__code__ for one in named if type(one) is FunctionType and one.__globals__ is space]
-        codes += [one for one in dict.fromkeys(found) if one not in codes]
-    return codes
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object itself."""
-    own: Any = None
-    with contextlib.suppress(Exception):  # none, or a property
-        own = object.__getattribute__(value, "__dict__")
-    return own if type(own) is dict else {}
-
-
-def _differs(after: Any, before: Any) -> bool:
-    """True if a number has another value; False if its class cannot tell."""
-    if after is before:
-        return False
-    try:
-        return bool(after != before)
-    except Exception:
-        return False
+def _plain(number: Any) -> Any:
+    """A number without what a class of the user's makes of it."""
+    base = next((one for one in (int, float, complex) if isinstance(number, one)), None)
+    return np.generic.item(number) if base is None else base.__pos__(number)
 
 
 def _sized(kind: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], tuple[Any, int | None]]]:
