@@ -268,6 +268,17 @@ def test_a_killed_scheduler(cluster, client):
         parallel_map(abs, range(3), executor=client)
 
 
+def test_a_result_that_cannot_be_fetched(dask_client, monkeypatch):
+    """The connection breaks before the client knows that it has lost its scheduler."""
+
+    async def broken(future):
+        raise distributed.comm.CommClosedError("in <TCP (closed) ConnectionPool.gather>: Connection reset by peer")
+
+    monkeypatch.setattr("parwise._executors.remote.dask._fetch", broken)
+    with pytest.raises(ExecutorError, match="lost the scheduler at"):
+        parallel_map(abs, range(3), executor=dask_client, isolate=True)
+
+
 def test_a_client_that_is_closed(dask_client):
     with distributed.Client(dask_client.scheduler.address) as client:
         results = parallel_imap(pid_after, [0.01] * 1000, executor=client, isolate=True)

@@ -21,6 +21,7 @@ from parwise import ParwiseError, WorkerDiedError, parallel_apply
 from parwise._executors.processes import runner as processes
 from parwise._workers import other_processes
 from parwise._workers.pool import fork_server_handle, silence, watchdog
+from parwise._workers.pool.default_pool import new_pool
 from parwise.errors import NoWorkersError
 
 from ..support.functions import ISOLATED
@@ -277,6 +278,17 @@ def test_a_suspended_machine_is_no_element_that_hangs():
             os.kill(pid, signal.SIGCONT)
         out, err = process.communicate(timeout=60)
     assert (out, err) == ("[0, 2, 4, 6, 8, 10]\n", "")
+
+
+def test_a_killed_fork_server_leaves_no_zombie(monkeypatch):
+    """However short its time to answer is."""
+    monkeypatch.setattr(fork_server_handle, "ANSWER_SECONDS", 0.0)
+    pool = new_pool()
+    pool.start(1, None)
+    pid = pool.fork_server.pid
+    pool.stop()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_answer_that_comes_too_late(pool, tmp_path, monkeypatch):
