@@ -51,6 +51,18 @@ def test_each_chunk_is_read_once_for_blocks(boundary, runner, monkeypatch):
     assert stored.most_bytes == 43 * 12 * 8
 
 
+@pytest.mark.parametrize("late", range(17))
+def test_each_chunk_is_read_once_where_one_thread_is_late(late, monkeypatch):
+    monkeypatch.setattr(source, "READ_BYTES", 43 * 12 * 8)
+    stored = Stored(A, (43, 12))
+    reader = ReadAhead(stored, [0], "array 0")
+    assert reader.dtype == A.dtype  # as a call asks first
+    for k in [*(k for k in range(17) if k != late), late]:  # blocks of 10 with a halo of 3
+        rows = slice(max(0, 10 * k - 3), min(170, 10 * k + 13))
+        assert_same(reader.read((rows, slice(0, 12))), A[rows])
+    assert set(stored.reads_of_chunks().values()) == {1}
+
+
 @pytest.mark.parametrize(("chunks", "axis"), [((170, 12), 0), ((170, 1), 0), ((1, 12), 1)], ids=str)
 def test_reads_are_bounded(chunks, axis, monkeypatch):
     monkeypatch.setattr(source, "MAX_READ_BYTES", 6000)

@@ -86,12 +86,12 @@ class Unit(float):
     __hash__ = float.__hash__
 
 
-LAST = 0.0
+LAST = Unit(0)
 
 
 def keeps_the_last(x):
     global LAST
-    LAST = Unit(x + 1)
+    LAST = Unit(float(LAST) + 1)  # another one in each call: a worker that is used again has the one before
     return x
 
 
@@ -134,7 +134,7 @@ TOLD = {
         f"the function draws from args[0]['rng'], {COPIED}",
     ),
     "spawned": (lambda x: GENERATOR.spawn(1)[0].normal() + pause(), {}, f"the function draws from GENERATOR, {COPIED}"),
-    "number whose class cannot compare": (keeps_the_last, {}, "the function changes the global 'LAST' (float), and"),
+    "number whose class cannot compare": (keeps_the_last, {}, "the function changes the global 'LAST' (Unit), and"),
     "list": (notes, {}, "the function changes the global 'SEEN' (list), and none of the changes arrives"),
     "count": (Counts(), {}, "the function changes the attribute of the Counts object 'calls' (int), and none of"),
 }

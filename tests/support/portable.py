@@ -12,6 +12,7 @@ SKIPPED = {
     "test_direct.py": "portable workers do not read or write the caller's memory",
     "test_without_workers.py": "it lets the start of a fork server fail",
     "test_interrupted_pool_is_renewed": FORK_SERVER,
+    "test_a_killed_fork_server_leaves_no_zombie": FORK_SERVER,
     "test_answer_that_comes_too_late": FORK_SERVER,
     "test_crash_at_start": FORK_SERVER,
     "test_dead_fork_server": FORK_SERVER,

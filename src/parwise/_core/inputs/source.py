@@ -105,6 +105,8 @@ class ReadAhead:
         # piece continues the one before it along an axis.
         self._pieces: list[_Piece] = []
         self._along = 0
+        # Indices of the longest task along that axis.
+        self._longest = 0
         # The region of the first task, which is computed again for the handshake.
         self._first_region: Region | None = None
         self._first: _Piece | None = None
@@ -205,7 +207,7 @@ class ReadAhead:
         last, target = self._pieces[-1], self._extend(region)
         known = last.region[axis].stop
         tail = last.part(_replaced(target, axis, stop=known)) if target[axis].start < known else None
-        self._along = axis
+        self._along, self._longest = axis, max(self._longest, region[axis].stop - region[axis].start)
         self._forget(self._surplus())
         del last
         return self._keep(target, axis, tail)
@@ -225,15 +227,18 @@ class ReadAhead:
         """Old pieces that are not worth their memory.
 
         If each item was asked for once, nobody will ask again. Halos ask for some items twice, so that others may be
-        left. The last piece is kept as long as another thread may want some of it.
+        left. The last piece is kept as long as another thread may want some of it, and the one before a piece as long
+        as one may want the beginning of that, and with it the end of this one.
         """
         surplus, nbytes = list[_Piece](), 0
+        begun = True
         for piece in reversed(self._pieces):
             nbytes += piece.data.nbytes
-            wanted = piece.is_wanted
+            wanted = piece.is_wanted or not begun
             most = MAX_READ_BYTES if wanted else 0 if piece.asked == piece.data.size else 3 * self.nbytes
             if nbytes > most and not (wanted and piece is self._pieces[-1]):
                 surplus.append(piece)
+            begun = bool(piece.indices[self._along][: self._longest].all())
         return surplus
 
     def _forget(self, pieces: Sequence[_Piece]) -> None:
