@@ -229,7 +229,7 @@ def test_results_of_later_calls_are_not_cancelled_with_those_of_an_earlier_one(d
             raise ValueError(k)
         return k
 
-    for _ in range(60):
+    for _ in range(20):
         with pytest.raises(ValueError, match="5"):
             parallel_map(f, range(20), executor=dask_client)
         assert parallel_map(f, range(5), executor=dask_client) == [0, 1, 2, 3, 4]

@@ -43,7 +43,7 @@ def f(x):
     patch({value}, {step})  # in the workers, too: `f` may be decorated with `freeze_time`
     return math.sqrt(sum(range(20_000)) + x)
 
-numbers = np.arange(300.0)
+numbers = np.arange(100.0)
 want = [f(x) for x in numbers]
 shown = []
 with report() as told:
@@ -56,7 +56,7 @@ with report() as told:
         assert parallel_apply(f, numbers, workers=2, **options).tolist() == want
         assert parallel_map(f, numbers, workers=2, **options) == want
         assert list(parallel_imap(f, numbers, workers=2, **options)) == want
-assert shown.count(300) == 3  # the end of each call
+assert shown.count(100) == 3  # the end of each call
 assert len(told.calls) == 12
 for call in told.to_dict()["calls"]:
     assert 0 < call["f_seconds"] < 40 and 0 < call["seconds"] < 40, call

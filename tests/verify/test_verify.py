@@ -245,7 +245,7 @@ EXACT = {
 DEPTHS = {"median": 1, "gaussian": 4}
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     array=arrays(dtypes=("f8", "f4", ">f8", "c8"), max_side=12),
     name=st.sampled_from(["exp", "sort", "polynomial", "negative"]),
@@ -262,7 +262,7 @@ def test_no_false_alarm_for_elements(array, name, data, way, verify):
         assert_same(got, parallel_apply(func, array, axis=axis, workers=1, verify=False))
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     shape=st.tuples(st.integers(2, 90), st.integers(1, 9)),
     dtype=st.sampled_from(["f8", "f4"]),

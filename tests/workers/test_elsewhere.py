@@ -51,7 +51,7 @@ NO_MODULES = {
 }
 
 CALLS = """
-a = np.arange(4000.0).reshape(400, 10)
+a = np.arange(1000.0).reshape(100, 10)
 assert (parwise.parallel_apply(np.cumsum, a) == a.cumsum(1)).all()
 for executor in ("serial", "threads"):
     assert (parwise.parallel_apply(np.cumsum, a, executor=executor) == a.cumsum(1)).all(), executor
@@ -166,7 +166,7 @@ def test_calls(system, checks, start):
     assert err == ""
     assert out.splitlines()[-1] == "done"
     if checks == CALLS:
-        assert out.count("row") == 400 * 4
+        assert out.count("row") == 100 * 4
 
 
 BY_ITSELF = """

@@ -17,10 +17,11 @@ import pytest
 
 from parwise import ParwiseError, parallel_apply
 from parwise._executors.processes import runner as processes
+from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._system import interpreter
 
 from ..support.functions import ISOLATED
-from ..support.internals import WorkerPool
+from ..support.internals import Job, WorkerPool, make_call, resolve
 from ..support.oracle import assert_same
 from ..support.scripts import run_script
 
@@ -170,3 +171,23 @@ def test_stop_kills_no_process_that_got_the_number(pool):
         assert other.poll() is None
         other.communicate(b"\n")
     assert other.returncode == 0
+
+
+def test_workers_that_end_before_they_are_sent_the_call(pool):
+    """Whoever looks whether they are up drops them meanwhile, as a helper thread that could not pack the function."""
+    job = Job(make_call(np.cumsum, (A,), settings=resolve({"isolate": True, "workers": 2})))
+    job.open()
+    with pool.lock, Dispatcher(job, pool) as dispatcher:
+        dispatcher.start_workers()
+        first = list(pool.workers)
+        while not all(worker.pid for worker in first):
+            pool.wait(1.0)
+        for worker in first:
+            worker.kill()
+        while not all(worker.over for worker in first):
+            os.sched_yield()
+        assert not dispatcher.warm
+        dispatcher.start()
+        while not dispatcher.finished:
+            dispatcher.step(None)
+    assert_same(job.finish(), A.cumsum(axis=1))

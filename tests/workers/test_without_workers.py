@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import warnings
 
@@ -157,6 +158,26 @@ def test_pool_tells_by_its_futures(monkeypatch):
     monkeypatch.setattr(fork_server_start, "_command", crippled(NO_FORK))
     with Pool(2) as pool, pytest.raises(ParwiseError, match="no more processes"):
         pool.submit(abs, -1).result(30)
+
+
+def test_the_answer_comes_with_the_end_of_the_socket(pool, monkeypatch):
+    """A busy machine shows both at once: a worker that is refused is not a dead one, which another would replace."""
+    monkeypatch.setattr(fork_server_start, "_command", crippled(NO_FORK))
+    wait, waits = WorkerPool.wait, []
+
+    def late(self, timeout):
+        waits.append(timeout)
+        assert len(waits) < 50, "workers are started again and again"
+        for worker in self.workers:
+            poll = select.poll()
+            poll.register(worker.channel, select.POLLIN)
+            assert poll.poll(30_000)
+        return wait(self, timeout)
+
+    monkeypatch.setattr(WorkerPool, "wait", late)
+    with pytest.raises(ParwiseError, match="no more processes"):
+        parallel_apply(busy, A, workers=2, isolate=True)
+    assert not pool.workers
 
 
 def test_as_many_workers_as_descriptors_allow():

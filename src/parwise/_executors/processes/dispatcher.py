@@ -152,6 +152,7 @@ class Dispatcher(Sender):
 
     def start(self) -> None:
         """Start workers and send them the session, unless that has been done."""
+        self._workers = [one for one in self._workers if one in self._pool.workers]  # `warm` drops those that ended
         if not self._workers:
             self.start_workers()
         try:

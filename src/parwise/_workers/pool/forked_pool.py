@@ -156,7 +156,8 @@ class ForkedPool(WorkerPool):
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-        events += [("refused", worker) for worker in self.workers if worker.key in self._refused]
+        if self._refused:  # first: their sockets are closed, as those of dead workers are, which would be replaced
+            events = [*(("refused", worker) for worker in self.workers if worker.key in self._refused), *events]
         # The last messages of a worker before its death.
         events.sort(key=lambda event: event[0] == "death")
         return events
