@@ -17,7 +17,7 @@ import pytest
 import parwise
 from parwise import parallel_apply, parallel_map
 from parwise._core.call import Call
-from parwise._executors.processes import inline
+from parwise._executors.processes import background, inline
 from parwise._executors.processes import runner as processes
 from parwise._report import observer
 from parwise._report.record import GAP_SHARE, Timeline, name_of
@@ -204,13 +204,18 @@ def test_why_serial_small():
     assert re.fullmatch(pattern, entry(total, A)["why_serial"])
 
 
+def without_helper(monkeypatch):
+    """However long one element takes, as on a busy machine, no helper thread starts workers."""
+    monkeypatch.setattr(background.BackgroundDispatcher, "help_after", lambda self: 3600.0)
+    monkeypatch.setattr(background.BackgroundDispatcher, "help_after_at_least", lambda self: 3600.0)
+
+
 def test_why_serial_small_and_cold(monkeypatch):
     """Without workers a few milliseconds are not worth to start any."""
     default_pool().stop()
     monkeypatch.setattr(inline, "COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.processes.background.COLD_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.processes.background.HELP_AFTER_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.processes.background.LEAST_HELP_SECONDS", 3600.0)
+    monkeypatch.setattr(background, "COLD_SECONDS", 3600.0)
+    without_helper(monkeypatch)
     found = entry(slow, np.arange(20.0))
     pattern = (
         r"[\d.e+]+ ms of work were left after the first elements; starting workers pays from 3.6e\+06 ms of work on"
@@ -222,7 +227,7 @@ def test_why_serial_blas(monkeypatch):
     """Threads of BLAS are seen to run at each look."""
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.running", lambda self, activity=None: True)
     monkeypatch.setattr("parwise._system.blas.ThreadWatch.at_work", lambda self: True)
-    monkeypatch.setattr("parwise._executors.processes.background.workers_beside", lambda threads, workers: 1)
+    monkeypatch.setattr(background, "workers_beside", lambda threads, workers: 1)
     monkeypatch.setattr(inline, "cpu_is_idle", lambda: True)
     monkeypatch.setattr(inline.known_paces, "_known", {})  # that of an earlier call, without them
     found = entry(slow, np.arange(60.0), workers=2)
@@ -234,8 +239,7 @@ def test_why_serial_busy(monkeypatch, count):
     worker_pids(**ISOLATED)
     monkeypatch.setattr(inline, "cpu_is_idle", lambda: False)
     monkeypatch.setattr(inline, "BUSY_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.processes.background.LEAST_HELP_SECONDS", 3600.0)
-    monkeypatch.setattr("parwise._executors.processes.background.HELP_AFTER_SECONDS", 3600.0)
+    without_helper(monkeypatch)
     monkeypatch.setattr(inline, "WARM_SECONDS", 0.0)  # on a slow machine little may be left after the first elements
     why = entry(slow, np.arange(count, dtype=float), workers=2)["why_serial"]
     assert why.endswith("other programs use all CPUs, and workers then pay from 3.6e+06 ms of work on")
