@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import multiprocessing
 import os
@@ -76,6 +77,45 @@ def test_results_before_a_long_call_come_from_a_single_worker(gate):
         assert not any(one.done() for one in [held, *behind])
         gate.open()
         assert [one.result(60) for one in behind] == list(range(20))
+
+
+def _note(k, prints):
+    seen = vars(builtins).setdefault("_seen_by_test_batches", [])
+    seen.append(k)
+    if prints:
+        print(k)
+
+
+def _noted():
+    return vars(builtins).pop("_seen_by_test_batches")
+
+
+@pytest.mark.parametrize("prints", [(), (3,), range(3, 200, 7)], ids=str)
+def test_a_single_worker_makes_calls_in_order(prints, capsys):
+    """Also those behind the end of a batch that ends early, before which the next batch has been sent."""
+    with Pool(1) as pool:
+        short(pool)
+        futures = [pool.submit(_note, k, k in prints) for k in range(200)]
+        assert [one.result(60) for one in futures] == [None] * 200
+        assert pool.submit(_noted).result(60) == list(range(200))
+    assert capsys.readouterr().out.split() == [str(k) for k in prints]
+
+
+def test_calls_that_take_long_leave_the_next_ones_behind_them():
+    """As above, where a batch ends early since its calls take longer than those before."""
+    with Pool(1) as pool:
+        short(pool)
+        with held_back(pool):
+            futures = [pool.submit(_note, k, False) for k in range(8)]
+            futures += [pool.submit(_slow_note, k) for k in range(8, 40)]
+            futures += [pool.submit(_note, k, False) for k in range(40, 80)]
+        assert [one.result(60) for one in futures] == [None] * 80
+        assert pool.submit(_noted).result(60) == list(range(80))
+
+
+def _slow_note(k):
+    time.sleep(0.004)
+    _note(k, False)
 
 
 def _mark(folder, k, dies):

@@ -38,8 +38,10 @@ task                   number, lo, hi, slot, offsets,        Compute elements `l
                                                              the caller's memory. If `offered`, it may write
                                                              the results there, if it `stores` them, to
                                                              files, if it takes their claim.
-calls                  number, lo, hi, slot, sizes, check    Make submitted calls, as above. Their pickles have
-                                                             these sizes, and one checksum.
+calls                  number, lo, hi, slot, sizes, check,   Make submitted calls, as above. Their pickles have
+                       answered                              these sizes, and one checksum. None are made where the
+                                                             worker left an earlier batch unfinished, and that is
+                                                             not the last batch whose answer was read.
 arguments_in_chunks    nbytes                                Arguments of the next task follow in chunks.
 chunk                  slot, nbytes                          A piece of them is in this input slot.
 chunk_ack              half                                  This half of the stream has been read.

@@ -86,7 +86,7 @@ class CallDispatcher(Dispatcher):
     ) -> None:
         one = worker.assignments.pop(number)
         self._late.discard(worker)
-        worker.has_computed = True
+        worker.has_computed, worker.answered = True, number
         if not header:  # too long for a message
             header, *buffers = (bytes(buffers[0]), *buffers[1:])
         seconds, threaded, results, output = unpack_answer(header, buffers)

@@ -159,9 +159,10 @@ class WorkQueue(Naming):
         return max(1, min(int(BATCH_SECONDS / self.pace), len(self._waiting) // (SHARES * workers)))
 
     def give_back(self, tasks: Iterable[Task]) -> None:
-        """Take back calls that their worker has not begun."""
+        """Take back calls that their worker has not begun; they are the next, in the order in which they came."""
         with self._lock:
             self._returned.extend(task for task in tasks if len(task))
+            self._returned = deque(sorted(self._returned, key=lambda task: task.lo))
 
     def lose(self, tasks: Iterable[Task]) -> None:
         """Take back calls whose worker has ended before it began them."""

@@ -88,6 +88,8 @@ class WorkerHandle:
         True if the fork server has ended, by which the worker ends too.
     messages : int
         Messages received from the worker.
+    answered : int
+        Number of the last batch of submitted calls that the worker has answered.
     call, earlier_call : int
         Numbers of the last call whose session the worker was sent, and of the one before; 0 for none.
     parts : dict
@@ -123,7 +125,7 @@ class WorkerHandle:
         self.pidfd = -1
         self.ready = self.was_up = self.direct = self.told_targets = False
         self.has_computed = self.orphaned = False
-        self.messages = 0
+        self.messages = self.answered = 0
         self.call = self.earlier_call = 0
         self.parts: OrderedDict[str, set[int]] = OrderedDict()
         self.reloads = watch.reloads
@@ -209,8 +211,8 @@ class WorkerHandle:
         """Send a task, in a message of that kind; the worker may write its results to `rows`, or to files."""
         task, slot = staged.task, staged.slot
         message: tuple[Any, ...] = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
-        if kind == "task":
-            message = (*message, bool(rows), stores)
+        message = (*message, bool(rows), stores) if kind == "task" else message
+        message = (*message, self.answered) if kind == "calls" else message
         self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows, stores)
         # From here on the task is lost with the worker, if it has ended: it will be given to another one.
         if slot >= 0 or kind == "calls":
@@ -260,6 +262,7 @@ class WorkerHandle:
         """Note an answer to an earlier call, of which the results do not count; False for one that says nothing."""
         kind = message[0]
         if kind in ("done", "dropped", "unread"):
+            self.answered = message[1]
             self.assignments.pop(message[1], None)
         elif kind == "slot_free":
             self.free_slot(message[1])

@@ -142,6 +142,9 @@ class CallLog:
 class Batch:
     """Calls of one message, made one after another.
 
+    A single worker makes calls in the order in which they were submitted: those left of a batch come before the next
+    batch, which the worker may have got already. It makes none of that, and the caller sends both again.
+
     It ends, and its results are sent, with a call that has printed something or has a large result, after
     `BATCH_SECONDS`, or where the caller has taken back the rest.
 
@@ -162,6 +165,11 @@ class Batch:
         self._claim, self._log = claim, log
         self._results: list[bytes] = []
         self._seconds = 0.0
+
+    @property
+    def ended_early(self) -> bool:
+        """True if calls are left."""
+        return len(self._results) < len(self._sizes)
 
     def run(self, cursor: Cursor, end_call: Callable[[BaseException | None], bool]) -> None:
         """Make the calls; `end_call` gets the exception of each, or None, and returns True if it has printed."""

@@ -79,8 +79,9 @@ class Worker:
         self._capture.install()
         # Why the arguments of a task could not be read from files.
         self._why_unread = ""
-        # Number of the task that is being computed, if any.
+        # Number of the task that is being computed, if any, and of the batch of calls that ended early, or 0.
         self._number: int | None = None
+        self._unfinished = 0
         # Output that was too long for a message, and all output after it.
         self._pending_output: list[OutputEvent] = []
         self._owner = os.getpid()
@@ -298,19 +299,20 @@ class Worker:
         flush()
         return outcome
 
-    def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int) -> None:
-        """Make submitted calls, which are in `slot`, or came in chunks (-1)."""
+    def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int, answered: int) -> None:
+        """Make submitted calls, which are in `slot`, or came in chunks (-1); none that others are to come before."""
         if (session := self._session) is None:
             return
-        memory = self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data
-        data = verified(bytes(memory[: sum(sizes)]), check)
-        del memory
+        data = bytes((self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data)[: sum(sizes)])
+        verified(data, check)
         self._limit.set(session.threads)
         self._number = number
         log = CallLog(self._slots.outputs[slot], self._channel.cookie, number) if hi - lo > 1 else None
         batch = Batch(lo, sizes, data, self._slots.tasks[slot], log)
-        with self._watch:
-            self._context.run(batch.run, self._slots.cursor, self._end_call)
+        if answered >= self._unfinished:
+            with self._watch:
+                self._context.run(batch.run, self._slots.cursor, self._end_call)
+            self._unfinished = number if batch.ended_early else 0
         self._slots.cursor.leave()
         header, buffers = batch.pack(self._watch.busy is True, self._take_output())
         self._reply(number, slot, header, (lo, hi, 0.0, []), buffers)
