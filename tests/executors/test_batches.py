@@ -67,7 +67,8 @@ def test_a_long_call_holds_up_no_other(mortal, gate, at):
 
 
 def test_results_before_a_long_call_come_from_a_single_worker(gate):
-    with Pool(1) as pool:
+    with Pool(1) as pool, contextlib.ExitStack() as end:
+        end.callback(gate.open)  # the pool waits for the call
         short(pool)
         with held_back(pool):
             futures = [pool.submit(abs, -k) for k in range(20)]
