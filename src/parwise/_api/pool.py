@@ -162,6 +162,8 @@ class Pool(OtherPools, Executor):
 
         Notes
         -----
+        With one worker, calls are made in the order in which they were submitted.
+
         Many short calls are sent to workers several at a time, as many as take 2 ms. They count as running from then
         on, and can no longer be cancelled.
         """
