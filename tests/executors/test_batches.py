@@ -81,6 +81,7 @@ def test_results_before_a_long_call_come_from_a_single_worker(gate):
 
 
 def _note(k, prints):
+    """Have the worker remember the call, whatever globals the next one gets."""
     seen = vars(builtins).setdefault("_seen_by_test_batches", [])
     seen.append(k)
     if prints:

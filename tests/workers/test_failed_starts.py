@@ -8,6 +8,7 @@ import fcntl
 import gc
 import mmap
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -184,8 +185,9 @@ def test_workers_that_end_before_they_are_sent_the_call(pool):
             pool.wait(1.0)
         for worker in first:
             worker.kill()
-        while not all(worker.over for worker in first):
-            os.sched_yield()
+            poll = select.poll()
+            poll.register(worker.pidfd, select.POLLIN)
+            assert poll.poll(30_000)
         assert not dispatcher.warm
         dispatcher.start()
         while not dispatcher.finished:

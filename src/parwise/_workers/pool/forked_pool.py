@@ -21,6 +21,8 @@ from .worker_pool import WorkerPool
 
 # Fork servers that may end in one call; one more is an error.
 LOST_FORK_SERVERS = 10
+# The events of one wait, in the order in which they are told.
+_ORDER = ("refused", "message", "death")
 
 
 class ForkedPool(WorkerPool):
@@ -156,10 +158,10 @@ class ForkedPool(WorkerPool):
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-        if self._refused:  # first: their sockets are closed, as those of dead workers are, which would be replaced
-            events = [*(("refused", worker) for worker in self.workers if worker.key in self._refused), *events]
-        # The last messages of a worker before its death.
-        events.sort(key=lambda event: event[0] == "death")
+        events += [("refused", worker) for worker in self.workers if worker.key in self._refused]
+        # The socket of a refused worker is closed, as that of a dead one is, which would be replaced; and the last
+        # messages of a worker come before its death.
+        events.sort(key=lambda event: _ORDER.index(event[0]))
         return events
 
     def _send_waiting(self) -> None:

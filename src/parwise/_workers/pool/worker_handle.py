@@ -89,7 +89,7 @@ class WorkerHandle:
     messages : int
         Messages received from the worker.
     answered : int
-        Number of the last batch of submitted calls that the worker has answered.
+        Number of the last batch of submitted calls whose answer was read.
     call, earlier_call : int
         Numbers of the last call whose session the worker was sent, and of the one before; 0 for none.
     parts : dict
@@ -211,8 +211,8 @@ class WorkerHandle:
         """Send a task, in a message of that kind; the worker may write its results to `rows`, or to files."""
         task, slot = staged.task, staged.slot
         message: tuple[Any, ...] = (kind, number, task.lo, task.hi, slot, staged.offsets, staged.layouts)
-        message = (*message, bool(rows), stores) if kind == "task" else message
-        message = (*message, self.answered) if kind == "calls" else message
+        if kind != "trial":
+            message += (self.answered,) if kind == "calls" else (bool(rows), stores)
         self.assignments[number] = Assignment(task, handshake, staged.attachments, slot, rows, stores)
         # From here on the task is lost with the worker, if it has ended: it will be given to another one.
         if slot >= 0 or kind == "calls":

@@ -300,7 +300,7 @@ class Worker:
         return outcome
 
     def _on_calls(self, number: int, lo: int, hi: int, slot: int, sizes: list[int], check: int, answered: int) -> None:
-        """Make submitted calls, which are in `slot`, or came in chunks (-1); none that others are to come before."""
+        """Make submitted calls, which are in `slot`, or came in chunks (-1); none if an earlier batch is unfinished."""
         if (session := self._session) is None:
             return
         data = bytes((self._slots.inputs[slot] if slot >= 0 else self._receiver.buffers.pop().data)[: sum(sizes)])
