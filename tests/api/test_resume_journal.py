@@ -66,17 +66,16 @@ def test_data_is_on_the_disk_before_its_line(tmp_path, name, steps, monkeypatch)
     assert {path for _, path in header} <= {str(tmp_path)}  # the name of the journal
     assert done == []
     told = [json.loads(line[9:]) for line in (tmp_path / "journal").read_bytes().split(b"\n")[2:-2]]
-    assert len(told) == len(lines) >= 5  # on a busy machine tasks that end together share one
+    assert len(told) == len(lines) >= 2  # on a busy machine tasks that end together share one
     for before, line in zip(lines, told, strict=True):
         synced = {path for kind, path in before if kind in ("fsync", "fdatasync")}
         if "hdf5" in name or name == "memmap":
             assert synced == {str(tmp_path / "out")}
             continue
-        ((lo, hi, _),) = line["runs"]
-        assert (lo % 4, hi - lo) == (0, 4)
+        assert all(lo % 4 == hi % 4 == 0 for lo, hi, _ in line["runs"])
         inside = {path for path in synced if os.path.isfile(path)}
         folders = synced - inside
-        assert len(inside) == 1
+        assert len(inside) == sum(hi - lo for lo, hi, _ in line["runs"]) // 4
         assert {os.path.dirname(path) for path in inside} | {str(tmp_path / "out")} <= folders
         written += inside
     if "zarr" in name or name == "shards":

@@ -107,11 +107,18 @@ def local():
     os.environ.update(environ)
 
 
-def test_a_cluster_grows_with_its_work(local):
+def test_a_cluster_grows_with_its_work(local, tmp_path):
     """It starts workers for what waits in the scheduler: two seconds of work for each."""
+
+    def note_process(k):
+        (tmp_path / str(os.getpid())).touch()
+        if len(os.listdir(tmp_path)) < 3:  # to start a worker takes one second, or five
+            time.sleep(0.02)
+
     with distributed.Client(local) as client:
         local.adapt(minimum=1, maximum=3, interval="50 ms", target_duration="2 s")
-        assert len(set(parallel_map(pid_after, [0.02] * 400, executor=client, isolate=True))) == 3
+        parallel_map(note_process, range(3000), executor=client, isolate=True)
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_fewer_workers_than_there_are(dask_client):
