@@ -16,6 +16,7 @@ SKIPPED = {
     "test_answer_that_comes_too_late": FORK_SERVER,
     "test_crash_at_start": FORK_SERVER,
     "test_dead_fork_server": FORK_SERVER,
+    "test_a_fork_server_that_cannot_be_replaced": FORK_SERVER,
     "test_fork_server_killed_during_a_call": FORK_SERVER,
     "test_fork_server_stopped_beside_workers_that_the_call_does_not_use": FORK_SERVER,
     "test_fork_server_that_only_closes_its_socket_is_ended": FORK_SERVER,

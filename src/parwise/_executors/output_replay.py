@@ -108,13 +108,16 @@ class OutputReplay:
 
     def repeat(self, limit: float, everything: bool = False) -> None:
         """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends."""
-        if not self._held:
-            return
-        with self._lock:
-            output = self._take_due(everything)
-        for one in output:
+        for one in self.take_due(everything):
             if one.element <= limit:
                 one.repeat(self._function)
+
+    def take_due(self, everything: bool) -> list[Event]:
+        """Remove output that is due, or `everything`, and return it."""
+        if not self._held:
+            return []
+        with self._lock:
+            return self._take_due(everything)
 
     def _take_due(self, everything: bool) -> list[Event]:
         due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]

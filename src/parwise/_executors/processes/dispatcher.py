@@ -122,6 +122,9 @@ class Dispatcher(Sender):
 
     def _use_fewer(self, error: NoWorkersError) -> None:
         """Go on with the workers that there are, since there can be no more; raise `error` if there is none."""
+        for worker in [one for one in self._workers if one not in self._pool.workers]:  # it stops if it cannot start
+            self._workers.remove(worker)
+            self._job.queue.lose(one.task for one in worker.assignments.values() if not one.handshake)
         if not self._workers:
             raise error
         self._most = self._width = len(self._workers)

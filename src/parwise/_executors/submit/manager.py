@@ -5,8 +5,9 @@ from __future__ import annotations
 import _thread
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ..._system.interpreter import DeferredInterrupt
@@ -24,7 +25,7 @@ LINGER_SECONDS = 0.1
 
 
 class PoolFuture(Future[Any]):
-    """A future that refuses to be waited for by the thread that sets its result."""
+    """A future that refuses to be waited for where its result never comes, and whose callbacks end no thread."""
 
     def __init__(self, manager: ManagerThread) -> None:
         super().__init__()
@@ -41,6 +42,10 @@ class PoolFuture(Future[Any]):
         if not self.done():
             self._manager.check_wait()
         return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Have `fn` called with the future once it is done; what it raises is logged."""
+        super().add_done_callback(partial(self._manager.call_back, fn))
 
 
 class ManagerThread:
@@ -91,12 +96,30 @@ class ManagerThread:
                 self._pool.wake()
 
     def check_wait(self) -> None:
-        """Raise a RuntimeError in the manager's own thread, which cannot wait for itself."""
+        """Raise a RuntimeError in the manager's own thread, which cannot wait for itself, and in a forked child."""
         if threading.current_thread() is self._thread:
             raise RuntimeError(
                 "a callback of one of the pool's own futures cannot wait for its workers; wait in another "
                 "thread, or after the callback"
             )
+        if self._pool.owned_by_parent:
+            raise RuntimeError(
+                "the result of this call comes to the process that this one was forked from; wait for it there, or "
+                "make a Pool of its own here"
+            )
+
+    def call_back(self, fn: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+        """Call a callback; one that would end the manager's thread raises an error, which `concurrent` logs."""
+        try:
+            fn(future)
+        except Exception:
+            raise
+        except BaseException as error:
+            if threading.current_thread() is not self._thread:
+                raise
+            raise RuntimeError(
+                f"a callback of a future of a Pool raised {type(error).__name__}, which ends no program from there"
+            ) from error
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -137,8 +160,13 @@ class ManagerThread:
         """
         if self._pool.owned_by_parent:  # a forked child: locks may be held by threads that it has not
             return
-        if cancel:
-            self._items.cancel()
+        try:
+            if cancel:
+                self._items.cancel()
+        finally:
+            self._close(wait, kill)
+
+    def _close(self, wait: bool, kill: bool) -> None:
         with self._lock:
             self._closing, self._killing = True, self._killing or kill
             thread, over = self._thread, self._over
@@ -189,6 +217,9 @@ class ManagerThread:
                 with self._pool.lock:
                     self._end_workers()
         finally:
+            with self._lock:
+                if self._over is over:  # an error has ended it: the next call needs another one
+                    self._thread = None
             over.set()
 
     def _take_turn(self) -> bool:

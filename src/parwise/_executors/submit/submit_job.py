@@ -23,6 +23,7 @@ class SubmitJob(Job):
     """A job without an end, whose results go to futures."""
 
     task_message = "calls"
+    loads_function = False
 
     def __init__(self, items: WorkQueue, workers: int) -> None:
         settings = Settings(workers=workers, isolate=True, verify=False, errors="ignore")
@@ -35,6 +36,8 @@ class SubmitJob(Job):
         self.state = items.update()
         self.open()
         self.queue = feed
+        # What replaying the output of calls has raised, which have no result yet.
+        self._errors: dict[int, BaseException] = {}
 
     def stage(self, task: Task, get_memory: Callable[[int], Any]) -> Any:
         """Copy the pickles of calls to memory that a worker sees; return their sizes, their checksum, attachments."""
@@ -56,6 +59,8 @@ class SubmitJob(Job):
         item = self.items.close(index)
         assert item is not None
         done, value = unpack_result(packed)
+        if error := self._errors.pop(index, None):
+            done, value = False, error
         (item.future.set_result if done else item.future.set_exception)(value)
 
     def state_for(self, task: Task) -> CallerState | None:
@@ -63,12 +68,24 @@ class SubmitJob(Job):
         return self.items.state_at(task.lo)
 
     def repeat(self) -> None:
-        """Replay the output of calls, which have no order."""
-        self.output_replay.repeat(self.limit, everything=True)
+        """Replay the output of calls, which have no order.
+
+        What that raises is the exception of its call, as where the function itself prints: a warning that a filter
+        turns into an error, or a closed `sys.stdout`.
+        """
+        for one in self.output_replay.take_due(everything=True):
+            try:
+                one.repeat(self.call.func)
+            except BaseException as error:
+                if not self.items.is_open(one.element):
+                    raise
+                if self._errors.setdefault(one.element, error) is error:
+                    error.add_note(f"while the output of a call of {self.items.item(one.element).name} was replayed")
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Hand the death of its worker to the future of a call."""
         item = self.items.close(task.lo)
+        self._errors.pop(task.lo, None)
         if item is not None:
             if isinstance(error, WorkerDiedError):
                 error.index = None

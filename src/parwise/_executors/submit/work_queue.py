@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -144,6 +145,8 @@ class WorkQueue(Naming):
         while self._waiting and self._next < stop:
             item = self._waiting[0]
             room -= len(item.packed)
+            if item.state.fixed != self.fixed:  # the one before it was cancelled
+                break
             if first is not None and (room < 0 or not item.goes_with(first)):
                 break
             self._waiting.popleft()
@@ -172,6 +175,10 @@ class WorkQueue(Naming):
         """A call that has begun."""
         return self._taken[index]
 
+    def is_open(self, index: int) -> bool:
+        """True if a call has begun and has no result yet."""
+        return index in self._taken
+
     def close(self, index: int) -> WorkItem | None:
         """Remove a call that has its result, and return it; None if it was removed before."""
         with self._lock:
@@ -191,9 +198,10 @@ class WorkQueue(Naming):
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
-        for item in waiting:
-            item.future.cancel()
-            item.future.set_running_or_notify_cancel()
+        with contextlib.ExitStack() as rest:  # a callback that raises, as `sys.exit` does, leaves none out
+            for item in reversed(waiting):
+                rest.callback(item.future.set_running_or_notify_cancel)
+                rest.callback(item.future.cancel)
 
     def count_now(self) -> tuple[int, int]:
         """Numbers of calls that have begun, and that wait."""

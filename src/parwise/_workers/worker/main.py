@@ -262,7 +262,7 @@ class Worker:
         if written is None or not wanted:
             self._channel.send("dropped", number, slot)
         else:
-            self._reply(number, slot, header, (begin, end, before, written), buffers)
+            self._reply(number, slot, header, (begin, end, before, written), buffers, self._slots.slot_bytes)
 
     @without_writing
     def _on_trial(self, *task: Any) -> None:
@@ -315,7 +315,8 @@ class Worker:
             self._unfinished = number if batch.ended_early else 0
         self._slots.cursor.leave()
         header, buffers = batch.pack(self._watch.busy is True, self._take_output())
-        self._reply(number, slot, header, (lo, hi, 0.0, []), buffers)
+        # Not over the log: the caller reads it if this process ends before the answer is sent.
+        self._reply(number, slot, header, (lo, hi, 0.0, []), buffers, self._slots.slot_bytes if log is None else 0)
 
     def _end_call(self, error: BaseException | None) -> bool:
         """Complete the output of a submitted call; return True if it has any."""
@@ -367,13 +368,12 @@ class Worker:
 
         def allocate(count: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
             nbytes = count * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-            if slot >= 0 and nbytes <= self._slots.slot_bytes:
-                return np.ndarray((count, *shape), dtype, self._slots.outputs[slot])
-            return np.empty((count, *shape), dtype)
+            fits = slot >= 0 and nbytes <= self._slots.slot_bytes
+            return np.ndarray((count, *shape), dtype, self._slots.outputs[slot] if fits else None)
 
         return allocate
 
-    def _reply(self, number: int, slot: int, header: bytes, extent: Extent, buffers: list[Any]) -> None:
+    def _reply(self, number: int, slot: int, header: bytes, extent: Extent, buffers: list[Any], room: int) -> None:
         self._channel.send_attachments(attached(buffers))
         self._sent = [*self._sent, *attached(buffers)]
         if len(header) > INLINE_BYTES:  # too long for a message: it becomes the first buffer
@@ -381,7 +381,7 @@ class Worker:
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
         checks = [checksum(buffer) if isinstance(buffer, bytes) else None for buffer in buffers]
         offsets, end = buffer_offsets(sizes)
-        if slot >= 0 and end <= self._slots.slot_bytes and len(sizes) < 1000:
+        if slot >= 0 and end <= room and len(sizes) < 1000:
             for offset, buffer in zip(offsets, buffers, strict=True):
                 copy_in(self._slots.outputs[slot], offset, buffer)
             self._channel.send("done", number, slot, header, extent, sizes, checks)
