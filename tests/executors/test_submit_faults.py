@@ -31,23 +31,20 @@ def single(gate):
         yield pool, pool.submit(gate)
 
 
-def test_a_cancelled_call_hides_no_reload(gate, tmp_path, monkeypatch):
+def test_a_cancelled_call_hides_no_reload(tmp_path, monkeypatch):
     """The one behind it gets new workers, as a module was reloaded between the two."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "reloaded_before_a_call.py").write_text("def value(): return 1\n")
     module = importlib.import_module("reloaded_before_a_call")
-    with Pool(1) as pool, contextlib.ExitStack() as end:
-        end.callback(gate.open)
+    with Pool(1) as pool:
         assert pool.submit(lambda: module.value()).result(60) == 1
-        pool.submit(gate)
-        gate.came()
-        cancelled = pool.submit(lambda: module.value())
-        (tmp_path / "reloaded_before_a_call.py").write_text("def value(): return 22\n")
-        importlib.reload(module)
-        behind = pool.submit(lambda: module.value())
-        assert cancelled.cancel()
-        gate.open()
+        with held_back(pool):
+            cancelled = pool.submit(lambda: module.value())
+            (tmp_path / "reloaded_before_a_call.py").write_text("def value(): return 22\n")
+            importlib.reload(module)
+            behind = pool.submit(lambda: module.value())
+            assert cancelled.cancel()
         assert behind.result(60) == 22
     del sys.modules["reloaded_before_a_call"]
 
@@ -111,12 +108,13 @@ def test_callbacks_that_exit_end_nothing(gate, caplog):
 def test_cancelled_calls_whose_callbacks_exit(gate):
     with single(gate) as (pool, held):
         gate.came()
-        futures = [pool.submit(abs, -k) for k in range(4)]
         seen = []
-        futures[0].add_done_callback(_exit)
-        futures[3].add_done_callback(seen.append)
-        with pytest.raises(SystemExit, match="a callback"):
-            pool.shutdown(wait=False, cancel_futures=True)
+        with held_back(pool):
+            futures = [pool.submit(abs, -k) for k in range(4)]
+            futures[0].add_done_callback(_exit)
+            futures[3].add_done_callback(seen.append)
+            with pytest.raises(SystemExit, match="a callback"):
+                pool.shutdown(wait=False, cancel_futures=True)
         assert [one.cancelled() for one in futures] == [True] * 4
         assert seen == futures[3:]
         gate.open()
@@ -181,6 +179,30 @@ def test_text_for_a_closed_stream_costs_its_call(gate, monkeypatch):
         assert [one.result(60) for one in others] == [0, 1, 2, 3]
         with pytest.raises(ValueError, match="closed file"):
             printing.result(60)
+
+
+def test_text_of_a_thread_that_goes_on_after_its_call_costs_nothing(gate, monkeypatch):
+    """It belongs to no call: it is told as what ends a thread is."""
+    told = []
+
+    def print_later():
+        def run():
+            gate()
+            print("later")
+
+        threading.Thread(target=run, daemon=True).start()
+
+    with monkeypatch.context() as patch, Pool(1) as pool:
+        assert pool.submit(print_later).result(60) is None
+        patch.setattr(threading, "excepthook", told.append)
+        stream = io.StringIO()
+        patch.setattr(sys, "stdout", stream)
+        stream.close()
+        gate.came()
+        gate.open()
+        while not told:
+            assert pool.submit(abs, -1).result(60) == 1
+    assert "closed file" in str(told[0].exc_value)
 
 
 # Workers

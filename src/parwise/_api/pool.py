@@ -394,5 +394,7 @@ def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kw
     future.set_running_or_notify_cancel()
     try:
         future.set_result(fn(*args, **kwargs))
-    except (Exception, SystemExit) as error:  # as a worker does
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as a worker does
         future.set_exception(error)

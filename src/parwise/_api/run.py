@@ -104,11 +104,12 @@ def stream(call: Call, ordered: bool = True) -> Generator[Any, None, None]:
         job = Job(call, observer=observer)
         job.stepwise, job.ordered = True, ordered
         with open_runner(job) as runner:
-            try:
-                yield from _results(job, runner)
-            except GeneratorExit:
-                # No other result is wanted; workers may finish the tasks that they hold.
-                return
+            for result in _results(job, runner):  # a `GeneratorExit` of the function is one of its exceptions
+                try:
+                    yield result
+                except GeneratorExit:
+                    # No other result is wanted; workers may finish the tasks that they hold.
+                    return
         if job.disputed is not None:
             from .._verify.audit import audit
 

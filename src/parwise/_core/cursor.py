@@ -63,11 +63,20 @@ class Cursor:
     @property
     def call(self) -> int:
         """Number of the call that the worker has begun to load last, or 0."""
-        return self._words[_CALL]
+        return abs(self._words[_CALL])
 
     @call.setter
     def call(self, number: int) -> None:
         self._words[_CALL] = number
+
+    @property
+    def loaded(self) -> bool:
+        """True if the worker has loaded that call."""
+        return self._words[_CALL] < 0
+
+    def end_load(self) -> None:
+        """Note that the worker has loaded the call."""
+        self._words[_CALL] = -self.call
 
     def leave(self) -> None:
         """Note that no element is being computed."""

@@ -14,6 +14,7 @@ import numpy as np
 from .._clock import perf_counter
 from .._core.call import Call
 from .._core.indexing import Task
+from .._core.inputs.items import STREAM_ERRORS
 from .._core.kernel import Kernel, Outcome, outcome_of_list
 from .._core.nesting import Nesting, nesting
 from .._core.results import Stack
@@ -247,7 +248,7 @@ def _run_unread(
                 # An item of a slow stream may take as long as all before it.
                 batch = 2 * batch if timed else max(2 * batch, most // 8)
                 batch = min(batch, int(1 + (seconds - elapsed) / elapsed * len(raw)))
-        except Exception as caught:
+        except STREAM_ERRORS as caught:
             end = caught
     if kernel.ignore and error is None:
         outcome = kernel.outcome_with_gaps(raw, lo, failures)

@@ -39,6 +39,8 @@ _OBJECT = np.dtype(object)
 _INDEXED = frozenset({list, tuple, range, str, bytes, bytearray, array.array, np.ndarray, np.memmap})
 _COLLECTIONS = frozenset({dict, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items())})
 
+# What iterators raise is told after the results before it; Ctrl-C ends the call at once.
+STREAM_ERRORS = (Exception, SystemExit, GeneratorExit)
 # Types whose values nobody changes, so that they need no copy while they wait.
 _CONSTANT = SCALARS | {NoneType, type, range, FunctionType, BuiltinFunctionType, ModuleType}
 _CONSTANT_NAMES = frozenset(
@@ -215,7 +217,7 @@ class ItemStream:
             except StopIteration:
                 self.count = self.read_to
                 return
-            except Exception as error:
+            except STREAM_ERRORS as error:
                 self.end(self.read_to, error)
                 return
             self._waiting[self.read_to] = self._still(item) if self._single else tuple(map(self._still, item))

@@ -321,7 +321,7 @@ class BackgroundDispatcher:
             try:
                 if not self.dispatcher.started:
                     self.dispatcher.pack_function()
-            except Exception:
+            except BaseException:
                 # The function may have changed what it holds: the caller tries again between two tasks.
                 prepared = False
         with self._turn:

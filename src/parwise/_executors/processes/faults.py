@@ -60,7 +60,7 @@ class FaultPolicy:
         # It was killed before this call, or by the function of an earlier one, which went on without it.
         of_earlier_call = worker.is_of_an_earlier_call
         place = -1 if index is None or of_earlier_call else index
-        unharmed = worker.has_computed or (worker.was_up and not job.loads_function)
+        unharmed = worker.has_computed or worker.slots.cursor.loaded or (worker.was_up and not job.loads_function)
         idle = of_earlier_call or (not assignments and unharmed)
         self._idle_deaths += idle
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
@@ -153,7 +153,7 @@ class FaultPolicy:
         if index is None:
             where = "before it came to an element"
         elif worker.at is None:
-            where = f"before it called the function, {self._name(index, assignments)}"
+            where = f"before it called the function, or as it sent results, {self._name(index, assignments)}"
         else:
             where = self._name(index, assignments)
         error = WorkerDiedError(

@@ -115,7 +115,7 @@ class ManagerThread:
         except Exception:
             raise
         except BaseException as error:
-            if threading.current_thread() is not self._thread:
+            if threading.current_thread() is not self._thread or self._pool.owned_by_parent:
                 raise
             raise RuntimeError(
                 f"a callback of a future of a Pool raised {type(error).__name__}, which ends no program from there"
@@ -207,8 +207,9 @@ class ManagerThread:
                     with self._pool.lock:
                         self._dispatch()
                 except BaseException as error:
-                    for item in self._items.close_all():
-                        item.future.set_exception(error)
+                    with contextlib.ExitStack() as rest:  # what one of them raises leaves none out
+                        for item in reversed(self._items.close_all()):
+                            rest.callback(item.future.set_exception, error)
                 finally:
                     with self._lock:
                         self._dispatching = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -71,16 +72,21 @@ class SubmitJob(Job):
         """Replay the output of calls, which have no order.
 
         What that raises is the exception of its call, as where the function itself prints: a warning that a filter
-        turns into an error, or a closed `sys.stdout`.
+        turns into an error, or a closed `sys.stdout`. It ends no other call, nor one where it is an initializer's.
         """
         for one in self.output_replay.take_due(everything=True):
             try:
                 one.repeat(self.call.func)
-            except BaseException as error:
-                if not self.items.is_open(one.element):
-                    raise
-                if self._errors.setdefault(one.element, error) is error:
-                    error.add_note(f"while the output of a call of {self.items.item(one.element).name} was replayed")
+            except Exception as error:
+                self._fail(one.element, error)
+
+    def _fail(self, index: int, error: Exception) -> None:
+        if not self.items.is_open(index):
+            threading.excepthook(
+                threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+            )
+        elif self._errors.setdefault(index, error) is error:
+            error.add_note(f"while the output of a call of {self.items.item(index).name} was replayed")
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Hand the death of its worker to the future of a call."""

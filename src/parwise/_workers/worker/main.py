@@ -45,9 +45,8 @@ def serve(channel: Channel, slots: Slots, caller: CallerMemory) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     enable_stack_dump(slots.stack_file())
     install_modules()
-    worker = Worker(channel, slots, caller)
     try:
-        worker.run()
+        Worker(channel, slots, caller).run()
     except ForeignBytesError:
         channel.refuse()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -129,6 +128,7 @@ class Worker:
             # Drop the output of imports: the caller has imported these modules too.
             self._capture.drain()
             follower.warn_of_edits()
+            self._slots.cursor.end_load()
             self._session = session
         except ForeignBytesError:
             raise

@@ -1,0 +1,101 @@
+"""What goes wrong at one element, or in a worker that has none, costs no result that is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from parwise import Pool, parallel_imap, parallel_map
+
+from ..support.internals import default_pool
+
+WAYS = {
+    "default": {},
+    "isolated": {"isolate": True, "workers": 2},
+    "threads": {"executor": "threads", "workers": 2},
+    "serial": {"executor": "serial"},
+}
+way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def results_of(stream):
+    """The results before an exception, and that."""
+    found = []
+    try:
+        found.extend(stream)
+    except BaseException as error:
+        return found, error
+    return found, None
+
+
+@way
+@pytest.mark.parametrize("kind", [GeneratorExit, SystemExit, ValueError])
+def test_exceptions_that_end_a_generator(way, kind):
+    """Raised by the function, not by who leaves the results."""
+
+    def f(k):
+        if k == 5:
+            raise kind("of the function")
+        return k
+
+    found, error = results_of(parallel_imap(f, range(10), **way))
+    assert found == list(range(5))
+    assert type(error) is kind
+    assert sorted(parallel_imap(abs, range(10), ordered=False, **way)) == list(range(10))
+
+
+@way
+@pytest.mark.parametrize("kind", [GeneratorExit, SystemExit, ValueError])
+def test_exceptions_of_the_items_come_after_the_results_before_them(way, kind):
+    def items():
+        yield from range(5)
+        raise kind("of the items")
+
+    found, error = results_of(parallel_imap(float, items(), **way))
+    assert found == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert type(error) is kind
+
+
+def test_results_that_are_left():
+    results = parallel_imap(abs, range(100), isolate=True)
+    assert next(results) == 0
+    results.close()
+    assert list(results) == []
+
+
+def test_the_death_of_an_idle_worker_costs_nothing(gate):
+    """It has loaded the function and has no element, while another one is at one."""
+    with Pool(2) as pool:
+        results = parallel_imap(lambda k: gate() if k else k, [0, 1], executor=pool, isolate=True, retries=0)
+        assert next(results) == 0
+        gate.came()
+        workers = pool._pool.workers
+        while not (len(workers) == 2 and all(one.slots.cursor.loaded for one in workers)):
+            time.sleep(0.001)
+        idle = next(one for one in workers if one.at is None)
+        os.kill(idle.pid, signal.SIGKILL)
+        while idle in pool._pool.workers and not idle.over:
+            time.sleep(0.001)
+        gate.open()
+        assert list(results) == ["gate"]
+
+
+def test_a_worker_that_loads_is_charged_for_its_end():
+    class EndsWhereItIsLoaded:
+        def __call__(self, k):
+            return k
+
+        def __setstate__(self, state):
+            os._exit(3)
+
+        def __getstate__(self):
+            return {"state": np.ones(3)}
+
+    with pytest.raises(Exception, match="with exit code 3"):
+        parallel_map(EndsWhereItIsLoaded(), range(10), isolate=True, workers=2)
+    assert default_pool() is not None
+    assert parallel_map(abs, range(3), isolate=True) == [0, 1, 2]
