@@ -94,6 +94,10 @@ AHEAD = 4
 PAUSE_SECONDS = 0.001
 
 
+class _LeftError(Exception):
+    """Who takes the results has closed them; a `GeneratorExit` of the function is one of its exceptions."""
+
+
 def stream(call: Call, ordered: bool = True) -> Generator[Any, None, None]:
     """Yield the results of a call over items, in order, or as they come if not `ordered`.
 
@@ -104,12 +108,11 @@ def stream(call: Call, ordered: bool = True) -> Generator[Any, None, None]:
         job = Job(call, observer=observer)
         job.stepwise, job.ordered = True, ordered
         with open_runner(job) as runner:
-            for result in _results(job, runner):  # a `GeneratorExit` of the function is one of its exceptions
-                try:
-                    yield result
-                except GeneratorExit:
-                    # No other result is wanted; workers may finish the tasks that they hold.
-                    return
+            try:
+                yield from _results(job, runner)
+            except _LeftError:
+                # No other result is wanted; workers may finish the tasks that they hold.
+                return
         if job.disputed is not None:
             from .._verify.audit import audit
 
@@ -138,7 +141,10 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
         job.repeat()
         seen = clock()
         while output.ready:
-            yield output.pop()
+            try:
+                yield output.pop()
+            except GeneratorExit:
+                raise _LeftError from None
             if clock() - seen > PAUSE_SECONDS:
                 _check_owner(owner)
                 runner.poll()
