@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 
 from parwise import parallel_apply
@@ -28,3 +31,9 @@ def test_calls_from_workers_of_others(process_executor, thread_executor, dask_cl
     assert process_executor.submit(apply_inside, 5).result() == want
     assert thread_executor.submit(apply_inside, 5).result() == want
     assert dask_client.submit(apply_inside, 5, pure=False).result() == want
+
+
+def test_another_thread_is_importing_multiprocessing(monkeypatch):
+    """Its module is there then, and empty."""
+    monkeypatch.setitem(sys.modules, "multiprocessing.process", types.ModuleType("multiprocessing.process"))
+    assert parallel_apply(np.negative, np.arange(3.0), executor="serial").tolist() == [0.0, -1.0, -2.0]

@@ -33,9 +33,9 @@ def is_nested() -> bool:
 
 def _is_inheriting() -> bool:
     # A process that multiprocessing has spawned, perhaps in a worker, runs a script without a main guard again: workers
-    # that it started would do the same, and so on.
-    module = sys.modules.get("multiprocessing.process")
-    return module is not None and getattr(module.current_process(), "_inheriting", False)
+    # that it started would do the same, and so on. Another thread may be importing the module just now.
+    process = getattr(sys.modules.get("multiprocessing.process"), "_current_process", None)
+    return getattr(process, "_inheriting", False)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from ..._clock import monotonic, sleep
+from ..._system.interpreter import DeferredInterrupt
 from ..other_processes import descendants
 from ..pool.worker_handle import DYING_SECONDS, STACK_SECONDS, WorkerHandle
 from ..shared_memory import segment_bytes
@@ -74,10 +75,12 @@ class PortableWorker(WorkerHandle):
             self._remove_name()
 
     def _remove_name(self) -> None:
-        if self._named:
-            self._named = False
-            with contextlib.suppress(OSError):
-                self._segment.unlink()
+        # An interrupt between its end and that of its note would have the resource tracker complain.
+        with DeferredInterrupt():
+            if self._named:
+                self._named = False
+                with contextlib.suppress(OSError):
+                    self._segment.unlink()
 
     @property
     def over(self) -> bool:
