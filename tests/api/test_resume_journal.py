@@ -67,6 +67,7 @@ def test_data_is_on_the_disk_before_its_line(tmp_path, name, steps, monkeypatch)
     assert done == []
     told = [json.loads(line[9:]) for line in (tmp_path / "journal").read_bytes().split(b"\n")[2:-2]]
     assert len(told) == len(lines) >= 2  # on a busy machine tasks that end together share one
+    assert sum(hi - lo for line in told for lo, hi, *_ in line["runs"]) == COUNT
     for before, line in zip(lines, told, strict=True):
         synced = {path for kind, path in before if kind in ("fsync", "fdatasync")}
         if "hdf5" in name or name == "memmap":

@@ -9,9 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from parwise import Pool, parallel_imap, parallel_map
-
-from ..support.internals import default_pool
+from parwise import Pool, WorkerDiedError, parallel_imap, parallel_map
 
 WAYS = {
     "default": {},
@@ -95,7 +93,6 @@ def test_a_worker_that_loads_is_charged_for_its_end():
         def __getstate__(self):
             return {"state": np.ones(3)}
 
-    with pytest.raises(Exception, match="with exit code 3"):
+    with pytest.raises(WorkerDiedError, match="with exit code 3"):
         parallel_map(EndsWhereItIsLoaded(), range(10), isolate=True, workers=2)
-    assert default_pool() is not None
     assert parallel_map(abs, range(3), isolate=True) == [0, 1, 2]

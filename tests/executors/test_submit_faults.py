@@ -70,7 +70,7 @@ def _noted(folder, k, size):
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 1, 20_000, 1, 1, 1, 1], [9000] * 8], ids=["one of 20 kB", "all of 9 kB"])
-def test_results_are_not_copied_over_their_log(gate, tmp_path, sizes):
+def test_results_are_not_copied_over_their_log(tmp_path, sizes):
     """Of a worker that ends then no finished call is lost, nor made again."""
     (tmp_path / "made").mkdir()
     with Pool(1) as pool:
@@ -220,7 +220,7 @@ def test_the_death_of_an_idle_worker_costs_nothing(gate):
         held = pool.submit(gate)
         gate.came()
         workers = pool._pool.workers
-        wait_until(lambda: len(workers) == 2 and all(one.ready for one in workers))
+        wait_until(lambda: len(workers) == 2 and all(one.slots.cursor.loaded for one in workers))
         idle = next(one for one in workers if one.at is None)
         os.kill(idle.pid, signal.SIGKILL)
         wait_until(lambda: idle not in pool._pool.workers)

@@ -87,8 +87,6 @@ class Job:
     state: CallerState | None = None
     #: Name of the message that sends a task.
     task_message = "task"
-    #: True if workers load a function of the user's before their first task, which may end them.
-    loads_function = True
     queue: TaskQueue
     output: Output
     output_replay: OutputReplay

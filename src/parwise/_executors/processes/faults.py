@@ -60,8 +60,7 @@ class FaultPolicy:
         # It was killed before this call, or by the function of an earlier one, which went on without it.
         of_earlier_call = worker.is_of_an_earlier_call
         place = -1 if index is None or of_earlier_call else index
-        unharmed = worker.has_computed or worker.slots.cursor.loaded or (worker.was_up and not job.loads_function)
-        idle = of_earlier_call or (not assignments and unharmed)
+        idle = of_earlier_call or (not assignments and (worker.has_computed or worker.slots.cursor.loaded))
         self._idle_deaths += idle
         in_time = overdue is not None and not any(one.task.lo <= overdue < one.task.hi for one in assignments)
         nothing_lost = (

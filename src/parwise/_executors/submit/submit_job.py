@@ -24,7 +24,6 @@ class SubmitJob(Job):
     """A job without an end, whose results go to futures."""
 
     task_message = "calls"
-    loads_function = False
 
     def __init__(self, items: WorkQueue, workers: int) -> None:
         settings = Settings(workers=workers, isolate=True, verify=False, errors="ignore")
