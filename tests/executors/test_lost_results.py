@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -66,20 +67,25 @@ def test_results_that_are_left():
 
 
 def test_the_death_of_an_idle_worker_costs_nothing(gate):
-    """It has loaded the function and has no element, while another one is at one."""
+    """It has loaded the function and got no element, while another one is at the only one."""
+    found = []
     with Pool(2) as pool:
-        results = parallel_imap(lambda k: gate() if k else k, [0, 1], executor=pool, isolate=True, retries=0)
-        assert next(results) == 0
-        gate.came()
+        how = {"executor": pool, "isolate": True, "retries": 0, "workers": 2}
+        thread = threading.Thread(target=lambda: found.append(results_of(parallel_imap(gate, ["only"], **how))))
+        thread.start()
+        gate.came("only")
         workers = pool._pool.workers
+        deadline = time.monotonic() + 30
         while not (len(workers) == 2 and all(one.slots.cursor.loaded for one in workers)):
+            assert time.monotonic() < deadline
             time.sleep(0.001)
         idle = next(one for one in workers if one.at is None)
         os.kill(idle.pid, signal.SIGKILL)
-        while idle in pool._pool.workers and not idle.over:
+        while idle in workers:
             time.sleep(0.001)
         gate.open()
-        assert list(results) == ["gate"]
+        thread.join(60)
+    assert found == [(["only"], None)]
 
 
 def test_a_worker_that_loads_is_charged_for_its_end():

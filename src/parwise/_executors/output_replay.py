@@ -114,17 +114,13 @@ class OutputReplay:
 
     def take_due(self, everything: bool) -> list[Event]:
         """Remove output that is due, or `everything`, and return it."""
+        output: list[Event] = []
         if not self._held:
-            return []
+            return output
         with self._lock:
-            return self._take_due(everything)
-
-    def _take_due(self, everything: bool) -> list[Event]:
-        due = [lo for lo in sorted(self._held) if everything or lo <= self._frontier]
-        output = []
-        for lo in due:
-            found = self._held.pop(lo)
-            if found and lo >= self._frontier:  # still open
-                self._last[lo] = found[-1].element
-            output.extend(found)
+            for lo in [lo for lo in sorted(self._held) if everything or lo <= self._frontier]:
+                found = self._held.pop(lo)
+                if found and lo >= self._frontier:  # still open
+                    self._last[lo] = found[-1].element
+                output.extend(found)
         return output
