@@ -114,13 +114,16 @@ class OutputReplay:
 
     def take_due(self, everything: bool) -> list[Event]:
         """Remove output that is due, or `everything`, and return it."""
-        output: list[Event] = []
         if not self._held:
-            return output
+            return []
         with self._lock:
-            for lo in [lo for lo in sorted(self._held) if everything or lo <= self._frontier]:
-                found = self._held.pop(lo)
-                if found and lo >= self._frontier:  # still open
-                    self._last[lo] = found[-1].element
-                output.extend(found)
+            return self._take_due(everything)
+
+    def _take_due(self, everything: bool) -> list[Event]:
+        output: list[Event] = []
+        for lo in [lo for lo in sorted(self._held) if everything or lo <= self._frontier]:
+            found = self._held.pop(lo)
+            if found and lo >= self._frontier:  # still open
+                self._last[lo] = found[-1].element
+            output.extend(found)
         return output
