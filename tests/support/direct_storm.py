@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import decimal  # noqa: F401 - an import that is interrupted and made again prints a line of the C library
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ def main(interrupts: int, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     a = np.random.default_rng(seed).standard_normal((8, 800_000))  # longer than the system copies at a time
     want = -a
+    parwise.parallel_apply(np.negative, a, workers=2, isolate=True)  # or the interrupts would come in its imports
     ends: collections.Counter[str] = collections.Counter()
     left: collections.deque[np.ndarray] = collections.deque(maxlen=3)
     for act in [interrupt] * interrupts + [kill] * kills:

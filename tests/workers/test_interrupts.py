@@ -122,6 +122,34 @@ def test_uninterrupted_sections():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("name", ["primitives", "dispatcher"])
+def test_interrupt_in_an_import(name):
+    """It waits for the end of the import: Python itself may leave its lock of all imports taken, and threads hang."""
+    done = run_script(
+        f"""
+        import signal
+        import sys
+        import numpy as np
+        from parwise import parallel_apply
+
+        class Presses:
+            def find_spec(self, name, path=None, target=None):
+                if name.endswith(".{name}"):
+                    found.append(name)
+                    signal.raise_signal(signal.SIGINT)
+
+        found = []
+        sys.meta_path.insert(0, Presses())
+        try:
+            parallel_apply(np.negative, np.arange(4.0), workers=2, isolate=True)
+        except KeyboardInterrupt:
+            print(len(found), found[0] in sys.modules)
+        print(parallel_apply(np.negative, np.arange(4.0), workers=2, isolate=True))
+        """
+    )
+    assert (done.stderr, done.stdout) == ("", "1 True\n[-0. -1. -2. -3.]\n")
+
+
 def test_users_own_handler_stays():
     calls = []
     before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))

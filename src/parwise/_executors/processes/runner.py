@@ -81,12 +81,12 @@ def _open_isolated(job: Job, pool: WorkerPool) -> Iterator[ProcessRunner]:
     Where another thread's call keeps the workers of `pool` the job gets new ones: that call may be waiting for this
     one, if its function has started the thread.
     """
-    from .dispatcher import Dispatcher
-
     job.open()
     locked = False
     try:
         with DeferredInterrupt():
+            from .dispatcher import Dispatcher  # here: Ctrl-C in an import may leave Python's lock of imports taken
+
             locked = pool.lock.acquire(timeout=TURN_SECONDS)
         with contextlib.ExitStack() as stack:
             if not locked:

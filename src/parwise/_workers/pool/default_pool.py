@@ -6,6 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from ..._system.interpreter import DeferredInterrupt
+
 if TYPE_CHECKING:
     from ..pickling.payload import Payload
     from .worker_pool import WorkerPool
@@ -52,6 +54,13 @@ def new_pool(
 
     With `finalizes`, its workers call the finalizer that came with their initializer before they end.
     """
+    # Ctrl-C as Python takes the lock of all imports leaves it taken: each first import of another thread then hangs.
+    with DeferredInterrupt():
+        kind = _pool_class(finalizes)
+    return kind(variables=variables, initializer=initializer)
+
+
+def _pool_class(finalizes: bool) -> type[WorkerPool]:
     # No sooner: most calls are too small for workers, and this takes 6 ms.
     from .primitives import why_portable
 
@@ -68,7 +77,7 @@ def new_pool(
         from .finalized_pool import FinalizedPool
 
         kind = type(f"Finalized{kind.__name__}", (FinalizedPool, kind), {})
-    return kind(variables=variables, initializer=initializer)
+    return kind
 
 
 def put_back(pool: WorkerPool) -> None:
