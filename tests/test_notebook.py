@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import select
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -50,16 +53,20 @@ class Cell:
 class Notebook:
     """Cells, run one after another in a kernel."""
 
-    def __init__(self, kernel, client):
+    def __init__(self, kernel, client, folder):
         self.kernel = kernel
         self._client = client
+        self._folder = folder
 
     def run(self, code, listen=lambda cell: None):
         """Run a cell, and call `listen` after each message from it."""
         cell = Cell()
         mine = self._client.execute(code, allow_stdin=False)
         while True:
-            message = self._client.get_iopub_msg(timeout=TIMEOUT)
+            try:
+                message = self._client.get_iopub_msg(timeout=TIMEOUT)
+            except queue.Empty:
+                pytest.fail(f"no word from the kernel after {vars(cell)}; it is at\n{self._stacks()}")
             if message["parent_header"].get("msg_id") != mine:
                 continue
             if message["content"].get("execution_state") == "idle":
@@ -67,6 +74,15 @@ class Notebook:
                 return cell
             cell.take(message)
             listen(cell)
+
+    def _stacks(self):
+        """Where the kernel's threads are."""
+        path = self._folder / STACKS
+        if not path.exists():
+            return "its beginning"
+        os.kill(self.kernel.provisioner.pid, signal.SIGUSR1)
+        time.sleep(2)  # nothing tells that all have been written
+        return path.read_text()
 
     def complete(self, code):
         """What the kernel offers for the end of the code, as the key TAB asks for it."""
@@ -99,7 +115,7 @@ def notebook(tmp_path_factory):
     try:
         client.start_channels()
         client.wait_for_ready(timeout=TIMEOUT)
-        yield Notebook(kernel, client)
+        yield Notebook(kernel, client, folder)
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
@@ -124,13 +140,15 @@ from parwise import parallel_apply, parallel_map
 labelled = xr.DataArray([1.0], dims="x")
 """
 
-BEGINNING = """
-import os, time, warnings
+STACKS = "stacks.txt"
+BEGINNING = f"""
+import faulthandler, os, signal, time, warnings
 import numpy as np
 import parwise
 from parwise import parallel_apply, parallel_map
 
 warnings.simplefilter("error")
+faulthandler.register(signal.SIGUSR1, stacks := open("{STACKS}", "w"))
 both = dict(workers=2, isolate=True)
 """
 
