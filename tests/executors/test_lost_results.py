@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from parwise import Pool, WorkerDiedError, parallel_imap, parallel_map
+from parwise import Pool, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
 
 WAYS = {
     "default": {},
@@ -102,3 +103,36 @@ def test_a_worker_that_loads_is_charged_for_its_end():
     with pytest.raises(WorkerDiedError, match="with exit code 3"):
         parallel_map(EndsWhereItIsLoaded(), range(10), isolate=True, workers=2)
     assert parallel_map(abs, range(3), isolate=True) == [0, 1, 2]
+
+
+class Refuses:
+    """A stream that refuses some text, as one that is closed refuses all."""
+
+    def __init__(self, text):
+        self.text, self.written = text, ""
+
+    def write(self, text):
+        if self.text in text:
+            raise ValueError(f"no {text.strip()}")
+        self.written += text
+
+
+def say(k):
+    print(f"<{k}>", f"[{k}]", sep="\n")
+    return k
+
+
+@way
+def test_output_that_is_refused_is_an_exception_of_its_element(way, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Refuses("<6>"))
+    found, error = results_of(parallel_imap(say, range(10), **way))
+    if "threads" in way.values():  # where the text of a task is one
+        assert found == list(range(len(found)))
+    else:
+        assert found == [0, 1, 2, 3, 4, 5]
+    assert type(error) is ValueError
+    assert error.__notes__[0].startswith(f"in item {len(found)}: {len(found)}")
+    assert sys.stdout.written == "".join(f"<{k}>\n[{k}]\n" for k in found)
+    with pytest.raises(ValueError, match="no <") as caught:
+        parallel_apply(say, np.arange(10), **way)
+    assert caught.value.__notes__[0].startswith("in element ")

@@ -290,7 +290,7 @@ def test_the_environment_of_arithmetic_is_the_callers(where):
 
 
 def test_replay_waits_for_what_comes_before(capsys):
-    output_replay = OutputReplay(print)
+    output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(5, [TextEvent(6, "stdout", "six")])
     output_replay.repeat(float("inf"))
     assert capsys.readouterr().out == ""
@@ -399,7 +399,7 @@ def test_streams_can_be_configured():
 
 def test_replay_of_a_lost_task(capsys):
     """Output of completed elements is replayed once, and that of the element being computed comes again."""
-    output_replay = OutputReplay(print)
+    output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
     output_replay.repeat(float("inf"))
     output_replay.record(0, [TextEvent(2, "stdout", "two "), TextEvent(3, "stdout", "thr")])

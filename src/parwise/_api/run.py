@@ -133,14 +133,14 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
         size = max(1, int(runner.task_seconds / queue.pace)) if queue.pace else 1
         queue.limit = output.taken + max(LOOK_AHEAD, AHEAD * runner.workers * size)
         runner.poll()
-        while not output.ready:
+        while not output.is_ready(job.limit):
             if output.ends_at(job.limit) or runner.finished:
                 job.finish()
                 return
             runner.step()
         job.repeat()
         seen = clock()
-        while output.ready:
+        while output.is_ready(job.limit):
             try:
                 yield output.pop()
             except GeneratorExit:

@@ -141,7 +141,7 @@ class Job:
             self.queue.restrict(self._only)
         self.output = output_of(call, self.ordered)
         self._gaps = Gaps(call)
-        self.output_replay = OutputReplay(call.func)
+        self.output_replay = OutputReplay(call)
 
     @cached_property
     def _capacity(self) -> int:
@@ -356,9 +356,11 @@ class Job:
         self._close(task)
         self.observer.skipped(task)
 
-    def repeat(self) -> None:
-        """Replay output of workers that is due, and show progress; in the calling thread."""
-        self.output_replay.repeat(self.limit)
+    def repeat(self, everything: bool = False) -> None:
+        """Replay output of workers that is due, or `everything`, and show progress; in the calling thread."""
+        refused = self.output_replay.repeat(self.limit, everything)
+        if refused is not None:  # as where the function itself prints
+            self.fail(*refused)
         self.show()
 
     def show(self) -> None:
@@ -387,7 +389,7 @@ class Job:
         """Return the result, or raise the exception that the plain loop would raise."""
         if self._whole is not None:
             return self._whole
-        self.output_replay.repeat(self.limit, everything=True)
+        self.repeat(everything=True)
         if self._error is not None:
             raise self._error
         if self.call.feed is not None and self.call.feed.error is not None:

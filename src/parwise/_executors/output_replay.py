@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .._core.effects.effect import Effect, EffectLog
+from .._core.messages.notes import name_with_item
 from .._system.blas import unknown_blas, warn_of_unknown_blas
 
 if TYPE_CHECKING:
+    from .._core.call import Call
     from .._workers.worker.output_capture import OutputEvent
 
 
@@ -35,12 +37,12 @@ class OutputReplay:
 
     Parameters
     ----------
-    function : callable
-        The mapped function.
+    call : Call
+        The call whose function has the output.
     """
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
+    def __init__(self, call: Call) -> None:
+        self._call = call
         self._done: dict[int, int] = {}
         self._frontier = 0
         self._held: dict[int, list[Event]] = {}
@@ -48,6 +50,7 @@ class OutputReplay:
         # The last element with output of each open task; the elements of lost tasks whose output is complete.
         self._last: dict[int, int] = {}
         self._complete: list[range] = []
+        self._end: float = float("inf")  # the first element whose output was refused
         # A helper thread may read the messages of workers.
         self._lock = threading.Lock()
 
@@ -106,11 +109,27 @@ class OutputReplay:
         while self._frontier in self._done:
             self._frontier = self._done.pop(self._frontier)
 
-    def repeat(self, limit: float, everything: bool = False) -> None:
-        """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends."""
+    def repeat(self, limit: float, everything: bool = False) -> tuple[int, Exception] | None:
+        """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends.
+
+        Returns the first element whose output this process refuses, as by a closed `sys.stdout`, and the exception;
+        other output of it and of later elements is dropped.
+        """
+        refused = None
         for one in self.take_due(everything):
-            if one.element <= limit:
-                one.repeat(self._function)
+            if one.element > limit or one.element >= self._end:
+                continue
+            try:
+                one.repeat(self._call.func)
+            except Exception as error:
+                if one.element < 0:  # of the call as a whole
+                    raise
+                self._end = one.element
+                stop = dict(self._call.bounds or ()).get(one.element, one.element + 1)
+                name = name_with_item(self._call, one.element, stop)
+                error.add_note(f"{name}, while its output was replayed")
+                refused = one.element, error
+        return refused
 
     def take_due(self, everything: bool) -> list[Event]:
         """Remove output that is due, or `everything`, and return it."""

@@ -273,10 +273,9 @@ class ListOutput(Output):
         self.taken = 0
         self._later: dict[int, list[Any]] = {}
 
-    @property
-    def ready(self) -> bool:
-        """True if the next result is there."""
-        return self.taken < self._begin + len(self._front)
+    def is_ready(self, limit: float) -> bool:
+        """True if the next result is there, and before element `limit`."""
+        return self.taken < self._begin + len(self._front) and self.taken < limit
 
     def ends_at(self, limit: float) -> bool:
         """True if no result before element `limit` is left to be taken."""

@@ -22,9 +22,8 @@ class UnorderedOutput(Output):
         #: Number of results that were taken.
         self.taken = 0
 
-    @property
-    def ready(self) -> bool:
-        """True if a result is there."""
+    def is_ready(self, limit: float) -> bool:
+        """True if a result is there, of whichever element."""
         return bool(self._results)
 
     def ends_at(self, limit: float) -> bool:

@@ -257,7 +257,7 @@ class RemoteRunner(ExecutorRunner):
         self._known.add(reply.process)
         self._faults.done += len(task)
         self._job.accept(task, outcome, reply.process)
-        self._job.output_replay.repeat(self._job.limit)
+        self._job.repeat()
 
     def _reduce_tasks(self) -> None:
         """Have fewer tasks in the executor, since BLAS uses threads in each: they should not outnumber workers."""
