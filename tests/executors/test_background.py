@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -194,3 +195,18 @@ def test_the_helper_thread_is_not_taken_for_a_thread_of_blas():
         return os.getpid()
 
     assert len(set(parallel_map(pid, range(300), workers=2, errors="ignore", verify=False))) > 1
+
+
+def test_helper_thread_holds_nothing_of_the_call_while_it_waits():
+    """The interpreter may end as it waits, and then frees nothing of what is in its frames."""
+    call, frames = make_call(np.negative, (A,), settings=resolve({"workers": 2})), []
+    with background.BackgroundDispatcher(Job(call), None) as dispatcher:
+        dispatcher.expect(60.0)
+        deadline = time.monotonic() + 30
+        while not frames and time.monotonic() < deadline:
+            time.sleep(0)
+            frames = [frame for frame in sys._current_frames().values() if frame.f_code.co_name == "_help"]
+        (frame,) = frames
+        assert frame.f_back is None
+        assert set(frame.f_locals) == {"leaving", "shown", "seconds"}
+    assert frame.f_locals["shown"] == []

@@ -114,6 +114,10 @@ class BackgroundDispatcher:
         self._switch_shortened = False
         self._leaving = _thread.allocate_lock()
         self._leaving.acquire()
+        # A new thread has none of the caller's contexts: error handling, precision.
+        self._context = contextvars.copy_context()
+        # What the helper thread sees, until the caller leaves.
+        self._shown = [self]
         self._gone = _thread.allocate_lock()
         self._gone.acquire()
         # Held by the thread that uses the dispatcher.
@@ -188,10 +192,8 @@ class BackgroundDispatcher:
         self._deadline = None if seconds is None else deadline
         if self._state == "alone" and seconds is not None and starts_threads():
             self._state = "waiting"
-            # A new thread has none of the caller's contexts: error handling, precision.
-            run = contextvars.copy_context().run
             try:
-                _thread.start_new_thread(run, (self._run,))
+                _thread.start_new_thread(_help, (self._leaving, self._shown))
             except RuntimeError:  # the interpreter ends, or has as many threads as it may have
                 self._state = "alone"
         return deadline
@@ -263,6 +265,7 @@ class BackgroundDispatcher:
         if self._state != "left":
             self._state = "left"
             self._restore_switch_interval()
+            self._shown.clear()
             self._leaving.release()
 
     def _restore_switch_interval(self) -> None:
@@ -271,19 +274,27 @@ class BackgroundDispatcher:
         if short:
             short_switch_interval.release()
 
-    def _run(self) -> None:
-        """The helper thread: wait, take over when it is time, and dispatch until the caller leaves."""
+    def help(self) -> float | None:
+        """Take over if it is time, and dispatch until the caller leaves; otherwise return the seconds until then."""
+        return self._context.run(self._help)
+
+    def _help(self) -> float | None:
+        if not self._threads:
+            return self._begin_to_wait()
+        if self._start_workers_if_due() and self._pack_function():
+            self._drive()
+            return None
+        return self._wait_seconds()
+
+    def _begin_to_wait(self) -> float | None:
         self._threads.add(threading.get_native_id())
         with self._turn:
             if self._state == "left":
-                return
+                return None
             # Already while it waits: it gets here after 5 ms of a slow element, and in no shorter call.
             short_switch_interval.acquire()
             self._switch_shortened = True
-        while not self._leaving.acquire(True, self._wait_seconds()):
-            if self._start_workers_if_due() and self._pack_function():
-                self._drive()
-                return
+        return self._wait_seconds()
 
     def _wait_seconds(self) -> float:
         deadline = self._deadline
@@ -351,3 +362,13 @@ class BackgroundDispatcher:
 
 def _nowhere() -> int:
     return 0
+
+
+def _help(leaving: Any, shown: list[BackgroundDispatcher]) -> None:
+    """The helper thread.
+
+    While it waits it holds nothing of the call: the interpreter may end within that, and would free nothing of it.
+    """
+    seconds: float | None = 0.0
+    while seconds is not None and not leaving.acquire(True, seconds):
+        seconds = next((one.help() for one in shown.copy()), None)
