@@ -126,13 +126,43 @@ def say(k):
 def test_output_that_is_refused_is_an_exception_of_its_element(way, monkeypatch):
     monkeypatch.setattr("sys.stdout", Refuses("<6>"))
     found, error = results_of(parallel_imap(say, range(10), **way))
-    if "threads" in way.values():  # where the text of a task is one
-        assert found == list(range(len(found)))
-    else:
-        assert found == [0, 1, 2, 3, 4, 5]
     assert type(error) is ValueError
-    assert error.__notes__[0].startswith(f"in item {len(found)}: {len(found)}")
-    assert sys.stdout.written == "".join(f"<{k}>\n[{k}]\n" for k in found)
+    assert found == list(range(len(found)))
+    if "threads" not in way.values():  # where the text of a task is one, and is shown a moment later
+        assert found == [0, 1, 2, 3, 4, 5]
+        assert error.__notes__[0].startswith("in item 6: 6")
+        assert sys.stdout.written == "".join(f"<{k}>\n[{k}]\n" for k in found)
     with pytest.raises(ValueError, match="no <") as caught:
         parallel_apply(say, np.arange(10), **way)
     assert caught.value.__notes__[0].startswith("in element ")
+
+
+def test_bytes_of_the_last_element_that_are_refused(monkeypatch):
+    """They leave their buffer when it has returned."""
+
+    def f(k):
+        sys.stdout.buffer.write(b"<%d>" % k)
+        return k
+
+    monkeypatch.setattr("sys.stdout", Refuses("<9>"))
+    for array, axis, name in (
+        (np.arange(10), 0, "in element 9"),
+        (np.arange(10).reshape(2, 5), (0, 1), "in element (1, 4)"),
+    ):
+        with pytest.raises(ValueError, match="no <") as caught:
+            parallel_apply(f, array, axis=axis, isolate=True, workers=2)
+        assert caught.value.__notes__[0].startswith(name)
+
+
+@pytest.mark.parametrize("way", [WAYS["isolated"], WAYS["serial"]], ids=["isolated", "serial"])
+def test_output_that_is_refused_before_its_function_raises(way, monkeypatch):
+    def f(k):
+        print(f"<{k}>")
+        if k == 6:
+            raise KeyError(k)
+        return k
+
+    monkeypatch.setattr("sys.stdout", Refuses("<6>"))
+    found, error = results_of(parallel_imap(f, range(10), **way))
+    assert found == [0, 1, 2, 3, 4, 5]
+    assert type(error) is ValueError

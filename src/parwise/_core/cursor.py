@@ -36,6 +36,8 @@ class Cursor:
     ----------
     slot : int
         Number of the slot for results of the current task, or -1.
+    last : int
+        The last element of the current task: past it the cursor is at the next one.
     """
 
     def __init__(self, memory: memoryview, outputs: list[memoryview]) -> None:
@@ -43,7 +45,7 @@ class Cursor:
         self._outputs = outputs
         # 64 random bits: the chance that a result is the same is 5e-20.
         self._pattern = int.from_bytes(os.urandom(8), "little", signed=True)
-        self.slot = NOWHERE
+        self.slot = self.last = NOWHERE
 
     @property
     def index(self) -> int:
@@ -54,6 +56,11 @@ class Cursor:
             return index
         pattern, results = words[_PATTERN], self._outputs[words[_SLOT]][: 8 * count].cast("q")
         return index + bisect_left(range(count), True, key=lambda k: results[k] == pattern)
+
+    @property
+    def element(self) -> int:
+        """The element that what happens in this process now belongs to, or -1."""
+        return min(self.index, self.last)
 
     @property
     def since(self) -> float:

@@ -360,19 +360,19 @@ class Job:
         """Replay output of workers that is due, or `everything`, and show progress; in the calling thread."""
         refused = self.output_replay.repeat(self.limit, everything)
         if refused is not None:  # as where the function itself prints
-            self.fail(*refused)
+            self.fail(*refused, first=True)
         self.show()
 
     def show(self) -> None:
         """Show progress, in any thread."""
         self.observer.show()
 
-    def fail(self, index: int, error: BaseException, task: Task | None = None) -> None:
-        """Note that element `index` raised; the exception of the lowest index is kept."""
+    def fail(self, index: int, error: BaseException, task: Task | None = None, first: bool = False) -> None:
+        """Note that element `index` raised, `first` if before what else it raised; that of the lowest index is kept."""
         # Before the lock, as they have texts of the user's own objects.
         notes = error_notes(self.call, index, task.hi, error) if task is not None and index < self.limit else []
         with self._lock:
-            if index >= self.limit:
+            if index > self.limit or (index == self.limit and not first):
                 return
             for note in notes:
                 error.add_note(note)

@@ -276,9 +276,9 @@ class BackgroundDispatcher:
 
     def help(self) -> float | None:
         """Take over if it is time, and dispatch until the caller leaves; otherwise return the seconds until then."""
-        return self._context.run(self._help)
+        return self._context.run(self._act)
 
-    def _help(self) -> float | None:
+    def _act(self) -> float | None:
         if not self._threads:
             return self._begin_to_wait()
         if self._start_workers_if_due() and self._pack_function():

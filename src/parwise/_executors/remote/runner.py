@@ -97,7 +97,8 @@ class RemoteRunner(ExecutorRunner):
     @property
     def finished(self) -> bool:
         """True if no task is left that counts, here or in the executor."""
-        return self._own is None and not self._suspects and super().finished
+        suspects = any(one.lo < self._job.limit for one in self._suspects)
+        return self._own is None and not suspects and super().finished
 
     @property
     def max_submitted(self) -> int:
@@ -120,6 +121,8 @@ class RemoteRunner(ExecutorRunner):
 
     def assign_tasks(self) -> None:
         """Submit tasks until there are enough of them in the executor; suspects one by one."""
+        while self._suspects and self._suspects[0].lo >= self._job.limit:
+            self._suspects.popleft()
         if not self._suspects:
             super().assign_tasks()
         elif not self._submitted:

@@ -178,6 +178,7 @@ class Batch:
 
     def _run(self, cursor: Cursor, end_call: Callable[[BaseException | None], bool]) -> None:
         begun = perf_counter()
+        cursor.last = self._lo + len(self._sizes) - 1
         for index, packed in enumerate(self._calls(), self._lo):
             if not self._claim.take():
                 break

@@ -74,7 +74,7 @@ class Worker:
         self._direct = DirectTransfer(caller)
         self._limit = ThreadLimit()
         self._watch = ThreadWatch()
-        self._capture = OutputCapture(lambda: slots.cursor.index, self._send_output)
+        self._capture = OutputCapture(lambda: slots.cursor.element, self._send_output)
         self._capture.install()
         # Why the arguments of a task could not be read from files.
         self._why_unread = ""
@@ -358,7 +358,7 @@ class Worker:
         # The base of every view that the function gets; it outlives the task only in one of them.
         root = np.frombuffer(memory, np.uint8)
         kept = weakref.ref(root)
-        self._slots.cursor.slot = slot
+        self._slots.cursor.slot, self._slots.cursor.last = slot, hi - 1
         outcome = session.run(root, lo, hi, offsets, layouts, self._watch, self._slots.cursor, self._allocator(slot))
         del root
         return outcome, outcome.error is None and kept() is not None
