@@ -156,10 +156,11 @@ def _nothing_left():
     if any(after[kind] != before[kind] for kind in kinds):
         gc.collect()  # 0.1 s where Dask and xarray are loaded: not after each of 5,000 tests
         after = process_state(shared)
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and (
-        after["shm"]  # another program may be making it in this moment, and has not mapped it yet
-        or (after["descriptors"] != before["descriptors"] and "descriptors" in kinds)
+    since = time.monotonic()
+    while (waited := time.monotonic() - since) < 30 and (
+        # Another program may be making it in this moment, and has not mapped it yet; of one that was killed the
+        # resource tracker removes it.
+        after["shm"] or (waited < 2 and after["descriptors"] != before["descriptors"] and "descriptors" in kinds)
     ):
         os.sched_yield()  # the helper thread of a call that is over may hold its arrays, and so a file, for a moment
         after = process_state(shared)
@@ -224,10 +225,17 @@ def own(names):
 
 
 def family():
-    """Return the ids of this process and of all processes that come from it."""
+    """Return the ids of this process and of all that come from it, but not of a notebook's kernel and its processes.
+
+    A kernel's worker may still be starting when a cell ends, and its memory has a name until the next cell.
+    """
     found, todo = set(), [os.getpid()]
     while todo:
-        found.add(pid := todo.pop())
+        pid = todo.pop()
+        with contextlib.suppress(OSError):
+            if b"ipykernel" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                continue
+        found.add(pid)
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 todo.extend(map(int, path.read_text().split()))
