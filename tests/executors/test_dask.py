@@ -281,7 +281,7 @@ def test_a_result_that_cannot_be_fetched(dask_client, monkeypatch):
     async def broken(future):
         raise distributed.comm.CommClosedError("in <TCP (closed) ConnectionPool.gather>: Connection reset by peer")
 
-    monkeypatch.setattr("parwise._executors.remote.dask._fetch", broken)
+    monkeypatch.setattr(importlib.import_module("parwise._executors.remote.dask"), "_fetch", broken)
     with pytest.raises(ExecutorError, match="lost the scheduler at"):
         parallel_map(abs, range(3), executor=dask_client, isolate=True)
 
