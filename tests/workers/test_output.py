@@ -292,17 +292,17 @@ def test_the_environment_of_arithmetic_is_the_callers(where):
 def test_replay_waits_for_what_comes_before(capsys):
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(5, [TextEvent(6, "stdout", "six")])
-    output_replay.repeat(float("inf"))
+    output_replay.repeat(float("inf"), pytest.fail)
     assert capsys.readouterr().out == ""
     output_replay.close(3, 5)
     output_replay.record(0, [TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"))
+    output_replay.repeat(float("inf"), pytest.fail)
     assert capsys.readouterr().out == "one "
     output_replay.close(0, 3)
-    output_replay.repeat(float("inf"))
+    output_replay.repeat(float("inf"), pytest.fail)
     assert capsys.readouterr().out == "six"
     output_replay.record(8, [TextEvent(8, "stdout", "eight"), TextEvent(9, "stdout", "nine")])
-    output_replay.repeat(8, everything=True)
+    output_replay.repeat(8, pytest.fail, everything=True)
     assert capsys.readouterr().out == "eight"
 
 
@@ -401,12 +401,12 @@ def test_replay_of_a_lost_task(capsys):
     """Output of completed elements is replayed once, and that of the element being computed comes again."""
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"))
+    output_replay.repeat(float("inf"), pytest.fail)
     output_replay.record(0, [TextEvent(2, "stdout", "two "), TextEvent(3, "stdout", "thr")])
     output_replay.lose(0)
     output_replay.lose(0)  # and the next worker before it came to the task
     output_replay.record(0, [TextEvent(k, "stdout", f"again {k} ") for k in range(5)])
-    output_replay.repeat(float("inf"))
+    output_replay.repeat(float("inf"), pytest.fail)
     assert capsys.readouterr().out == "zero one two again 3 again 4 "
 
 

@@ -356,11 +356,9 @@ class Job:
         self._close(task)
         self.observer.skipped(task)
 
-    def repeat(self, everything: bool = False) -> None:
-        """Replay output of workers that is due, or `everything`, and show progress; in the calling thread."""
-        refused = self.output_replay.repeat(self.limit, everything)
-        if refused is not None:  # as where the function itself prints
-            self.fail(*refused, first=True)
+    def repeat(self) -> None:
+        """Replay output of workers that is due, and show progress; in the calling thread."""
+        self.output_replay.repeat(self.limit, self.fail)
         self.show()
 
     def show(self) -> None:
@@ -389,7 +387,7 @@ class Job:
         """Return the result, or raise the exception that the plain loop would raise."""
         if self._whole is not None:
             return self._whole
-        self.repeat(everything=True)
+        self.output_replay.repeat(self.limit, self.fail, everything=True)
         if self._error is not None:
             raise self._error
         if self.call.feed is not None and self.call.feed.error is not None:

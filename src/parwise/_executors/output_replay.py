@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .._core.effects.effect import Effect, EffectLog
@@ -109,13 +109,12 @@ class OutputReplay:
         while self._frontier in self._done:
             self._frontier = self._done.pop(self._frontier)
 
-    def repeat(self, limit: float, everything: bool = False) -> tuple[int, Exception] | None:
+    def repeat(self, limit: float, fail: Callable[..., object], everything: bool = False) -> None:
         """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends.
 
-        Returns the first element whose output this process refuses, as by a closed `sys.stdout`, and the exception;
-        other output of it and of later elements is dropped.
+        `fail` receives the first element whose output this process refuses, as by a closed `sys.stdout`, and the
+        exception: as where the function itself prints. Other output of it and of later elements is dropped.
         """
-        refused = None
         for one in self.take_due(everything):
             if one.element > limit or one.element >= self._end:
                 continue
@@ -125,11 +124,11 @@ class OutputReplay:
                 if one.element < 0:  # of the call as a whole
                     raise
                 self._end = one.element
-                stop = dict(self._call.bounds or ()).get(one.element, one.element + 1)
-                name = name_with_item(self._call, one.element, stop)
-                error.add_note(f"{name}, while its output was replayed")
-                refused = one.element, error
-        return refused
+                error.add_note(f"{self._name(one.element)}, while its output was replayed")
+                fail(one.element, error, first=True)
+
+    def _name(self, element: int) -> str:
+        return name_with_item(self._call, element, dict(self._call.bounds or ()).get(element, element + 1))
 
     def take_due(self, everything: bool) -> list[Event]:
         """Remove output that is due, or `everything`, and return it."""

@@ -67,13 +67,13 @@ class SubmitJob(Job):
         """What surrounded a call when it was submitted."""
         return self.items.state_at(task.lo)
 
-    def repeat(self, everything: bool = True) -> None:
+    def repeat(self) -> None:
         """Replay the output of calls, which have no order.
 
         What that raises is the exception of its call, as where the function itself prints: a warning that a filter
         turns into an error, or a closed `sys.stdout`. It ends no other call, nor one where it is an initializer's.
         """
-        for one in self.output_replay.take_due(everything):
+        for one in self.output_replay.take_due(everything=True):
             try:
                 one.repeat(self.call.func)
             except Exception as error:
