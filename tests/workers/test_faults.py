@@ -21,7 +21,7 @@ from parwise._workers.pool.worker_handle import Assignment, WorkerHandle
 
 from ..support.faults import N, Once, assert_next_call_is_right, in_the_function, killed_by, throw
 from ..support.functions import ISOLATED, worker_pids
-from ..support.internals import Job, WorkerPool, default_pool, make_call, resolve
+from ..support.internals import Job, Task, WorkerPool, default_pool, make_call, resolve
 from ..support.oracle import assert_same, loop
 
 
@@ -342,6 +342,37 @@ def test_deaths_that_cost_nothing_spend_no_retry():
             assert policy.handle_exit(handle, -9, None)
         finally:
             handle.close()
+
+
+@pytest.mark.parametrize(
+    ("at", "tasks", "lost"),
+    [
+        (49, [(49, 52), (46, 49)], 49),  # the second one was given back, and ends where the first one begins
+        (49, [(46, 49), (49, 52)], 48),  # it was sending the results of the first one
+        (None, [(46, 49), (49, 52)], 46),
+        (47, [(46, 49), (49, 52)], 47),
+    ],
+)
+def test_the_element_that_ends_a_worker_is_in_the_first_of_its_tasks(at, tasks, lost):
+    call = make_call(
+        abs, (np.arange(60),), axis=0, args=(), kwargs=None, vectorized=False, chunk=None, depth=0, boundary=None,
+        out=None, rng=None, settings=resolve({"workers": 2, "errors": "ignore"}),
+    )  # fmt: skip
+    job = Job(call)
+    job.open()
+    handle = WorkerHandle(1, 4096, bytes(16))
+    try:
+        handle.pid = 1
+        for number, bounds in enumerate(tasks):
+            handle.assignments[number] = Assignment(Task(*bounds), False, [], number)
+        if at is None:
+            handle.slots.cursor.leave()
+        else:
+            handle.slots.cursor.enter(at)
+        assert not FaultPolicy(job).handle_exit(handle, -9, None)
+    finally:
+        handle.close()
+    assert job._gaps.indices.tolist() == [lost]
 
 
 def test_function_that_cannot_travel_says_so_from_a_cold_start():

@@ -170,12 +170,14 @@ class FaultPolicy:
 def _element(worker: WorkerHandle, assignments: list[Assignment]) -> int | None:
     """The element that a dead worker was computing, or would have computed next."""
     index = worker.at
-    if index is None and assignments:
-        return assignments[0].task.lo
-    for one in assignments:  # past its last element the worker was sending results
-        if index is not None and one.task.lo < index == one.task.hi:
-            return index - 1
-    return index
+    if not assignments:
+        return index
+    # Tasks are computed in the order sent. Another one may well end where this one begins: one that was given back.
+    current = assignments[0].task
+    if index is None:
+        return current.lo
+    # Past its last element the worker was sending results.
+    return index - 1 if current.lo < index == current.hi else index
 
 
 def _how(worker: WorkerHandle, code: int | None, killed_for: int | Silence | None) -> str:
