@@ -64,6 +64,7 @@ def loop_over_boxes(func, a, axes, chunks, depths, boundaries):
     return result
 
 
+@pytest.mark.filterwarnings("ignore:the function('s results depend| looks further)")  # where a call takes long: sums
 @settings(max_examples=150)
 @given(
     a=arrays(dtypes=("f8", ">f4", "i4", "c8"), max_side=8).filter(lambda a: a.ndim > 1 and a.size),

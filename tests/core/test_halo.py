@@ -51,6 +51,7 @@ def loop_over_blocks(func, a, axis, chunk, depth, boundary, value=0):
     return np.concatenate(parts, axis=axis)
 
 
+@pytest.mark.filterwarnings("ignore:the function('s results depend| looks further)")  # where a call takes long: sums
 @settings(max_examples=150)
 @given(
     a=arrays(dtypes=("f8", ">f4", "i4", "c8"), max_side=9),
