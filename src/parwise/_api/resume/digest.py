@@ -9,13 +9,13 @@ import io
 import itertools
 import pickle
 import sys
-import sysconfig
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from ..._core.effects.functions import is_own
 from .files import hash_of, state_of_file
 
 # Types whose pickles say all of them, in one way.
@@ -98,18 +98,6 @@ class Digester:
             parts.add(value, "it")
             self._known[id(value)] = value, hash_of(repr(sorted(parts.found.items())).encode())
         return self._known[id(value)][1]
-
-
-# Folders of Python and of what was installed, whose versions stand for their code.
-_INSTALLED = tuple({path for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platlib", "purelib")})
-
-
-def is_own(module: str | None) -> bool:
-    """True for a module of the user, whose code may change from one run to the next."""
-    if (module or "").partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        return False
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return not (file.startswith(_INSTALLED) or "site-packages" in file or "dist-packages" in file)
 
 
 def version_of(module: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a function is made of: its code, and the values that it names.
+"""What a function is made of: its code, and the values that it names; and whether it is the user's own.
 
 Nothing of the user's own classes is called.
 """
@@ -6,8 +6,9 @@ Nothing of the user's own classes is called.
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any, Literal, TypeAlias
 
@@ -18,7 +19,7 @@ Where: TypeAlias = Literal["global", "variable", "attribute"]
 def function_of(func: Any) -> tuple[FunctionType | None, Any]:
     """The Python function that a callable calls, and the object that it is a method of."""
     for _ in range(10):  # wrappers may form a circle
-        if type(func) is partial:
+        if type(func) is functools.partial:
             func = func.func
         elif type(func) is not FunctionType and "__wrapped__" in attributes_of(func):  # parwise's own among them
             func = attributes_of(func)["__wrapped__"]
@@ -70,3 +71,19 @@ def attributes_of(value: Any) -> dict[str, Any]:
     with contextlib.suppress(Exception):  # none, or a property
         own = object.__getattribute__(value, "__dict__")
     return own if type(own) is dict else {}
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """Folders of Python and of what was installed."""
+    import sysconfig  # most calls do without
+
+    return tuple({path for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platlib", "purelib")})
+
+
+def is_own(module: str | None) -> bool:
+    """True for a module of the user, whose code may change from one run to the next."""
+    if module != "__main__" and (module or "").partition(".")[0] in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    return not (file.startswith(_installed()) or "site-packages" in file or "dist-packages" in file)

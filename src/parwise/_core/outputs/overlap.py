@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +10,14 @@ from ..call import Call
 
 
 def overlaps(out: Any, call: Call) -> bool:
-    """True if writing to `out` could change the arguments of later calls of the function."""
+    """True if writing to `out` could change what later calls of the function read."""
+    from ..effects.readable import readable_values  # most calls have no `out`
+
     sources = [getattr(one.source, "source", one.source) for one in call.inputs]
-    given = [*sources, *call.args, *call.kwargs.values(), *_closure(call.func)]
+    values = readable_values(call.func, [*sources, *call.args, *call.kwargs.values()])
     if not isinstance(out, np.ndarray):
-        return any(_is_same(out, one) for one in given)
-    return any(_may_share(out, other) for other in _arrays_within(given))
-
-
-def _closure(func: Any) -> Iterator[Any]:
-    """The values that a function has captured."""
-    for cell in getattr(func, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # not assigned yet
-            yield cell.cell_contents
+        return any(_is_same(out, one) for one in values)
+    return any(_may_share(out, one) for one in values if issubclass(type(one), np.ndarray))
 
 
 def _is_same(out: Any, other: Any) -> bool:
@@ -66,15 +59,3 @@ def _map_same_part(out: np.ndarray, other: np.ndarray) -> bool:
         return False
     (first, end), (lo, hi) = mine.span(*bounds[0]), theirs.span(*bounds[1])
     return first < hi and lo < end
-
-
-def _arrays_within(values: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Arrays among some values, and in lists and tuples among them, which may hold themselves."""
-    left, seen = list(values), set[int]()
-    while left:
-        value = left.pop()
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            left.extend(value)
