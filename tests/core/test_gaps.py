@@ -142,6 +142,20 @@ def test_out(runner):
     assert np.isnan(everything).all()
 
 
+@pytest.mark.parametrize(
+    ("func", "gap"),
+    [(float, np.nan), (int, np.nan), (bool, None), (lambda x: np.array([f"{x:g}", "long"]), None), (str, None)],
+    ids=["floats", "ints", "bools", "arrays of text", "text"],
+)
+def test_objects_keep_what_they_are_beside_a_gap(runner, func, gap):
+    shape = np.shape(func(1.0))
+    out = np.empty((len(A), *shape), object)
+    quietly(failing((4,), func), A, out=out, **runner)
+    want = [np.array(func(x), object).tolist() for x in A]
+    want[4] = np.full(shape, gap, object).tolist()
+    assert repr(out.tolist()) == repr(want)
+
+
 def test_out_like_a_file(runner):
     class File:
         def __init__(self, data):

@@ -22,6 +22,7 @@ from parwise._core.outputs.column import OutputColumn
 from parwise._core.outputs.sink import FileSink
 
 from ..support.oracle import assert_same
+from ..support.oracle import blocks as block_loop
 from ..support.oracle import loop as plain_loop
 from ..support.scripts import run_script
 from ..support.sources import Stored, Sunk
@@ -150,6 +151,26 @@ def test_numbers_are_cast_as_numpy_does(tmp_path):
             out = file.create_dataset(f"x{chunk}", (3,), "i4", chunks=(chunk,))
             parallel_apply(lambda x: x, values, out=out, executor="serial")
             assert_same(out[:], values.astype("i4"))
+        lists = file.create_dataset("lists", (3, 1), "i4")  # written at the end
+        parallel_apply(lambda x: [int(x)], values, out=lists, executor="serial")
+        assert_same(lists[:, 0], values.astype("i4"))
+        same = file.create_dataset("same", data=np.array([2**30, 7, -(2**31)], "i4"))
+        want = plain_loop(lambda x: int(x) * 3, same[:]).astype("i4")
+        parallel_apply(lambda x: int(x) * 3, same, out=same, executor="serial")
+        assert_same(same[:], want)
+        numbers = file.create_dataset("complex", (3, 2), "c16")
+        parallel_apply(lambda x: [float(x), 1.0], values, out=numbers, executor="serial")
+        assert_same(numbers[:], np.array([values, np.ones(3)]).T.astype("c16"))
+
+
+def test_blocks_unlike_the_first_go_to_a_file_too(runner):
+    def f(block):
+        return block.astype("f4") if block[0, 0] >= 20 else block
+
+    values, bounds = np.arange(40.0).reshape(20, 2), [(lo, lo + 4) for lo in range(0, 20, 4)]
+    for out in Sunk((20, 2), (4, 2)), Sunk((20, 2), (3, 1)):
+        parallel_apply(f, values, vectorized=True, chunk=4, out=out, **runner)
+        assert_same(out.array, block_loop(f, values, bounds))
 
 
 def test_memory_for_badly_chunked_files_is_bounded_and_said_before(monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..._core.call import Call, result_axes
 from ..._core.indexing import boxes
-from ..._core.outputs.column import gap_value
+from ..._core.outputs.gaps import gap_value
 from .digest import Digester
 from .files import is_hdf5, is_zarr, mapping, zarr_folder
 from .journal import sync_file, sync_folder

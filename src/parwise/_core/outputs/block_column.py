@@ -10,7 +10,8 @@ from ..call import Call
 from ..indexing import Task
 from ..inputs.block_grid import BlockGrid
 from ..results import Column, Stack
-from .column import OutputColumn, gap_value
+from .column import OutputColumn
+from .gaps import gap_value
 
 
 class BlockGridColumn(OutputColumn):
@@ -63,7 +64,8 @@ class BlockGridColumn(OutputColumn):
         blocks = {lo: column.array for lo, (_, column) in self._unlike.items() if isinstance(column, Stack)}
         missing = set(gaps.tolist())
         written = [lo for lo, hi in bounds if lo not in blocks and int(self._blocks.in_order(lo, hi)[0]) not in missing]
-        blocks |= {lo: self._written(lo) for lo in written}
+        rows = self._written_rows()
+        blocks |= {lo: self._written(rows, lo) for lo in written}
         like = next(iter(blocks.values()))
         self._check_alike(blocks)
         own = np.concatenate([np.empty(0, one.dtype) for one in blocks.values()]).dtype
@@ -78,10 +80,8 @@ class BlockGridColumn(OutputColumn):
             rows[self._index(lo, lo)] = self._rows_of(block)
         return whole
 
-    def _written(self, lo: int) -> np.ndarray:
-        """A result that was written to the array."""
-        rows = self._rows if self.sink is None else self.sink.read()
-        assert rows is not None
+    def _written(self, rows: np.ndarray, lo: int) -> np.ndarray:
+        """A result that was written to the array, whose rows are given."""
         part = rows[self._index(lo, lo)].astype(self._dtype, copy=False)
         return np.moveaxis(part, range(len(self._axes)), self._axes)
 

@@ -12,8 +12,9 @@ from ..call import Call, result_axes
 from ..indexing import Task, boxes
 from ..layout import address_of
 from ..results import Column, Stack, owned_column, unstacked
+from .gaps import gap_in, gap_value
 from .overlap import overlaps
-from .sink import FileSink, Written, as_stack
+from .sink import FileSink, Written, as_stack, write_whole
 
 
 class OutputColumn:
@@ -199,7 +200,7 @@ class OutputColumn:
 
     def _fill_gaps(self, gaps: np.ndarray) -> None:
         if self.sink is not None:
-            self.sink.fill(gaps, gap_value(self._out.dtype)[1])
+            self.sink.fill(gaps, gap_in(self._out, self._dtype)[1])
 
     def flush(self) -> None:
         """Write what is held, after an error too."""
@@ -240,7 +241,7 @@ class OutputColumn:
             if self._out is None:
                 return self._with_gaps(gaps) if len(gaps) else self._array
             if self._fill is not self._out:
-                self._out[...] = self._fill
+                write_whole(self._out, self._fill)
             if self.sink is None and len(gaps):
                 self.sink = self._make_sink()
                 self._fill_gaps(gaps)
@@ -251,7 +252,7 @@ class OutputColumn:
         if self._out is None:
             return whole
         check_out(self._out, whole.dtype, whole.shape)
-        self._out[...] = whole
+        write_whole(self._out, whole)
         return self._out
 
     def _with_gaps(self, gaps: np.ndarray) -> np.ndarray:
@@ -271,15 +272,14 @@ class OutputColumn:
         """Concatenate all blocks; a missing one is a gap as long as the block."""
         missing = set(gaps.tolist())
         blocks: dict[int, np.ndarray] = {}
-        bounds = self._call.bounds or []
+        bounds, rows = self._call.bounds or [], self._written_rows()
         for lo, hi in bounds:
             if lo in self._unlike:
                 column = self._unlike[lo][1]
                 assert isinstance(column, Stack)
                 blocks[lo] = column.array
             elif lo not in missing:
-                assert self._rows is not None
-                part = self._rows[lo:hi].astype(self._dtype, copy=False)
+                part = rows[lo:hi].astype(self._dtype, copy=False)
                 blocks[lo] = np.moveaxis(part, 0, self._axes[0])
         like = next(iter(blocks.values()))
         axis = self._axes_of(like.ndim)[0]
@@ -303,7 +303,7 @@ class OutputColumn:
         if len(gaps):
             dtype, value = gap_value(whole.dtype)
             if self._out is not None and np.can_cast(whole.dtype, self._out.dtype, "same_kind"):
-                dtype, value = gap_value(self._out.dtype)
+                dtype, value = gap_in(self._out, whole.dtype)
             full = np.full((call.count, *whole.shape[1:]), value, dtype)
             full[found] = whole
             whole = full
@@ -323,11 +323,13 @@ class OutputColumn:
             _spread(every, np.flatnonzero(rest), self._stacked(rest))
         return every
 
+    def _written_rows(self) -> Any:
+        """All that was written to the array, with the mapped axes first; a file is read. None if nothing was."""
+        return self._rows if self.sink is None else self.sink.read()
+
     def _stacked(self, chosen: np.ndarray) -> Stack:
         """The `chosen` results among those written to the array."""
-        rows = self._rows if self.sink is None else self.sink.read()
-        assert rows is not None
-        flat = rows.reshape(self._call.count, *self._shape)[chosen]
+        flat = self._written_rows().reshape(self._call.count, *self._shape)[chosen]
         return Stack(self._kind, flat.astype(self._dtype, copy=False))
 
 
@@ -373,26 +375,3 @@ def _ragged(call: Call, raw: list[Any], indices: np.ndarray, error: ValueError) 
                 "returns a list"
             )
     return ValueError(f"results cannot be stacked to one array: {error}; use parallel_map, which returns a list")
-
-
-def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
-    """The dtype of results with gaps, and the value of a gap.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> for one in ("f4", "i2", "M8[D]", "?", "U3"):
-    ...     print(one, *gap_value(np.dtype(one)))
-    f4 float32 nan
-    i2 float64 nan
-    M8[D] datetime64[D] NaT
-    ? object None
-    U3 object None
-    """
-    if dtype.kind in "fc":
-        return dtype, np.nan
-    if dtype.kind in "iu":
-        return np.dtype(np.float64), np.nan
-    if dtype.kind in "mM":
-        return dtype, np.array("NaT", dtype)[()]  # with its unit: NumPy deprecates NaT without one
-    return np.dtype(object), None

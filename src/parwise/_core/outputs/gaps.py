@@ -1,10 +1,11 @@
-"""Gaps: the elements of a call without a result, and the warning that tells of them."""
+"""Gaps: the elements of a call without a result, the warning that tells of them, and their values."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -93,3 +94,31 @@ class Gaps:
         keys = naming.public_indices(call, places)
         warning.errors = dict(zip(keys, map(self._errors.__getitem__, places.tolist()), strict=True))
         warnings.warn(warning, stacklevel=user_level())
+
+
+def gap_value(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
+    """The dtype of results with gaps, and the value of a gap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> for one in ("f4", "i2", "M8[D]", "?", "U3"):
+    ...     print(one, *gap_value(np.dtype(one)))
+    f4 float32 nan
+    i2 float64 nan
+    M8[D] datetime64[D] NaT
+    ? object None
+    U3 object None
+    """
+    if dtype.kind in "fc":
+        return dtype, np.nan
+    if dtype.kind in "iu":
+        return np.dtype(np.float64), np.nan
+    if dtype.kind in "mM":
+        return dtype, np.array("NaT", dtype)[()]  # with its unit: NumPy deprecates NaT without one
+    return np.dtype(object), None
+
+
+def gap_in(out: Any, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any]:
+    """The same for results of `dtype` that go to the array `out`; objects have the gap that the results have."""
+    return (out.dtype, gap_value(dtype)[1]) if out.dtype == object else gap_value(out.dtype)

@@ -12,7 +12,8 @@ import numpy as np
 from ..call import Call, Told, result_axes
 from ..indexing import Task
 from ..results import Column, Results, Stack, tuple_of, unstacked
-from .column import OutputColumn, gap_value
+from .column import OutputColumn
+from .gaps import gap_value
 from .sink import FileSink
 
 # Number of results that have been popped before their places are freed.

@@ -75,9 +75,7 @@ class FileSink:
     ) -> None:
         self._out, self._axes, self._grid = out, axes, grid
         self._shape = tuple(int(n) for axis, n in enumerate(out.shape) if axis not in axes)
-        # Cast here: HDF5 makes 2**31 - 1 of larger integers, where NumPy wraps around.
-        own = np.dtype(out.dtype) if isinstance(out.dtype, np.dtype) and out.dtype.kind in "?biufcmM" else dtype
-        self._dtype = own
+        self._dtype = own = stored_dtype(out, dtype)
         row_bytes = math.prod(self._shape) * own.itemsize
         self._shortest = runs_of(out, axes, grid)
         self._runs = self._shortest and sized_runs(grid, self._shortest, *_lengths(row_bytes, most_bytes))
@@ -175,6 +173,21 @@ class FileSink:
                 self._out[tuple(region)] = np.moveaxis(block, range(len(index)), self._axes)
             self.nbytes += block.nbytes
             at += count
+
+
+def stored_dtype(out: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to which results of `dtype` are cast before they are written to an array.
+
+    HDF5 makes 2**31 - 1 of larger integers, where NumPy wraps around, and no complex numbers of others.
+    """
+    kinds = "?biufcmMO" if isinstance(out, np.ndarray) else "?biufcmM"  # HDF5 has objects in the place of text
+    return np.dtype(out.dtype) if isinstance(out.dtype, np.dtype) and out.dtype.kind in kinds else dtype
+
+
+def write_whole(out: Any, whole: np.ndarray) -> None:
+    """Write all results at once."""
+    with access(out):
+        out[...] = whole if isinstance(out, np.ndarray) else whole.astype(stored_dtype(out, whole.dtype), copy=False)
 
 
 def runs_of(out: Any, axes: tuple[int, ...], grid: tuple[int, ...]) -> Runs | None:
