@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from parwise import options, parallel_apply, vectorize
+from parwise import options, parallel_apply, parallel_map, vectorize
 from parwise._core.results import Results, Stack, pack_column, same_results
 
 from ..support.oracle import assert_same
@@ -156,3 +156,9 @@ def test_raw_results_keep_all_that_a_type_of_tuple_knows(runner):
     for k, one in enumerate(got):
         assert type(one).__name__ == "Line"
         assert one.offset.tolist() == [k, k + 1, k + 2]
+
+
+def test_empty_tuples_make_no_arrays(runner):
+    with pytest.raises(ValueError, match=r"func returned an empty tuple for element 0; return an array"):
+        parallel_apply(lambda x: (), np.arange(40.0), **runner)
+    assert parallel_map(lambda x: (), range(3), **runner) == [()] * 3

@@ -248,6 +248,11 @@ def split_tuples(raw: list[Any], indices: Sequence[int]) -> tuple[Iterator[list[
     """The columns of tuple results, and the tuple type."""
     kind, width = wrap_of(type(raw[0])), len(raw[0])
     lo = indices[0]
+    if not width:
+        raise ValueError(
+            f"func returned an empty tuple for element {lo}; return an array, a number or a tuple of them, or use "
+            "parallel_map, which returns a list"
+        )
     for index, one in zip(indices, raw, strict=True):
         if not isinstance(one, tuple):
             raise ValueError(
