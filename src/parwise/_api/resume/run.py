@@ -59,8 +59,9 @@ def _targets(call: Call, path: str) -> list[Target]:
     for one in call.out:
         if overlaps(one, call):
             raise ValueError(
-                "resume needs an out apart from the arguments: once results are written over them, the rest "
-                "cannot be computed again; pass another out"
+                "resume needs an out apart from what func reads, and func seems to read it, as an argument, by a name "
+                "in its code, or in a container or an object: once results are written there, the rest cannot be "
+                "computed again. Pass another out, or give func no more than it needs"
             )
     if call.block_grid is not None:
         raise ValueError(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..call import Call
+
+if TYPE_CHECKING:
+    from ..inputs.file_mapping import FileMapping
 
 
 def overlaps(out: Any, call: Call) -> bool:
@@ -14,10 +18,11 @@ def overlaps(out: Any, call: Call) -> bool:
     from ..effects.readable import readable_values  # most calls have no `out`
 
     sources = [getattr(one.source, "source", one.source) for one in call.inputs]
-    values = readable_values(call.func, [*sources, *call.args, *call.kwargs.values()])
-    if not isinstance(out, np.ndarray):
-        return any(_is_same(out, one) for one in values)
-    return any(_may_share(out, one) for one in values if issubclass(type(one), np.ndarray))
+    same = partial(_may_share, out, _Mappings()) if isinstance(out, np.ndarray) else partial(_is_same, out)
+    try:
+        return any(map(same, readable_values(call.func, [*sources, *call.args, *call.kwargs.values()])))
+    except Exception:  # the user's objects may do anything, and other threads may change them now
+        return True
 
 
 def _is_same(out: Any, other: Any) -> bool:
@@ -40,22 +45,35 @@ def _have_same_recipe(out: Any, other: Any) -> bool:
     return mine is not None and theirs is not None and mine.identity is not None and mine.identity == theirs.identity
 
 
-def _may_share(out: np.ndarray, other: np.ndarray) -> bool:
+class _Mappings:
+    """Which parts of files arrays map; it takes a millisecond to look one up."""
+
+    def __init__(self) -> None:
+        # By the identity of the memory's owner, which is kept.
+        self._known: dict[int, tuple[Any, FileMapping | None]] = {}
+
+    def part(self, array: np.ndarray) -> tuple[FileMapping, int, int] | None:
+        """The file that an array maps, and where in it that begins and ends; None if it maps none."""
+        from ..inputs.file_mapping import mapping_at, root_of
+
+        root = root_of(array)
+        if not array.nbytes or type(root).__module__ != "mmap":
+            return None
+        first, end = np.lib.array_utils.byte_bounds(array)
+        if id(root) not in self._known:
+            self._known[id(root)] = root, mapping_at(first)
+        mapping = self._known[id(root)][1]
+        return None if mapping is None else (mapping, *mapping.span(first, end))
+
+
+def _may_share(out: np.ndarray, mappings: _Mappings, other: Any) -> bool:
     """True if both may lie in the same memory, or map the same part of a file."""
+    if not issubclass(type(other), np.ndarray):
+        return False
     names = [getattr(one, "filename", None) for one in (out, other)]
     if np.may_share_memory(out, other) or (names[0] is not None and names[0] == names[1]):
         return True
-    return out.nbytes > 0 and other.nbytes > 0 and _map_same_part(out, other)
-
-
-def _map_same_part(out: np.ndarray, other: np.ndarray) -> bool:
-    from ..inputs.file_mapping import mapping_at, root_of
-
-    if not all(type(root_of(one)).__module__ == "mmap" for one in (out, other)):
+    if (mine := mappings.part(out)) is None or (its := mappings.part(other)) is None:
         return False
-    bounds = [np.lib.array_utils.byte_bounds(one) for one in (out, other)]
-    mine, theirs = (mapping_at(first) for first, _ in bounds)
-    if mine is None or theirs is None or (mine.device, mine.inode) != (theirs.device, theirs.inode):
-        return False
-    (first, end), (lo, hi) = mine.span(*bounds[0]), theirs.span(*bounds[1])
-    return first < hi and lo < end
+    same = (mine[0].device, mine[0].inode) == (its[0].device, its[0].inode)
+    return same and mine[1] < its[2] and its[1] < mine[2]

@@ -186,8 +186,11 @@ def stored_dtype(out: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def write_whole(out: Any, whole: np.ndarray) -> None:
     """Write all results at once."""
+    if isinstance(out, np.ndarray):
+        out[...] = whole
+        return
     with access(out):
-        out[...] = whole if isinstance(out, np.ndarray) else whole.astype(stored_dtype(out, whole.dtype), copy=False)
+        out[...] = whole.astype(stored_dtype(out, whole.dtype), copy=False)
 
 
 def runs_of(out: Any, axes: tuple[int, ...], grid: tuple[int, ...]) -> Runs | None:
