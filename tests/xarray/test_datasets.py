@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from ..support.labelled import assert_alike, boom, ends, loop, notes_of, slope
 from ..support.oracle import assert_same
+
+
+class Ends(NamedTuple):
+    low: object
+    high: object
+
+    @classmethod
+    def of(cls, x):
+        return cls(*ends(x))
 
 
 def test_datasets(cube):
@@ -59,3 +70,39 @@ def test_trees(cube):
     assert list(dropped["fine"].data_vars) == ["t2m"]
     two = tree.par.map(lambda x, y: x.sum() - y.sum(), "time", tree, on_missing_dim="drop")
     assert (two["fine/t2m"] == 0).all()
+
+
+def test_trees_of_tuples_with_nodes_in_which_nothing_is_mapped(cube):
+    ds = cube.to_dataset()
+    flag = xr.Dataset({"flag": ("z", [1, 2])}, attrs={"title": "flags"})
+    tree = xr.DataTree.from_dict({"/c": ds, "/c/fine": ds * 2, "/apart": flag}, name="root")
+    got = tree.par.map(Ends.of, "time")
+    assert isinstance(got, Ends)
+    for number, one in enumerate(got):
+        assert one.name == "root"
+        assert [node.path for node in one.subtree] == [node.path for node in tree.subtree]
+        assert_alike(one["c"].to_dataset(), ds.par.map(ends, "time")[number])
+        assert_alike(one["c/fine"].to_dataset(inherit=True), (ds * 2).par.map(ends, "time")[number])
+        assert_alike(one["apart"].to_dataset(), flag)
+    nested = xr.DataTree.from_dict({"/": ds, "/c": flag}).par.map(ends, "time")
+    assert_alike(nested[1].to_dataset(), ds.par.map(ends, "time")[1])
+
+
+def test_trees_of_different_numbers_of_results(cube):
+    tree = xr.DataTree.from_dict({"/a": cube.to_dataset(), "/b": cube.isel(lat=[0]).to_dataset()})
+    with pytest.raises(ValueError, match="different numbers of results for different nodes"):
+        tree.par.map(lambda x: (x.min(),) * len(x), "time")
+
+
+def test_unlimited_dimensions_stay(cube):
+    ds = cube.to_dataset()
+    ds.encoding["unlimited_dims"] = {"time"}
+    tree = xr.DataTree.from_dict({"/c": ds})
+    for got in (
+        ds.par.map(np.max, "time"),
+        ds.par.map_windows(np.max, time=2, dim=("lat", "lon")),
+        tree.par.map(np.max, "time")["c"],
+        tree.par.map(ends, "time")[1]["c"],
+    ):
+        assert got.encoding == {"unlimited_dims": {"time"}}
+    assert tree.par.map(np.max, "lat")["c"].encoding == {}

@@ -116,7 +116,9 @@ def _construct(obj: Any, windows: _Windows) -> Any:
             name: _construct(one, windows) if set(windows.mapped_dims) <= set(one.dims) else rest[name]
             for name, one in obj.data_vars.items()
         }
-        return xr.Dataset(variables, rest.coords, obj.attrs)
+        dataset = xr.Dataset(variables, rest.coords, obj.attrs)
+        dataset.encoding = obj.encoding
+        return dataset
     rolling = obj.rolling(sizes, center=windows.center)
     how: dict[str, Any] = {"keep_attrs": True}
     if windows.fill_value is not ...:

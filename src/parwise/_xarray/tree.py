@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Unpack
 
 import xarray as xr
 
+from .._core.results import tuple_of
 from .labels import listed
 from .map import OnMissingDim, map_node, needed_dims
 from .request import How, Request, check_no_out, make_request, show_how
@@ -79,8 +80,26 @@ def map_tree(
         if dim not in dims:
             raise ValueError(f"no node of the tree has a dimension {dim!r}; there are {listed(sorted(dims, key=str))}")
 
-    def map_one(view: xr.Dataset, *other_nodes: Any) -> Any:
-        dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
-        return map_node(dataset, other_nodes, request, on_missing_dim, needed)
+    results: list[Any] = []
 
-    return xr.map_over_datasets(map_one, tree, *others)
+    def map_one(view: xr.Dataset, *other_nodes: Any) -> None:
+        dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
+        dataset.encoding = view.encoding
+        results.append(map_node(dataset, other_nodes, request, on_missing_dim, needed))
+
+    def as_tree(column: Iterable[xr.Dataset]) -> xr.DataTree:
+        nodes = iter(column)
+        return xr.map_over_datasets(lambda *_: next(nodes), tree, *others)
+
+    xr.map_over_datasets(map_one, tree, *others)
+    like = next((one for one in results if isinstance(one, tuple)), None)
+    if like is None:
+        return as_tree(results)
+    # A node in which nothing is mapped has one result, a copy: each tree gets it.
+    rows = [one if isinstance(one, tuple) else (one,) * len(like) for one in results]
+    if (counts := {len(row) for row in rows}) != {len(like)}:
+        raise ValueError(
+            f"func returns different numbers of results for different nodes: {counts}; return as many for all, or map "
+            "the nodes one by one"
+        )
+    return tuple_of(type(like), [as_tree(column) for column in zip(*rows, strict=True)])
