@@ -34,6 +34,7 @@ def map_into_store(mapped: MappedArrays, request: Request, path: str) -> xr.Data
     if "://" in path:
         raise ValueError(f"out={path!r} must be a path on this machine; pass an array of zarr that is opened there")
     template, chunks = _template(mapped, request)
+    _check_decoding(template)
     resume = resolve(request.options).resume
     work = _work_folder(path, resume)
     if os.path.exists(work):
@@ -84,12 +85,35 @@ def _told(mapped: MappedArrays, request: Request) -> tuple[list[Hashable], np.dt
         )
     if dtype is None:
         raise ValueError("out is the path of a new store: pass output_dtypes, the dtype of func's results")
+    if not dtype.isnative:
+        raise ValueError(
+            f"out is the path of a new store, which has native byte order, and output_dtypes says {dtype}; pass "
+            f"output_dtypes={dtype.newbyteorder('=').name!r}"
+        )
     if dtype.kind not in "iufc":
         raise ValueError(
             f"out is the path of a new store, in which xarray encodes results of dtype {dtype} as another "
             "dtype; pass as out an array of zarr, or output_dtypes of numbers"
         )
     return list(mapped.slice_dims) if core_dims is None else core_dims, dtype
+
+
+def _check_decoding(template: xr.DataArray) -> None:
+    """Raise a ValueError for attributes by which `xarray.open_zarr` would change values, as by scale_factor."""
+    few = template.isel({dim: slice(0, 1) for dim in template.dims})
+    for name, variable in few.to_dataset().variables.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how other versions decode
+            try:
+                ((_, decoded),) = xr.conventions.decode_cf_variables({name: variable}, {})[0].items()
+                taken = [key for key in variable.attrs if key not in decoded.attrs]
+            except ValueError:  # as for units that are no date
+                taken = list(variable.attrs)
+        if taken:
+            raise ValueError(
+                f"out is the path of a new store, and xarray would decode values of {name!r} by its attribute(s) "
+                f"{listed(taken)} when it opens that; drop or rename them in .attrs, or decode first (xr.decode_cf)"
+            )
 
 
 def _chunk_lengths(
@@ -157,10 +181,15 @@ def _journal_lines(resume: str | None) -> list[dict[str, Any]]:
 def _make(path: str, template: xr.DataArray, chunks: tuple[int, ...]) -> None:
     """Bring coordinates and attributes to the disk, as xarray writes them, and no chunk of results."""
     encoding = {template.name: {"chunks": chunks}}
-    with warnings.catch_warnings():
-        # Consolidated metadata is no part of format 3, of which zarr warns; without it `xarray.open_zarr` warns.
-        warnings.filterwarnings("ignore", "Consolidated metadata")
-        template.to_dataset().to_zarr(path, mode="w-", encoding=encoding, write_empty_chunks=False)
+    os.makedirs(path)  # so that what is there if it fails is of this call
+    try:
+        with warnings.catch_warnings():
+            # Consolidated metadata is no part of format 3, of which zarr warns; without it `xarray.open_zarr` warns.
+            warnings.filterwarnings("ignore", "Consolidated metadata")
+            template.to_dataset().to_zarr(path, mode="w-", encoding=encoding, write_empty_chunks=False)
+    except BaseException:  # as for a multi-index, or a coordinate of objects
+        shutil.rmtree(path)
+        raise
     # A journal may soon count results in it.
     for root, _, names in os.walk(path, topdown=False):
         for name in names:
