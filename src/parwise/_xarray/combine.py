@@ -10,6 +10,7 @@ import xarray as xr
 
 from .labels import coords_within
 from .slices import BareResult, element_indexers
+from .variables import labelled, same_variable, variable_of
 
 
 def combine(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
@@ -37,10 +38,13 @@ def _stack(
     form = first.form
     if any(one.form != form for one in values) or set(dims) & set(first.dims) or first.data.dtype.hasobject:
         return None
+    attrs = first.attrs if keep_attrs in (True, "override") else None
     variables = {}
     for name in first.coord_names:
         variable = _stack_coord(array, name, dims)
         if variable is None:
+            return None
+        if variable.attrs and attrs is None:  # `xarray.concat` drops those of some coordinates, too
             return None
         variables[name] = variable
     indexes = {name: index for name, index in array.xindexes.items() if name in variables}
@@ -48,11 +52,9 @@ def _stack(
         return None
     data = np.stack([one.data for one in values])
     data = data.reshape(*shape, *data.shape[1:])
-    attrs = first.attrs if keep_attrs in (True, "override") else None
     coords = xr.Coordinates(variables, indexes)
-    result = xr.DataArray(data, coords, (*dims, *first.dims), name=first.name, attrs=attrs)
-    result.encoding = dict(first.encoding)
-    return result
+    variable = variable_of((*dims, *first.dims), data, attrs, first.encoding)
+    return labelled(variable, coords, first.name)
 
 
 def _stack_coord(array: xr.DataArray, name: Hashable, dims: tuple[Hashable, ...]) -> xr.Variable | None:
@@ -76,6 +78,7 @@ def _concat_all(
     values: list[Any], shape: tuple[int, ...], array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any
 ) -> xr.DataArray:
     """All results concatenated along one mapped dimension after another, the last one first."""
+    multi_indexes = _kept_multi_indexes(values, shape, array, dims)
     for number, one in enumerate(values):
         if isinstance(one, BareResult):
             values[number] = one.to_dataarray(array.isel(element_indexers(number, shape, dims)))
@@ -87,12 +90,32 @@ def _concat_all(
     for dim, length in zip(reversed(dims), reversed(shape), strict=True):
         values = [_concat(values[start : start + length], dim, keep_attrs) for start in range(0, len(values), length)]
     result: xr.DataArray = values[0]
-    for dim in dims:  # concat turns the labels of a multi-index into tuples
-        levels = list(array.xindexes.get_all_coords(dim)) if dim in array.xindexes else []
-        if len(levels) > 1 and all(name in result.coords for name in levels):
-            coords = coords_within(array, [dim], [name for name in array.coords if name not in levels])
-            result = result.drop_vars(levels).assign_coords(coords)
+    for dim, levels in multi_indexes.items():
+        coords = coords_within(array, [dim], [name for name in array.coords if name not in levels])
+        result = result.drop_vars(levels).assign_coords(coords)
     return result
+
+
+def _kept_multi_indexes(
+    values: list[Any], shape: tuple[int, ...], array: xr.DataArray, dims: tuple[Hashable, ...]
+) -> dict[Hashable, list[Hashable]]:
+    """The multi-indexes that all results have as the array does: their coordinates, by mapped dimension.
+
+    `xarray.concat` turns their labels into tuples.
+    """
+    found = {dim: list(array.xindexes.get_all_coords(dim)) for dim in dims if dim in array.xindexes}
+    found = {dim: names for dim, names in found.items() if len(names) > 1}
+    for number, one in enumerate(values if found else []):
+        if isinstance(one, BareResult):
+            found = {dim: names for dim, names in found.items() if set(names) <= set(one.coord_names)}
+        elif one is not None:
+            mine, own = one.coords.variables, array.isel(element_indexers(number, shape, dims)).coords.variables
+            found = {
+                dim: names
+                for dim, names in found.items()
+                if all(name in mine and same_variable(mine[name], own[name]) for name in names)
+            }
+    return found
 
 
 def _gap(like: xr.DataArray, array: xr.DataArray, indexers: dict[Hashable, int]) -> xr.DataArray:
@@ -108,10 +131,10 @@ def _concat(values: list[Any], dim: Hashable, keep_attrs: Any) -> Any:
     try:
         return xr.concat(values, dim, coords="different", compat="equals", join="exact", combine_attrs=attrs)
     except ValueError as error:
-        raise ValueError(
-            f"the results of func cannot be combined along {dim!r}: {error}; return the same dimensions "
-            "and coordinates for all elements"
-        ) from error
+        remedy = "return the same dimensions and coordinates for all elements"
+        if "combine_attrs" in str(error):
+            remedy = f"return the same attributes for all elements, or pass another keep_attrs than {keep_attrs!r}"
+        raise ValueError(f"the results of func cannot be combined along {dim!r}: {error}; {remedy}") from error
 
 
 def _check_alike(values: list[Any], shape: tuple[int, ...], mapped_dims: tuple[Hashable, ...]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .group_transfer import ItsOwn
 from .labels import MappedArrays, listed
-from .request import Request, core_dims_per_output, dtypes_per_output
+from .request import Request, check_dims, core_dims_per_output, dtypes_per_output, with_dtype
+from .variables import ItsOwn, variable_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def label_result(group: Any, specs: list[VariableSpec], arrays: dict[Hashable, A
     variables = {}
     for one in specs:
         like = group[one.name] if one.name in group.data_vars else xr.DataArray(0, name=one.name)
-        variables[one.name] = xr.Variable(one.dims, arrays[one.name], like.attrs)
+        variables[one.name] = variable_of(one.dims, arrays[one.name], like.attrs)
     sizes = dict(zip((d for one in specs for d in one.dims), (n for one in specs for n in one.shape), strict=True))
     new = set(sizes).difference(group.dims)  # a coordinate of that name would not fit
     fitting = [
@@ -74,13 +74,56 @@ def label_result(group: Any, specs: list[VariableSpec], arrays: dict[Hashable, A
     return result
 
 
-def gap_data(spec: VariableSpec) -> np.ndarray:
-    """An array of NaN or NaT; raise a ValueError if the dtype has neither."""
-    if spec.dtype.kind not in "fcmMO":
+def as_told_result(result: Any, request: Request) -> Any:
+    """The result of a group with the dtypes that it was told to have; raise an error if it differs in more."""
+    dtypes, dims = request.output_dtypes, request.output_core_dims
+    if not isinstance(result, xr.Dataset):
+        if isinstance(dtypes, Mapping):
+            raise TypeError(
+                f"func was to return a Dataset with variables {listed(dtypes)}, but it returned {type(result).__name__}"
+            )
+        (dtype,), (core_dims,) = dtypes_per_output(request, 1), core_dims_per_output(request, 1)
+        return _as_told_array(result, request, core_dims, dtype) if isinstance(result, xr.DataArray) else result
+    if not isinstance(dtypes, Mapping):
+        dtypes = dict.fromkeys(result.data_vars, *dtypes_per_output(request, 1))
+    if not isinstance(dims, Mapping):
+        dims = dict.fromkeys(result.data_vars, *core_dims_per_output(request, 1))
+    if missing := [name for name in {**dtypes, **dims} if name not in result.data_vars]:
+        raise TypeError(
+            f"func was to return a Dataset with variables {listed(missing)}, but it returned one with "
+            f"{listed(result.data_vars)}"
+        )
+    told = {}
+    for name, one in result.data_vars.items():
+        dtype = dtypes.get(name)
+        told[name] = _as_told_array(one, request, dims.get(name), None if dtype is None else np.dtype(dtype)).variable
+    return result.assign(told)
+
+
+def _as_told_array(array: xr.DataArray, request: Request, core_dims: Any, dtype: Any) -> xr.DataArray:
+    check_dims(request, array.sizes, core_dims)
+    return array if dtype is None else with_dtype(array, dtype)
+
+
+def check_gap_values(request: Request) -> None:
+    """Raise a ValueError if one of `output_dtypes` has no value for a gap."""
+    dtypes = request.output_dtypes
+    for one in dtypes.values() if isinstance(dtypes, Mapping) else dtypes_per_output(request, 1):
+        if one is not None:
+            _check_gap_value(np.dtype(one))
+
+
+def _check_gap_value(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "fcmMO":
         raise ValueError(
-            f"dtype {spec.dtype} has no value for a gap, as errors='ignore' needs one; "
+            f"dtype {dtype} has no value for a gap, as errors='ignore' needs one; "
             "pass output_dtypes of floats, or errors='raise'"
         )
+
+
+def gap_data(spec: VariableSpec) -> np.ndarray:
+    """An array of NaN or NaT; raise a ValueError if the dtype has neither."""
+    _check_gap_value(spec.dtype)
     return np.full(spec.shape, np.datetime64("NaT") if spec.dtype.kind in "mM" else np.nan).astype(spec.dtype)
 
 

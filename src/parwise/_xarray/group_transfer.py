@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from .._clock import perf_counter
-from .._core.inputs.arrays import InputArray
 from .._workers.pickling.payload import BufferTable, load, private_copy
 from .._workers.pickling.picklers import dump
+from .variables import ItsOwn, copied, labelled, variable_of, variables_of
 
 # Estimated seconds to send a group to a worker and its result back, on both sides together. Measured: 0.3 ms for 10
 # rows; 25 ms for 10 MB, and half as much again for a result of that size. To make the group here took 0.1 ms and 8 ms.
@@ -40,10 +40,6 @@ class _IndexerSource:
         return indexers
 
 
-class ItsOwn:
-    """The name of a DataArray's own variable beside its coordinates, whose names may be any value, None too."""
-
-
 class GroupedData:
     """A DataArray or Dataset and its groups, to which a function may write.
 
@@ -59,7 +55,7 @@ class GroupedData:
         # True if all data is in memory and has the dimension: selection by a list of indices then copies all of it.
         self._selection_copies = all(
             one._in_memory and (self.dim in one.dims or isinstance(one, xr.IndexVariable))
-            for one in _variables(obj).values()
+            for one in variables_of(obj).values()
         )
         # Variables of which each group has a part. All others are sent once, in the `CommonData`.
         self._selected: dict[Hashable, xr.Variable] = {
@@ -156,13 +152,11 @@ class CommonData:
         # The dimension may have no coordinate, and no other variable that is not sent.
         common = _unshared(self._common.isel(indexers, missing_dims="ignore"), self._common, indexers)
         selected = {
-            name: xr.Variable(dims, one, attrs, encoding)
+            name: variable_of(dims, one, attrs, encoding)
             for (name, dims, attrs, encoding), one in zip(self._selected, data, strict=True)
         }
         if self._names is None:
-            array = xr.DataArray(selected[ItsOwn], common.coords, name=self._name)
-            array.encoding = selected[ItsOwn].encoding
-            return array
+            return labelled(selected[ItsOwn], common.coords, self._name)
         dataset = xr.Dataset(
             {name: selected[name] if name in selected else common.variables[name] for name in self._names},
             common.coords,
@@ -171,46 +165,32 @@ class CommonData:
         return dataset
 
 
-def _variables(obj: Any) -> dict[Hashable, xr.Variable]:
-    """Variables by name of a Dataset; or of a DataArray, whose own variable is named `ItsOwn`."""
-    if isinstance(obj, xr.Dataset):
-        return dict(obj.variables)
-    return {**obj.coords.variables, ItsOwn: obj.variable}
-
-
 def loaded(obj: Any) -> Any:
     """A DataArray or Dataset with all data and coordinates in memory: `obj` itself if they are."""
     # `compute` takes 0.1 ms even if everything is in memory.
-    return obj if all(one._in_memory for one in _variables(obj).values()) else obj.compute()
+    return obj if all(one._in_memory for one in variables_of(obj).values()) else obj.compute()
 
 
 def _unshared(group: Any, obj: Any, indexers: Indexers) -> Any:
     """The group ``obj.isel(indexers)``, with copies of variables that share memory with `obj`."""
-    originals = _variables(obj)
-    copied = {dim for dim, indexer in indexers.items() if not isinstance(indexer, slice)}
+    originals = variables_of(obj)
+    selected = {dim for dim, indexer in indexers.items() if not isinstance(indexer, slice)}
     copies = {
-        name: _copy(one.data)
-        for name, one in _variables(group).items()
-        if not (isinstance(one, xr.IndexVariable) or copied.intersection(one.dims) or not originals[name]._in_memory)
+        name: copied(one.data)
+        for name, one in variables_of(group).items()
+        if not (isinstance(one, xr.IndexVariable) or selected.intersection(one.dims) or not originals[name]._in_memory)
         and _may_share_memory(one.data, originals[name].data)
     }
     if not copies:
         return group
     # Not `assign`, which gives a dimension without an index one.
     group = group.copy(deep=False)
-    variables = _variables(group)
+    variables = variables_of(group)
     for name, data in copies.items():
-        variables[name].data = data
+        variables[name].data = variable_of(variables[name].dims, data)
     return group
 
 
 def _may_share_memory(one: Any, other: Any) -> bool:
     both = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
     return np.may_share_memory(one, other) if both else True
-
-
-def _copy(array: Any) -> Any:
-    """A copy with the same memory layout."""
-    if not isinstance(array, np.ndarray):
-        return copy.deepcopy(array)
-    return InputArray(array[None], (0,), False).private(0, 1)[0] if array.ndim else array.copy()

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 from xarray.core.groupby import GroupBy
 
-from .group_results import gap_result
+from .group_results import as_told_result, check_gap_values, gap_result
 from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
 from .request import Request, check_no_out, run
 from .slices import Boxed
+from .variables import variables_of
 
 
 def map_groups(obj: Any, group: Any, request: Request) -> Any:
@@ -25,6 +26,8 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
     """
     check_no_out(request, "map_groups")
     _check_request(request)
+    if isinstance(group, GroupBy):
+        _check_grouped(group, obj)
     groupby = group if isinstance(group, GroupBy) else _make_groupby(obj, group)
     indexers = group_indexers(groupby)
     labels = functools.partial(_group_labels, groupby, group, len(indexers))
@@ -38,7 +41,7 @@ def map_groups(obj: Any, group: Any, request: Request) -> Any:
         return groupby.map(request.func)
     grouped = GroupedData(groupby._obj, indexers)
     results, gaps = _compute_results(grouped, len(indexers), labels, request)
-    return _combine(groupby, _fill_gaps(results, gaps, grouped, request), grouped)
+    return _combine(groupby, _fill_gaps(_as_told(results, gaps, labels, request), gaps, grouped, request), grouped)
 
 
 def _check_request(request: Request) -> None:
@@ -49,6 +52,26 @@ def _check_request(request: Request) -> None:
             f"{listed(wrong)}: not for groups, which func gets whole, and whose results are kept as they "
             "are; leave them out, or use .par.map"
         )
+
+
+def _check_grouped(groupby: Any, obj: Any) -> None:
+    """Raise a ValueError if a groupby is of other data than `obj`, which alone would be mapped over."""
+    grouped = groupby._original_obj
+    if grouped is obj:
+        return
+    variables, others = variables_of(obj), variables_of(grouped)
+    if type(grouped) is type(obj) and variables.keys() == others.keys():
+        # ``ds["a"]`` is a new object each time, of the same variables.
+        if all(one is others[name] for name, one in variables.items()):
+            return
+        in_memory = all(one._in_memory for one in (*variables.values(), *others.values()))
+        same_dtypes = all(one.dtype == others[name].dtype for name, one in variables.items())
+        if in_memory and same_dtypes and obj.identical(grouped):
+            return
+    raise ValueError(
+        f"the groups are of another {type(grouped).__name__} than the {type(obj).__name__} that is mapped over; make "
+        "them of the same object, x.par.map_groups(func, x.groupby(...))"
+    )
 
 
 def _make_groupby(obj: Any, group: Any) -> Any:
@@ -80,6 +103,20 @@ def _compute_results(
     gaps = results.gaps.tolist()
     missing = set(gaps)
     return [None if k in missing else box.value for k, box in enumerate(results.values())], gaps
+
+
+def _as_told(results: list[Any], gaps: list[int], labels: Callable[[], Labels], request: Request) -> list[Any]:
+    """The results as the request tells them."""
+    if request.output_dtypes is None and request.output_core_dims is None and not request.output_sizes:
+        return results
+    missing, made = set(gaps), list[Any]()
+    for number, one in enumerate(results):
+        try:
+            made.append(one if number in missing else as_told_result(one, request))
+        except (TypeError, ValueError) as error:
+            error.add_note(labels().name((number,), None))
+            raise
+    return made
 
 
 class _GroupFunction:
@@ -117,6 +154,7 @@ def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData, reques
     """The results, with NaN in the shape of another result in place of gaps."""
     if not gaps:
         return results
+    check_gap_values(request)
     missing = set(gaps)
     first = next((number for number in range(len(results)) if number not in missing), None)
     if first is None and request.output_core_dims is not None:

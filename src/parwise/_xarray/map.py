@@ -20,7 +20,9 @@ from .labels import MappedArrays, checked_dims, coords_within, listed
 from .request import (
     Request,
     as_told,
+    check_dims,
     check_gaps,
+    check_lengths,
     check_no_out,
     common_axes,
     core_dims_per_output,
@@ -29,6 +31,7 @@ from .request import (
     run,
     told_results,
     transposed_arrays,
+    with_dtype,
 )
 from .slices import LabelledFunction, SliceTemplate, element_numbers
 
@@ -83,13 +86,7 @@ def _label_result(
             f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, but func returns "
             f"results of shape {shape}; pass one name for each dimension"
         )
-    sizes = request.output_sizes or {}
-    for name, length in zip(core_dims, shape, strict=True):
-        if sizes.get(name, length) != length:
-            raise ValueError(
-                f"output_sizes says {sizes[name]} for {name!r}, but func returns results of shape {shape}; "
-                "correct one of them"
-            )
+    check_lengths(request, dict(zip(core_dims, shape, strict=True)))
     if dtype is not None:
         data = as_told(data, dtype)
     dims: list[Hashable] = list(core_dims)
@@ -118,15 +115,26 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
     told = functools.partial(told_results, mapped, request)
     results = run(request, arrays, axes, mapped.labels, func=func, told=told)
     columns = results if isinstance(results, tuple) else (results,)
-    made = []
-    for number, column in enumerate(columns):
+    count, made = len(columns), []
+    told_columns = zip(columns, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
+    for column, core_dims, dtype in told_columns:
         if column.dtype != object:  # no element has a result
-            core_dims = core_dims_per_output(request, len(columns))[number]
-            made.append(_label_result(mapped, request, axes, column, core_dims, None))
+            made.append(_label_result(mapped, request, axes, column, core_dims, dtype))
         else:
             boxes = column.ravel() if request.vectorized else column
-            made.append(combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs))
+            result = combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs)
+            made.append(_labelled_as_told(mapped, request, result, core_dims, dtype))
     return tuple_of(type(results), made) if isinstance(results, tuple) else made[0]
+
+
+def _labelled_as_told(
+    mapped: MappedArrays, request: Request, result: xr.DataArray, core_dims: Any, dtype: Any
+) -> xr.DataArray:
+    """The results of a function of DataArrays, with the dtype and order of dimensions that they are told to have."""
+    check_dims(request, {dim: n for dim, n in result.sizes.items() if dim not in mapped.dims}, core_dims)
+    if core_dims is not None:
+        result = result.transpose(*mapped.ordered([*core_dims, *mapped.dims]), transpose_coords=False)
+    return result if dtype is None else with_dtype(result, dtype)
 
 
 def map_dataset(

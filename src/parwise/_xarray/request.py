@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from .._api.run import compute
 from .._core.arguments import make_call
@@ -18,6 +19,7 @@ from .._core.settings import is_int
 from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
+from .variables import labelled, variable_of
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,35 @@ def as_told(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
             "same_kind casting does not allow; pass the dtype that func returns, or cast in func"
         )
     return data.astype(dtype, copy=False)
+
+
+def with_dtype(result: xr.DataArray, dtype: np.dtype[Any]) -> xr.DataArray:
+    """A labelled result as the dtype that `output_dtypes` has for it."""
+    if result.dtype == dtype:
+        return result
+    data = as_told(result.to_numpy(), dtype)
+    return labelled(variable_of(result.dims, data, result.attrs, result.encoding), result.coords, result.name)
+
+
+def check_dims(request: Request, sizes: Mapping[Hashable, int], core_dims: Sequence[Hashable] | None) -> None:
+    """Raise a ValueError if a labelled result, whose dimensions have these sizes, is not as it was told."""
+    if core_dims is not None and set(core_dims) != set(sizes):
+        raise ValueError(
+            f"output_core_dims names {len(core_dims)} dimension(s), {listed(core_dims)}, but func returns "
+            f"results with the dimension(s) {listed(sizes)}; pass one name for each dimension"
+        )
+    check_lengths(request, sizes)
+
+
+def check_lengths(request: Request, sizes: Mapping[Hashable, int]) -> None:
+    """Raise a ValueError if dimensions of a result have other lengths than `output_sizes` says."""
+    told = request.output_sizes or {}
+    for name, length in sizes.items():
+        if told.get(name, length) != length:
+            raise ValueError(
+                f"output_sizes says {told[name]} for {name!r}, but func returns results of shape "
+                f"{tuple(sizes.values())}; correct one of them"
+            )
 
 
 def core_dims_per_output(request: Request, count: int) -> list[Any]:

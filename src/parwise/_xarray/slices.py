@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.results import Results, same_results, tuple_of
+from .variables import labelled, private, same_variable, variable_of, variables_of
 
 
 class Boxed:
@@ -27,15 +28,12 @@ class Boxed:
             return False
         if not isinstance(self.value, xr.DataArray | xr.Dataset):
             return same_results(Results([[self.value]]), Results([[other.value]]))
-        return bool(self.value.identical(other.value)) and _bits(self.value) == _bits(other.value)
+        others = variables_of(other.value)
+        return bool(self.value.identical(other.value)) and all(
+            same_variable(one, others[name]) for name, one in variables_of(self.value).items()
+        )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _bits(value: Any) -> dict[Hashable, Any]:
-    # By name, since a Dataset has no order among its coordinates and data variables.
-    arrays = value.variables if isinstance(value, xr.Dataset) else {None: value.variable}
-    return {n: x.to_numpy().tolist() if x.dtype.hasobject else x.to_numpy().tobytes() for n, x in arrays.items()}
 
 
 class BareResult(NamedTuple):
@@ -56,15 +54,13 @@ class BareResult(NamedTuple):
     def to_dataarray(self, like: xr.DataArray) -> xr.DataArray:
         """The result with its coordinates, which are taken from its slice `like`."""
         coords = like.coords.to_dataset().drop_vars([name for name in like.coords if name not in self.coord_names])
-        array = xr.DataArray(self.data, coords=coords.coords, dims=self.dims, name=self.name, attrs=self.attrs)
-        array.encoding = self.encoding
-        return array
+        return labelled(variable_of(self.dims, self.data, self.attrs, self.encoding), coords.coords, self.name)
 
 
 def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
     """Box a labelled result, or each of a tuple of them.
 
-    The slice that the function got is `like`; a result whose coordinates are all from it is boxed as a `BareResult`.
+    The slice that the function got was `like`; a result whose coordinates are all its is boxed as a `BareResult`.
     """
     if isinstance(result, tuple):
         return tuple_of(type(result), [boxed(one, like) for one in result])
@@ -78,16 +74,12 @@ def boxed(result: Any, like: xr.DataArray | None = None) -> Any:
     if like is None:
         return Boxed(result)
     variables, slice_variables = result.coords.variables, like.coords.variables
-    same = all(name in slice_variables and _identical(one, slice_variables[name]) for name, one in variables.items())
+    same = all(name in slice_variables and same_variable(one, slice_variables[name]) for name, one in variables.items())
     if not (same and set(result.xindexes) == set(like.xindexes).intersection(variables)):
         return Boxed(result)
     data = result.data if isinstance(result.data, np.ndarray) else result.to_numpy()
     names = tuple(name for name in slice_variables if name in variables)
     return Boxed(BareResult(data, result.dims, result.name, dict(result.attrs), dict(result.encoding), names))
-
-
-def _identical(one: xr.Variable, other: xr.Variable) -> bool:
-    return one is other or (type(one) is type(other) and bool(one.identical(other)))
 
 
 class SliceTemplate:
@@ -103,23 +95,25 @@ class SliceTemplate:
     def _template(self) -> xr.DataArray:
         """The array, over data that takes no memory."""
         data = np.broadcast_to(np.empty((), self._dtype), self._shape)
-        template = xr.DataArray(data, self._coords.coords, self._dims, name=self._name, attrs=self._attrs)
-        template.encoding = self._encoding
-        return template
+        variable = variable_of(self._dims, data, self._attrs, self._encoding)
+        return labelled(variable, self._coords.coords, self._name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_template"}
 
-    def slice(self, data: Any, indexers: Mapping[Hashable, Any]) -> xr.DataArray:
-        """The slice ``array.isel(indexers)``, made of its data."""
+    def isel(self, indexers: Mapping[Hashable, Any]) -> xr.DataArray:
+        """The slice ``array.isel(indexers)`` over data without meaning."""
+        return self._template.isel(indexers)
+
+    def slice(self, data: Any, like: xr.DataArray) -> xr.DataArray:
+        """The slice with the labels of `like`, made of its data. All is its own: a function may change any of it."""
         if not isinstance(data, np.ndarray):
             # A NumPy scalar has native byte order, and any other object might be a list.
             scalar = np.empty((), self._dtype)
             scalar[()] = data
             data = scalar
-        view = self._template.isel(indexers)
-        view.data = data
-        return view
+        variable = like.variable._replace(data=data)
+        return like._replace(variable, {name: private(one) for name, one in like.coords.variables.items()})
 
 
 class LabelledFunction:
@@ -147,10 +141,11 @@ class LabelledFunction:
             indexers: dict[Hashable, Any] = {self._dims[0]: slice(lo, hi)}
         else:
             indexers = element_indexers(int(number), self._grid, self._dims)
-        slices = [one.slice(data, indexers) for one, data in zip(self._templates, args[:count], strict=True)]
+        labels = [one.isel(indexers) for one in self._templates]
+        slices = [one.slice(*pair) for one, *pair in zip(self._templates, args[:count], labels, strict=True)]
         result = self.__wrapped__(*slices, *args[count + 1 :], **kwargs)
         if not isinstance(number, np.ndarray):
-            return boxed(result, slices[0])
+            return boxed(result, labels[0])
         if isinstance(result, tuple):
             return tuple_of(type(result), [_as_block(boxed(one), number.ndim) for one in result])
         return _as_block(boxed(result), number.ndim)

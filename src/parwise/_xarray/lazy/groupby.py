@@ -15,10 +15,10 @@ from dask.utils import funcname
 
 from ..._core.inputs.random import RandomStreams, make_random_streams
 from ..group_results import VariableSpec, gap_data, label_result, variable_specs
-from ..group_transfer import ItsOwn
 from ..labels import Labels
 from ..request import Request, run
 from ..slices import Boxed
+from ..variables import ItsOwn
 from .dtypes import all_of_one_length, check_declared
 from .maps import check_options
 from .shared import shared
