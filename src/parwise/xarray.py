@@ -53,7 +53,8 @@ class _GroupAndWindowMaps:
         group : str, DataArray, dict or groupby
             An argument of xarray's `groupby`: the name of a coordinate,
             "time.month", an array of labels, or a dict of groupers. Or the
-            object that `groupby`, `groupby_bins` or `resample` returned.
+            object that `groupby`, `groupby_bins` or `resample` of this very data
+            returned.
         **how
             Further arguments and options; see `parwise.xarray.How`.
 
@@ -64,8 +65,9 @@ class _GroupAndWindowMaps:
             combines the results. With ``errors="ignore"`` the result of a group
             that failed is NaN. For Dask arrays it is lazy, and
             `output_dtypes` is required; so is `output_core_dims`, if results
-            have different dimensions than groups. If `func` returns a Dataset
-            with different variables than it got, both are dicts.
+            have different dimensions than groups; names, attributes and
+            coordinates are the groups'. If `func` returns a Dataset with
+            different variables than it got, both are dicts.
 
         Raises
         ------
@@ -244,7 +246,8 @@ class DataArrayMaps(_GroupAndWindowMaps):
         as_xarray : bool, optional
             True to call `func` with DataArrays, the slices
             ``array.isel({dim: i})``. It must return DataArrays, which
-            are combined as by `xarray.concat`.
+            are combined as by `xarray.concat`. Of Dask arrays only their
+            data counts: the lazy result has the array's labels.
         **options
             How the call runs; see `parwise.Options`.
 
