@@ -32,12 +32,19 @@ def test_dtypes(cube, way):
     np.testing.assert_array_equal(got, lazy)
 
 
+def test_dtypes_of_plain_arrays(cube, way):
+    got = cube.par.map_groups(lambda x: x.to_numpy() * 2, "season", output_dtypes="f4", **way)
+    assert_alike(got, cube.groupby("season").map(lambda x: (x.to_numpy() * 2).astype("f4")))
+
+
 def test_dtypes_of_datasets(cube, way):
     ds = cube.to_dataset().assign(flag=("time", np.arange(12), {"long_name": "flag"}))
     every = ds.par.map_groups(mean, "season", output_dtypes="f4", **way)
     assert_alike(every, ds.groupby("season").map(lambda x: mean(x).astype("f4")))
     one = ds.par.map_groups(lambda x: x * 2, "season", output_dtypes={"flag": "f4"}, **way)
     assert_alike(one, ds.groupby("season").map(lambda x: (x * 2).assign(flag=(x.flag * 2).astype("f4"))))
+    how = {"output_dtypes": {"flag": "f4"}, "output_core_dims": ["time"]}  # of the variables that are told
+    assert_alike(ds.par.map_groups(lambda x: x * 2, "season", **how, **way), one)
 
 
 def some(x):

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .labels import MappedArrays, listed
-from .request import Request, check_dims, core_dims_per_output, dtypes_per_output, with_dtype
+from .request import Request, as_told, check_dims, core_dims_per_output, dtypes_per_output, with_dtype
 from .variables import ItsOwn, variable_of
 
 
@@ -83,11 +83,13 @@ def as_told_result(result: Any, request: Request) -> Any:
                 f"func was to return a Dataset with variables {listed(dtypes)}, but it returned {type(result).__name__}"
             )
         (dtype,), (core_dims,) = dtypes_per_output(request, 1), core_dims_per_output(request, 1)
+        if isinstance(result, np.ndarray) and dtype is not None:
+            return as_told(result, dtype)
         return _as_told_array(result, request, core_dims, dtype) if isinstance(result, xr.DataArray) else result
     if not isinstance(dtypes, Mapping):
         dtypes = dict.fromkeys(result.data_vars, *dtypes_per_output(request, 1))
     if not isinstance(dims, Mapping):
-        dims = dict.fromkeys(result.data_vars, *core_dims_per_output(request, 1))
+        dims = dict.fromkeys(dtypes, *core_dims_per_output(request, 1))
     if missing := [name for name in {**dtypes, **dims} if name not in result.data_vars]:
         raise TypeError(
             f"func was to return a Dataset with variables {listed(missing)}, but it returned one with "
