@@ -113,7 +113,8 @@ class SliceTemplate:
             scalar[()] = data
             data = scalar
         variable = like.variable._replace(data=data)
-        return like._replace(variable, {name: private(one) for name, one in like.coords.variables.items()})
+        coords = {name: private(one) for name, one in like.coords.variables.items()}
+        return like._replace(variable, coords, indexes=dict(like._indexes))
 
 
 class LabelledFunction:
