@@ -90,8 +90,17 @@ def test_trees_of_tuples_with_nodes_in_which_nothing_is_mapped(cube):
 
 def test_trees_of_different_numbers_of_results(cube):
     tree = xr.DataTree.from_dict({"/a": cube.to_dataset(), "/b": cube.isel(lat=[0]).to_dataset()})
-    with pytest.raises(ValueError, match="different numbers of results for different nodes"):
-        tree.par.map(lambda x: (x.min(),) * len(x), "time")
+    for func in (lambda x: (x.min(),) * (1 + len(x)), lambda x: ends(x) if len(x) > 1 else x.min()):
+        with pytest.raises(ValueError, match="different numbers of results for different nodes"):
+            tree.par.map(func, "time")
+
+    def fail(x):
+        return ends(x) if len(x) > 1 else boom(x, x.max())
+
+    with pytest.warns(RuntimeWarning):
+        got = tree.par.map(fail, "time", errors="ignore")
+    assert got[1]["b/t2m"].isnull().all()
+    assert_alike(got[1]["a"].to_dataset(), cube.to_dataset().par.map(ends, "time")[1])
 
 
 def test_unlimited_dimensions_stay(cube):

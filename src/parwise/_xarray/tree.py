@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import xarray as xr
 
+from .._core.options import resolve
 from .._core.results import tuple_of
 from .labels import listed
 from .map import OnMissingDim, map_node, needed_dims
@@ -81,10 +82,12 @@ def map_tree(
             raise ValueError(f"no node of the tree has a dimension {dim!r}; there are {listed(sorted(dims, key=str))}")
 
     results: list[Any] = []
+    mapped: list[bool] = []
 
     def map_one(view: xr.Dataset, *other_nodes: Any) -> None:
         dataset = xr.Dataset(view.data_vars, view.coords, view.attrs)
         dataset.encoding = view.encoding
+        mapped.append(any(set(needed) <= set(one.dims) for one in dataset.data_vars.values()))
         results.append(map_node(dataset, other_nodes, request, on_missing_dim, needed))
 
     def as_tree(column: Iterable[xr.Dataset]) -> xr.DataTree:
@@ -95,8 +98,12 @@ def map_tree(
     like = next((one for one in results if isinstance(one, tuple)), None)
     if like is None:
         return as_tree(results)
-    # A node in which nothing is mapped has one result, a copy: each tree gets it.
-    rows = [one if isinstance(one, tuple) else (one,) * len(like) for one in results]
+    # A node in which nothing is mapped has one result, a copy, and one of gaps may have: each tree gets it.
+    ignore = resolve(request.options).ignore
+    rows = [
+        one if isinstance(one, tuple) else (one,) * (1 if is_mapped and not ignore else len(like))
+        for one, is_mapped in zip(results, mapped, strict=True)
+    ]
     if (counts := {len(row) for row in rows}) != {len(like)}:
         raise ValueError(
             f"func returns different numbers of results for different nodes: {counts}; return as many for all, or map "
