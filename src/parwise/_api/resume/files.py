@@ -30,6 +30,11 @@ def is_hdf5(array: Any) -> bool:
     return _is_a(array, "h5py", "Dataset")
 
 
+def is_netcdf(array: Any) -> bool:
+    """True for a variable of netCDF4."""
+    return _is_a(array, "netCDF4", "Variable")
+
+
 def _is_a(value: Any, module: str, name: str) -> bool:
     kind = getattr(sys.modules.get(module), name, None)
     return kind is not None and isinstance(value, kind)
@@ -56,7 +61,7 @@ def path_of(array: Any) -> str | None:
         path = array.file.filename
     elif is_zarr(array):
         path = zarr_folder(array)
-    elif _is_a(array, "netCDF4", "Variable"):
+    elif is_netcdf(array):
         path = array.group().filepath()
     return None if path is None else os.path.realpath(path)
 
@@ -79,11 +84,17 @@ def state_of_file(array: Any) -> str | None:
 def _place_in(array: Any) -> str:
     """Where in its file an array lies."""
     if not isinstance(array, np.ndarray):
-        return f" {getattr(array, 'name', '')}"
+        return f" {getattr(array, 'name', '')}{_switches(array) if is_netcdf(array) else ''}"
     found = mapping(array)
     assert found is not None
     offset = array.__array_interface__["data"][0] - found.start + found.offset
     return f" offset {offset} strides {array.strides}"
+
+
+def _switches(variable: Any) -> str:
+    """The group of a variable of netCDF4, and what decides how its values are read."""
+    names = ("scale", "mask", "always_mask", "chartostring")
+    return f" in {variable.group().path}, {', '.join(f'{name} {getattr(variable, name)}' for name in names)}"
 
 
 def _stats(folder: str) -> Iterator[str]:

@@ -35,7 +35,9 @@ def header_of(call: Call, digester: Digester) -> dict[str, str]:
         parts.add(value, f"args[{number}]")
     for name, value in call.kwargs.items():
         parts.add(value, f"kwargs[{name!r}]")
-    own |= parts.found
+    if call.settings.setup is not None:
+        parts.add(call.settings.setup, "setup")
+    own |= parts.all()
     own["rng"] = "None" if call.streams is None else call.streams.description
     return own if call.feed is not None else own | _of_arrays(call, digester)
 

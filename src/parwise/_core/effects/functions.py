@@ -83,7 +83,17 @@ def _installed() -> tuple[str, ...]:
 
 def is_own(module: str | None) -> bool:
     """True for a module of the user, whose code may change from one run to the next."""
-    if module != "__main__" and (module or "").partition(".")[0] in sys.stdlib_module_names:
+    if not may_be_own(module or ""):
         return False
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return not (file.startswith(_installed()) or "site-packages" in file or "dist-packages" in file)
+    return not is_installed(getattr(sys.modules.get(module or ""), "__file__", None) or "")
+
+
+def may_be_own(module: str) -> bool:
+    """False for a module of Python, and of parwise."""
+    name = module.partition(".")[0]
+    return name == "__main__" or (name != "parwise" and name not in sys.stdlib_module_names)
+
+
+def is_installed(file: str) -> bool:
+    """True for a file of Python, or of what was installed, the version of which stands for its code."""
+    return file.startswith(_installed()) or "site-packages" in file or "dist-packages" in file
