@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parwise import parallel_apply, parallel_map
+from parwise import GapWarning, parallel_apply, parallel_map
 from parwise._api.resume import ledger as ledgers
 from parwise._api.resume.element_set import ElementSet, common_cuts, within_cuts
 from parwise._api.resume.journal import MAGIC, Journal
 
 from ..support import resumed_runs
 from ..support.oracle import assert_same, loop
-from ..support.stopping import Stopping
+from ..support.stopping import Stopped, Stopping
 from .test_resume import COUNT, OUTS, A, memmap, short_tasks  # noqa: F401 - a fixture
 
 
@@ -126,6 +128,103 @@ def test_a_header_that_was_cut_off(tmp_path):
         f = Stopping(tmp_path)
         parallel_apply(f, A, out=memmap(tmp_path / "out"), resume=tmp_path / "journal", workers=1)
         assert f.calls() == list(range(COUNT))
+
+
+def test_zeros_in_the_place_of_a_header(tmp_path):
+    """A file system may leave as many as were to be written at first; more are a file of something else."""
+    start = {"out": memmap(tmp_path / "out"), "resume": tmp_path / "journal", "workers": 1}
+    parallel_apply(np.sort, A, **start)
+    whole = (tmp_path / "journal").read_bytes()
+    header = whole.index(b"\n", len(MAGIC)) + 1
+    (tmp_path / "journal").write_bytes(bytes(header + 1))
+    with pytest.raises(ValueError, match="is not a journal of parwise, and was left as it is"):
+        parallel_apply(np.sort, A, **start)
+    assert (tmp_path / "journal").read_bytes() == bytes(header + 1)
+    (tmp_path / "journal").write_bytes(bytes(header))
+    assert_same(np.asarray(parallel_apply(np.sort, A, **start)), A)
+    assert (tmp_path / "journal").read_bytes().startswith(whole[:header])
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A function that has one write to a journal fail, as on a full disk, after so many others."""
+    real, left = os.pwrite, []
+
+    def pwrite(descriptor, data, at):
+        if left and not left[0]:
+            left.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if left:
+            left[0] -= 1
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(ledgers, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ledgers, "COST_RATIO", 0.0)
+    return left.append
+
+
+def test_a_disk_that_is_full_for_a_moment(tmp_path, full):
+    """The line that follows has all that the one which failed was to tell, gaps too."""
+
+    def f(row):
+        if row[0] % 7 == 3:
+            raise ValueError("none")
+        return row * 2
+
+    how = {"resume": tmp_path / "journal", "workers": 1, "errors": "ignore"}
+    full(4)  # the header, and elements 0 to 2: the first gap is in the next line
+    with pytest.raises(OSError, match="No space left on device") as error:
+        parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+    with pytest.warns(GapWarning) as caught:
+        result = parallel_apply(f, A, out=memmap(tmp_path / "out"), **how)
+    gaps = [k for k in range(COUNT) if k % 7 == 3]
+    assert caught[0].message.indices == gaps
+    expected = A * 2
+    expected[gaps] = np.nan
+    assert_same(np.asarray(result), expected)
+    assert error.value.filename == str(tmp_path / "journal")
+
+
+def test_a_folder_on_a_disk_that_is_full_for_a_moment(tmp_path, full):
+    """No file of results that the journal lists is written over by a later run."""
+    f = Stopping(tmp_path, str)
+    how = {"resume": tmp_path / "results", "workers": 1}
+    full(4)
+    with pytest.raises(OSError, match="No space left on device"):
+        parallel_map(f, range(20), **how)
+    done = len(f.calls())
+    with f.stopped_at(15):
+        parallel_map(f, range(20), **how)
+    assert f.calls() == list(range(done, 16))
+    for first in (15, 20):
+        assert parallel_map(f, range(20), **how) == list(map(str, range(20)))
+        assert f.calls() == list(range(first, 20))
+
+
+def test_results_for_which_there_is_no_room(tmp_path):
+    """The first error is raised, nothing half written stays, and the next call computes what was not recorded."""
+    f = Stopping(tmp_path, str)
+    how = {"resume": tmp_path / "results", "workers": 1}
+    (tmp_path / "results").mkdir()
+    partial = tmp_path / "results" / "results-000000.pkl.partial"
+    text = f"[Errno 28] No space left on device: '{partial}'"
+    notes = []
+    with pytest.MonkeyPatch.context() as patch, f.stopped_at(7):
+        patch.setattr(ledgers, "LEAST_SECONDS", 1e9)
+        partial.symlink_to("/dev/full")
+        try:
+            parallel_map(f, range(20), **how)
+        except Stopped as error:
+            notes += error.__notes__
+            raise
+    assert f"and the journal could not be brought up to date: OSError: {text}" in notes
+    partial.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=re.escape(text)):
+        parallel_map(f, range(20), **how)
+    assert not partial.is_symlink()
+    f.calls()
+    assert parallel_map(f, range(20), **how) == list(map(str, range(20)))
 
 
 def test_a_line_in_the_middle_that_is_damaged(tmp_path):

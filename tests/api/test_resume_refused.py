@@ -358,6 +358,16 @@ def test_files_of_other_kinds_are_left_alone(tmp_path):
         parallel_apply(never, A, out=memmap(tmp_path / "out"), resume=tmp_path)
 
 
+@pytest.mark.parametrize("where", ["out", "input", "argument", "a link"])
+def test_files_of_the_call_are_left_alone(tmp_path, where):
+    """Zeros, too, which a journal that never reached the disk may consist of."""
+    arrays = {name: np.memmap(tmp_path / name, "f8", "w+", shape=A.shape) for name in ("out", "input", "argument")}
+    (tmp_path / "a link").hardlink_to(tmp_path / "input")
+    with pytest.raises(ValueError, match="is the file of an array of this call, over which the journal would be wr"):
+        parallel_apply(never, arrays["input"], args=(arrays["argument"],), out=arrays["out"], resume=tmp_path / where)
+    assert (tmp_path / where).read_bytes() == bytes(A.nbytes)
+
+
 def test_two_runs_at_a_time(tmp_path):
     """In this process and in others; a run that is killed leaves no lock."""
     begun, end = threading.Event(), threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import zlib
@@ -15,36 +16,46 @@ from ..._core.call import Call
 from ..._core.inputs.items import ItemSequence, ItemStream
 from .digest import Digester
 from .files import hash_of
-from .journal import sync_file, sync_folder
+from .journal import named, sync_file, sync_folder
 
 #: Name of the journal in the folder.
 JOURNAL = "journal"
 
 
 class Batches:
-    """The files of a folder with results of items."""
+    """The files of a folder with results of items.
+
+    Attributes
+    ----------
+    count : int
+        Number of files that the journal lists. One that it does not list, as the disk was full, is written over.
+    """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._count = 0
+        self.count = 0
 
     def save(self, runs: Sequence[tuple[int, int]], results: list[list[Any]]) -> dict[str, Any]:
         """Write the results of some runs of items to a new file; return what finds it again."""
         data = _dumped(runs, results)
-        name = f"results-{self._count:06d}.pkl"
+        name = f"results-{self.count:06d}.pkl"
         path = os.path.join(self._folder, name)
-        with open(path + ".partial", "wb") as file:
-            file.write(data)
-        sync_file(path + ".partial")
-        os.replace(path + ".partial", path)
+        try:
+            with named(path + ".partial"), open(path + ".partial", "wb") as file:
+                file.write(data)
+            sync_file(path + ".partial")
+            os.replace(path + ".partial", path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".partial")
+            raise
         sync_folder(self._folder)
-        self._count += 1
         return {"file": name, "checksum": zlib.crc32(data)}
 
     def load(self, line: dict[str, Any]) -> list[list[Any]]:
         """Read the results of a line of the journal again."""
         path = os.path.join(self._folder, line["file"])
-        self._count += 1
+        self.count += 1
         try:
             with open(path, "rb") as file:
                 data = file.read()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from ..._system.interpreter import close
@@ -42,6 +44,8 @@ class Journal:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # Length of a file that has zeros only.
+        self._zeros = 0
         self._key, self._descriptor = self._open()
         try:
             self.lines, self._end = self._read()
@@ -81,16 +85,21 @@ class Journal:
             "pass another path"
         )
 
+    def _other_file(self) -> ValueError:
+        return ValueError(
+            f"resume={self.path!r} is not a journal of parwise, and was left as it is; pass the path of a "
+            "journal, or one where there is no file"
+        )
+
     def _read(self) -> tuple[list[dict[str, Any]], int]:
         """The lines of the file, and where they end."""
         size = os.fstat(self._descriptor).st_size
         data = read_at(self._descriptor, size, 0)
         if not data.startswith(MAGIC):
-            if not MAGIC.startswith(data) and data.strip(b"\0"):
-                raise ValueError(
-                    f"resume={self.path!r} is not a journal of parwise, and was left as it is; pass the path of a "
-                    "journal, or one where there is no file"
-                )
+            if not MAGIC.startswith(data):
+                if data.strip(b"\0"):
+                    raise self._other_file()
+                self._zeros = size
             return [], 0
         lines: list[dict[str, Any]] = []
         end = len(MAGIC)
@@ -112,11 +121,16 @@ class Journal:
         data = b"%08x %s\n" % (zlib.crc32(text), text)
         if not self._end:
             data = MAGIC + data
+            # A machine that loses its power may leave a file with the length of the first write, and zeros in it. More
+            # of these are something else: lines after the first one are written once that is on the disk.
+            if self._zeros > len(data):
+                raise self._other_file()
         at = self._end
-        while data:
-            written = write_at(self._descriptor, data, at)
-            data, at = data[written:], at + written
-        write_out(self._descriptor)
+        with named(self.path):
+            while data:
+                written = write_at(self._descriptor, data, at)
+                data, at = data[written:], at + written
+            write_out(self._descriptor)
         self._end = at
 
     def close(self) -> None:
@@ -132,6 +146,16 @@ def _key_of(status: os.stat_result) -> tuple[int, ...]:
 
 def _is_sound(text: bytes) -> bool:
     return len(text) > 9 and text[:9] == b"%08x " % zlib.crc32(text[9:])
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Give errors, as that of a full disk, the name of a file: the system does not for one that is open already."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def sync_folder(path: str) -> None:

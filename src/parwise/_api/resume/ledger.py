@@ -91,18 +91,16 @@ class Ledger(ABC):
             runs = list(noted.without(self.counted))
             if runs:
                 begun = perf_counter()
-                self._journal.append(self._line(runs))
+                line, inside = self._save(runs), ElementSet(runs)
+                gaps = [one for one in self._new_gaps if one[0][0] in inside]
+                self._journal.append({**line, "gaps": gaps} if gaps else line)
+                # Not before: where the disk is full, the next line has all of it.
+                self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
+                self.gaps += gaps
+                self._recorded(line)
                 for run in runs:
                     self.counted.add(*run)
                 self._owed, self._cost = 0.0, perf_counter() - begun
-
-    def _line(self, runs: list[tuple[int, int]]) -> dict[str, Any]:
-        line = self._save(runs)
-        inside = ElementSet(runs)
-        gaps = [one for one in self._new_gaps if one[0][0] in inside]
-        self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
-        self.gaps += gaps
-        return {**line, "gaps": gaps} if gaps else line
 
     def known_gaps(self) -> Iterator[tuple[Task, np.ndarray, BaseException]]:
         """Yield the gaps that an earlier run has left, with the first error of each task."""
@@ -115,6 +113,10 @@ class Ledger(ABC):
     @abstractmethod
     def _save(self, runs: list[tuple[int, int]]) -> dict[str, Any]:
         """Bring the results of some runs to the disk, and return what a line tells of them."""
+
+    @abstractmethod
+    def _recorded(self, line: dict[str, Any]) -> None:
+        """Note that what `_save` has returned is in the journal."""
 
     def finish(self, result: Any) -> None:
         """Count what is left: the whole result is there."""
@@ -190,8 +192,10 @@ class ArrayLedger(Ledger):
         for target in self.targets:
             target.sync(runs)
         sums = [[lo, hi, *(one.checksum(lo, hi) for one in self.targets)] for lo, hi in runs]
-        told, self._form_told = self._form_told, self.form is not None
-        return {"runs": sums} if told else {"runs": sums, "form": self.form}
+        return {"runs": sums} if self._form_told else {"runs": sums, "form": self.form}
+
+    def _recorded(self, line: dict[str, Any]) -> None:
+        self._form_told = self._form_told or line["form"] is not None
 
 
 class ItemLedger(Ledger):
@@ -238,16 +242,20 @@ class ItemLedger(Ledger):
         return self._noted
 
     def _save(self, runs: list[tuple[int, int]]) -> dict[str, Any]:
-        results = [self._take(lo, hi) for lo, hi in runs]
+        results = [self._results_of(lo, hi) for lo, hi in runs]
         return {
             "runs": [(lo, hi, self._items.digest(lo, hi)) for lo, hi in runs],
             **self._batches.save(runs, results),
         }
 
-    def _take(self, lo: int, hi: int) -> list[Any]:
+    def _recorded(self, line: dict[str, Any]) -> None:
+        self._batches.count += 1
+        for lo, hi, _ in line["runs"]:
+            while lo < hi:
+                lo += len(self._waiting.pop(lo))
+
+    def _results_of(self, lo: int, hi: int) -> list[Any]:
         found: list[Any] = []
-        while lo < hi:
-            part = self._waiting.pop(lo)
-            found += part
-            lo += len(part)
+        while lo + len(found) < hi:
+            found += self._waiting[lo + len(found)]
         return found

@@ -13,6 +13,7 @@ from ..._verify.audit import Sample, audit
 from ...errors import NotReproducibleError
 from .batches import JOURNAL, Batches, ItemDigests
 from .digest import Digester
+from .files import path_of
 from .header import check_header, header_of
 from .journal import Journal
 from .ledger import ArrayLedger, ItemLedger, Ledger, cuts_of
@@ -56,6 +57,7 @@ def _targets(call: Call, path: str) -> list[Target]:
         )
     if os.path.isdir(path):
         raise ValueError(f"resume={path!r} is a folder; pass the path of a file, for example one beside that of out")
+    _check_path(call, path)
     for one in call.out:
         if overlaps(one, call):
             raise ValueError(
@@ -79,6 +81,17 @@ def _targets(call: Call, path: str) -> list[Target]:
     return targets
 
 
+def _check_path(call: Call, path: str) -> None:
+    """Raise a ValueError if the journal would be written over an array of the call."""
+    sources = [getattr(one.source, "source", one.source) for one in call.inputs]
+    for file in map(path_of, [*(call.out or ()), *sources, *call.args, *call.kwargs.values()]):
+        if file is not None and os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file):
+            raise ValueError(
+                f"resume={path!r} is the file of an array of this call, over which the journal would be written; "
+                "pass the path of another file, for example one beside that of out"
+            )
+
+
 def _run(call: Call, ledger: Ledger, observer: NullObserver) -> Any:
     """Compute what the ledger does not count, and return the whole result."""
     sample = Sample(call.vectorized) if call.settings.verify else None
@@ -90,12 +103,16 @@ def _run(call: Call, ledger: Ledger, observer: NullObserver) -> Any:
         else:
             run(job)
             result = job.finish() if sample is None and job.disputed is None else audit(job, sample)
-    except NotReproducibleError as error:
-        ledger.dispute(str(error))
-        raise
-    except BaseException:
-        ledger.commit()
-        job.abandon()
+    except BaseException as error:
+        try:
+            if isinstance(error, NotReproducibleError):
+                ledger.dispute(str(error))
+            else:
+                ledger.commit()
+        except Exception as other:
+            error.add_note(f"and the journal could not be brought up to date: {type(other).__name__}: {other}")
+        finally:
+            job.abandon()
         raise
     ledger.finish(result)
     return result
