@@ -269,7 +269,7 @@ class Parts:
                     self._found.setdefault(f"the version of {package}", f"{package} {metadata.version(package)}")
 
     def _add_file(self, module: str, path: str) -> None:
-        with open(path, "rb") as file:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path, "rb") as file:  # in a zip file
             self._found[f"the file of the module {module}"] = f"#{hash_of(file.read())}"
 
     def _add_class(self, kind: type, name: str) -> None:
