@@ -260,7 +260,7 @@ def test_other_outs(tmp_path):
 def outs(tmp_path):
     yield None, "needs out=, an array in files"
     yield np.empty(A.shape), "got an ndarray in memory"
-    yield A, "got an ndarray in memory|apart from the arguments"
+    yield A, "got an ndarray in memory|apart from what func reads"
     copy = memmap(tmp_path / "copy")
     yield np.memmap(tmp_path / "copy", mode="c", shape=A.shape, dtype="f8"), "got an memmap in memory"
     del copy
@@ -315,7 +315,7 @@ def test_labelled_maps(tmp_path):
 def test_arguments_that_are_written_over(tmp_path):
     a = memmap(tmp_path / "a")
     for out in (a, np.lib.format.open_memmap(tmp_path / "a", mode="r+")):
-        with pytest.raises(ValueError, match="apart from the arguments"):
+        with pytest.raises(ValueError, match="apart from what func reads"):
             parallel_apply(never, a, out=out, resume=tmp_path / "journal")
 
 
