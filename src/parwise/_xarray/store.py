@@ -102,20 +102,22 @@ def _check_decoding(template: xr.DataArray) -> None:
     """Raise a ValueError for attributes by which `xarray.open_zarr` would change values, as by scale_factor."""
     few = template.isel({dim: slice(0, 1) for dim in template.dims})
     for name, variable in few.to_dataset().variables.items():
-        if not variable.attrs:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how other versions decode
-            try:
-                ((_, decoded),) = xr.conventions.decode_cf_variables({name: variable}, {})[0].items()
-                taken = [key for key in variable.attrs if key not in decoded.attrs]
-            except ValueError:  # as for units that are no date
-                taken = list(variable.attrs)
-        if taken:
+        if variable.attrs and (taken := _decoded_attributes(name, variable)):
             raise ValueError(
                 f"out is the path of a new store, and xarray would decode values of {name!r} by its attribute(s) "
                 f"{listed(taken)} when it opens that; drop or rename them in .attrs, or decode first (xr.decode_cf)"
             )
+
+
+def _decoded_attributes(name: Hashable, variable: xr.Variable) -> list[Any]:
+    """Attributes that xarray takes to decode a variable, and does not keep."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how other versions decode
+        try:
+            ((_, decoded),) = xr.conventions.decode_cf_variables({name: variable}, {})[0].items()
+        except ValueError:  # as for units that are no date
+            return list(variable.attrs)
+    return [key for key in variable.attrs if key not in decoded.attrs]
 
 
 def _chunk_lengths(

@@ -125,13 +125,18 @@ class Journal:
             # of these are something else: lines after the first one are written once that is on the disk.
             if self._zeros > len(data):
                 raise self._other_file()
-        at = self._end
         with named(self.path):
-            while data:
-                written = write_at(self._descriptor, data, at)
-                data, at = data[written:], at + written
+            end = self._write(data)
             write_out(self._descriptor)
-        self._end = at
+        self._end = end
+
+    def _write(self, data: bytes) -> int:
+        """Write data behind what counts; return where it ends."""
+        at = self._end
+        while data:
+            written = write_at(self._descriptor, data, at)
+            data, at = data[written:], at + written
+        return at
 
     def close(self) -> None:
         """Close the file, and with it release the lock."""

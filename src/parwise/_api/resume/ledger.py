@@ -91,16 +91,19 @@ class Ledger(ABC):
             runs = list(noted.without(self.counted))
             if runs:
                 begun = perf_counter()
-                line, inside = self._save(runs), ElementSet(runs)
-                gaps = [one for one in self._new_gaps if one[0][0] in inside]
-                self._journal.append({**line, "gaps": gaps} if gaps else line)
-                # Not before: where the disk is full, the next line has all of it.
-                self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
-                self.gaps += gaps
-                self._recorded(line)
-                for run in runs:
-                    self.counted.add(*run)
+                self._write_line(runs)
                 self._owed, self._cost = 0.0, perf_counter() - begun
+
+    def _write_line(self, runs: list[tuple[int, int]]) -> None:
+        line, inside = self._save(runs), ElementSet(runs)
+        gaps = [one for one in self._new_gaps if one[0][0] in inside]
+        self._journal.append({**line, "gaps": gaps} if gaps else line)
+        # Not before: where the disk is full, the next line has all of it.
+        self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
+        self.gaps += gaps
+        self._recorded(line)
+        for run in runs:
+            self.counted.add(*run)
 
     def known_gaps(self) -> Iterator[tuple[Task, np.ndarray, BaseException]]:
         """Yield the gaps that an earlier run has left, with the first error of each task."""
