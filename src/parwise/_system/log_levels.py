@@ -52,9 +52,10 @@ class LogLevels(NamedTuple):
             loggers = logging.root.manager.loggerDict = _LateLoggers(loggers)
         waiting = {name: one for name, one in self.loggers.items() if not isinstance(loggers.get(name), logging.Logger)}
         loggers.levels, loggers.state = waiting, (self, kept)
-        for package in {name.partition(".")[0] for name in waiting} - loggers.packages - sys.modules.keys():
-            loggers.packages.add(package)
-            when_imported(package, partial(loggers.set_again, package))
+        for package in {name.partition(".")[0] for name in waiting} - loggers.packages:
+            if package not in sys.modules:  # one by one: a difference of sets would go through all modules, for 70 us
+                loggers.packages.add(package)
+                when_imported(package, partial(loggers.set_again, package))
 
 
 def read_log_levels() -> LogLevels:
