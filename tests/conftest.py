@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise._executors import task_queue
+from parwise._executors import task_length
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 from parwise._workers.pool.primitives import why_portable
@@ -299,7 +299,7 @@ def eager(monkeypatch):
 @pytest.fixture
 def small_tasks(monkeypatch):
     """Spread results over many tasks, however cheap the function."""
-    monkeypatch.setattr(task_queue, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(task_length, "LEAST_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from parwise import parallel_imap, parallel_map
-from parwise._executors import task_queue
+from parwise._executors import task_length
 from parwise._executors.processes import background, inline, sharing
 
 from ..support.oracle import assert_same
@@ -183,7 +183,7 @@ class Items(RuleBasedStateMachine):
             (inline, ("COLD_SECONDS", "WARM_SECONDS", "BUSY_SECONDS"), worth),
             (sharing, ("BESIDE_SECONDS",), beside),
             (background, ("HELP_AFTER_SECONDS", "LEAST_HELP_SECONDS"), patience),
-            (task_queue, ("LEAST_SECONDS",), least),
+            (task_length, ("LEAST_SECONDS",), least),
         ):
             for name in names if chosen is not None else ():
                 patch.setattr(module, name, chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from parwise._core.indexing import Runs
 
@@ -108,11 +109,22 @@ def test_lost_tasks_are_for_workers():
 
 
 def test_tasks_near_the_end_are_longer_with_many_workers():
-    for workers, length in ((2, 1), (5, 1), (64, 12)):
-        queue = queue_for(20)
+    for workers, length in ((2, 1), (5, 1), (64, 21)):
+        queue = queue_for(40)
         queue.measure(Task(0, 1), 1e-3)
         queue.next_task()
-        assert len(queue.next_task(workers=workers)) == max(length, 19 // (2 * workers))
+        assert len(queue.next_task(workers=workers)) == max(length, 39 // (2 * workers))
+
+
+@pytest.mark.parametrize(("hand_over", "length"), [(2e-4, 43), (1.0, 64)])  # copies of results are no hand-over
+def test_tasks_near_the_end_are_as_long_as_the_caller_needs_to_hand_them_over(hand_over, length):
+    queue = queue_for(200)
+    queue.measure(Task(0, 1), 1e-3)
+    queue.next_task()
+    queue.length.measure_hand_over(hand_over)
+    assert len(queue.next_task(workers=64)) == length
+    queue.length.measure_hand_over(1e-6)
+    assert len(queue.next_task(workers=64)) == 1
 
 
 def test_many_workers_hold_two_tasks_each_and_less_than_all_that_is_left():

@@ -255,7 +255,6 @@ def test_why_serial_another_call_has_the_workers(monkeypatch):
 @pytest.mark.usefixtures("eager")
 def test_why_taken_back(monkeypatch):
     monkeypatch.setattr(processes.SlowWorkers, "too_slow", lambda self: self._dispatcher.computed > 0)
-    monkeypatch.setattr("parwise._executors.task_queue.TASK_SECONDS", 0.002)
     found = entry(slow, np.arange(200.0), workers=2)
     assert found["why_serial"].startswith("it went back to the caller")
     assert found["per_worker"]

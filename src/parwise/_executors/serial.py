@@ -21,7 +21,7 @@ from .._core.results import Stack
 from .inline_run import InlineRun
 from .job import Job
 from .runner import drive
-from .task_queue import TASK_SECONDS
+from .task_length import TASK_SECONDS
 
 # So long a call goes on without tasks.
 INLINE_SECONDS = 0.002

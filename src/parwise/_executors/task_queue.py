@@ -1,4 +1,4 @@
-"""The queue of elements that are left to compute, and the size of the next task."""
+"""The queue of elements that are left to compute."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from .._core.call import Call
 from .._core.indexing import Runs, Task
 from .._core.inputs.items import ENDLESS, LOOK_AHEAD
+from .task_length import LEAST_SECONDS, TASK_SECONDS, TaskLength
 
-# Each hand-over takes 0.1 to 0.2 ms of a CPU that a worker could use: tasks of 10 ms cost 5 % of a call of 0.3 s.
-TASK_SECONDS = 0.040
-# Tasks shrink near the end, so that workers finish together: each is this part of a worker's share of the rest (with
-# a third, 0.2 s of work took 2 % longer), but takes at least as long as its hand-over.
-SHARES = 2
-LEAST_SECONDS = 0.001
-# So many workers can be fed with tasks of these lengths, since a hand-over takes 0.1 ms of the caller, which is to have
-# half of its time left. For more of them tasks are longer; and since each worker then holds a second one, which is long
-# too, a task is a smaller part of the rest: with a half, 3 of 64 workers had work for 8 % more time than the others.
-FED_WORKERS = 5
-CROWDED_SHARES = 3
 # A second task waits at a worker only if it is shorter than this: a long one is kept for the first free worker.
 QUEUE_SECONDS = 0.050
 
@@ -72,9 +62,8 @@ class TaskQueue:
         self._runs: Runs | None = None
         self._run_capacity = 0
         self._run_seconds = 0.0
-        self._pace: float | None = None
-        self._samples = 0
-        self._measured, self._seconds = 0, 0.0
+        #: How long elements take, and tasks should be.
+        self.length = TaskLength()
 
     def keep(self, runs: Sequence[tuple[int, int]]) -> None:
         """Hand out only elements, or blocks, in some runs: sorted, apart from each other, at least one."""
@@ -163,7 +152,7 @@ class TaskQueue:
         if runs is None or lo == self._first or runs.around(lo)[0] < lo:
             return False
         return self._run_seconds == math.inf or (
-            self._pace is not None and self._pace * runs.longest <= self._run_seconds
+            self.pace is not None and self.pace * runs.longest <= self._run_seconds
         )
 
     def _aligned(self, runs: Runs, lo: int, hi: int) -> int:
@@ -244,17 +233,8 @@ class TaskQueue:
 
     def _size(self, lo: int, seconds: float, workers: int, capacity: int | None = None) -> int:
         """Elements of the next task."""
-        if self._pace is None:
-            return 1
-        size = capacity or self._capacity
-        if self._takes_runs(lo):
-            size = self._run_capacity
-        if self._pace > 0:
-            crowd = max(1.0, workers / FED_WORKERS)
-            size = min(size, int(crowd * seconds / self._pace))
-            if workers > 1 and (left := min(self._call.expected, self._stop) - lo) > 0:
-                fair = left // ((SHARES if workers <= FED_WORKERS else CROWDED_SHARES) * workers)
-                size = min(size, max(fair, int(crowd * LEAST_SECONDS / self._pace)))
+        most = self._run_capacity if self._takes_runs(lo) else capacity or self._capacity
+        size = self.length.elements(most, seconds, workers, min(self._call.expected, self._stop) - lo)
         if self._run_end:
             size = min(size, self._run_end - lo % self._run_end)
         return max(1, size)
@@ -314,33 +294,27 @@ class TaskQueue:
 
     def measure(self, task: Task, seconds: float) -> None:
         """Update the time of an element from a finished task."""
-        pace = seconds / max(1, len(task))
         with self._lock:
-            self._samples += 1
-            self._measured += len(task)
-            self._seconds += seconds
-            # The very first call is slow (imports, caches), so the second one replaces it. From then on the newest has
-            # half the weight: uneven work changes quickly.
-            self._pace = pace if self._pace is None or self._samples <= 2 else 0.5 * (self._pace + pace)
+            self.length.measure(len(task), seconds)
 
     @property
     def pace(self) -> float | None:
         """Seconds of an element, if one has been measured."""
-        return self._pace
+        return self.length.pace
 
     def expect_pace(self, seconds: float) -> None:
         """Plan with the seconds that elements took in an earlier call, until one is measured."""
-        self._pace = seconds
+        self.length.pace = seconds
 
     @property
     def mean_pace(self) -> float | None:
         """Mean seconds of the elements measured, if there are any."""
-        return self._seconds / self._measured if self._measured else None
+        return self.length.mean_pace
 
     @property
     def seconds_left(self) -> float:
         """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
-        pace, transfer_seconds = self._pace or 0.0, self._transfer_seconds()
+        pace, transfer_seconds = self.pace or 0.0, self._transfer_seconds()
         if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
             pace = max(0.0, min(pace, self.mean_pace or 0.0) - transfer_seconds)
         return self.count_left * pace
@@ -362,12 +336,12 @@ class TaskQueue:
         """True if a worker should hold a second task while it computes one."""
         with self._lock:
             length = len(self._blocks[0]) if self._blocks else 1
-            return self._pace is not None and self._pace * length < QUEUE_SECONDS
+            return self.pace is not None and self.pace * length < QUEUE_SECONDS
 
     @property
     def slow(self) -> bool:
         """True unless elements are known to take less time than it takes to hand one over."""
-        return self._pace is None or self._pace > LEAST_SECONDS
+        return self.pace is None or self.pace > LEAST_SECONDS
 
     @property
     def empty(self) -> bool:

@@ -199,6 +199,8 @@ class Dispatcher(Sender):
         self._replace_workers()
         self._handshake.check()
         self.feeding += thread_time() - begun
+        if self.outcomes > len(self._workers):  # the first ones take longer
+            self._job.queue.length.measure_hand_over(self.feeding / self.outcomes)
         return bool(events)
 
     def _on_refused(self, worker: WorkerHandle) -> None:

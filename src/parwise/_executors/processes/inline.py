@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..._clock import perf_counter
@@ -14,7 +15,7 @@ from ..inline_run import InlineRun
 from ..job import Job
 from ..serial import compute_list, next_own
 from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
-from .known_paces import KnownPace, known_paces
+from .known_paces import known_paces
 from .sharing import is_shared
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 TRIAL_SECONDS = 0.002
 EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
+# Up to so many times the work for which workers usually pay it is tried whether they do.
+MIDDLING = 4
 # When a call that may be the caller's alone looks whether workers would pay.
 WARM_LOOKS = (EARLY_SECONDS, 0.0016, 0.0064, 0.0256)
 
@@ -41,7 +44,10 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     transfer_seconds = job.transfer_seconds() if job.reads_only else 0.0
     known = known_paces.get(call)
     seconds = 0.0 if known is None else (known.seconds - transfer_seconds) * call.expected
-    shared = known is not None and background.warm and pays(seconds)
+    least = WARM_SECONDS
+    if known is not None and is_middling(seconds) and not known.to_share:
+        least *= MIDDLING
+    shared = known is not None and background.warm and pays(seconds, least)
     if known is not None and shared and not known.threaded and is_shared(seconds):
         joined = background.join(lambda: 0)
         job.queue.expect_pace(known.seconds)
@@ -59,22 +65,34 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     if call.feed is not None:  # tasks of the queue take less time for each item
         inline.run((EARLY_SECONDS, TRIAL_SECONDS), expect, lambda left: left > TRIAL_SECONDS)
     elif background.warm:
-        inline.run(WARM_LOOKS, expect, pays)
+        inline.run(WARM_LOOKS, expect, partial(pays, least=least))
     else:
         inline.run((TRIAL_SECONDS,), expect)
     if inline.end(job):
-        known_paces.keep(call, KnownPace(inline.seconds / max(1, call.count), False))
+        middling = background.warm and is_middling(inline.seconds)
+        known_paces.keep(call, inline.seconds / max(1, call.count), elapsed=background.elapsed if middling else 0.0)
         if job.observer.active:
-            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least_seconds(background, inline.seconds)}")
+            found = least_seconds(background, inline.seconds)
+            if least > WARM_SECONDS:
+                found = "such calls have taken longer with workers"
+            job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {found}")
         return None
     joined = background.join(inline.claim)
     inline.hand_over(job)
     return joined
 
 
-def pays(left: float) -> bool:
-    """Tell whether workers that are up pay for `left` seconds of work."""
-    return left > BUSY_SECONDS or (left > WARM_SECONDS and cpu_is_idle())
+def pays(left: float, least: float | None = None) -> bool:
+    """Tell whether workers that are up pay for `left` seconds of work, as they do from `least` on, or usually."""
+    return left > BUSY_SECONDS or (left > (WARM_SECONDS if least is None else least) and cpu_is_idle())
+
+
+def is_middling(seconds: float) -> bool:
+    """Tell whether a call with so many seconds of work is so long that workers may pay, and so short that they may not.
+
+    One of 20 ms took 16 ms with a worker, and 24 ms a minute later, as another guest had a part of both CPUs.
+    """
+    return WARM_SECONDS < seconds <= MIDDLING * WARM_SECONDS
 
 
 def least_seconds(background: BackgroundDispatcher, seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What is known of the time that a function takes, from its last call."""
+"""What is known of the time that a function takes, from its last calls."""
 
 from __future__ import annotations
 
@@ -12,23 +12,61 @@ from ..._core.call import Call
 
 # Functions whose pace is kept.
 MOST_KNOWN = 100
+# After so many calls of middling length the way that seemed slower is tried again, with or without workers; not if it
+# took more than so many times as long, except with workers now and then.
+TRIAL_CALLS, RARE_TRIAL_CALLS = 16, 128
+CLOSE = 1.3
+# A time grows at most by this factor with a call: any of them may have met a slow moment.
+GROWTH = 1.5
 
 #: The codes of a function and of those that it holds, and bytes of one element.
 _Key: TypeAlias = tuple[Any, ...]
 
 
 class KnownPace(NamedTuple):
-    """Seconds of an element in the last call of a function, and whether BLAS threads took part."""
+    """Seconds of an element in the last call of a function, and whether BLAS threads took part.
+
+    Attributes
+    ----------
+    alone, shared : float
+        Seconds of an element in calls of middling length, which the caller computed alone, or shared with workers; 0 if
+        there was none. What workers cost depends on the function, and for the same one 4 to 9 ms were measured.
+    calls : int
+        Such calls since the slower way was tried.
+    """
 
     seconds: float
     threaded: bool
+    alone: float = 0.0
+    shared: float = 0.0
+    calls: int = 0
+
+    @property
+    def to_share(self) -> bool:
+        """True if the next call of middling length should be shared with workers."""
+        ratio = max(self.alone, self.shared) / (min(self.alone, self.shared) or 1.0)
+        if self.alone and ratio > CLOSE:
+            return self._shared_is_faster or self.calls >= RARE_TRIAL_CALLS
+        return self._shared_is_faster != (self.calls >= TRIAL_CALLS)
+
+    @property
+    def _shared_is_faster(self) -> bool:
+        return not self.alone or self.shared < self.alone
+
+    def after(self, elapsed: float, shared: bool) -> KnownPace:
+        """What is known after a call of middling length that took `elapsed` seconds for each element."""
+        before = self.shared if shared else self.alone
+        elapsed = min(elapsed, GROWTH * before) if before else elapsed
+        calls = 0 if not before or shared != self._shared_is_faster else self.calls + 1
+        return self._replace(shared=elapsed, calls=calls) if shared else self._replace(alone=elapsed, calls=calls)
 
 
 class KnownPaces:
     """Remembers how long functions took for elements of one size.
 
     A call that is known to take some milliseconds is shared with workers from its first element on. Where that was
-    wrong it takes 0.5 ms more, and the next call knows better.
+    wrong it takes 0.5 ms more, and the next call knows better. Where it is doubtful whether workers pay, in calls of
+    middling length, both ways are tried.
     """
 
     def __init__(self) -> None:
@@ -39,11 +77,14 @@ class KnownPaces:
         """What is known of a call."""
         return self._known.get(_key(call)) if self._known else None
 
-    def keep(self, call: Call, known: KnownPace) -> None:
-        """Remember how long a call took."""
+    def keep(
+        self, call: Call, seconds: float, threaded: bool = False, elapsed: float = 0.0, shared: bool = False
+    ) -> None:
+        """Remember how long elements of a call took, and one of middling length as a whole: `elapsed` seconds."""
         key = _key(call)
-        self._known.pop(key, None)  # it becomes the latest; another thread may have removed it
-        self._known[key] = known
+        known = self._known.pop(key, None) or KnownPace(seconds, threaded)  # it becomes the latest
+        known = known._replace(seconds=seconds, threaded=threaded)
+        self._known[key] = known.after(elapsed / call.count, shared) if elapsed else known
         while len(self._known) > MOST_KNOWN:
             with contextlib.suppress(RuntimeError):  # another thread adds to it
                 self._known.pop(next(iter(self._known)), None)

@@ -25,6 +25,8 @@ class Receiver(ABC):
     ----------
     computed : int
         Elements that workers have computed.
+    outcomes : int
+        Tasks that they have computed.
     """
 
     def __init__(self, job: Job) -> None:
@@ -33,7 +35,7 @@ class Receiver(ABC):
         self._direct = DirectJob(job)
         # Number of the call, once its function is packed.
         self._call = 0
-        self.computed = 0
+        self.computed = self.outcomes = 0
 
     def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
         worker.hear("ready", direct)
@@ -96,6 +98,7 @@ class Receiver(ABC):
         """Accept the outcome of a task, whose arrays are in `buffers` for now, or written where they belong."""
         assignment = worker.assignments.pop(number)
         worker.has_computed = True
+        self.outcomes += 1
         if assignment.handshake and worker.channel.has_arrived:  # connections, which are never alike
             worker.channel.close_arrived()
             return

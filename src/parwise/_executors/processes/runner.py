@@ -15,10 +15,10 @@ from ...errors import NoWorkersError
 from ..job import Job
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
-from ..task_queue import TASK_SECONDS
+from ..task_length import TASK_SECONDS
 from .background import BackgroundDispatcher
-from .inline import InlineTasks, run_inline
-from .known_paces import KnownPace, known_paces
+from .inline import InlineTasks, is_middling, run_inline
+from .known_paces import known_paces
 
 if TYPE_CHECKING:
     from ..._workers.pool.worker_pool import WorkerPool
@@ -43,23 +43,28 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
     with BackgroundDispatcher(job, pool) as background:
         effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
         joined = run_inline(job, background)
-        if joined is None:
-            return
-        if not joined:
-            background.leave()
-            job.explain("another thread's call has the workers")
         if joined:
-            runner = ProcessRunner(job, background.dispatcher, background, whole=True)
-            drive(runner)
-            runner.end()
+            _share(job, background)
             if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
                 effects.warn()
-        else:
+        elif joined is False:
+            background.leave()
+            job.explain("another thread's call has the workers")
             drive(SerialRunner(job))
-        if joined and background.dispatcher.started and not background.dispatcher.computed:
-            job.explain("all was done before the first worker was up")
-        if joined and job.queue.mean_pace is not None:
-            known_paces.keep(job.call, KnownPace(job.queue.mean_pace, bool(background.cpus.watch.busy)))
+
+
+def _share(job: Job, background: BackgroundDispatcher) -> None:
+    """Compute what the caller has left of a call, with workers where they pay, and note how long it took."""
+    dispatcher = background.dispatcher
+    runner = ProcessRunner(job, dispatcher, background, whole=True)
+    drive(runner)
+    runner.end()
+    if dispatcher.started and not dispatcher.computed:
+        job.explain("all was done before the first worker was up")
+    if (pace := job.queue.mean_pace) is not None:
+        whole = background.warm and dispatcher.computed and dispatcher.beside and job.limit == float("inf")
+        elapsed = background.elapsed if whole and is_middling(pace * job.call.count) else 0.0
+        known_paces.keep(job.call, pace, bool(background.cpus.watch.busy), elapsed, shared=True)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def run(job: Job) -> None:
             job.queue.expect_pace(known.seconds)
         drive(threads.runner)
     if job.queue.mean_pace is not None:
-        known_paces.keep(call, KnownPace(job.queue.mean_pace, False))
+        known_paces.keep(call, job.queue.mean_pace)
 
 
 def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> bool:
@@ -55,7 +55,7 @@ def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> 
 
     inline.run(LOOKS, expect, pays)
     if inline.end(job):
-        known_paces.keep(call, KnownPace(inline.seconds / max(1, call.count), False))
+        known_paces.keep(call, inline.seconds / max(1, call.count))
         if job.observer.active:
             least = f"threads pay from {THREAD_SECONDS * 1e3:g} ms of work on"
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least}")

@@ -17,7 +17,7 @@ from ..._system.platforms.floating_point import floats, read_floats
 from ..._workers.worker.context_capture import captured_in_thread
 from ..futures import ExecutorRunner
 from ..job import Job
-from ..task_queue import TASK_SECONDS
+from ..task_length import TASK_SECONDS
 
 if TYPE_CHECKING:
     from ..._workers.worker.output_capture import OutputEvent
