@@ -27,7 +27,7 @@ from parwise._workers.direct import job as direct
 from parwise._workers.pool.primitives import why_portable
 from parwise.errors import NoWorkersError
 
-from .support import executors, portable
+from .support import executors, pairs, portable
 from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
@@ -94,8 +94,16 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    """Have all cases of tests with the mark ``pairs`` on demand."""
+    parser.addoption("--every-case", action="store_true", help="each combination of parameters, not each pair alone")
+
+
+def pytest_collection_modifyitems(config, items):
     """Mark quick tests, and run those with Dask and its like last: before them all descriptors are accounted for."""
+    if not config.option.every_case:
+        items[:], left_out = pairs.divide(items)
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         runner = item.callspec.params.get("runner") if hasattr(item, "callspec") else None
         if item.nodeid.partition("::")[0] in QUICK and runner not in NOT_QUICK:

@@ -28,6 +28,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 9), (9, 2), (5, 1), (1, 5), (33, 4, 3), (4, 33, 5), (3, 2, 1), (2, 3, 40)])
@@ -146,6 +147,7 @@ def way(request):
 W = rng.standard_normal((301, 301))
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize(
     "func",
     [

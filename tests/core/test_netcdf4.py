@@ -32,6 +32,7 @@ def packed(tmp_path):
         yield file
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("name", ["gaps", "whole", "series"])
 @pytest.mark.parametrize("always", [True, False])
 @pytest.mark.parametrize("auto", ["mask", "scale", "both", "neither"])

@@ -40,6 +40,7 @@ def _short_runs(monkeypatch):
     monkeypatch.setattr(sink_module, "WRITE_BYTES", 1)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("chunks", [(2, 12, 9), (7, 5, 4), (20, 1, 1), (1, 12, 3), (20, 12, 9)], ids=str)
 @pytest.mark.parametrize("axis", [0, 1, 2, (1, 2), (2, 1), (0, 1), (0, 1, 2), (-1,)], ids=str)
 def test_each_chunk_is_read_and_written_once(chunks, axis, runner):

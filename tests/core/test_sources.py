@@ -30,6 +30,7 @@ def never(*args):
 # Reads.
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("chunks", [(43, 12), (170, 3), (50, 5), (7, 12)], ids=str)
 @pytest.mark.parametrize("axis", [0, 1, (0, 1), (1, 0)], ids=str)
 @pytest.mark.parametrize("nbytes", [2**25, 43 * 12 * 8, 1000])

@@ -21,6 +21,7 @@ CUBE = rng.standard_normal((7, 5, 6))
 Pair = namedtuple("Pair", "low high")
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3, (1, 2), (0, 1), (2, 0), (-1, -2), (0, 1, 2)])
 @pytest.mark.parametrize("func", [np.sum, np.cumsum, lambda x: np.multiply.outer(np.ravel(x)[:2], [1.0, 2, 3])])
 def test_axis(runner, axis, func):
@@ -91,6 +92,7 @@ def test_dtype_comes_from_all_results(runner, func):
     assert_same(parallel_apply(func, a, **runner), loop(func, a))
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize(
     "dtype",
     ["?", "i1", "u8", ">i4", "f2", ">f4", "f8", "g", "c8", ">c16", "G", "M8[s]", "m8[D]", "U3", "S5", ">U2", "O", "V7"],
@@ -167,6 +169,7 @@ def test_out_may_be_the_input(runner):
     assert b.tolist() == [0.0, *np.arange(1.0, 10)]
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 7])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_block_functions(runner, chunk, axis):

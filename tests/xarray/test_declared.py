@@ -146,6 +146,7 @@ GAPS = {
 }
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("kind", ["array", "dataset"])
 @pytest.mark.parametrize("case", GAPS)
 def test_what_was_told_holds_without_any_result(case, kind, runner):

@@ -65,6 +65,7 @@ WINDOWS = [
 ]
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", ["f8", "i2", "M8[ns]"])
 @pytest.mark.parametrize("how", WINDOWS, ids=str)
 def test_windows_of_files_are_read_in_blocks(how, dtype, monkeypatch, runner):

@@ -137,6 +137,7 @@ def spoil(x):
     return result
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("group", ["season", "resample"])
 @pytest.mark.parametrize("kind", ["array", "dataset"])
 def test_groups_are_private(cube, runner, group, kind):
@@ -258,6 +259,7 @@ GAPS = {
 }
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("label", ["a", "c"])
 @pytest.mark.parametrize("name", GAPS)
 @pytest.mark.parametrize("kind", ["array", "dataset"])

@@ -42,6 +42,7 @@ def test_windows_as_xarray_makes_them(cube, center, fill_value, window):
     assert_alike(got, loop(np.max, view, dims=("lat", "time", "lon")))
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 5, 12, 40])
 def test_stride(cube, stride, center, runner):
@@ -130,6 +131,7 @@ def test_windows_of_integers_and_datasets(cube):
     assert all(np.isnan(one.more[0]) for one in periods)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("where", ["memory", "dask", "file", "dataset"])
 @pytest.mark.parametrize("how", [{}, {"min_periods": 1}, {"stride": 2}, {"fill_value": 0}, {"center": True}], ids=str)
 @pytest.mark.parametrize("windows", [{"t": 3}, {"x": 2}, {"t": 3, "x": 2}], ids=str)
