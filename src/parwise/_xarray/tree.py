@@ -98,15 +98,22 @@ def map_tree(
     like = next((one for one in results if isinstance(one, tuple)), None)
     if like is None:
         return as_tree(results)
-    # A node in which nothing is mapped has one result, a copy, and one of gaps may have: each tree gets it.
-    ignore = resolve(request.options).ignore
+    rows = _rows(results, mapped, len(like), resolve(request.options).ignore)
+    return tuple_of(type(like), [as_tree(column) for column in zip(*rows, strict=True)])
+
+
+def _rows(results: list[Any], mapped: list[bool], count: int, ignore: bool) -> list[tuple[Any, ...]]:
+    """Results of nodes, `count` of each.
+
+    A node in which nothing is mapped has one result, a copy, and one of gaps may have: each tree gets it.
+    """
     rows = [
-        one if isinstance(one, tuple) else (one,) * (1 if is_mapped and not ignore else len(like))
+        one if isinstance(one, tuple) else (one,) * (1 if is_mapped and not ignore else count)
         for one, is_mapped in zip(results, mapped, strict=True)
     ]
-    if (counts := {len(row) for row in rows}) != {len(like)}:
+    if (counts := {len(row) for row in rows}) != {count}:
         raise ValueError(
             f"func returns different numbers of results for different nodes: {counts}; return as many for all, or map "
             "the nodes one by one"
         )
-    return tuple_of(type(like), [as_tree(column) for column in zip(*rows, strict=True)])
+    return rows

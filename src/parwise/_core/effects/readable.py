@@ -41,21 +41,8 @@ _SKIPPED = frozenset(
     )
 )
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"})
-_OPERATORS = (
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "and",
-    "or",
-    "xor",
-    "lshift",
-    "rshift",
-)
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+_OPERATORS = (*_ARITHMETIC, "and", "or", "xor", "lshift", "rshift")
 # Methods that code calls without naming them, where it computes.
 _IMPLICIT = frozenset(
     f"__{name}__"
