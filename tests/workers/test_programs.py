@@ -191,7 +191,7 @@ def test_patched_standard_library(patch, late):
         import numpy as np
         from parwise import Pool, parallel_apply, parallel_imap, parallel_map
         def f(x):
-            return sum(range(20_000)) + x
+            return sum(range(5_000)) + x
         want = [f(x) for x in range(300)]
         for k in range(4):
             assert parallel_map(f, range(300), isolate=True, workers=2) == want
