@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from parwise import WorkerDiedError
+from parwise import WorkerDiedError, parallel_map
 
 from ..support.scripts import run_script
 
@@ -221,6 +222,11 @@ def test_initializer():
         for _ in range(2):
             assert set(Parallel()(delayed(prepared)() for _ in range(9))) == {"yes"}
     assert set(Parallel()(delayed(prepared)() for _ in range(9))) == {None}
+    values = np.zeros(2)
+    with joblib.parallel_config("parwise", n_jobs=2, initializer=prepare, initargs=(values,)):
+        for _ in range(3):  # the same object, changed
+            values += 1
+            assert [one.tolist() for one in Parallel()(delayed(prepared)() for _ in range(4))] == [values.tolist()] * 4
     with pytest.raises(TypeError, match="idle_worker_timeout"):
         joblib.parallel_config("parwise", idle_worker_timeout=3)
 
@@ -232,6 +238,30 @@ def test_workers_follow_the_state_of_this_process(monkeypatch, tmp_path):
         monkeypatch.setenv("WHERE", str(folder))
         got = Parallel()(delayed(lambda: (os.getcwd(), os.environ["WHERE"]))() for _ in range(4))
         assert got == [(str(folder), str(folder))] * 4
+
+
+@pytest.mark.parametrize("how", [{}, {"batch_size": 1}, {"return_as": "generator"}])
+def test_all_calls_have_the_state_of_the_calling_thread(how):
+    """Also those that joblib takes from their iterator in a callback, and this iterator."""
+
+    def state():
+        return decimal.Decimal(1) / 3, np.geterr()["divide"]
+
+    with decimal.localcontext() as context, np.errstate(divide="raise"):
+        context.prec = 3
+        want = state()
+        found = Parallel(**how)(delayed(lambda here: (here, state()))(state()) for _ in range(60))
+    assert list(found) == [(want, want)] * 60
+    assert want == (decimal.Decimal("0.333"), "raise")
+
+
+def test_calls_submitted_while_a_mapped_function_runs_here_are_no_part_of_it():
+    def pids():
+        yield from Parallel(return_as="generator", batch_size=1)(delayed(pid_of)() for _ in range(50))
+
+    found = parallel_map(lambda pid: (time.sleep(0.005), pid)[1], pids(), executor="serial")
+    assert len(found) == 50
+    assert here not in found
 
 
 def test_interrupt(tmp_path):

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 
 import dask
 import dask.array
@@ -70,6 +71,30 @@ def test_map_loses_no_result_before_an_error(pool, chunksize):
     assert found == [-1] * 20
     assert next(results, "end") == "end"
     pool.map(abs, range(9)).close()
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 3, 7, 60])
+def test_map_loses_no_result_before_one_that_cannot_be_sent(pool, chunksize):
+    results, found = pool.map(lambda k: threading.Lock() if k > 29 else [k], range(60), chunksize=chunksize), []
+    with pytest.raises(TypeError, match="lock") as caught:
+        found.extend(results)
+    assert found == [[k] for k in range(30)]
+    assert caught.value.__notes__ == ["while sending the result of this call"]
+
+
+def test_map_cancels_what_is_behind_an_error_that_is_kept(tmp_path):
+    def work(k):
+        time.sleep(0.01)  # the work
+        if k == 0:
+            raise KeyError(k)
+        (tmp_path / str(k)).touch()
+
+    with Pool(1) as pool:
+        with pytest.raises(KeyError) as caught:
+            list(pool.map(work, range(50), chunksize=1))
+        assert pool.apply(abs, (-1,)) == 1  # after all before it
+        assert len(list(tmp_path.iterdir())) < 49
+    assert caught.value.args == (0,)
 
 
 def test_map_gives_up_waiting(pool, gate):

@@ -6,8 +6,9 @@ import sys
 import types
 
 import numpy as np
+import pytest
 
-from parwise import parallel_apply
+from parwise import ParwiseError, Pool, parallel_apply, parallel_imap, parallel_map
 
 from ..support.oracle import assert_same
 
@@ -19,6 +20,31 @@ def test_nested_calls(runner):
         return inner.sum() + with_gap.sum()
 
     assert_same(parallel_apply(f, np.arange(6.0), **runner), np.arange(6.0) * 6 + 6)
+
+
+@pytest.mark.parametrize("prepared", ["initializer", "finalizer"])
+def test_a_pool_whose_workers_are_prepared(runner, prepared):
+    """In the process of the mapped function nobody has called the initializer, and nobody would call the finalizer."""
+
+    def refused(x):
+        calls = [
+            lambda: pool.apply(abs, (x,)),
+            lambda: list(pool.map(abs, [x])),
+            lambda: list(pool.imap(abs, [x])),
+            lambda: parallel_map(abs, [x], executor=pool),
+            lambda: list(parallel_imap(abs, [x], executor=pool)),
+            lambda: parallel_apply(np.abs, np.ones(3), executor=pool),
+        ]
+        found = 0
+        with Pool(1, **{prepared: print}) as pool:
+            for call in calls:
+                try:
+                    call()
+                except ParwiseError as error:
+                    found += "within a mapped function" in str(error)
+        return found == len(calls)
+
+    assert parallel_apply(refused, np.arange(4.0), **runner).all()
 
 
 def apply_inside(n):

@@ -191,9 +191,13 @@ def test_follower(imported):
     assert values == {"dtype": "float64", "deterministic": False, "precision": "medium"}
 
 
-def test_half_imported_library_is_left_alone(imported):
+@pytest.mark.parametrize("executor", ["processes", "threads"])
+def test_half_imported_library_is_left_alone(imported, executor):
     imported("torch")
-    assert "torch" not in read_library_settings(pickle.dumps)
+    imported("sklearn")  # each thread has settings of its own
+    assert not {"torch", "sklearn"} & set(read_library_settings(pickle.dumps))
+    done = parallel_map(lambda k: (time.sleep(0.002), k)[1], range(40), executor=executor, workers=2)
+    assert done == list(range(40))
 
 
 def test_when_imported(tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, cast
 
 from .._core.inputs.items import is_container, restored, still
 from .._workers.encoding import pack_error, unpack_error
 from .._workers.pickling.sent_definitions import Definitions
 from .._workers.pickling.snapshot import Snapshot
+from .._workers.worker.calls import ChunkResults
 
 
 class Chunk:
@@ -24,15 +25,15 @@ class Chunk:
     def __reduce__(self) -> tuple[Any, ...]:
         return Chunk, (self.func,)
 
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> ChunkResults:
         results: list[Any] = []
         try:
             results.extend(itertools.starmap(self.func, chunk))
             if len(results) < len(chunk):
                 raise StopIteration  # raised by the function, which `starmap` takes for its own end
         except BaseException as error:
-            return results, pack_error(error)
-        return results, None
+            return ChunkResults(results, pack_error(error))
+        return ChunkResults(results, None)
 
 
 def read_rows(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
@@ -51,8 +52,14 @@ def restored_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(restored(one, Snapshot) for one in row)
 
 
-def flat(chunks: Iterator[tuple[list[Any], bytes | None]]) -> Iterator[Any]:
+def flat(chunks: Iterator[ChunkResults]) -> Iterator[Any]:
     """Yield the results of chunks one by one, and raise the first error behind the results before it."""
+    # An error that is kept keeps its frames: the calls behind it are cancelled now.
+    with contextlib.closing(cast("Generator[ChunkResults]", chunks)):
+        yield from _flat(chunks)
+
+
+def _flat(chunks: Iterator[ChunkResults]) -> Iterator[Any]:
     for results, error in chunks:
         results.reverse()
         while results:  # and keep none that has been taken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import os
 import queue
 from collections import deque
@@ -18,15 +20,17 @@ from joblib.parallel import (
     register_parallel_backend,
 )
 
-from .._core.nesting import is_nested
+from .._core.nesting import is_nested, nesting
 from .._core.options import unknown_argument
 from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
+from .._system.library_settings import local_settings, read_local_settings
 from .._system.limits import cpu_count
+from .._workers.session import mark_of
 from .pool import Pool
 
-# The pool of the last call, and its initializer and arguments: the next call that wants the same takes it, and saves
-# the 0.1 s in which workers start.
-_idle: deque[tuple[Pool, tuple[Any, ...]]] = deque()
+# The pool of the last call, and the mark of its initializer: the next call that wants the same takes it, and saves the
+# 0.1 s in which workers start.
+_idle: deque[tuple[Pool, bytes]] = deque()
 _limit = SharedThreadLimit()
 #: What joblib's users can say about it.
 _ARGUMENTS = ("n_jobs", "initializer", "initargs", "inner_max_num_threads")
@@ -43,6 +47,7 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     supports_inner_max_num_threads = True
     supports_retrieve_callback = True
     _pool: Pool | None = None
+    _mark = b""
     _shared = True
 
     def __init__(
@@ -58,11 +63,6 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise unknown_argument("joblib's backend 'parwise'", name, value, _ARGUMENTS, instead)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._initializer, self._initargs = initializer, initargs
-
-    @property
-    def _prepared(self) -> tuple[Any, ...]:
-        """Initializer and arguments of the pool."""
-        return self._initializer, *self._initargs
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Number of workers; 1 within a function that a worker runs."""
@@ -92,9 +92,11 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def _take_pool(self, workers: int) -> Pool:
         """The idle pool if it has that many workers, prepared alike; else a new one."""
+        # Of the content: the arguments may be the same objects, changed since.
+        self._mark = mark_of(functools.partial(self._initializer, *self._initargs)) if self._initializer else b""
         with contextlib.suppress(IndexError):
-            pool, prepared = _idle.pop()
-            alike = pool.workers == workers and [*map(id, prepared)] == [*map(id, self._prepared)]
+            pool, mark = _idle.pop()
+            alike = (pool.workers, mark) == (workers, self._mark)
             if alike and not pool._pool.owned_by_parent:
                 with pool._manager.turn():  # its workers take over the state of this process anew
                     return pool
@@ -116,7 +118,7 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             future = Future()
             future.set_exception(error)
         if callback is not None:
-            future.add_done_callback(callback)
+            future.add_done_callback(_in_this_state(callback))
         return future
 
     #: The name of `submit` before joblib 1.5.
@@ -144,10 +146,25 @@ class ParwiseBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """Keep the workers for the next call."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            _idle.append((pool, self._prepared))
+            _idle.append((pool, self._mark))
             while len(_idle) > 1:
                 _idle.popleft()[0].shutdown(wait=False)
         self.reset_batch_stats()
+
+
+def _in_this_state(callback: Callable[[Future[Any]], None]) -> Callable[[Future[Any]], None]:
+    """A callback that is called with the context variables and settings of this thread.
+
+    In callbacks joblib takes further calls from the caller's iterator, and submits them: they would else get the state
+    of the pool's own thread, such as another precision of `decimal`.
+    """
+    context, local = contextvars.copy_context(), read_local_settings()
+
+    def call_back(future: Future[Any]) -> None:
+        with nesting(), local_settings(local):  # what that thread runs is no mapped function
+            callback(future)
+
+    return lambda future: context.run(call_back, future)
 
 
 class _Batch:

@@ -29,6 +29,7 @@ from .._workers.pool.default_pool import new_pool
 from .._workers.pool.worker_pool import WorkerPool
 from .._workers.session import pack_initializer
 from .._workers.worker.finalizer import begin
+from ..errors import ParwiseError
 from .chunks import Chunk, flat, read_rows, restored_row
 from .map import parallel_imap
 from .other_pools import OtherPools
@@ -56,7 +57,8 @@ class Pool(OtherPools, Executor):
     initializer : callable, optional
         Called once in each worker before anything else, for example to open
         files or load models. Functions that are mapped in such a pool never run
-        in this process. Every call raises an exception of the initializer.
+        in this process; within a mapped function it takes no calls. Every call
+        raises an exception of the initializer.
     initargs : tuple, optional
         Arguments of the initializer.
     finalizer : callable, optional
@@ -168,10 +170,11 @@ class Pool(OtherPools, Executor):
         on, and can no longer be cancelled.
         """
         self._check_open()
-        future: Future[T] = PoolFuture(self._manager)
+        future = PoolFuture(self._manager)
         if is_nested():
             # In a mapped function, which may occupy the workers: it cannot wait for them.
-            _complete(future, fn, args, kwargs)
+            self._check_nested()
+            future.complete(fn, args, kwargs)
             return future
         with sendable("the call"):
             if isinstance(fn, Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
@@ -342,6 +345,13 @@ class Pool(OtherPools, Executor):
         if self._pool.owned_by_parent:
             raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
 
+    def _check_nested(self) -> None:
+        if self.initialized:
+            raise ParwiseError(
+                "a Pool with an initializer or a finalizer takes no calls within a mapped function: they would run in "
+                "its process, which has not called the initializer; make these calls outside, or call it yourself there"
+            )
+
     def _check_wait(self) -> None:
         self._manager.check_wait()
 
@@ -388,13 +398,3 @@ def _check_function(name: str, function: Any, args_name: str, args: Any) -> None
 def _ends(error: BaseException | None) -> bool:
     """Tell whether an exception ends the program, as Ctrl-C does."""
     return error is not None and not isinstance(error, Exception)
-
-
-def _complete(future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    future.set_running_or_notify_cancel()
-    try:
-        future.set_result(fn(*args, **kwargs))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # as a worker does
-        future.set_exception(error)

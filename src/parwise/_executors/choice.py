@@ -18,7 +18,10 @@ from .serial import ITEM_SECONDS, SerialRunner, run_serially
 
 def is_serial(call: Call) -> bool:
     """Tell whether a call is the plain loop, by its options or its size."""
-    return call.serial_reason(is_nested()) is not None
+    nested, executor = is_nested(), call.settings.executor
+    if nested and is_pool(executor):
+        executor._check_nested()
+    return call.serial_reason(nested) is not None
 
 
 def run(job: Job) -> None:

@@ -109,7 +109,7 @@ _LIBRARIES = {
     ),
 }
 #: Libraries whose settings each thread has for itself.
-_LOCAL = ("sklearn",)
+_LOCAL = {"sklearn"}
 
 # Of each library: all of its settings when they were last read, and those to carry, pickled.
 _known: dict[str, tuple[Settings, bytes]] = {}
@@ -117,7 +117,11 @@ _known: dict[str, tuple[Settings, bytes]] = {}
 
 def read_local_settings() -> LocalSettings:
     """Settings that belong to the calling thread."""
-    return {name: _LIBRARIES[name].read(sys.modules[name]) for name in _LOCAL if name in sys.modules}
+    found = {}
+    for name in sys.modules.keys() & _LOCAL:
+        with contextlib.suppress(Exception):  # as in `read_library_settings`: another thread may be importing it
+            found[name] = _LIBRARIES[name].read(sys.modules[name])
+    return found
 
 
 @contextlib.contextmanager

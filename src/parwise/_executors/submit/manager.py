@@ -31,6 +31,16 @@ class PoolFuture(Future[Any]):
         super().__init__()
         self._manager = manager
 
+    def complete(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Make the call in this thread."""
+        self.set_running_or_notify_cancel()
+        try:
+            self.set_result(fn(*args, **kwargs))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as a worker does
+            self.set_exception(error)
+
     def result(self, timeout: float | None = None) -> Any:
         """Return the result of the call, or raise its exception."""
         if not self.done():

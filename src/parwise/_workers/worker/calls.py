@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._clock import perf_counter
 from ..._core.cursor import Cursor
@@ -67,6 +68,22 @@ def _held_by(table: Any) -> list[Any]:
     return spaces + content(list(table.objects.values()))
 
 
+class ChunkResults(NamedTuple):
+    """What a chunk of items gave: results, and the packed exception behind them."""
+
+    results: list[Any]
+    error: bytes | None
+
+    def before(self, error: BaseException) -> ChunkResults:
+        """Results before the first one that cannot be pickled, which raised `error`; none if it is not known."""
+        found = 0
+        with contextlib.suppress(BaseException):
+            for one in self.results:
+                dumps(one)
+                found += 1
+        return ChunkResults(self.results[: found % len(self.results)], pack_error(error))
+
+
 def _pack_result(done: bool, value: Any) -> bytes:
     if done and type(value) in PLAIN:
         return pickle.dumps((True, value), protocol=5)
@@ -75,6 +92,8 @@ def _pack_result(done: bool, value: Any) -> bytes:
             return dumps((True, value))
         except BaseException as error:  # a result that cannot be pickled
             error.add_note("while sending the result of this call")
+            if isinstance(value, ChunkResults) and value.results:
+                return _pack_result(True, value.before(error))
             value = error
     packed = pickle.dumps((False, pack_error(value)), protocol=5)
     value.__traceback__ = None  # its frames hold the definitions of this call, which the next one may not find
