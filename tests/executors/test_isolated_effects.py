@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import multiprocessing
 import os
 import random
@@ -96,6 +97,8 @@ def keeps_the_last(x):
 
 
 COPIED = "a generator of which each worker has a copy, so several workers draw the same numbers. Pass rng=seed"
+READ = "of which each worker has a copy, so several workers read the same. Read it before the call, and map over"
+ITERATOR = iter(range(1000))
 TOLD = {
     "global": (draws, {}, f"the function draws from GENERATOR, {COPIED}"),
     "attribute": (Counts().draw, {}, f"the function draws from self.generator, {COPIED}"),
@@ -134,6 +137,17 @@ TOLD = {
         f"the function draws from args[0]['rng'], {COPIED}",
     ),
     "spawned": (lambda x: GENERATOR.spawn(1)[0].normal() + pause(), {}, f"the function draws from GENERATOR, {COPIED}"),
+    "iterator": (lambda x: next(ITERATOR) + pause(), {}, f"the function reads on in ITERATOR, {READ}"),
+    "lines": (
+        lambda x, state: float(state["file"].readline()) + pause(),
+        {"args": ({"file": io.StringIO("1\n" * 1000)},)},
+        f"the function reads on in args[0]['file'], {READ}",
+    ),
+    "bytes": (
+        lambda x, file: file.read(1)[0] + pause(),
+        {"args": (io.BytesIO(bytes(1000)),)},
+        f"the function reads on in args[0], {READ}",
+    ),
     "number whose class cannot compare": (keeps_the_last, {}, "the function changes the global 'LAST' (Unit), and"),
     "list": (notes, {}, "the function changes the global 'SEEN' (list), and none of the changes arrives"),
     "count": (Counts(), {}, "the function changes the attribute of the Counts object 'calls' (int), and none of"),
@@ -168,6 +182,21 @@ def test_effects_are_told_once(name, how):
     assert text.startswith(expected)
     assert text.endswith("verify=False leaves this check out")
     assert told(lambda: parallel_apply(func, np.zeros(40), workers=2, verify=False, **HOW[how], **given)) == []
+
+
+def reads_from_the_start(x, file):
+    file.seek(0)
+    return float(file.readline()) + pause()
+
+
+def writes(x, file):
+    print(x, file=file)
+    return x + pause()
+
+
+@pytest.mark.parametrize(("func", "file"), [(reads_from_the_start, io.StringIO("1\n2\n")), (writes, io.StringIO())])
+def test_files_that_are_not_read_on_in_are_nobodys_concern(func, file):
+    assert told(lambda: parallel_apply(func, np.zeros(100), args=(file,), isolate=True, workers=2)) == []
 
 
 def test_with_an_executor_of_another_library():

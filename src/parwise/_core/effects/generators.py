@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -38,17 +38,24 @@ def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
     Each worker has copies of these, in one state.
     """
+    return held(func, args, kwargs, _state)
+
+
+def held(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], state: Callable[[Any], bytes | None]
+) -> dict[str, tuple[Any, bytes]]:
+    """Objects like these, those for which `state` returns one."""
     found: dict[str, tuple[Any, bytes]] = {}
     for name, value in _named(func, args, kwargs):
         for inner, one in _within(name, value):
-            state = _state(one)
-            if state is not None:
-                found.setdefault(inner, (one, state))
+            now = state(one)
+            if now is not None:
+                found.setdefault(inner, (one, now))
     return found
 
 
 def drawn_from(before: dict[str, tuple[Any, bytes]], after: dict[str, tuple[Any, bytes]]) -> dict[str, bytes]:
-    """Names of the generators whose states differ, with the states before; not of those that others have replaced."""
+    """Names of the objects whose states differ, with the states before; not of those that others have replaced."""
     changed = (name for name, (one, _) in after.items() if name in before and one is before[name][0])
     return {name: before[name][1] for name in changed if after[name][1] != before[name][1]}
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
+from . import generators, readers
 from .effect import Effect
-from .generators import COPIED, drawn_from, held_generators, seeds
 from .side_effects import SideEffects
 
+#: Objects by name, with their states.
+Held: TypeAlias = "dict[str, tuple[Any, bytes]]"
 _LEAVE_OUT = "verify=False leaves this check out"
 
 
@@ -38,27 +40,29 @@ class FirstTask:
 
 
 class Look:
-    """The generators, containers and numbers of a function before a task; see `FirstTask.look`."""
+    """Generators, iterators, containers and numbers of a function before a task; see `FirstTask.look`."""
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: bool) -> None:
         self._call = func, args, kwargs
-        self._held = {} if seeds(func) else held_generators(*self._call)
+        self._generators = {} if generators.seeds(func) else generators.held_generators(*self._call)
+        self._readers = readers.unread(*self._call)
         self._effects = None if prepared else SideEffects(func)
 
     def effects(self) -> list[Effect]:
         """What the function has done in the task."""
         found: list[Effect] = []
         with contextlib.suppress(Exception):  # as above
-            found += self._drawn()
+            found += self._drawn(generators.COPIED, self._generators, generators.held_generators)
+            found += self._drawn(readers.COPIED, self._readers, readers.held_readers)
             found += self._changed()
         return found
 
-    def _drawn(self) -> Iterator[Effect]:
-        drawn = drawn_from(self._held, held_generators(*self._call)) if self._held else {}
+    def _drawn(self, copied: str, held: Held, look: Callable[..., Held]) -> Iterator[Effect]:
+        drawn = generators.drawn_from(held, look(*self._call)) if held else {}
         if drawn:
             # Where another function was called first it may have seeded each copy in another way.
             state = zlib.crc32(b"".join(drawn.values())) if self._effects is None else 0
-            text = f"the function {COPIED.format(' and '.join(drawn))}. {_LEAVE_OUT}"
+            text = f"the function {copied.format(' and '.join(drawn))}. {_LEAVE_OUT}"
             yield Effect(text, os.urandom(8), state)
 
     def _changed(self) -> Iterator[Effect]:
