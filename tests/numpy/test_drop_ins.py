@@ -186,6 +186,31 @@ def test_mixed_results_of_a_signature(way):
     check(lambda a: (1, 2) if a[0] < 30 else 1, MATRICES, signature="(n)->(),()")
 
 
+@pytest.mark.parametrize("otypes", [None, "f", "O", "fd"])
+def test_slices_without_values(otypes, way):
+    for func, outputs in [(lambda row: row, "(n)"), (lambda row: (row, row.size), "(n),()")]:
+        check(func, np.empty((4, 0)), signature=f"(n)->{outputs}", otypes=otypes)
+
+
+def test_results_have_the_memory_layout_of_the_loop(way):
+    matrix = MATRICES[0, 0]
+    check(lambda a: a.T, matrix, signature="(m,n)->(n,m)")
+    check(lambda a: a.T, matrix, signature="(m,n)->(n,m)", otypes="f")
+
+    def transposed(row):
+        return np.outer(row, [1, 2]).T
+
+    assert_as_numpy(parwise.apply_along_axis(transposed, 0, matrix[0]), np.apply_along_axis(transposed, 0, matrix[0]))
+
+    def fortran(k):
+        return np.ones((2, 3), order="F" if k % 5 else "C") * k
+
+    for func in [fortran, lambda k: ("a", fortran(k)), lambda k: (fortran(k), 1)]:
+        ours, theirs = (one(func, otypes="O")(range(1, 20)) for one in (parwise.vectorize, np.vectorize))
+        for one, other in zip(ours, theirs, strict=True):
+            assert_as_numpy(one, other)
+
+
 def test_what_functions_of_arrays_see(way):
     def look(a, b):
         return seen(a) + repr((type(b), b))
