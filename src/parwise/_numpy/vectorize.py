@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from .._core.nesting import GivenOptions
 from .._core.options import Options, resolve, show_keywords
 from .._core.settings import Settings
 from . import originals
@@ -112,7 +113,7 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
                 "does not have; use parallel_apply"
             )
         super().__init__(pyfunc, otypes, doc, excluded, cache, signature)
-        self._options = options
+        self._options = GivenOptions(options)
 
     def __getstate__(self) -> dict[str, Any]:
         # NumPy keeps ufuncs in this cache. They cannot be pickled.
