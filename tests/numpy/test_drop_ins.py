@@ -336,6 +336,18 @@ def test_other_arrays_are_left_to_numpy(make):
             parwise.vectorize(abs, **option)(a)
 
 
+@pytest.mark.parametrize(("count", "remedy"), [(31, "leave them out, or exclude all but 30"), (0, "leave them out")])
+def test_other_numbers_of_arguments_are_left_to_numpy(count, remedy):
+    def size(*given):
+        return len(given)
+
+    rows = [[1, 2]] * count
+    excluded = {0} if not count else ()
+    check(size, *(rows or [7]), excluded=excluded)
+    with pytest.raises(TypeError, match=f"a call with {count} arguments .* isolate and timeout; {remedy}$"):
+        parwise.vectorize(size, excluded=excluded, isolate=True)(*(rows or [7]))
+
+
 def test_workers_take_part(eager):
     def where(x):
         return os.getpid()
