@@ -23,6 +23,7 @@ from parwise import (
     parallel,
     parallel_apply,
     parallel_map,
+    vectorize,
 )
 
 from ..support.functions import FUNCTIONS, slowly
@@ -413,6 +414,34 @@ def test_options_of_the_decorator():
         parallel(3)
     with pytest.raises(TypeError, match="'len' cannot have .parallel; use parallel_map"):
         parallel(len)
+
+
+class Bar:
+    """A progress function that cannot be pickled."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, done, total):
+        pass
+
+
+def test_a_decorated_function_leaves_its_executor_here(runner):
+    @parallel(progress=Bar(), **runner)
+    def half(x):
+        return x / 2
+
+    assert half.parallel(range(40)) == [k / 2 for k in range(40)]
+    assert_same(half.parallel(np.arange(40)), np.arange(40) / 2)
+
+
+def test_options_that_a_mapped_function_holds_come_without_executors(pool):
+    kept = {"executor": pool, "progress": Bar()}
+    one = parallel(**kept)(lambda x: x + 1)
+    two = vectorize(lambda x: x + 2, **kept)
+    three = options(**kept)(lambda x: parallel_map(lambda y: y + 3, [x]))
+    got = parallel_map(lambda x: (one.parallel([x]), two([x, x]).tolist(), three(x)), range(3), isolate=True)
+    assert got == [([k + 1], [k + 2, k + 2], [k + 3]) for k in range(3)]
 
 
 def test_nested():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from parwise import options, parallel_apply, parallel_map, vectorize
+from parwise import options, parallel, parallel_apply, parallel_map, vectorize
 from parwise._core.results import Results, Stack, pack_column, same_results
 
 from ..support.oracle import assert_same
@@ -156,6 +156,22 @@ def test_raw_results_keep_all_that_a_type_of_tuple_knows(runner):
     for k, one in enumerate(got):
         assert type(one).__name__ == "Line"
         assert one.offset.tolist() == [k, k + 1, k + 2]
+
+
+def test_arrays_that_come_as_a_list_keep_their_memory_layout(runner):
+    def fortran(k):
+        return np.ones((2, 3 if k < 30 else 4), order="F")
+
+    def pair(k):
+        return fortran(k), k
+
+    def sometimes(k):
+        return None if k == 35 else np.ones((2, 3), order="F")
+
+    for func in [fortran, pair, sometimes]:
+        for one in parallel(func, drop_none=False, **runner).parallel(np.arange(40.0)):
+            matrix = one[0] if isinstance(one, tuple) else one
+            assert matrix is None or (matrix.flags.f_contiguous and not matrix.flags.c_contiguous)
 
 
 def test_empty_tuples_make_no_arrays(runner):

@@ -186,6 +186,31 @@ def test_mixed_results_of_a_signature(way):
     check(lambda a: (1, 2) if a[0] < 30 else 1, MATRICES, signature="(n)->(),()")
 
 
+@pytest.mark.parametrize("otypes", [None, "f", "O", "fd"])
+def test_slices_without_values(otypes, way):
+    for func, outputs in [(lambda row: row, "(n)"), (lambda row: (row, row.size), "(n),()")]:
+        check(func, np.empty((4, 0)), signature=f"(n)->{outputs}", otypes=otypes)
+
+
+def test_results_have_the_memory_layout_of_the_loop(way):
+    matrix = MATRICES[0, 0]
+    check(lambda a: a.T, matrix, signature="(m,n)->(n,m)")
+    check(lambda a: a.T, matrix, signature="(m,n)->(n,m)", otypes="f")
+
+    def transposed(row):
+        return np.outer(row, [1, 2]).T
+
+    assert_as_numpy(parwise.apply_along_axis(transposed, 0, matrix[0]), np.apply_along_axis(transposed, 0, matrix[0]))
+
+    def fortran(k):
+        return np.ones((2, 3), order="F" if k % 5 else "C") * k
+
+    for func in [fortran, lambda k: ("a", fortran(k)), lambda k: (fortran(k), 1)]:
+        ours, theirs = (one(func, otypes="O")(range(1, 20)) for one in (parwise.vectorize, np.vectorize))
+        for one, other in zip(ours, theirs, strict=True):
+            assert_as_numpy(one, other)
+
+
 def test_what_functions_of_arrays_see(way):
     def look(a, b):
         return seen(a) + repr((type(b), b))
@@ -309,6 +334,18 @@ def test_other_arrays_are_left_to_numpy(make):
     for option in ({"errors": "ignore"}, {"timeout": 9.0}):
         with pytest.raises(TypeError, match="NumPy's own loop"):
             parwise.vectorize(abs, **option)(a)
+
+
+@pytest.mark.parametrize(("count", "remedy"), [(31, "leave them out, or exclude all but 30"), (0, "leave them out")])
+def test_other_numbers_of_arguments_are_left_to_numpy(count, remedy):
+    def size(*given):
+        return len(given)
+
+    rows = [[1, 2]] * count
+    excluded = {0} if not count else ()
+    check(size, *(rows or [7]), excluded=excluded)
+    with pytest.raises(TypeError, match=f"a call with {count} arguments .* isolate and timeout; {remedy}$"):
+        parwise.vectorize(size, excluded=excluded, isolate=True)(*(rows or [7]))
 
 
 def test_workers_take_part(eager):

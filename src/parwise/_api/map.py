@@ -14,6 +14,7 @@ from .._core.arguments import make_call, make_list_call
 from .._core.call import Call
 from .._core.inputs.starmap import star_function
 from .._core.messages.misfits import check_no_options
+from .._core.nesting import GivenOptions
 from .._core.options import Options, resolve, show_keywords
 from .._core.outputs.optional import arrays_or_list
 from .._core.settings import Settings
@@ -315,12 +316,13 @@ def parallel(func: Callable[..., Any] | None = None, /, *, drop_none: bool = Tru
         return functools.partial(parallel, drop_none=drop_none, **options)
     if not callable(func):
         raise TypeError(f"func must be callable, got {type(func).__name__}; write @parallel, or @parallel(workers=2)")
+    given = GivenOptions(options)  # `mapped` is an attribute of the function, and travels with it
 
     def mapped(items: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_no_options(func, kwargs, "@parallel({option})")
         if isinstance(items, np.ndarray):
-            return _map_array(func, items, args, kwargs, resolve(options, func), drop_none)
-        return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **options)
+            return _map_array(func, items, args, kwargs, resolve(given, func), drop_none)
+        return parallel_map(func, items, drop_none=drop_none, args=args, kwargs=kwargs, **given)
 
     _describe(mapped, func, drop_none)
     try:

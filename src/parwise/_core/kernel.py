@@ -269,8 +269,8 @@ class Kernel:
                 raw = numbers.unstack() + odd
         calls = self._with_cursor(calls, lo + len(raw), cursor)
         kinds = PLAIN_ARRAYS if self.form in ("arrays", "optional") else frozenset({np.ndarray})
-        if raw and type(raw[0]) in kinds and not raw[0].dtype.hasobject:
-            stack = _stack(raw[0], calls, count, allocate, kinds)
+        if raw and type(raw[0]) in kinds and not raw[0].dtype.hasobject and Stack.keeps(raw[0], self.form):
+            stack = _stack(raw[0], calls, count, allocate, kinds, self.form)
             if isinstance(stack, np.ndarray):
                 return Results([Stack(np.ndarray, stack)]), len(stack)
             raw = stack
@@ -367,15 +367,17 @@ def _fill(fill_pattern: np.ndarray, first: Any, calls: Iterator[Any]) -> tuple[i
 
 
 def _stack(
-    first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate, kinds: frozenset[type]
+    first: np.ndarray, calls: Iterator[Any], count: int, allocate: Allocate, kinds: frozenset[type], form: Form
 ) -> np.ndarray | list[Any]:
     """Store arrays of one dtype and shape in memory one by one; return a list at the first one that differs."""
     dtype, shape = first.dtype, first.shape
+    any_order = form == "arrays" or first.ndim < 2  # as `Stack.keeps` says, once for all
     stack = allocate(count, dtype, shape)
     stack[0] = first
     at = 1
     for result in calls:
-        if type(result) not in kinds or result.dtype != dtype or result.shape != shape:
+        same = type(result) in kinds and result.dtype == dtype and result.shape == shape
+        if not same or not (any_order or result.flags.c_contiguous):
             return [*Stack(np.ndarray, stack[:at].copy()).unstack(), result]
         stack[at] = result
         at += 1

@@ -1,4 +1,4 @@
-"""Nested calls: those within a mapped function, or anywhere in a worker, are serial."""
+"""Nested calls: those within a mapped function, or anywhere in a worker, are serial, whatever their options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 #: Argument on the command line of the fork server, and so of its workers.
 FORK_SERVER = "--parwise-fork-server"
@@ -60,3 +61,15 @@ def serial_calls() -> Iterator[None]:
         yield
     finally:
         NESTED.reset(before)
+
+
+class GivenOptions(dict[str, Any]):
+    """Options by name. A copy in another process lacks what belongs to this one: executors and progress functions.
+
+    Most cannot be pickled, and no call there needs them: within a mapped function it runs in the worker, silently.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out objects that run calls or show progress; the name of an executor and a label stay."""
+        own = {"executor", "progress"}
+        return GivenOptions, ({k: v for k, v in self.items() if k not in own or isinstance(v, str | bool | None)},)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
 from .defaults import name_variables
+from .nesting import GivenOptions
 from .settings import Settings, checked_settings
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ class options(contextlib.ContextDecorator):  # noqa: N801 (called like a functio
     def __init__(self, **options: Unpack[Options]) -> None:
         if resolve(options).resume is not None:
             raise ValueError(f"resume={options['resume']!r} is the journal of one call; pass it to that call")
-        self._given: Mapping[str, Any] = options
+        self._given: Mapping[str, Any] = GivenOptions(options)
         with _plain_lock:
             _set_plain([*_plain, (weakref.ref(self), options)])
 

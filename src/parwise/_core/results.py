@@ -29,6 +29,11 @@ class Stack:
         self.kind = kind
         self.array = array
 
+    @staticmethod
+    def keeps(result: np.ndarray, form: Form) -> bool:
+        """True if a stack keeps all of `result` that a call may show: its items are in C order, seen alone or not."""
+        return form == "arrays" or result.ndim < 2 or result.flags.c_contiguous
+
     def unstack(self) -> list[Any]:
         """The single results, as the function returned them."""
         if self.kind in (float, int, bool, complex):
@@ -96,7 +101,7 @@ WORDS: dict[type, type] = {float: np.float64, np.float64: np.float64, int: np.in
 def detached(result: Any) -> Any:
     """`result` with copies of the arrays in it, whose memory the function may use again."""
     if type(result) in PLAIN_ARRAYS:
-        return result.copy()
+        return result.copy(order="K")
     if not isinstance(result, tuple) or SCALARS.issuperset(map(type, result)):
         return result
     if PLAIN_ARRAYS.isdisjoint(map(type, result)):
@@ -139,7 +144,7 @@ def pack(raw: list[Any], indices: Sequence[int], form: Form, kinds: set[type] | 
     if form == "list":
         return Results([raw])
     if form == "raw":
-        return Results([pack_column(raw, refuse=False, kinds=kinds)])
+        return Results([pack_column(raw, form, kinds)])
     if form == "optional":
         kinds = kinds or set(map(type, raw))
         if not _make_columns(raw, kinds):
@@ -147,8 +152,8 @@ def pack(raw: list[Any], indices: Sequence[int], form: Form, kinds: set[type] | 
             return Results([raw])
     if raw and isinstance(raw[0], tuple):
         columns, kind = split_tuples(raw, indices)
-        return Results([pack_column(column) for column in columns], kind)
-    return Results([pack_column(raw, kinds=kinds)])
+        return Results([pack_column(column, form) for column in columns], kind)
+    return Results([pack_column(raw, form, kinds)])
 
 
 def _make_columns(raw: list[Any], kinds: set[type]) -> bool:
@@ -159,7 +164,7 @@ def _make_columns(raw: list[Any], kinds: set[type]) -> bool:
     return not tuples or (tuples == len(kinds) and len(set(map(len, raw))) == 1)
 
 
-def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = None) -> Column:
+def pack_column(raw: list[Any], form: Form = "arrays", kinds: set[type] | None = None) -> Column:
     """Stack results if ``np.asarray`` of all of them would do no more than that.
 
     Results of mixed types, and those whose common dtype depends on their
@@ -169,16 +174,17 @@ def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = N
 
     Parameters
     ----------
-    refuse : bool
-        True to refuse masked arrays and the like, whose masks ``np.asarray`` forgets.
+    form : {"arrays", "raw", "optional"}
+        All but "raw" refuse masked arrays and the like, whose masks ``np.asarray`` forgets.
     kinds : set of type, optional
         The types of the results: to look at all takes 11 ns for each.
     """
     if not raw:
         return raw
     kinds = kinds or set(map(type, raw))
+    refuse = form != "raw"
     if refuse and kinds <= PLAIN_ARRAYS:
-        return _pack_arrays(raw)
+        return _pack_arrays(raw, form)
     if len(kinds) > 1:
         if refuse:
             refuse_more(kinds)
@@ -191,7 +197,7 @@ def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = N
         array = np.asarray(raw)
         return Stack(kind, array) if array.dtype == np.int64 else raw
     if kind is np.ndarray:
-        return _pack_arrays(raw)
+        return _pack_arrays(raw, form)
     if issubclass(kind, np.datetime64 | np.timedelta64):  # these have units
         return Stack(kind, np.asarray(raw)) if len({one.dtype for one in raw}) == 1 else raw
     if issubclass(kind, np.number | np.bool_):
@@ -201,9 +207,9 @@ def pack_column(raw: list[Any], refuse: bool = True, kinds: set[type] | None = N
     return raw
 
 
-def _pack_arrays(raw: list[np.ndarray]) -> Column:
+def _pack_arrays(raw: list[np.ndarray], form: Form) -> Column:
     dtype, shape = raw[0].dtype, raw[0].shape
-    if dtype.hasobject or any(one.shape != shape or one.dtype != dtype for one in raw):
+    if dtype.hasobject or any(one.shape != shape or one.dtype != dtype or not Stack.keeps(one, form) for one in raw):
         return raw
     stack = np.empty((len(raw), *shape), dtype)
     for at, one in enumerate(raw):

@@ -109,16 +109,16 @@ def loop_suffices(settings: Settings, count: int = 2) -> bool:
     return not settings.needs_runner and (count < 2 or settings.serial_reason(count, is_nested()) is not None)
 
 
-def use_own_loop(settings: Settings, what: str) -> None:
+def use_own_loop(settings: Settings, what: str, remedy: str = ", or pass np.asarray(x)") -> None:
     """Prepare this process for NumPy's own loop; raise a TypeError for settings that it cannot follow.
 
-    `what` names the argument.
+    `what` names the argument, and `remedy` what else may be done than to leave the settings out.
     """
     if settings.isolate or settings.ignore:
         names = "isolate and timeout" if settings.isolate else "errors='ignore'"
         raise TypeError(
             f"{what} can only be mapped by NumPy's own loop in this process, which cannot follow the "
-            f"options {names}; leave them out, or pass np.asarray(x)"
+            f"options {names}; leave them out{remedy}"
         )
     if settings.setup is not None:
         set_up_here(settings.setup)

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from .._core.nesting import GivenOptions
 from .._core.options import Options, resolve, show_keywords
 from .._core.settings import Settings
 from . import originals
@@ -112,7 +113,7 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
                 "does not have; use parallel_apply"
             )
         super().__init__(pyfunc, otypes, doc, excluded, cache, signature)
-        self._options = options
+        self._options = GivenOptions(options)
 
     def __getstate__(self) -> dict[str, Any]:
         # NumPy keeps ufuncs in this cache. They cannot be pickled.
@@ -132,8 +133,10 @@ class vectorize(originals.vectorize):  # noqa: N801 - NumPy's name
 
     def _map(self, binding: Binding, settings: Settings) -> Any:
         """Return the result, or NotImplemented if only NumPy's own loop has it or raises the right error."""
-        if not 0 < len(binding.values) <= MAX_ARGUMENTS:
-            use_own_loop(settings, f"a call with {len(binding.values)} arguments to map over")
+        count = len(binding.values)
+        if not 0 < count <= MAX_ARGUMENTS:
+            remedy = f", or exclude all but {MAX_ARGUMENTS}" if count else ""
+            use_own_loop(settings, f"a call with {count} arguments to map over", remedy)
             return NotImplemented
         if self.signature is not None:
             return map_core_arrays(binding, settings, self.otypes, self.signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -236,7 +237,8 @@ class RawResults(NamedTuple):
 
     def values(self) -> list[Any]:
         """The results in order, each as the function returned it."""
-        flat = self.array.reshape(-1, *self.array.shape[self.mapped :])
+        lengths, shape = self.array.shape[: self.mapped], self.array.shape[self.mapped :]
+        flat = self.array.reshape(math.prod(lengths), *shape)  # -1 would be unknown for results without values
         return flat.tolist() if self.kind is None else Stack(self.kind, flat).unstack()
 
 
