@@ -13,7 +13,7 @@ from typing import Any, Never, TypeVar, Unpack
 
 from .._core.defaults import defaults
 from .._core.inputs.items import ENDLESS
-from .._core.nesting import is_nested
+from .._core.nesting import is_importing, is_nested
 from .._core.options import Options, show_keywords, unknown_argument
 from .._core.settings import check_int, is_int, too_late
 from .._executors.choice import run_in_executor
@@ -346,7 +346,7 @@ class Pool(OtherPools, Executor):
             raise RuntimeError("the pool belongs to the process that this one was forked from; make a new one")
 
     def _check_nested(self) -> None:
-        if self.initialized:
+        if self.initialized and not is_importing():  # a module that is imported for the function, without a guard
             raise ParwiseError(
                 "a Pool with an initializer or a finalizer takes no calls within a mapped function: they would run in "
                 "its process, which has not called the initializer; make these calls outside, or call it yourself there"

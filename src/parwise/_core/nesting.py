@@ -6,8 +6,11 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
+# Modules that call mapped functions.
+_CALLING = ("parwise._core.kernel", "parwise._executors.collector", "parwise._workers.worker.calls")
 #: Argument on the command line of the fork server, and so of its workers.
 FORK_SERVER = "--parwise-fork-server"
 
@@ -61,6 +64,16 @@ def serial_calls() -> Iterator[None]:
         yield
     finally:
         NESTED.reset(before)
+
+
+def is_importing() -> bool:
+    """True if this thread imports a module just now, and calls no mapped function for that."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") not in _CALLING:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class GivenOptions(dict[str, Any]):
