@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 
@@ -45,6 +46,26 @@ def test_a_pool_whose_workers_are_prepared(runner, prepared):
         return found == len(calls)
 
     assert parallel_apply(refused, np.arange(4.0), **runner).all()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("how", ["executor='serial'", "executor='threads', workers=2", "workers=2"])
+def test_functions_that_are_mapped_as_a_module_is_imported_are_mapped_functions(tmp_path, monkeypatch, how, count):
+    (tmp_path / "mapping.py").write_text(
+        "from parwise import ParwiseError, Pool, parallel_map\n"
+        "def refused(x):\n"
+        "    with Pool(1, initializer=print) as pool:\n"
+        "        try:\n"
+        "            list(pool.map(abs, [x]))\n"
+        "        except ParwiseError:\n"
+        "            return True\n"
+        f"R = parallel_map(refused, range({count}), {how})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mapping", raising=False)
+    module = importlib.import_module("mapping")
+    monkeypatch.delitem(sys.modules, "mapping")
+    assert [True] * count == module.R
 
 
 def apply_inside(n):

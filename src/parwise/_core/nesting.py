@@ -9,8 +9,6 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-# Modules that call mapped functions.
-_CALLING = ("parwise._core.kernel", "parwise._executors.collector", "parwise._workers.worker.calls")
 #: Argument on the command line of the fork server, and so of its workers.
 FORK_SERVER = "--parwise-fork-server"
 
@@ -67,13 +65,16 @@ def serial_calls() -> Iterator[None]:
 
 
 def is_importing() -> bool:
-    """True if this thread imports a module just now, and calls no mapped function for that."""
+    """True if what called parwise is a module that is being imported, and no mapped function of that module."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") not in _CALLING:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
+    outside = False
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        # `Pool` has its `map` from concurrent.futures.
+        own = str(frame.f_globals.get("__name__")).startswith(("parwise.", "concurrent.futures."))
+        if own and outside:  # it calls the function
+            return False
+        outside, frame = outside or not own, frame.f_back
+    return frame is not None
 
 
 class GivenOptions(dict[str, Any]):
