@@ -23,6 +23,10 @@ def test_each_pair_of_values_stays_in_some_case(sizes, missing):
     assert pairs_of([cases[k] for k in kept]) == pairs_of(cases)
 
 
+def test_one_parameter_keeps_all_its_values():
+    assert covering([{"a": k} for k in range(5)]) == [*range(5)]
+
+
 def test_fewer_cases_than_combinations():
     cases = [dict(zip("abc", values, strict=True)) for values in product(range(10), range(10), range(3))]
     assert len(covering(cases)) == 100

@@ -11,7 +11,8 @@ from itertools import combinations
 
 def covering(cases):
     """Indices of cases that have each pair of values that two parameters have in any; a case is a dict."""
-    pairs = [set(combinations(sorted(case.items()), 2)) for case in cases]
+    # Each value, where there is but one parameter.
+    pairs = [set(combinations(sorted(case.items()), min(2, len(case)))) for case in cases]
     missing, kept = set().union(*pairs), []
     while missing:
         kept.append(max(range(len(cases)), key=lambda k: len(pairs[k] & missing)))
