@@ -371,7 +371,7 @@ def _stack(
 ) -> np.ndarray | list[Any]:
     """Store arrays of one dtype and shape in memory one by one; return a list at the first one that differs."""
     dtype, shape = first.dtype, first.shape
-    any_order = form == "arrays" or first.ndim < 2  # as `Stack.keeps` says, once for all
+    any_order = Stack.takes_any_order(first, form)
     stack = allocate(count, dtype, shape)
     stack[0] = first
     at = 1

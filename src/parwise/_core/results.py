@@ -30,9 +30,14 @@ class Stack:
         self.array = array
 
     @staticmethod
-    def keeps(result: np.ndarray, form: Form) -> bool:
-        """True if a stack keeps all of `result` that a call may show: its items are in C order, seen alone or not."""
-        return form == "arrays" or result.ndim < 2 or result.flags.c_contiguous
+    def takes_any_order(result: np.ndarray, form: Form) -> bool:
+        """True if no call of this form shows the memory layout of results like this one."""
+        return form == "arrays" or result.ndim < 2
+
+    @classmethod
+    def keeps(cls, result: np.ndarray, form: Form) -> bool:
+        """True if a stack keeps all of `result` that a call may show: its items are in C order."""
+        return cls.takes_any_order(result, form) or result.flags.c_contiguous
 
     def unstack(self) -> list[Any]:
         """The single results, as the function returned them."""

@@ -6,12 +6,14 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .functions import codes_of, function_of, named_values
 
+#: Objects by name, with their states.
+Held: TypeAlias = dict[str, tuple[Any, bytes]]
 COPIED = (
     "draws from {}, a generator of which each worker has a copy, so several workers draw the same numbers. Pass "
     "rng=seed in its place, and take rng= in the function: a Generator for each element"
@@ -22,9 +24,9 @@ _SEEDING = frozenset({"seed", "set_state", "setstate", "state"})
 _ITEMS = 50
 
 
-def global_generators() -> dict[str, tuple[Any, bytes]]:
+def global_generators() -> Held:
     """The generators that all code of this process shares, with their states."""
-    found: dict[str, tuple[Any, bytes]] = {}
+    found: Held = {}
     # A program may have a module of its own named random.
     if (getstate := getattr(sys.modules.get("random"), "getstate", None)) is not None:
         found["the module random"] = getstate, _as_bytes(getstate())
@@ -33,7 +35,7 @@ def global_generators() -> dict[str, tuple[Any, bytes]]:
     return found
 
 
-def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[Any, bytes]]:
+def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
     """Generators among the arguments of all calls of a function, and those that it names, with their states.
 
     Each worker has copies of these, in one state.
@@ -41,11 +43,9 @@ def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return held(func, args, kwargs, _state)
 
 
-def held(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], state: Callable[[Any], bytes | None]
-) -> dict[str, tuple[Any, bytes]]:
-    """Objects like these, those for which `state` returns one."""
-    found: dict[str, tuple[Any, bytes]] = {}
+def held(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], state: Callable[[Any], bytes | None]) -> Held:
+    """Objects that a function gets in all calls, or names, and their states: those for which `state` returns one."""
+    found: Held = {}
     for name, value in _named(func, args, kwargs):
         for inner, one in _within(name, value):
             now = state(one)
@@ -54,7 +54,7 @@ def held(
     return found
 
 
-def drawn_from(before: dict[str, tuple[Any, bytes]], after: dict[str, tuple[Any, bytes]]) -> dict[str, bytes]:
+def drawn_from(before: Held, after: Held) -> dict[str, bytes]:
     """Names of the objects whose states differ, with the states before; not of those that others have replaced."""
     changed = (name for name, (one, _) in after.items() if name in before and one is before[name][0])
     return {name: before[name][1] for name in changed if after[name][1] != before[name][1]}

@@ -10,14 +10,12 @@ import contextlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from . import generators, readers
 from .effect import Effect
 from .side_effects import SideEffects
 
-#: Objects by name, with their states.
-Held: TypeAlias = "dict[str, tuple[Any, bytes]]"
 _LEAVE_OUT = "verify=False leaves this check out"
 
 
@@ -57,7 +55,7 @@ class Look:
             found += self._changed()
         return found
 
-    def _drawn(self, copied: str, held: Held, look: Callable[..., Held]) -> Iterator[Effect]:
+    def _drawn(self, copied: str, held: generators.Held, look: Callable[..., generators.Held]) -> Iterator[Effect]:
         drawn = generators.drawn_from(held, look(*self._call)) if held else {}
         if drawn:
             # Where another function was called first it may have seeded each copy in another way.

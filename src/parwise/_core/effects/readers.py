@@ -7,7 +7,7 @@ import operator
 from typing import Any
 
 from .functions import codes_of, function_of
-from .generators import held
+from .generators import Held, held
 
 COPIED = (
     "reads on in {}, of which each worker has a copy, so several workers read the same. Read it before the call, and "
@@ -18,12 +18,12 @@ _ITERATORS = frozenset(map(type, (iter([]), iter(()), iter(range(0)), iter(range
 _FILES = (io.StringIO, io.BytesIO)
 
 
-def held_readers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[Any, bytes]]:
+def held_readers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
     """Those among the arguments of all calls of a function, and those that it names, with how much is left in each."""
     return held(func, args, kwargs, _left)
 
 
-def unread(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, tuple[Any, bytes]]:
+def unread(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
     """Those in which something is left, unless the function goes to a place of its own choice.
 
     Where nothing is left a file is written to, as a log is.

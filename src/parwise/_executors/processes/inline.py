@@ -74,7 +74,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
         if job.observer.active:
             found = least_seconds(background, inline.seconds)
             if least > WARM_SECONDS:
-                found = "such calls have taken longer with workers"
+                found = "such calls took longer with workers, or this one was to show how long they take without"
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {found}")
         return None
     joined = background.join(inline.claim)
@@ -82,9 +82,9 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     return joined
 
 
-def pays(left: float, least: float | None = None) -> bool:
-    """Tell whether workers that are up pay for `left` seconds of work, as they do from `least` on, or usually."""
-    return left > BUSY_SECONDS or (left > (WARM_SECONDS if least is None else least) and cpu_is_idle())
+def pays(left: float, least: float) -> bool:
+    """Tell whether workers that are up pay for `left` seconds of work, as they do from `least` seconds on."""
+    return left > BUSY_SECONDS or (left > least and cpu_is_idle())
 
 
 def is_middling(seconds: float) -> bool:
@@ -219,7 +219,11 @@ class InlineTasks:
         workers could have saved is added up over calls, until it pays for one.
         """
         background = self._background
-        return pays(left) if background.has_idle_workers else left + background.pool.serial_seconds > COLD_SECONDS
+        return (
+            pays(left, WARM_SECONDS)
+            if background.has_idle_workers
+            else left + background.pool.serial_seconds > COLD_SECONDS
+        )
 
     def _after_first(self, worth: bool) -> None:
         """After the first element: wake the helper thread, or measure whether CPUs are free during the next one."""
