@@ -24,7 +24,7 @@ from .runner import LIGHT_BYTES, TASK_BYTES, RemoteRunner
 # Workers are counted again after so long.
 LOOK_SECONDS = 1.0
 # Tasks at hand in the scheduler beside two for each thread, unless they are large: a small cluster runs dry in the
-# 10 ms of a round trip.
+# 10 ms of a round trip. Not before an element is measured, since each task takes 4 ms until then, whatever it computes.
 SPARE_TASKS = 4
 # In a cluster that adapts to its work no more tasks wait in the scheduler than these, nor more bytes of arguments.
 MANY_TASKS = 1000
@@ -90,13 +90,12 @@ class DaskRunner(RemoteRunner):
     @property
     def max_submitted(self) -> int:
         """Tasks that may be in the scheduler: enough for the next second, or for a cluster to grow by."""
-        size = self._task_bytes()
-        tasks = 2 * self.workers + (SPARE_TASKS if size < TASK_BYTES // 8 else 0)
+        size, pace = self._task_bytes(), self._job.queue.pace
+        tasks = 2 * self.workers + (SPARE_TASKS if pace is not None and size < TASK_BYTES // 8 else 0)
         adaptive = self._adaptive
         if adaptive is not None and self._threads_there < adaptive.maximum:
             # It starts a worker for each `target_duration` seconds of work that wait.
-            pace = self._job.queue.pace or self.task_seconds
-            waiting = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace, self.task_seconds)
+            waiting = 2 * (self._threads_there + 1) * adaptive.target_duration / max(pace or 0.0, self.task_seconds)
             tasks = max(tasks, min(math.ceil(waiting), MANY_TASKS, WAITING_BYTES // max(1, size)))
         # With fewer workers than there are none may wait, as another one would compute it.
         return int(min(tasks, self._wanted if self._wanted < self._threads_there else math.inf))
