@@ -53,8 +53,13 @@ class Handshake:
         """True if the next free worker computes the task before any other."""
         return self._wanted and not self._few
 
+    @property
+    def due_last(self) -> bool:
+        """True if it is left for a worker that has no other task."""
+        return self._wanted and self._few
+
     def fits(self, seconds: float) -> bool:
-        """Tell whether a worker without a task may compute it.
+        """Tell whether a worker without a task may compute it now.
 
         Parameters
         ----------
@@ -62,8 +67,6 @@ class Handshake:
             Time for which the other workers will be busy.
         """
         job = self._job
-        if not (self._wanted and self._few):
-            return False
         if job.first is None or job.call.settings.verify:
             return True
         return job.first_seconds <= seconds + self._grace(monotonic())

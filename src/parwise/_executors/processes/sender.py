@@ -128,7 +128,9 @@ class Sender(Receiver):
             if task is None:
                 break
             self._send_task(worker, task)
-        if queue.empty and not worker.assignments and self._has_cpu and self._handshake.fits(self._seconds_left):
+        if not (self._handshake.due_last and queue.empty) or worker.assignments:
+            return
+        if self._has_cpu and self._handshake.fits(self._seconds_left):
             self._send_handshake(worker)
 
     def _next_task(self, worker: WorkerHandle) -> Task | None:

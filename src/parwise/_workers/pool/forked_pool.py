@@ -158,7 +158,8 @@ class ForkedPool(WorkerPool):
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-        events += [("refused", worker) for worker in self.workers if worker.key in self._refused]
+        if self._refused:
+            events += [("refused", worker) for worker in self.workers if worker.key in self._refused]
         # The socket of a refused worker is closed, as that of a dead one is, which would be replaced; and the last
         # messages of a worker come before its death.
         events.sort(key=lambda event: _ORDER.index(event[0]))
