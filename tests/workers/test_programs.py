@@ -14,6 +14,7 @@ import pytest
 
 import parwise
 from parwise import ParwiseError, parallel_apply, parallel_map
+from parwise._workers.pool import watchdog, worker_pool
 
 from ..support.functions import ISOLATED
 from ..support.internals import default_pool
@@ -275,8 +276,10 @@ def test_default_timeout_of_sockets_in_this_process():
         socket.setdefaulttimeout(before)
 
 
-def test_worker_that_reads_nothing_for_a_while():
+def test_worker_that_reads_nothing_for_a_while(monkeypatch):
     """Messages for which its socket has no room wait, and the worker computes again afterwards."""
+    for module in (watchdog, worker_pool):  # a worker that is seen to be stopped is replaced
+        monkeypatch.setattr(module, "LOOK_SECONDS", float("inf"))
     held = "x" * 10_000
     assert parallel_map(abs, range(8), **ISOLATED) == list(range(8))
     while not all(one.ready for one in default_pool().workers[:2]):  # or the stopped one may be given an element
