@@ -23,21 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import EnumType
 from typing import Any
 
-from cloudpickle import cloudpickle
-
 from . import reducers
-from .module_watch import watch
-from .modules import is_importable
-
-
-def is_sent(obj: Any) -> bool:
-    """True if a class or function travels by value, since another process cannot import it."""
-    if isinstance(obj, type) and not obj.__flags__ & reducers.HEAP_TYPE:
-        return False
-    found = cloudpickle._lookup_module_and_qualname(obj)
-    if found is None or cloudpickle._is_registered_pickle_by_value(found[0]):
-        return True
-    return watch.is_edited(found[0].__name__) or not is_importable(found[0].__name__)
 
 
 def home_of(obj: Any) -> types.ModuleType | None:

@@ -1,4 +1,4 @@
-"""Modules and names that another interpreter lacks: loaded from a path, made by hand, put into `builtins`."""
+"""What another interpreter lacks: modules loaded from a path or made by hand, names put into `builtins`, definitions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,31 @@ from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 from typing import Any
 
+from cloudpickle import cloudpickle
+
 from .interpreter import CARRIED
+from .module_watch import watch
+from .reducers import HEAP_TYPE
 
 # By name: the module, the module path at that time, and whether it can be imported.
 _known: dict[str, tuple[ModuleType, list[str], bool]] = {}
+# Parwise's own classes and functions that others import: a call names a dozen, and to look for each takes 10 us.
+_own: dict[int, Any] = {}
+
+
+def is_sent(obj: Any) -> bool:
+    """True if a class or function travels by value, since another process cannot import it."""
+    if id(obj) in _own or (isinstance(obj, type) and not obj.__flags__ & HEAP_TYPE):
+        return False
+    found = cloudpickle._lookup_module_and_qualname(obj)
+    if found is None or cloudpickle._is_registered_pickle_by_value(found[0]):
+        return True
+    name = found[0].__name__
+    if watch.is_edited(name) or not is_importable(name):
+        return True
+    if name.startswith("parwise."):
+        _own[id(obj)] = obj
+    return False
 
 
 def is_importable(name: str) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 from cloudpickle import cloudpickle
 
 from ..._core.results import SCALARS
-from ..._system.definitions import home_of, is_sent
-from ..._system.modules import is_importable
+from ..._system.definitions import home_of
+from ..._system.modules import is_importable, is_sent
 from ..._system.reducers import cell_content
 from .multiprocessing_objects import Packed
 from .picklers import DefinitionPickler, add_part, add_wanted, dumps_items

@@ -10,7 +10,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from ..._system.definitions import calls, is_sent, name_of, new_token, open_space, open_table
+from ..._system.definitions import calls, name_of, new_token, open_space, open_table
+from ..._system.modules import is_sent
 from ..shared_globals import set_by
 
 
