@@ -51,15 +51,23 @@ class Layout(NamedTuple):
     @property
     def below(self) -> int:
         """Bytes before the first item; more than 0 where strides are negative."""
-        return -self._reach(min)
+        return self._reach[0]
 
     @property
     def above(self) -> int:
         """Bytes from the first item to the end."""
-        return self._reach(max) + self.dtype.itemsize
+        return self._reach[1]
 
-    def _reach(self, pick: Any) -> int:
-        return sum(pick(0, stride * (n - 1)) for n, stride in zip(self.shape, self.strides, strict=True) if n)
+    @property
+    def _reach(self) -> tuple[int, int]:
+        """Bytes before the first item, and from it to the end."""
+        below, above = 0, self.dtype.itemsize
+        for n, stride in zip(self.shape, self.strides, strict=True):  # in no generator: each small call pays for it
+            if n and stride < 0:
+                below -= stride * (n - 1)
+            elif n:
+                above += stride * (n - 1)
+        return below, above
 
     @property
     def overlaps(self) -> bool:
@@ -105,7 +113,7 @@ class Layout(NamedTuple):
 def element_layout(like: Layout, step: int, capacity: int) -> Layout:
     """Layout of a copy of up to `capacity` elements laid out as `like`, `step` bytes apart in the caller's array."""
     pitch, strides = _pack(like, step, capacity)
-    return like._replace(shape=(capacity, *like.shape), strides=(pitch, *strides))
+    return Layout(like.kind, like.dtype, like.writeable, (capacity, *like.shape), (pitch, *strides))
 
 
 def block_layout(like: Layout) -> Layout:
@@ -225,9 +233,10 @@ def offsets_for(layouts: list[Layout], addresses: list[int]) -> tuple[list[int],
     offsets = []
     end = 0
     for layout, address in zip(layouts, addresses, strict=True):
-        offset = _congruent(end + layout.below, address, PAGE)
+        below, above = layout._reach
+        offset = _congruent(end + below, address, PAGE)
         offsets.append(offset)
-        end = offset + layout.above
+        end = offset + above
     return offsets, end
 
 

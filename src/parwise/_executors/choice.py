@@ -29,10 +29,10 @@ def run(job: Job) -> None:
     executor = job.call.settings.executor
     if is_serial(job.call):
         run_serially(job)
-    elif is_pool(executor):
-        executor._run(job)
     elif executor == "processes":
         processes.run(job)
+    elif is_pool(executor):
+        executor._run(job)
     elif executor == "threads":
         from .threads.inline import run as run_in_threads  # imported by the calls that need it
 

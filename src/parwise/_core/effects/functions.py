@@ -67,9 +67,10 @@ def named_values(function: FunctionType, own: Any, names: Iterable[str]) -> Iter
 
 def attributes_of(value: Any) -> dict[str, Any]:
     """The attributes of an object itself."""
-    own: Any = None
-    with contextlib.suppress(Exception):  # none, or a property
-        own = object.__getattribute__(value, "__dict__")
+    try:  # `contextlib.suppress` takes 1 us, twice in each call
+        own: Any = object.__getattribute__(value, "__dict__")
+    except Exception:  # none, or a property
+        return {}
     return own if type(own) is dict else {}
 
 

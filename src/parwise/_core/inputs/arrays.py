@@ -175,9 +175,11 @@ class InputArray:
             return 0
         if self.vectorized:
             return self._address_of_block(self._extents(lo, lo))
-        index: tuple[Any, ...] = np.unravel_index(lo, self.grid) if len(self.grid) > 1 else (lo,)
-        steps = self.elements.strides[: len(index)]
-        return address_of(self.elements) + sum(int(i) * int(step) for i, step in zip(index, steps, strict=True))
+        first, steps = address_of(self.elements), self.elements.strides
+        if len(self.grid) == 1:
+            return first + lo * int(steps[0])
+        index = np.unravel_index(lo, self.grid)
+        return first + sum(int(i) * int(step) for i, step in zip(index, steps, strict=False))
 
     def _address_of_block(self, extents: Sequence[tuple[int, int]]) -> int:
         strides = self._padded or self.source.strides

@@ -95,7 +95,10 @@ known_paces = KnownPaces()
 
 
 def _key(call: Call) -> _Key:
-    return (*_codes(call.func), sum(one.row_bytes for one in call.inputs), call.vectorized)
+    func = call.func
+    plain = type(func) is FunctionType and not func.__closure__ and not func.__dict__
+    codes = (func.__code__,) if plain else _codes(func)
+    return (*codes, sum(one.row_bytes for one in call.inputs), call.vectorized)
 
 
 def _codes(func: Any, depth: int = 3) -> Iterator[Any]:
