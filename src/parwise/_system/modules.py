@@ -1,4 +1,4 @@
-"""What another interpreter lacks: modules loaded from a path or made by hand, names put into `builtins`, definitions."""
+"""What another interpreter lacks: modules loaded from a path or made by hand, names in `builtins`, definitions."""
 
 from __future__ import annotations
 
