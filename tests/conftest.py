@@ -32,6 +32,13 @@ from .support.adversarial import WAYS
 from .support.gate import Gate
 from .support.internals import default_pool
 
+# A cluster of Dask looks at itself up to 100 times a second, which takes 15 % of a CPU.
+os.environ |= {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__CYCLE": "5s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
 hypothesis.settings.register_profile(
     "parwise", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
