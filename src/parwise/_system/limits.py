@@ -163,8 +163,8 @@ def descriptors_allowed() -> int:
 def own_bytes(pid: int) -> int:
     """Bytes of memory that a process shares with no file and no other process; 0 if it has exited."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            _, resident, shared, *_ = map(int, file.read().split())
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            _, resident, shared, *_ = map(int, file.read(200).split())
     except OSError:
         return 0
     return (resident - shared) * mmap.PAGESIZE
