@@ -151,6 +151,70 @@ def test_dask_groups_and_windows(cube):
     assert_alike(got.compute(), want)
 
 
+def test_options_hold_where_the_map_is_made(cube):
+    calls = []
+
+    def bad(x):
+        return x.sum() if x[0] > 0 else 1 / 0
+
+    how = {"output_dtypes": float, "output_core_dims": []}
+    lazy = cube.chunk(lat=1)
+    with parwise.options(errors="ignore", setup=lambda: calls.append(1)):
+        made = lazy.par.map(bad, ("lat", "lon"), **how)
+        with pytest.warns(parwise.GapWarning):
+            want = cube.par.map(bad, ("lat", "lon"), executor="serial")
+        groups = cube.copy(data=lazy.data).par.map_groups(
+            lambda x: x.isel(time=0) if (x.season != "b").all() else 1 / 0,
+            "season",
+            **{**how, "output_core_dims": ["lat", "lon"]},
+        )
+    before = len(calls)
+    with pytest.warns(parwise.GapWarning):
+        assert_alike(made.compute(), want)
+    assert len(calls) == before + 1
+    with pytest.warns(parwise.GapWarning):
+        assert groups.compute().isnull().all(("lat", "lon")).data.tolist() == [False, True, False]
+    strict = lazy.par.map(bad, ("lat", "lon"), **how)
+    with parwise.options(errors="ignore"), pytest.raises(ZeroDivisionError):
+        strict.compute()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "objects", "file"])
+def test_arrays_beside_those_of_dask(cube, kind, tmp_path):
+    """Dask would cut them along all dimensions where they are larger than its chunks."""
+
+    def both(x, y):
+        return x.size * 1000 + np.ravel(y).astype(float).sum()
+
+    # Sums of integers have the same bits in any order.
+    other = cube.round().rename("v").reset_coords(drop=True).transpose("lat", "time", "lon")
+    if kind == "objects":
+        other = other.astype(object)
+    beside = other
+    if kind == "file":
+        other.drop_encoding().to_dataset().to_netcdf(tmp_path / "v.nc")
+        beside = xr.open_dataset(tmp_path / "v.nc")["v"]
+    how = {"output_dtypes": float, "output_core_dims": []}
+    with dask.config.set({"array.chunk-size": "128B"}):
+        for lazy, dims in (cube.chunk(lat=1, time=-1, lon=-1), "lat"), (cube.chunk(lat=(2, 1), lon=3), ("lat", "lon")):
+            want = cube.par.map(both, dims, other)
+            assert_alike(lazy.par.map(both, dims, beside, **how).compute(), want)
+            got = beside.par.map(lambda y, x: both(x, y), dims, lazy, **how)
+            assert got.chunksizes == {dim: lazy.chunksizes[dim] for dim in got.dims}
+            assert_same(got.compute().to_numpy(), want.to_numpy())
+        blocks = beside.par.map(
+            lambda y, x: y.astype(float).sum((1, 2)),
+            "lat",
+            cube.transpose("lat", ...).chunk(lat=1),
+            vectorized=True,
+            chunk=2,
+            **how,
+        )
+        want = other.par.map(lambda y: y.astype(float).sum((1, 2)), "lat", vectorized=True, chunk=2)
+        assert_same(blocks.compute().to_numpy(), want.to_numpy())
+    beside.close()
+
+
 def test_dask_on_a_cluster(cube, dask_client):
     lazy = cube.chunk(lat=1)
     got = lazy.par.map(lambda x: x.sum() / 3, ("lat", "lon"), output_dtypes=float, output_core_dims=[])

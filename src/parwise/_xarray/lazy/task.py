@@ -14,6 +14,7 @@ import numpy as np
 from ..._core.call import Block, Told
 from ..._core.inputs.foreign import plain_array
 from ..._core.inputs.random import RandomStreams, make_random_streams
+from ..._core.options import resolve
 from ..file_arrays import moveaxis_order
 from ..labels import Labels, MappedArrays, listed
 from ..request import Request, as_told, run
@@ -24,10 +25,13 @@ SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0,
 
 
 def serial_options(request: Request) -> dict[str, Any]:
-    """Options of the calls within Dask tasks."""
-    options = {**request.options, **SERIAL}
-    setup = options.get("setup")
-    return options if setup is None else {**options, "setup": _Setup(setup, uuid.uuid4().hex)}
+    """Options of the calls within Dask tasks.
+
+    What `parwise.options` sets for the map holds wherever and whenever Dask computes it, and nothing that it sets then.
+    """
+    settings = resolve(request.options)
+    setup = None if settings.setup is None else _Setup(settings.setup, uuid.uuid4().hex)
+    return {**SERIAL, "errors": settings.errors, "setup": setup}
 
 
 class _Setup:
