@@ -87,6 +87,17 @@ def test_dask_labels(cube):
     assert set(got.coords) == {"time", "lat", "season", "hours", "height"}
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_dask_objects_of_labelled_functions_are_what_they_are(length):
+    """Of those that happen to be in one chunk NumPy would make strings, or floats."""
+    data = np.empty(5, object)
+    data[:] = [3, "x", 2.5, 3, None]
+    array = xr.DataArray(xr.Variable("t", data, fastpath=True))
+    got = array.chunk(t=length).par.map(lambda x: x, "t", as_xarray=True, output_dtypes=object).compute()
+    assert_alike(got, array)
+    assert_alike(got, array.par.map(lambda x: x, "t", as_xarray=True))
+
+
 @pytest.mark.parametrize("boundary", [None, "reflect", "nearest", "symmetric", "wrap", ("constant", 2.0)])
 def test_dask_blocks(cube, boundary):
     def smooth(x):

@@ -113,7 +113,7 @@ class SerialMap:
                 )
             for one, shape in zip(columns, shapes, strict=True):
                 self._check_shape(one.shape, shape, len(where))
-            data = [as_told(one, dtype)[keep] for one, dtype in zip(columns, self.dtypes, strict=True)]
+            data = [as_told(_unboxed(one), dtype)[keep] for one, dtype in zip(columns, self.dtypes, strict=True)]
         except (TypeError, ValueError) as error:
             parts = ", ".join(
                 f"{dim}={one.start}:{one.stop}" for dim, one in zip(self._labels.dims, where, strict=True)
@@ -286,4 +286,16 @@ def _result_data(box: Any, dims: list[Hashable]) -> Any:
             f"func returned a DataArray with dimensions {listed(result.dims)}, but output_core_dims says {listed(dims)}"
         )
     data = result.data if isinstance(result, BareResult) else result.to_numpy()
-    return data.transpose([result.dims.index(name) for name in dims]) if dims else data[()]
+    if dims:
+        return data.transpose([result.dims.index(name) for name in dims])
+    # Of bare objects NumPy would find a dtype, by those in the chunk.
+    return Boxed(data[()]) if data.dtype == object else data[()]
+
+
+def _unboxed(column: np.ndarray) -> np.ndarray:
+    """Results with the objects that were boxed."""
+    if column.dtype == object:
+        for place, one in enumerate(column.flat):
+            if isinstance(one, Boxed):
+                column.flat[place] = one.value
+    return column
