@@ -116,6 +116,27 @@ def test_dask_blocks(cube, boundary):
     assert_alike(got.compute(), cube.par.map(draw, "time", vectorized=True, chunk=4, rng=3))
 
 
+@pytest.mark.parametrize("boundary", ["reflect", "nearest", "symmetric", "wrap", "constant"])
+@pytest.mark.parametrize("length", [0, 1, 2, 3])
+def test_dask_blocks_with_a_halo_as_long_as_the_array(length, boundary):
+    """Where `dask.array.pad` pads too little, or raises."""
+    array = xr.DataArray(np.arange(float(length)) + 1, dims="x")
+    seen = []
+
+    def see(x):
+        seen.append(x.tolist())
+        return x
+
+    for depth in (1, 2, 3, 7):
+        how = {"vectorized": True, "chunk": max(1, min(2, length)), "depth": depth, "boundary": boundary}
+        seen.clear()
+        array.par.map(see, "x", executor="serial", **how)
+        want = sorted(seen)
+        seen.clear()
+        assert_alike(array.chunk(x=1).par.map(see, "x", output_dtypes=float, **how).compute(), array)
+        assert sorted(seen) == want
+
+
 @pytest.mark.parametrize("dim", ["time", "lat"])
 def test_dask_labelled_blocks(cube, dim):
     def func(x):

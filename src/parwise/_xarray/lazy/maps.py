@@ -206,7 +206,7 @@ def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tu
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
     # Of arrays that take no memory: those of Dask would be computed.
     planned = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
-    pad = request.depth if request.boundary is not None else 0
+    pad = request.depth if request.boundary is not None and mapped.lengths[0] else 0
     extents = [(block.first + pad, block.last + pad) for block in planned]
     padded = [_pad(one, axis, pad, request.boundary) if pad else one for one in arrays]
     blocks = [in_blocks(one, axis, extents) for one in padded]
@@ -219,6 +219,8 @@ def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tu
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
     """`dask.array.pad` by the halo along one axis."""
     mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
+    if mode != "constant" and depth >= array.shape[axis]:  # `dask.array.pad` repeats an array once at most
+        return da.take(array, np.pad(np.arange(array.shape[axis]), depth, _PAD_MODES.get(mode, mode)), axis)
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
     kwargs = {"constant_values": value} if mode == "constant" else {}
     return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)
