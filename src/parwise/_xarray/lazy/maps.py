@@ -219,8 +219,9 @@ def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tu
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
     """`dask.array.pad` by the halo along one axis."""
     mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
+    numpy_mode: Any = _PAD_MODES.get(mode, mode)
     if mode != "constant" and depth >= array.shape[axis]:  # `dask.array.pad` repeats an array once at most
-        return da.take(array, np.pad(np.arange(array.shape[axis]), depth, _PAD_MODES.get(mode, mode)), axis)
+        return da.take(array, np.pad(np.arange(array.shape[axis]), depth, numpy_mode), axis)
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
     kwargs = {"constant_values": value} if mode == "constant" else {}
-    return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)
+    return da.pad(array, widths, mode=numpy_mode, **kwargs)
