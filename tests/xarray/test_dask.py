@@ -279,6 +279,8 @@ def test_more_bad_input_for_dask(cube):
     lazy = cube.chunk(time=3)
     with pytest.raises(ValueError, match=r"func needs all of 'time' at once, which is in 4 chunks"):
         lazy.par.map(same, "lat", output_dtypes=float, output_core_dims=[])
+    with pytest.raises(TypeError, match=r"output_dtypes must be a dtype.*'t2m'.*a dict by variable is for groups"):
+        lazy.to_dataset().par.map(same, "time", output_dtypes={"t2m": float}, output_core_dims=[])
     with pytest.raises(ValueError, match="pass output_dtypes"):
         cube.copy(data=lazy.data).par.map_groups(same, "season")
     with pytest.raises(ValueError, match=r"results of shape \(12,\), but .* have shape \(12, 4\)"):
@@ -293,6 +295,18 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["lon"], as_xarray=True
         ).compute()
+
+
+def test_chunks_of_unknown_lengths(cube):
+    """After a selection by values, as in the arrays that `to_dask_array` of a dataframe gives."""
+    lazy, how = cube.chunk(time=5).data, {"output_dtypes": float, "output_core_dims": []}
+    chosen = xr.DataArray(lazy[lazy[:, 0, 0] > float(cube[:, 0, 0].median())], dims=cube.dims)
+    for case in {}, {"vectorized": True}:
+        with pytest.raises(ValueError, match=r"the length of 'time' is not known.*compute_chunk_sizes\(\)"):
+            chosen.par.map(same, "time", **how, **case)
+    want = np.asarray([one.max() for one in chosen.to_numpy()])
+    chosen.data.compute_chunk_sizes()
+    assert_same(chosen.par.map(np.max, "time", **how).to_numpy(), want)
 
 
 class Quantity(np.ndarray):
