@@ -98,6 +98,28 @@ def test_dask_objects_of_labelled_functions_are_what_they_are(length):
     assert_alike(got, array.par.map(lambda x: x, "t", as_xarray=True))
 
 
+@pytest.mark.parametrize("length", [1, 2, 4, 7])
+def test_dask_objects_are_what_they_are(length):
+    values = [3, "x", 2.5, 3, np.float32(1.5), None, {"a": 1}]
+    array = xr.DataArray(np.arange(7), {"t": np.arange(7)}, "t")
+    lazy, how = array.chunk(t=length), {"output_dtypes": object, "output_core_dims": []}
+    got = lazy.par.map(lambda k: values[k], "t", **how)
+    want = [3, "x", 2.5, 3, 1.5, None, {"a": 1}]
+    assert repr(got.compute().to_numpy().tolist()) == repr(want)
+    both = lazy.par.map(
+        lambda k: (values[k], k, [values[k]]),
+        "t",
+        output_dtypes=[object, int, object],
+        output_core_dims=[[], [], ["q"]],
+        output_sizes={"q": 1},
+    )
+    found = dask.compute(*both)
+    assert repr(found[0].to_numpy().tolist()) == repr(want)
+    assert_same(found[1].to_numpy(), array.to_numpy())
+    for func in (lambda k: np.float64(k)), (lambda k: int(k)), (lambda k: "a" * int(k)):
+        assert_alike(lazy.par.map(func, "t", **how).compute(), array.par.map(func, "t", **how))
+
+
 @pytest.mark.parametrize("boundary", [None, "reflect", "nearest", "symmetric", "wrap", ("constant", 2.0)])
 def test_dask_blocks(cube, boundary):
     def smooth(x):

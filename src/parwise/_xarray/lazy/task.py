@@ -142,6 +142,8 @@ class ChunkMap(SerialMap):
         self._orders = [
             moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], lead) for one in mapped.arrays
         ]
+        if object in self.dtypes and not request.as_xarray:
+            self._mapped_func = _ObjectsFunction(self._mapped_func, self.dtypes, self.in_tuple)
         self._numbered = self._streams is not None or request.as_xarray
         if self._numbered:
             count = len(mapped.arrays)
@@ -263,6 +265,33 @@ class _NumberedFunction:
         if self._streams is not None:
             kwargs["rng"] = self._streams.one(int(args[count]))
         return self._func(*args[: count + self._keep], *args[count + 1 :], **kwargs)
+
+
+class _ObjectsFunction:
+    """A function whose numbers and text are boxed where results are told to be objects.
+
+    Of a chunk that happens to have a number and a text NumPy would make two texts.
+    """
+
+    def __init__(self, func: Callable[..., Any], dtypes: list[np.dtype[Any]], in_tuple: bool) -> None:
+        self.__wrapped__ = func  # has the signature
+        self._are_objects, self._in_tuple = [one.kind == "O" for one in dtypes], in_tuple
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.__wrapped__(*args, **kwargs)
+        if not self._in_tuple:
+            return _boxed_scalar(result)
+        if not isinstance(result, tuple) or len(result) != len(self._are_objects):
+            return result
+        pairs = zip(result, self._are_objects, strict=True)
+        return tuple(_boxed_scalar(one) if is_object else one for one, is_object in pairs)
+
+
+def _boxed_scalar(result: Any) -> Any:
+    """The object that an array of objects would have of a number or text, boxed; any other result as it is."""
+    if isinstance(result, np.generic):
+        return Boxed(result.item())
+    return Boxed(result) if isinstance(result, str | bytes | int | float | complex) else result
 
 
 class _DataFunction:
