@@ -319,6 +319,18 @@ def test_more_bad_input_for_dask(cube):
         ).compute()
 
 
+@pytest.mark.parametrize("how", [{}, {"vectorized": True}])
+def test_errors_say_what_the_function_got(cube, how):
+    one, notes = cube.isel(lat=[0]), []
+    told = {"output_dtypes": float, "output_core_dims": ["time", "lon"]}
+    for array in one, one.chunk():
+        with pytest.raises(AttributeError) as caught:
+            array.par.map(lambda x: x.nothing, "lat", **how, **told).compute()
+        notes.append(caught.value.__notes__)
+    assert notes[0] == notes[1]
+    assert len(notes[0]) == 2
+
+
 def test_chunks_of_unknown_lengths(cube):
     """After a selection by values, as in the arrays that `to_dask_array` of a dataframe gives."""
     lazy, how = cube.chunk(time=5).data, {"output_dtypes": float, "output_core_dims": []}

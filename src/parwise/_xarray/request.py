@@ -216,7 +216,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels, plain=func is None, variable=request.variable),
+        naming=LabelNaming(labels, plain=func is None or func is request.func, variable=request.variable),
         told=told,
         memory=available_memory,
     )
