@@ -87,6 +87,39 @@ def test_dask_labels(cube):
     assert set(got.coords) == {"time", "lat", "season", "hours", "height"}
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_dask_objects_of_labelled_functions_are_what_they_are(length):
+    """Of those that happen to be in one chunk NumPy would make strings, or floats."""
+    data = np.empty(5, object)
+    data[:] = [3, "x", 2.5, 3, None]
+    array = xr.DataArray(xr.Variable("t", data, fastpath=True))
+    got = array.chunk(t=length).par.map(lambda x: x, "t", as_xarray=True, output_dtypes=object).compute()
+    assert_alike(got, array)
+    assert_alike(got, array.par.map(lambda x: x, "t", as_xarray=True))
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 7])
+def test_dask_objects_are_what_they_are(length):
+    values = [3, "x", 2.5, 3, np.float32(1.5), None, {"a": 1}]
+    array = xr.DataArray(np.arange(7), {"t": np.arange(7)}, "t")
+    lazy, how = array.chunk(t=length), {"output_dtypes": object, "output_core_dims": []}
+    got = lazy.par.map(lambda k: values[k], "t", **how)
+    want = [3, "x", 2.5, 3, 1.5, None, {"a": 1}]
+    assert repr(got.compute().to_numpy().tolist()) == repr(want)
+    both = lazy.par.map(
+        lambda k: (values[k], k, [values[k]]),
+        "t",
+        output_dtypes=[object, int, object],
+        output_core_dims=[[], [], ["q"]],
+        output_sizes={"q": 1},
+    )
+    found = dask.compute(*both)
+    assert repr(found[0].to_numpy().tolist()) == repr(want)
+    assert_same(found[1].to_numpy(), array.to_numpy())
+    for func in (lambda k: np.float64(k)), (lambda k: int(k)), (lambda k: "a" * int(k)):
+        assert_alike(lazy.par.map(func, "t", **how).compute(), array.par.map(func, "t", **how))
+
+
 @pytest.mark.parametrize("boundary", [None, "reflect", "nearest", "symmetric", "wrap", ("constant", 2.0)])
 def test_dask_blocks(cube, boundary):
     def smooth(x):
@@ -103,6 +136,27 @@ def test_dask_blocks(cube, boundary):
 
     got = lazy.par.map(draw, "time", output_dtypes=float, vectorized=True, chunk=4, rng=3)
     assert_alike(got.compute(), cube.par.map(draw, "time", vectorized=True, chunk=4, rng=3))
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "nearest", "symmetric", "wrap", "constant"])
+@pytest.mark.parametrize("length", [0, 1, 2, 3])
+def test_dask_blocks_with_a_halo_as_long_as_the_array(length, boundary):
+    """Where `dask.array.pad` pads too little, or raises."""
+    array = xr.DataArray(np.arange(float(length)) + 1, dims="x")
+    seen = []
+
+    def see(x):
+        seen.append(x.tolist())
+        return x
+
+    for depth in (1, 2, 3, 7):
+        how = {"vectorized": True, "chunk": max(1, min(2, length)), "depth": depth, "boundary": boundary}
+        seen.clear()
+        array.par.map(see, "x", executor="serial", **how)
+        want = sorted(seen)
+        seen.clear()
+        assert_alike(array.chunk(x=1).par.map(see, "x", output_dtypes=float, **how).compute(), array)
+        assert sorted(seen) == want
 
 
 @pytest.mark.parametrize("dim", ["time", "lat"])
@@ -151,6 +205,70 @@ def test_dask_groups_and_windows(cube):
     assert_alike(got.compute(), want)
 
 
+def test_options_hold_where_the_map_is_made(cube):
+    calls = []
+
+    def bad(x):
+        return x.sum() if x[0] > 0 else 1 / 0
+
+    how = {"output_dtypes": float, "output_core_dims": []}
+    lazy = cube.chunk(lat=1)
+    with parwise.options(errors="ignore", setup=lambda: calls.append(1)):
+        made = lazy.par.map(bad, ("lat", "lon"), **how)
+        with pytest.warns(parwise.GapWarning):
+            want = cube.par.map(bad, ("lat", "lon"), executor="serial")
+        groups = cube.copy(data=lazy.data).par.map_groups(
+            lambda x: x.isel(time=0) if (x.season != "b").all() else 1 / 0,
+            "season",
+            **{**how, "output_core_dims": ["lat", "lon"]},
+        )
+    before = len(calls)
+    with pytest.warns(parwise.GapWarning):
+        assert_alike(made.compute(), want)
+    assert len(calls) == before + 1
+    with pytest.warns(parwise.GapWarning):
+        assert groups.compute().isnull().all(("lat", "lon")).data.tolist() == [False, True, False]
+    strict = lazy.par.map(bad, ("lat", "lon"), **how)
+    with parwise.options(errors="ignore"), pytest.raises(ZeroDivisionError):
+        strict.compute()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "objects", "file"])
+def test_arrays_beside_those_of_dask(cube, kind, tmp_path):
+    """Dask would cut them along all dimensions where they are larger than its chunks."""
+
+    def both(x, y):
+        return x.size * 1000 + np.ravel(y).astype(float).sum()
+
+    # Sums of integers have the same bits in any order.
+    other = cube.round().rename("v").reset_coords(drop=True).transpose("lat", "time", "lon")
+    if kind == "objects":
+        other = other.astype(object)
+    beside = other
+    if kind == "file":
+        other.drop_encoding().to_dataset().to_netcdf(tmp_path / "v.nc")
+        beside = xr.open_dataset(tmp_path / "v.nc")["v"]
+    how = {"output_dtypes": float, "output_core_dims": []}
+    with dask.config.set({"array.chunk-size": "128B"}):
+        for lazy, dims in (cube.chunk(lat=1, time=-1, lon=-1), "lat"), (cube.chunk(lat=(2, 1), lon=3), ("lat", "lon")):
+            want = cube.par.map(both, dims, other)
+            assert_alike(lazy.par.map(both, dims, beside, **how).compute(), want)
+            got = beside.par.map(lambda y, x: both(x, y), dims, lazy, **how)
+            assert got.chunksizes == {dim: lazy.chunksizes[dim] for dim in got.dims}
+            assert_same(got.compute().to_numpy(), want.to_numpy())
+        blocks = beside.par.map(
+            lambda y, x: y.astype(float).sum((1, 2)),
+            "lat",
+            cube.transpose("lat", ...).chunk(lat=1),
+            vectorized=True,
+            chunk=2,
+            **how,
+        )
+        want = other.par.map(lambda y: y.astype(float).sum((1, 2)), "lat", vectorized=True, chunk=2)
+        assert_same(blocks.compute().to_numpy(), want.to_numpy())
+    beside.close()
+
+
 def test_dask_on_a_cluster(cube, dask_client):
     lazy = cube.chunk(lat=1)
     got = lazy.par.map(lambda x: x.sum() / 3, ("lat", "lon"), output_dtypes=float, output_core_dims=[])
@@ -183,6 +301,8 @@ def test_more_bad_input_for_dask(cube):
     lazy = cube.chunk(time=3)
     with pytest.raises(ValueError, match=r"func needs all of 'time' at once, which is in 4 chunks"):
         lazy.par.map(same, "lat", output_dtypes=float, output_core_dims=[])
+    with pytest.raises(TypeError, match=r"output_dtypes must be a dtype.*'t2m'.*a dict by variable is for groups"):
+        lazy.to_dataset().par.map(same, "time", output_dtypes={"t2m": float}, output_core_dims=[])
     with pytest.raises(ValueError, match="pass output_dtypes"):
         cube.copy(data=lazy.data).par.map_groups(same, "season")
     with pytest.raises(ValueError, match=r"results of shape \(12,\), but .* have shape \(12, 4\)"):
@@ -197,6 +317,30 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["lon"], as_xarray=True
         ).compute()
+
+
+@pytest.mark.parametrize("how", [{}, {"vectorized": True}])
+def test_errors_say_what_the_function_got(cube, how):
+    one, notes = cube.isel(lat=[0]), []
+    told = {"output_dtypes": float, "output_core_dims": ["time", "lon"]}
+    for array in one, one.chunk():
+        with pytest.raises(AttributeError) as caught:
+            array.par.map(lambda x: x.nothing, "lat", **how, **told).compute()
+        notes.append(caught.value.__notes__)
+    assert notes[0] == notes[1]
+    assert len(notes[0]) == 2
+
+
+def test_chunks_of_unknown_lengths(cube):
+    """After a selection by values, as in the arrays that `to_dask_array` of a dataframe gives."""
+    lazy, how = cube.chunk(time=5).data, {"output_dtypes": float, "output_core_dims": []}
+    chosen = xr.DataArray(lazy[lazy[:, 0, 0] > float(cube[:, 0, 0].median())], dims=cube.dims)
+    for case in {}, {"vectorized": True}:
+        with pytest.raises(ValueError, match=r"the length of 'time' is not known.*compute_chunk_sizes\(\)"):
+            chosen.par.map(same, "time", **how, **case)
+    want = np.asarray([one.max() for one in chosen.to_numpy()])
+    chosen.data.compute_chunk_sizes()
+    assert_same(chosen.par.map(np.max, "time", **how).to_numpy(), want)
 
 
 class Quantity(np.ndarray):

@@ -404,8 +404,9 @@ def test_bad_input_for_dask(cube, case):
 
 def test_results_that_are_not_as_told_for_dask(cube):
     lazy = lazily(cube)
-    with pytest.raises(TypeError, match="func was to return a DataArray, but it returned ndarray"):
-        lazy.par.map_groups(lambda x: x.data, "season", output_dtypes=float).compute()
+    with pytest.raises(TypeError, match="func was to return a DataArray, but it returned ndarray") as caught:
+        lazy.par.map_groups(lambda x: x if x.season[0] == "a" else x.data, "season", output_dtypes=float).compute()
+    assert any("in group" in one and "season=" in one for one in caught.value.__notes__)
     with pytest.raises(ValueError, match=r"of sizes {'time': \d, .*, but it returned one of {'lat': 3, 'lon': 4}"):
         lazy.par.map_groups(lambda x: x[0], "season", output_dtypes=float).compute()
     ds = lazily(make_dataset(cube)[["t2m", "flag"]])

@@ -281,3 +281,17 @@ def test_attributes_that_differ(cube, keep_attrs):
 def test_attributes_of_coordinates_are_dropped_as_by_concat(cube, keep_attrs):
     got = cube.par.map(lambda x: x * 2, "time", as_xarray=True, keep_attrs=keep_attrs)
     assert_alike(got, concat(lambda x: x * 2, cube, "time", "drop"))
+
+
+@pytest.mark.parametrize("dtype", [None, float, object])
+def test_no_elements(cube, dtype):
+    """Results of objects are not told from boxes by their dtype; a block function gets its one block, an empty one."""
+    empty, kept = cube.isel(time=slice(0, 0)), []
+    told = {} if dtype is None else {"output_dtypes": dtype}
+    got = empty.par.map(lambda x: x.copy(), "time", as_xarray=True, output_core_dims=["lat", "lon"], **told)
+    assert (got.dims, got.shape, got.dtype) == (cube.dims, (0, 3, 4), dtype or float)
+    got = empty.par.map(
+        lambda x: (kept.append(x), x)[1], "time", vectorized=True, as_xarray=True, executor="serial", **told
+    )
+    assert_alike(kept[0], empty)
+    assert_alike(got, empty.astype(dtype or float))

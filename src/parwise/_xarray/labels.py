@@ -154,6 +154,8 @@ class MappedArrays:
     def __init__(self, arrays: Sequence[xr.DataArray], dims: tuple[Hashable, ...]) -> None:
         first, *others = arrays
         check_has_dims(first, dims)
+        for one in arrays:
+            _check_lengths_known(one, dims)
         self.arrays = (first, *(broadcast(one, first, dims, number) for number, one in enumerate(others)))
         self.dims = dims
         if len(arrays) > 1:
@@ -228,6 +230,18 @@ def check_has_dims(array: xr.DataArray, dims: tuple[Hashable, ...], other: int =
         if dim not in array.dims:
             hint = "" if other < 0 else "; pass what all calls get whole in args=(...,)"
             raise ValueError(f"{name} has no dimension {dim!r}; it has {listed(array.dims)}{hint}")
+
+
+def _check_lengths_known(array: Any, dims: tuple[Hashable, ...]) -> None:
+    """Raise a ValueError for chunks of Dask along mapped dimensions whose lengths only the data tells."""
+    if getattr(array, "chunks", None) is None:
+        return
+    for dim in dims:
+        if (length := array.sizes.get(dim)) != length:
+            raise ValueError(
+                f"the length of {dim!r} is not known, as Dask's chunks have none after a selection by values; call "
+                "array.data.compute_chunk_sizes() first, or map over array.load()"
+            )
 
 
 def listed(names: Any) -> str:

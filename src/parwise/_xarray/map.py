@@ -118,7 +118,7 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
     count, made = len(columns), []
     told_columns = zip(columns, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
     for column, core_dims, dtype in told_columns:
-        if column.dtype != object:  # no element has a result
+        if column.dtype != object or not column.size:  # no element has a result
             made.append(_label_result(mapped, request, axes, column, core_dims, dtype))
         else:
             boxes = column.ravel() if request.vectorized else column

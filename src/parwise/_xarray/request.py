@@ -216,7 +216,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels, plain=func is None, variable=request.variable),
+        naming=LabelNaming(labels, plain=func is None or func is request.func, variable=request.variable),
         told=told,
         memory=available_memory,
     )
@@ -350,10 +350,19 @@ def dtypes_per_output(request: Request, count: int) -> list[Any]:
     given = request.output_dtypes
     if given is None:
         return [None] * count
-    dtypes = [np.dtype(one) for one in (given if isinstance(given, list | tuple) else [given])]
+    dtypes = [_dtype(one) for one in (given if isinstance(given, list | tuple) else [given])]
     if len(dtypes) != count:
         raise ValueError(
             f"output_dtypes has {len(dtypes)} dtype(s), but func returns {count} result(s); pass one "
             "dtype for each result"
         )
     return dtypes
+
+
+def _dtype(given: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(given)
+    except (TypeError, ValueError) as error:  # of a dict NumPy says that its items lack a length
+        hint = "; a dict by variable is for groups of a Dataset" if isinstance(given, Mapping) else ""
+        raise TypeError(f"output_dtypes must be a dtype, or a list of dtypes, got {given!r}{hint}") from error
+    return dtype

@@ -138,8 +138,8 @@ class LabelledFunction:
         count = len(self._templates)
         number = args[count]
         if isinstance(number, np.ndarray):  # a block
-            lo, hi = int(number.min()), int(number.max()) + 1
-            indexers: dict[Hashable, Any] = {self._dims[0]: slice(lo, hi)}
+            first = int(number.flat[0]) if number.size else 0
+            indexers: dict[Hashable, Any] = {self._dims[0]: slice(first, first + number.size)}
         else:
             indexers = element_indexers(int(number), self._grid, self._dims)
         labels = [one.isel(indexers) for one in self._templates]

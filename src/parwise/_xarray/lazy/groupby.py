@@ -68,7 +68,11 @@ def _compute_group(
     (box,) = run(request, [groups], (0,), lambda: labels, func=_BoxedFunction(func)).tolist()
     if not isinstance(box, Boxed):
         return [gap_data(one) for one in specs]
-    return [_variable_data(box.value, one) for one in specs]
+    try:
+        return [_variable_data(box.value, one) for one in specs]
+    except (TypeError, ValueError) as error:
+        error.add_note(labels.name((0,), None))
+        raise
 
 
 class _BoxedFunction:

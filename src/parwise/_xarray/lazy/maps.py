@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from operator import getitem
 from typing import Any
 
@@ -76,9 +77,9 @@ def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any]
 def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map an element function: one Dask task for each chunk of the mapped dimensions."""
     depth = len(mapped.dims)
-    arrays = [da.asarray(transposed_data(one, tuple(range(one.ndim)), mapped.dims)) for one in mapped.arrays]
     labels = _axis_labels(mapped)
-    _, arrays = da.core.unify_chunks(*(x for pair in zip(arrays, labels, strict=True) for x in pair))
+    arrays = _as_dask([transposed_data(one, tuple(range(one.ndim)), mapped.dims) for one in mapped.arrays], labels)
+    _, arrays = _unify(zip(arrays, labels, strict=True))
     for one, array in zip(mapped.arrays, arrays, strict=True):
         for dim, chunks in zip(one.dims, array.chunks, strict=True):
             if dim not in mapped.dims and len(chunks) > 1:
@@ -89,6 +90,28 @@ def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: 
     chunks = {label: chunks for label, chunks in zip(labels[0], arrays[0].chunks, strict=True) if label < depth}
     task = ChunkMap(mapped, request, *described, chunks=[chunks[label] for label in sorted(chunks)])
     return _blockwise(task, axis, chunks, arrays, labels)
+
+
+def _as_dask(arrays: list[Any], labels: list[tuple[int, ...]]) -> list[Any]:
+    """The arrays, and as Dask arrays those that are not, in the chunks of the others along mapped dimensions.
+
+    Left to itself Dask cuts what is large along all dimensions, and cannot do so with objects, whose size it cannot
+    tell.
+    """
+    cut, _ = _unify(pair for pair in zip(arrays, labels, strict=True) if isinstance(pair[0], da.Array))
+    made = []
+    for one, label in zip(arrays, labels, strict=True):
+        if not isinstance(one, da.Array):
+            meta = np.empty((0,) * len(label), one.dtype)  # Dask would read some of a file
+            one = da.from_array(one, tuple(map(cut.get, label, one.shape)), getitem=da.core.getter_inline, meta=meta)
+        made.append(one)
+    return made
+
+
+def _unify(pairs: Iterable[tuple[Any, tuple[int, ...]]]) -> tuple[dict[int, tuple[int, ...]], list[Any]]:
+    """The common chunks by label, and the arrays in these."""
+    chunks, arrays = da.core.unify_chunks(*itertools.chain.from_iterable(pairs))
+    return chunks, arrays
 
 
 def _axis_labels(mapped: MappedArrays) -> list[tuple[int, ...]]:
@@ -178,23 +201,27 @@ class _ChunkNumber(ArrayBlockwiseDep):
 
 def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map a block function: one Dask task for each block that `parallel_apply` would make, whatever Dask's chunks."""
-    arrays = [da.asarray(one) for one in transposed_arrays(mapped, (axis,))]
+    labels = _axis_labels(mapped)
+    arrays = _as_dask(transposed_arrays(mapped, (axis,)), labels)
     how = {"axis": axis, "chunk": request.chunk, "depth": request.depth, "boundary": request.boundary}
     # Of arrays that take no memory: those of Dask would be computed.
     planned = plan(*(np.broadcast_to(np.empty((), one.dtype), one.shape) for one in arrays), **how)
-    pad = request.depth if request.boundary is not None else 0
+    pad = request.depth if request.boundary is not None and mapped.lengths[0] else 0
     extents = [(block.first + pad, block.last + pad) for block in planned]
     padded = [_pad(one, axis, pad, request.boundary) if pad else one for one in arrays]
     blocks = [in_blocks(one, axis, extents) for one in padded]
     lengths = {0: tuple(block.stop - block.start for block in planned)}
     task = BlockMap(mapped, request, *described, axis=axis, blocks=[tuple(one) for one in planned])
-    results = _blockwise(task, axis, lengths, blocks, _axis_labels(mapped))
+    results = _blockwise(task, axis, lengths, blocks, labels)
     return [one.rechunk({axis: arrays[0].chunks[axis]}) for one in results]
 
 
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
     """`dask.array.pad` by the halo along one axis."""
     mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
+    numpy_mode: Any = _PAD_MODES.get(mode, mode)
+    if mode != "constant" and depth >= array.shape[axis]:  # `dask.array.pad` repeats an array once at most
+        return da.take(array, np.pad(np.arange(array.shape[axis]), depth, numpy_mode), axis)
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
     kwargs = {"constant_values": value} if mode == "constant" else {}
-    return da.pad(array, widths, mode=_PAD_MODES.get(mode, mode), **kwargs)
+    return da.pad(array, widths, mode=numpy_mode, **kwargs)
