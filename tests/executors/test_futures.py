@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from parwise import parallel_apply, parallel_map
+from parwise import ExecutorError, parallel_apply, parallel_imap, parallel_map
 from parwise._workers import remote
 
 from ..support.oracle import assert_same
@@ -106,3 +106,27 @@ def test_a_thread_pool_that_is_shut_down_during_a_call_loses_no_element():
     finally:
         busy.set()
         executor.shutdown()
+
+
+@pytest.mark.parametrize("call", [parallel_map, lambda *a, **k: list(parallel_imap(*a, **k))], ids=["map", "imap"])
+def test_a_thread_pool_that_was_shut_down_is_named(call):
+    closed = ThreadPoolExecutor(2)
+    closed.shutdown()
+    with pytest.raises(ExecutorError, match="ThreadPoolExecutor takes no more tasks .*; 0 .*items done"):
+        call(str, range(20), executor=closed)
+
+
+def test_a_thread_pool_whose_initializer_fails():
+    broken = ThreadPoolExecutor(2, initializer=lambda: 1 / 0)
+    with broken, pytest.raises(ExecutorError, match="ThreadPoolExecutor is broken .*; make a new one"):
+        parallel_map(lambda k: [thread.join(60) for thread in broken._threads], range(20), executor=broken)
+
+
+def test_a_thread_pool_that_is_shut_down_between_two_results():
+    executor, busy = ThreadPoolExecutor(1), threading.Event()
+    results = parallel_imap(lambda k: busy.wait(60) if k else k, range(9), executor=executor)
+    assert next(results) == 0
+    executor.shutdown(wait=False, cancel_futures=True)
+    busy.set()
+    with pytest.raises(ExecutorError, match="keep it open until the call has returned; 1 .*items done"):
+        list(results)

@@ -318,6 +318,21 @@ def test_text(mortal, capsys):
     assert capsys.readouterr().out == "hello\n" + "x" * 100_000 + "\n" + "0\n1\n2\n"
 
 
+def test_state_that_holds_functions_of_a_script(mortal):
+    # Each worker gets the state that a call was submitted in: not all have had the one before.
+    def divide(x):
+        return np.float64(x) / np.float64(0), str(np.array([0.5]))
+
+    def show(number):
+        return f"<{number}>"
+
+    for _ in range(3):
+        with np.errstate(all="call", call=lambda kind, flag: None), np.printoptions(formatter={"float": show}):
+            assert [mortal.submit(divide, 1).result() for _ in range(4)] == [(np.inf, "[<0.5>]")] * 4
+        with np.errstate(all="ignore"):
+            assert mortal.submit(divide, 1).result() == (np.inf, "[0.5]")
+
+
 def test_in_a_forked_child(pool):
     pid = os.fork()
     if pid == 0:

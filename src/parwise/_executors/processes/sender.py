@@ -10,6 +10,7 @@ from ..._core.indexing import Task
 from ..._system.blas import ThreadCounts, read_threads, workers_beside
 from ..._system.library_settings import LocalSettings
 from ..._system.surroundings import CallerState
+from ..._workers.pickling.sent_definitions import Definitions
 from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..._workers.pool.worker_pool import WorkerPool
 from ..._workers.session import PackedSession, SetUp, send_definitions
@@ -87,8 +88,10 @@ class Sender(Receiver):
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
         arguments = job.shared_layouts, self._direct.places
+        # One of several sessions is whole by itself: in a worker it takes the place of another, or is its first.
+        definitions = job.definitions if state is None else Definitions()
         self._session = PackedSession.of(
-            self._call, job.kernel, arguments, self._threads, job.definitions, state, self.local_settings, job.opened
+            self._call, job.kernel, arguments, self._threads, definitions, state, self.local_settings, job.opened
         )
 
     def _send_session(self, workers: list[WorkerHandle]) -> None:

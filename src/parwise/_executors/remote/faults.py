@@ -65,6 +65,19 @@ class Faults:
         text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
         return self.executor_error(f"{self._name} failed {self._where(task)} ({text})", task, cause)
 
+    def refused(self, lowest: Task | None, cause: BaseException) -> ExecutorError:
+        """The error of an executor that takes no more tasks."""
+        message = f"{self._name} takes no more tasks ({cause}); keep it open until the call has returned"
+        return self.executor_error(message, lowest, cause)
+
+    def cancelled(self, lowest: Task | None, cause: BaseException) -> ExecutorError:
+        """The error of an executor that has cancelled tasks."""
+        message = (
+            f"{self._name} has cancelled tasks of the call, as it does when it is shut down; keep it open until the "
+            "call has returned"
+        )
+        return self.executor_error(message, lowest, cause)
+
     def unfit(self, reply: Reply) -> ExecutorError:
         """The error of a process that runs other versions than this one."""
         theirs, here = ([f"{name} {found[name]}" for name in VERSIONS] for found in (reply.versions, VERSIONS))

@@ -159,10 +159,7 @@ class RemoteRunner(ExecutorRunner):
         except BrokenExecutor as error:
             raise self._faults.process_died(self._lowest(task), error) from error
         except RuntimeError as error:  # it was shut down
-            raise self._faults.executor_error(
-                f"{self.name} takes no more tasks ({error}); keep it open until the call has returned",
-                self._lowest(task),
-            ) from error
+            raise self._faults.refused(self._lowest(task), error) from error
         self._submitted[future] = task
 
     def _start(self, task: Task, call: tuple[Any, ...]) -> Future[Any]:
@@ -283,12 +280,7 @@ class RemoteRunner(ExecutorRunner):
         if isinstance(error, BrokenExecutor):
             raise self._faults.process_died(self._lowest(task), error) from error
         if isinstance(error, CancelledError):
-            raise self._faults.executor_error(
-                f"{self.name} has cancelled tasks of the call, as it does when it is shut down; keep it open "
-                "until the call has returned",
-                self._lowest(task),
-                error,
-            )
+            raise self._faults.cancelled(self._lowest(task), error)
         if is_lack_of_parwise(error):
             raise self._faults.lacking(error)
         if is_pool(self._executor) and not isinstance(error, WorkerDiedError):

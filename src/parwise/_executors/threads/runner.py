@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import perf_counter
@@ -21,6 +22,7 @@ from ..task_length import TASK_SECONDS
 
 if TYPE_CHECKING:
     from ..._workers.worker.output_capture import OutputEvent
+    from ...errors import ExecutorError
 
 # While the caller waits for threads it repeats their output so often.
 LOOK_SECONDS = 0.1
@@ -70,6 +72,19 @@ class ThreadState:
         job.accept(task, outcome)
 
 
+def _fault(job: Job, executor: Executor, error: BaseException, done: int, lowest: Task | None = None) -> ExecutorError:
+    """The error of a thread pool that was shut down, or whose initializer has failed."""
+    from ..remote.faults import Faults  # imported by the calls that need it
+
+    faults = Faults(job, type(executor).__name__)
+    faults.done = done
+    if isinstance(error, CancelledError):
+        return faults.cancelled(lowest, error)
+    if isinstance(error, BrokenExecutor):
+        return faults.executor_error(f"{type(executor).__name__} is broken ({error}); make a new one", lowest, error)
+    return faults.refused(lowest, error)
+
+
 class SharedThreadRunner:
     """Computes tasks in the calling thread and in threads that take tasks themselves as long as there are any.
 
@@ -93,10 +108,20 @@ class SharedThreadRunner:
         self.workers = 1 + workers
         self.finished = False
         self._state = state
-        self._others = [state.submit(executor, self._compute_all) for _ in range(workers)]
+        self._executor = executor
+        # Elements of each task that is done.
+        self._done: list[int] = []
+        self._others: list[Future[Any]] = []
+        try:
+            for _ in range(workers):
+                self._others.append(state.submit(executor, self._compute_all))
+        except RuntimeError as error:
+            if not self._others:  # otherwise it was shut down just now: who has begun goes on
+                raise _fault(job, executor, error, 0) from error
 
     def step(self) -> None:
         """Compute a task here, or wait for a thread that computes one of the last."""
+        self._check(future for future in self._others if future.done())
         if self._compute_next():
             self._job.repeat()
             return
@@ -108,9 +133,17 @@ class SharedThreadRunner:
         done, _ = wait(self._others, LOOK_SECONDS, FIRST_COMPLETED)
         self._job.observer.waited(since)
         self._others = [future for future in self._others if future not in done]
-        for future in done:
-            future.result()
+        self._check(done)
         self._job.repeat()
+
+    def _check(self, done: Iterable[Future[Any]]) -> None:
+        """Raise what has ended a thread, or kept it from taking tasks."""
+        try:
+            for future in done:
+                if not future.cancelled():  # by who has shut down the pool: others compute the tasks
+                    future.result()
+        except BrokenExecutor as error:
+            raise _fault(self._job, self._executor, error, sum(self._done)) from error
 
     def poll(self) -> None:
         """Do nothing: threads accept outcomes and take tasks themselves."""
@@ -130,6 +163,7 @@ class SharedThreadRunner:
         if task is None:
             return False
         self._state.compute(self._job, task)
+        self._done.append(len(task))
         self._job.show()
         return True
 
@@ -143,6 +177,7 @@ class ThreadRunner(ExecutorRunner):
     def __init__(self, job: Job, executor: Executor, workers: int) -> None:
         super().__init__(job, executor, workers)
         self._state = ThreadState()
+        self._done = 0
         self._computing: set[int] = set()
 
     @property
@@ -174,7 +209,10 @@ class ThreadRunner(ExecutorRunner):
                 wait(begun)
 
     def _submit(self, task: Task) -> None:
-        self._submitted[self._state.submit(self._executor, self._compute, task)] = task
+        try:
+            self._submitted[self._state.submit(self._executor, self._compute, task)] = task
+        except RuntimeError as error:
+            raise self._fault(error, task) from error
 
     def _compute(self, task: Task) -> None:
         thread = threading.get_ident()
@@ -185,4 +223,12 @@ class ThreadRunner(ExecutorRunner):
             self._computing.discard(thread)
 
     def _collect(self, future: Future[Any], task: Task) -> None:
-        future.result()
+        try:
+            future.result()
+        except (BrokenExecutor, CancelledError) as error:
+            raise self._fault(error, task) from error
+        self._done += len(task)
+
+    def _fault(self, error: BaseException, task: Task) -> ExecutorError:
+        lowest = min([task, *self._submitted.values()], key=lambda one: one.lo)
+        return _fault(self._job, self._executor, error, self._done, lowest)
