@@ -159,6 +159,25 @@ def test_dask_blocks_with_a_halo_as_long_as_the_array(length, boundary):
         assert sorted(seen) == want
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("S2", b"q"), ("U3", "abcd"), ("S2", None), (object, "x"), ("M8[s]", None)]
+)
+def test_dask_blocks_between_constants(dtype, value):
+    array, seen = xr.DataArray(np.arange(12).astype(dtype).reshape(2, 6), dims=("y", "x")), []
+
+    def see(x):
+        seen.append(repr((x.dtype, x.tolist())))
+        return np.zeros(x.shape)
+
+    boundary = "constant" if value is None else ("constant", value)
+    how = {"vectorized": True, "chunk": 3, "depth": 2, "boundary": boundary, "output_dtypes": float}
+    array.par.map(see, "x", executor="serial", **how)
+    want = sorted(seen)
+    seen.clear()
+    array.chunk(x=2, y=1).par.map(see, "x", **how).compute()
+    assert sorted(seen) == want
+
+
 @pytest.mark.parametrize("dim", ["time", "lat"])
 def test_dask_labelled_blocks(cube, dim):
     def func(x):
@@ -282,6 +301,14 @@ BAD_LAZY = {
     "workers": (
         {"output_dtypes": float, "output_core_dims": [], "workers": 3},
         "'workers' have no effect on data in Dask's blocks",
+    ),
+    "depth": (
+        {"output_dtypes": float, "output_core_dims": [], "depth": 1},
+        "depth=1 is for block functions",
+    ),
+    "chunk": (
+        {"output_dtypes": float, "output_core_dims": [], "chunk": 2},
+        "chunk=2 is the length of blocks",
     ),
     "blas_threads": (
         {"output_dtypes": float, "output_core_dims": [], "blas_threads": 1},
