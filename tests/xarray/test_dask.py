@@ -336,6 +336,14 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["time", "lon"]
         ).compute()
+    for as_xarray in False, True:
+        how = {"vectorized": True, "output_dtypes": float, "output_core_dims": [], "as_xarray": as_xarray}
+        with pytest.raises(
+            ValueError, match=r"keep the mapped axis 1, but .* has 1 dimension.*transpose\('lat', ...\)"
+        ):
+            cube.chunk(lat=1).par.map(same, "lat", **how)
+    got = cube.transpose("lat", ...).chunk(lat=1).par.map(lambda x: x.max(("time", "lon")), "lat", **how)
+    assert_same(got.to_numpy(), cube.max(("time", "lon")).to_numpy())
     with pytest.raises(TypeError, match="same_kind"):
         cube.chunk(lat=1).par.map(np.sum, "lat", output_dtypes=int, output_core_dims=[]).compute(
             scheduler="synchronous"

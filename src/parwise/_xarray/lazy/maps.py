@@ -41,6 +41,12 @@ def map_dask(mapped: MappedArrays, request: Request) -> Any:
     core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
     shapes = [core_shape(mapped, request, one) for one in core_dims]
     axis = common_axes(mapped, True)[0] if request.vectorized else 0
+    for one in core_dims:
+        if len(one) < axis:
+            raise ValueError(
+                f"a block function must keep the mapped axis {axis}, but by output_core_dims its result has "
+                f"{len(one) + 1} dimension(s); put that dimension first: array.transpose({mapped.dims[0]!r}, ...)"
+            )
     map_lazily = _map_blocks if request.vectorized else _map_elements
     arrays = map_lazily(mapped, request, axis, (core_dims, shapes, dtypes, in_tuple))
     results = []
