@@ -106,6 +106,8 @@ def test_dask_objects_are_what_they_are(length):
     got = lazy.par.map(lambda k: values[k], "t", **how)
     want = [3, "x", 2.5, 3, 1.5, None, {"a": 1}]
     assert repr(got.compute().to_numpy().tolist()) == repr(want)
+    got = lazy[:4].par.map(lambda k: xr.DataArray(values[int(k)]), "t", as_xarray=True, **how)
+    assert repr(got.compute().to_numpy().tolist()) == repr(want[:4])
     both = lazy.par.map(
         lambda k: (values[k], k, [values[k]]),
         "t",
