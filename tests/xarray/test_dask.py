@@ -106,6 +106,8 @@ def test_dask_objects_are_what_they_are(length):
     got = lazy.par.map(lambda k: values[k], "t", **how)
     want = [3, "x", 2.5, 3, 1.5, None, {"a": 1}]
     assert repr(got.compute().to_numpy().tolist()) == repr(want)
+    got = lazy[:4].par.map(lambda k: xr.DataArray(values[int(k)]), "t", as_xarray=True, **how)
+    assert repr(got.compute().to_numpy().tolist()) == repr(want[:4])
     both = lazy.par.map(
         lambda k: (values[k], k, [values[k]]),
         "t",
@@ -157,6 +159,25 @@ def test_dask_blocks_with_a_halo_as_long_as_the_array(length, boundary):
         seen.clear()
         assert_alike(array.chunk(x=1).par.map(see, "x", output_dtypes=float, **how).compute(), array)
         assert sorted(seen) == want
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("S2", b"q"), ("U3", "abcd"), ("S2", None), (object, "x"), ("M8[s]", None)]
+)
+def test_dask_blocks_between_constants(dtype, value):
+    array, seen = xr.DataArray(np.arange(12).astype(dtype).reshape(2, 6), dims=("y", "x")), []
+
+    def see(x):
+        seen.append(repr((x.dtype, x.tolist())))
+        return np.zeros(x.shape)
+
+    boundary = "constant" if value is None else ("constant", value)
+    how = {"vectorized": True, "chunk": 3, "depth": 2, "boundary": boundary, "output_dtypes": float}
+    array.par.map(see, "x", executor="serial", **how)
+    want = sorted(seen)
+    seen.clear()
+    array.chunk(x=2, y=1).par.map(see, "x", **how).compute()
+    assert sorted(seen) == want
 
 
 @pytest.mark.parametrize("dim", ["time", "lat"])
@@ -283,6 +304,14 @@ BAD_LAZY = {
         {"output_dtypes": float, "output_core_dims": [], "workers": 3},
         "'workers' have no effect on data in Dask's blocks",
     ),
+    "depth": (
+        {"output_dtypes": float, "output_core_dims": [], "depth": 1},
+        "depth=1 is for block functions",
+    ),
+    "chunk": (
+        {"output_dtypes": float, "output_core_dims": [], "chunk": 2},
+        "chunk=2 is the length of blocks",
+    ),
     "blas_threads": (
         {"output_dtypes": float, "output_core_dims": [], "blas_threads": 1},
         "'blas_threads' have no effect on data in Dask's blocks",
@@ -309,6 +338,14 @@ def test_more_bad_input_for_dask(cube):
         cube.chunk(lat=1).par.map(
             lambda x: x[:, 0], "lat", output_dtypes=float, output_core_dims=["time", "lon"]
         ).compute()
+    for as_xarray in False, True:
+        how = {"vectorized": True, "output_dtypes": float, "output_core_dims": [], "as_xarray": as_xarray}
+        with pytest.raises(
+            ValueError, match=r"keep the mapped axis 1, but .* has 1 dimension.*transpose\('lat', ...\)"
+        ):
+            cube.chunk(lat=1).par.map(same, "lat", **how)
+    got = cube.transpose("lat", ...).chunk(lat=1).par.map(lambda x: x.max(("time", "lon")), "lat", **how)
+    assert_same(got.to_numpy(), cube.max(("time", "lon")).to_numpy())
     with pytest.raises(TypeError, match="same_kind"):
         cube.chunk(lat=1).par.map(np.sum, "lat", output_dtypes=int, output_core_dims=[]).compute(
             scheduler="synchronous"

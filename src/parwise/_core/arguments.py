@@ -62,13 +62,8 @@ def make_call(
     halo, bounds = None, None
     if vectorized:
         halo, bounds = make_blocks(chunk, depth, boundary, axes, grid, inputs)
-    elif type(depth) is not int or depth or boundary is not None:
-        _check_no_halo(depth, boundary, axes)
-    if chunk is not None and not vectorized:
-        raise ValueError(
-            f"chunk={chunk!r} is the length of blocks, for functions that take blocks: pass "
-            "vectorized=True if func is one. If func takes one element, leave chunk out: parwise chooses"
-        )
+    elif chunk is not None or type(depth) is not int or depth or boundary is not None:
+        check_no_blocks(chunk, depth, boundary, axes)
     streams = None if rng is None else _streams(rng, func, kwargs)
     if settings.undecided:
         # An array of objects is copied, and the objects are not.
@@ -257,10 +252,15 @@ def _common_grid(inputs: tuple[InputArray, ...], axes: tuple[int, ...]) -> tuple
     return first
 
 
-def _check_no_halo(depth: Any, boundary: Any, axes: tuple[int, ...]) -> None:
-    """Raise a ValueError if an element function is given a halo."""
+def check_no_blocks(chunk: Any, depth: Any, boundary: Any, axes: tuple[Any, ...]) -> None:
+    """Raise a ValueError if an element function is given a halo, or the length of blocks."""
     for one in per_axis("depth", depth, axes, 0):
         checked_halo(one, boundary, vectorized=False)
+    if chunk is not None:
+        raise ValueError(
+            f"chunk={chunk!r} is the length of blocks, for functions that take blocks: pass "
+            "vectorized=True if func is one. If func takes one element, leave chunk out: parwise chooses"
+        )
 
 
 def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:

@@ -17,6 +17,7 @@ from dask.layers import ArrayBlockwiseDep
 from dask.utils import funcname
 
 from ..._api.apply import plan
+from ..._core.arguments import check_no_blocks
 from ..file_arrays import transposed_data
 from ..labels import MappedArrays, listed
 from ..request import Request, common_axes, core_dims_per_output, core_shape, outputs_told, transposed_arrays
@@ -40,6 +41,12 @@ def map_dask(mapped: MappedArrays, request: Request) -> Any:
     core_dims, dtypes, in_tuple = _describe_outputs(mapped, request)
     shapes = [core_shape(mapped, request, one) for one in core_dims]
     axis = common_axes(mapped, True)[0] if request.vectorized else 0
+    for one in core_dims:
+        if len(one) < axis:
+            raise ValueError(
+                f"a block function must keep the mapped axis {axis}, but by output_core_dims its result has "
+                f"{len(one) + 1} dimension(s); put that dimension first: array.transpose({mapped.dims[0]!r}, ...)"
+            )
     map_lazily = _map_blocks if request.vectorized else _map_elements
     arrays = map_lazily(mapped, request, axis, (core_dims, shapes, dtypes, in_tuple))
     results = []
@@ -76,6 +83,7 @@ def _describe_outputs(mapped: MappedArrays, request: Request) -> tuple[list[Any]
 
 def _map_elements(mapped: MappedArrays, request: Request, axis: int, described: tuple[Any, ...]) -> list[Any]:
     """Map an element function: one Dask task for each chunk of the mapped dimensions."""
+    check_no_blocks(request.chunk, request.depth, request.boundary, mapped.dims)
     depth = len(mapped.dims)
     labels = _axis_labels(mapped)
     arrays = _as_dask([transposed_data(one, tuple(range(one.ndim)), mapped.dims) for one in mapped.arrays], labels)
@@ -217,11 +225,16 @@ def _map_blocks(mapped: MappedArrays, request: Request, axis: int, described: tu
 
 
 def _pad(array: Any, axis: int, depth: int, boundary: Any) -> Any:
-    """`dask.array.pad` by the halo along one axis."""
+    """The array with the halo beyond its ends along one axis."""
     mode, value = boundary if isinstance(boundary, tuple) else (boundary, np.zeros((), array.dtype)[()])
+    if mode == "constant":  # `dask.array.pad` takes bytes for numbers, and refuses text
+        constant = np.empty((1,) * array.ndim, array.dtype)
+        constant[...] = value
+        shape = tuple(depth if k == axis else n for k, n in enumerate(array.shape))
+        beyond = da.broadcast_to(da.from_array(constant, constant.shape), shape)
+        return da.concatenate([beyond, array, beyond], axis)
     numpy_mode: Any = _PAD_MODES.get(mode, mode)
-    if mode != "constant" and depth >= array.shape[axis]:  # `dask.array.pad` repeats an array once at most
+    if depth >= array.shape[axis]:  # `dask.array.pad` repeats an array once at most
         return da.take(array, np.pad(np.arange(array.shape[axis]), depth, numpy_mode), axis)
     widths = [(depth, depth) if k == axis else (0, 0) for k in range(array.ndim)]
-    kwargs = {"constant_values": value} if mode == "constant" else {}
-    return da.pad(array, widths, mode=numpy_mode, **kwargs)
+    return da.pad(array, widths, mode=numpy_mode)

@@ -142,7 +142,7 @@ class ChunkMap(SerialMap):
         self._orders = [
             moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], lead) for one in mapped.arrays
         ]
-        if object in self.dtypes and not request.as_xarray:
+        if object in self.dtypes:
             self._mapped_func = _ObjectsFunction(self._mapped_func, self.dtypes, self.in_tuple)
         self._numbered = self._streams is not None or request.as_xarray
         if self._numbered:
