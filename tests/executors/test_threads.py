@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import threading
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from parwise import parallel_map
 from parwise._executors.threads.executor import Threads
+from parwise._workers.worker import context_capture
 
 
 def test_threads_are_used_again():
@@ -67,3 +72,22 @@ def test_a_stream_that_another_thread_prints_to_stays_alive():
     gc.collect()
     assert all(one() is not None for one in seen)
     assert not any(one() is sys.stdout for one in seen)
+
+
+def test_an_interrupt_while_the_output_of_a_task_is_taken_over(monkeypatch):
+    """What takes the output of tasks is gone after the call, and the caller has its own streams and warnings back."""
+    before = sys.stdout, logging.Logger.callHandlers, warnings._showwarnmsg, list(warnings.filters)
+    remove, left = context_capture._hooks._remove, []
+
+    def interrupted():
+        if not left:
+            left.append(True)
+            raise KeyboardInterrupt
+        remove()
+
+    monkeypatch.setattr(context_capture._hooks, "_remove", interrupted)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(KeyboardInterrupt):
+        parallel_map(print, range(9), executor=threads)
+    assert (sys.stdout, logging.Logger.callHandlers, warnings._showwarnmsg, list(warnings.filters)) == before
+    assert context_capture._current.get() is None
+    assert not context_capture._hooks._running

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..._system.interpreter import DeferredInterrupt
 from .output_capture import CapturedStream, LogHandler, OutputCapture, OutputEvent, StreamName
 from .warning_scopes import TaskWarnings, WarningHooks
 
@@ -62,28 +63,28 @@ class _Hooks:
     """The hooks of this process, which are there while a task runs."""
 
     def __init__(self) -> None:
-        self._running = 0
+        self._running: set[_Captured] = set()
         self._lock = threading.Lock()
         self._routed = {name: _RoutedStream(name) for name in _STREAMS}
         self._warnings = WarningHooks()
         self._call_handlers: Callable[[logging.Logger, logging.LogRecord], None] = logging.Logger.callHandlers
 
-    @contextlib.contextmanager
-    def installed(self, own: bool) -> Iterator[None]:
+    def enter(self, captured: _Captured, own: bool) -> None:
         """Have the hooks there for a task: of this process's `own` call, or of another process's."""
-        with self._lock:
-            self._running += 1
-            if self._running == 1:
+        with DeferredInterrupt(), self._lock:
+            first = not self._running
+            self._running.add(captured)
+            if first:
                 self._install()
             # For each task: who leaves `warnings.catch_warnings` puts back the filters that were there before.
             self._warnings.let_pass(forget=not own)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-                if not self._running:
-                    self._remove()
+
+    def leave(self, captured: _Captured) -> None:
+        """Take the hooks away if no other task runs; may be called again."""
+        with DeferredInterrupt(), self._lock:
+            self._running.discard(captured)
+            if not self._running:
+                self._remove()
 
     def _install(self) -> None:
         for name, routed in self._routed.items():
@@ -150,15 +151,25 @@ def captured_in_thread(lo: int, filters: list[Any], send: Callable[[list[OutputE
 
 @contextlib.contextmanager
 def _capturing(captured: _Captured, send: Callable[[list[OutputEvent]], object], own: bool) -> Iterator[None]:
-    token = _current.set(captured)
+    before = _current.get()
     try:
-        with _hooks.installed(own), captured.warnings.context():
-            yield
+        try:
+            _current.set(captured)
+            _hooks.enter(captured, own)
+            with captured.warnings.context():
+                yield
+        finally:
+            _release(captured, before)
     finally:
-        _current.reset(token)
+        _release(captured, before)  # again, if an interrupt came during it
         for stream in captured.streams.values():  # bytes that the function has written to `sys.stdout.buffer`
             stream.flush()
         send(captured.capture.drain())
+
+
+def _release(captured: _Captured, before: _Captured | None) -> None:
+    _hooks.leave(captured)
+    _current.set(before)
 
 
 def filter_warnings(filters: list[Any]) -> None:

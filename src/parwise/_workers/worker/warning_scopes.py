@@ -56,18 +56,22 @@ class TaskWarnings:
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """Take the warnings of this context; where Python keeps filters for each, all pass."""
-        token = _current.set(self)
+        before = _current.get()
         try:
-            if not AWARE:
-                yield
-                return
-            with warnings.catch_warnings():
-                self._outer_log = _wm._get_context().log
-                _wm._get_filters().insert(0, _FILTER)
-                _wm._filters_mutated()
-                yield
+            try:
+                _current.set(self)
+                if not AWARE:
+                    yield
+                    return
+                with warnings.catch_warnings():
+                    self._outer_log = _wm._get_context().log
+                    _wm._get_filters().insert(0, _FILTER)
+                    _wm._filters_mutated()
+                    yield
+            finally:
+                _current.set(before)
         finally:
-            _current.reset(token)
+            _current.set(before)  # again, if an interrupt came during it
 
     def follow(self, filters: list[Any]) -> None:
         """From now on, do with warnings what these filters say."""
