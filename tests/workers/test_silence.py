@@ -457,3 +457,14 @@ def test_fork_server_that_only_closes_its_socket_is_ended(pool, monkeypatch):
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     assert pool.fork_server is None or pool.fork_server.pid != pid
+
+
+def test_a_process_that_is_heard_is_not_looked_at(monkeypatch):
+    found, looked = silence.Silence(), []
+    monkeypatch.setattr(silence, "used", lambda pid: looked.append(pid) or (b"0",))
+    for heard in (1, 2, 2, 2, 3):
+        found.look(os.getpid(), heard, 1.0)
+    assert (len(looked), found.seconds) == (2, 0.0)
+    for _ in range(3):
+        found.look(os.getpid(), 3, 1.0)
+    assert found.seconds == 2.0
