@@ -308,6 +308,7 @@ def eager(monkeypatch):
     monkeypatch.setattr(inline, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
     monkeypatch.setattr(inline, "WARM_LOOKS", (0.0,))
+    monkeypatch.setattr(inline, "COLD_LOOKS", (0.0,))
     monkeypatch.setattr(inline, "OWN_SECONDS", 0.0)
 
 

@@ -14,15 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parwise import Pool, ReproducibilityWarning, WorkerDiedError, parallel_apply, parallel_map, report
+from parwise import Pool, ReproducibilityWarning, WorkerDiedError, parallel_apply, parallel_map
 from parwise._executors import task_length
 from parwise._executors.processes import background, inline, sharing
 from parwise._executors.processes.dispatcher import Dispatcher
-from parwise._executors.processes.known_paces import MOST_KNOWN, KnownPace, KnownPaces
 from parwise._verify import seam
 
 from ..support.functions import ISOLATED, worker_pids
-from ..support.internals import make_call, resolve
 from ..support.oracle import assert_same, loop
 
 CALLER = os.getpid()
@@ -36,6 +34,7 @@ def shared(monkeypatch):
     for name in ("COLD_SECONDS", "WARM_SECONDS", "BUSY_SECONDS"):
         monkeypatch.setattr(inline, name, -1.0)
     monkeypatch.setattr(inline, "WARM_LOOKS", (0.0,))
+    monkeypatch.setattr(inline, "COLD_LOOKS", (0.0,))
     monkeypatch.setattr(inline, "EARLY_SECONDS", 0.0)
     monkeypatch.setattr(task_length, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(sharing, "OWN_SECONDS", 0.0)
@@ -233,115 +232,6 @@ def test_calls_that_take_another_time_than_expected(log, seconds):
             warnings.simplefilter("ignore")
             for _ in range(2):
                 assert_same(parallel_apply(f, array, **TWO), array + 0.5)
-
-
-def test_functions_are_known_by_their_code_and_by_the_size_of_elements():
-    known = KnownPaces()
-
-    def adder(offset):
-        def add(x):
-            return x + offset
-
-        return add
-
-    def wrapped(f):
-        return lambda x: f(x)
-
-    def call(f, array):
-        return make_call(f, (array,), settings=resolve(TWO))
-
-    array, rows = np.arange(5.0), np.ones((5, 2))
-    pace = KnownPace(1.0, False)
-    known.keep(call(adder(1), array), 1.0)
-    assert known.get(call(adder(2), array)) == pace
-    assert known.get(call(partial(adder(2)), array)) == pace
-    assert known.get(call(adder(1), rows)) is None
-    assert known.get(call(abs, array)) is None
-    known.keep(call(wrapped(abs), array), 1.0)
-    assert known.get(call(wrapped(adder(1)), array)) is None
-    for size in range(1, 2 * MOST_KNOWN):
-        known.keep(call(abs, np.ones((2, size))), 1.0)
-    assert len(known._known) == MOST_KNOWN
-
-
-def ways(calls, alone, shared):
-    """How many of the last calls of middling length are shared, if an element takes so long alone and shared."""
-    known, taken = KnownPace(1.0, False), []
-    for _ in range(calls):
-        taken.append(known.to_share)
-        known = known.after(shared if taken[-1] else alone, taken[-1])
-    return sum(taken[calls // 2 :])
-
-
-@pytest.mark.parametrize(
-    ("alone", "shared", "least", "most"),
-    [
-        (2.0, 1.0, 1.0, 1.0),
-        (1.2, 1.0, 0.93, 0.95),
-        (1.0, 1.2, 0.05, 0.07),
-        (1.0, 2.0, 0.001, 0.01),  # now and then: the function may be smaller, or the machine another one
-    ],
-)
-def test_middling_calls_are_shared_if_that_is_faster(alone, shared, least, most):
-    assert least <= ways(2000, alone, shared) / 1000 <= most
-
-
-def test_one_slow_call_changes_nothing():
-    known = KnownPace(1.0, False, alone=2.0, shared=1.0)
-    assert known.after(100.0, shared=True).to_share
-    assert not known.after(100.0, shared=True).after(100.0, shared=True).to_share
-
-
-def test_middling_calls_that_took_longer_with_workers_are_the_callers(monkeypatch):
-    worker_pids(**ISOLATED)
-    monkeypatch.setattr(inline, "WARM_SECONDS", 1e-9)
-    monkeypatch.setattr(inline, "MIDDLING", 1e15)
-    monkeypatch.setattr(inline, "BUSY_SECONDS", 1e9)
-    monkeypatch.setattr(inline.known_paces, "_known", {})
-
-    def f(x):
-        return float(os.getpid())
-
-    def call():
-        with report() as found:
-            parallel_apply(f, array, **TWO)
-        return found.to_dict()["calls"][0]
-
-    array = np.arange(12.0)
-    parallel_apply(f, array, **TWO)
-    ((key, known),) = inline.known_paces._known.items()
-    inline.known_paces._known[key] = known._replace(alone=1.0, shared=2.0, calls=0)
-    assert "such calls took longer with workers, or" in str(call())
-    assert set(parallel_apply(f, array, **TWO)) == {CALLER}
-    assert inline.known_paces._known[key].calls == 2
-
-
-class AnyName:
-    """Has an answer to any name, as remote objects have."""
-
-    def __getattr__(self, name):
-        if name.startswith(("__reduce", "__get", "__set")):
-            raise AttributeError(name)
-        return AnyName()
-
-    def __call__(self, x):
-        return x
-
-
-class Unhashable(type):
-    def __eq__(cls, other):
-        return cls is other
-
-
-class OfUnhashable(metaclass=Unhashable):
-    def __call__(self, x):
-        return x
-
-
-@pytest.mark.parametrize("f", [AnyName(), OfUnhashable()], ids=["any name", "type without a hash"])
-def test_paces_of_objects_that_are_unlike_functions(f):
-    for _ in range(2):
-        assert parallel_map(f, list(range(20)), **TWO) == list(range(20))
 
 
 def test_blocks_and_tuples_of_axes(shared):

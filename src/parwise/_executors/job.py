@@ -147,6 +147,15 @@ class Job:
     def _capacity(self) -> int:
         return 1 if self.call.vectorized else self.call.elements_that_fit(self.slot_bytes)
 
+    @cached_property
+    def own_capacity(self) -> int:
+        """Elements that fit a task of this process: all of them where it needs no copies."""
+        call = self.call
+        if call.feed is not None or call.vectorized:
+            return self._capacity
+        views = self.reads_only or all(one.loaded and one.scalar_run(0, 1) is not None for one in call.inputs)
+        return call.count if views else self._capacity
+
     @property
     def opened(self) -> Files:
         """Arguments that workers read from files, and files that they write results to."""

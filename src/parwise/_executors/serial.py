@@ -130,7 +130,7 @@ def next_own(job: Job, seconds: float, look_ahead: int = 0) -> Callable[[], Task
     unread = None if look_ahead and queue.slow else queue.next_unread(seconds)
     if unread is not None:
         return partial(_compute_unread, job, unread, seconds)
-    task = queue.next_task(seconds, look_ahead=look_ahead)
+    task = queue.next_task(seconds, look_ahead=look_ahead, capacity=job.own_capacity)
     return None if task is None else partial(job.compute_and_accept, task)
 
 

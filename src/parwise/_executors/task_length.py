@@ -16,6 +16,10 @@ CROWDED_SHARES = 3
 # The last tasks of so many are long enough that handing over takes at most this part of the caller's time: where it
 # took all, 64 workers waited for them for 12 % of a call.
 FEEDING_SHARE = 0.3
+# The first element of a call takes up to so long with a function of 1 us, since nothing of it is in the caches: it says
+# nothing against the pace of an earlier call. With it 10,000 such elements seemed to take a second, and the caller left
+# them to workers.
+COLD_SECONDS = 0.0005
 # Seconds of the caller that a hand-over takes: 85 us to 0.2 ms were measured, by the machine and what else it does. At
 # most the second counts, since copies of results take time by the element, and not by the task.
 HAND_OVER_SECONDS = 0.0001
@@ -43,6 +47,8 @@ class TaskLength:
         self._samples += 1
         self._measured += count
         self._seconds += seconds
+        if self._samples == 1 and count == 1 and self.pace is not None and seconds < COLD_SECONDS:
+            return
         # The very first call is slow (imports, caches), so the second one replaces it. From then on the newest has
         # half the weight: uneven work changes quickly.
         self.pace = pace if self.pace is None or self._samples <= 2 else 0.5 * (self.pace + pace)

@@ -316,7 +316,8 @@ class TaskQueue:
         """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
         pace, transfer_seconds = self.pace or 0.0, self._transfer_seconds()
         if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
-            pace = max(0.0, min(pace, self.mean_pace or 0.0) - transfer_seconds)
+            mean = self.mean_pace
+            pace = max(0.0, min(pace, pace if mean is None else mean) - transfer_seconds)
         return self.count_left * pace
 
     @property

@@ -27,9 +27,11 @@ TRIAL_SECONDS = 0.002
 EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
 # Up to so many times the work for which workers usually pay it is tried whether they do.
-MIDDLING = 4
+MIDDLING = 8
 # When a call that may be the caller's alone looks whether workers would pay.
-WARM_LOOKS = (EARLY_SECONDS, 0.0016, 0.0064, 0.0256)
+WARM_LOOKS = (EARLY_SECONDS, 0.0016, 0.0064, 0.0256, 0.1024)
+# The same without workers: starting them takes imports of 10 ms in the first call of a process.
+COLD_LOOKS = (TRIAL_SECONDS, 0.008, 0.032, 0.128)
 
 
 def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
@@ -43,35 +45,35 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
     call = job.call
     transfer_seconds = job.transfer_seconds() if job.reads_only else 0.0
     known = known_paces.get(call)
-    seconds = 0.0 if known is None else (known.seconds - transfer_seconds) * call.expected
+    seconds = 0.0 if known is None else (known.work - transfer_seconds) * call.expected
     least = WARM_SECONDS
-    if known is not None and is_middling(seconds) and not known.to_share:
+    if known is not None and is_middling(known.work * call.expected) and not known.to_share:
         least *= MIDDLING
     shared = known is not None and background.warm and pays(seconds, least)
     if known is not None and shared and not known.threaded and is_shared(seconds):
         joined = background.join(lambda: 0)
-        job.queue.expect_pace(known.seconds)
+        job.queue.expect_pace(known.work)
         return joined
     job.pack_first()
     # Copies for workers would take longer than what they save, where the function reads little of much.
     inline = InlineRun(call, job.kernel, job.reads_only, transfer_seconds)
 
-    def expect() -> None:
-        # The helper thread takes 30 us, and its turns some ms each where other programs have all CPUs. Without it, a
-        # call whose elements take much longer than last time is shared only when its first batch is done.
-        if known is None or shared or seconds > BUSY_SECONDS:
-            background.expect(background.help_after(), inline.claim)
-
+    # The helper thread takes 30 us, and its turns some ms each where other programs have all CPUs. Without it, a call
+    # whose elements take much longer than last time is shared only when its first batch is done.
+    helped = known is None or shared or known.seconds * call.expected > BUSY_SECONDS
+    expect = (lambda: background.expect(background.help_after(), inline.claim)) if helped else None
     if call.feed is not None:  # tasks of the queue take less time for each item
         inline.run((EARLY_SECONDS, TRIAL_SECONDS), expect, lambda left: left > TRIAL_SECONDS)
     elif background.warm:
         inline.run(WARM_LOOKS, expect, partial(pays, least=least))
     else:
-        inline.run((TRIAL_SECONDS,), expect)
+        inline.run(COLD_LOOKS, expect, pays_cold)
     if inline.end(job):
         middling = background.warm and is_middling(inline.seconds)
-        known_paces.keep(call, inline.seconds / max(1, call.count), elapsed=background.elapsed if middling else 0.0)
-        if job.observer.active:
+        known_paces.keep(call, inline.seconds / max(1, call.count), alone=background.elapsed if middling else 0.0)
+        if not background.warm and inline.seconds > WARM_SECONDS:
+            known_paces.serial_seconds += inline.seconds
+        if job.observer.active and job.workers > 1:
             found = least_seconds(background, inline.seconds)
             if least > WARM_SECONDS:
                 found = "such calls took longer with workers, or this one was to show how long they take without"
@@ -85,6 +87,15 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
 def pays(left: float, least: float) -> bool:
     """Tell whether workers that are up pay for `left` seconds of work, as they do from `least` seconds on."""
     return left > BUSY_SECONDS or (left > least and cpu_is_idle())
+
+
+def pays_cold(left: float) -> bool:
+    """Tell whether starting workers pays for `left` seconds of work.
+
+    Each call of middling length is too short for that. The time that workers could have shared is added up over calls,
+    until they pay for one.
+    """
+    return left + known_paces.serial_seconds > COLD_SECONDS
 
 
 def is_middling(seconds: float) -> bool:
@@ -195,10 +206,10 @@ class InlineTasks:
 
     def leave(self) -> Dispatcher:
         """Leave the other tasks to the workers, if these have been started."""
-        pool, dispatcher = self._background.pool, self._background.dispatcher
+        dispatcher = self._background.dispatcher
         if self._job.observer.active and not dispatcher.started:
             self._explain()
-        pool.serial_seconds = 0.0 if dispatcher.started else pool.serial_seconds + self._serial_seconds
+        known_paces.serial_seconds = 0.0 if dispatcher.started else known_paces.serial_seconds + self._serial_seconds
         self._background.leave()
         dispatcher.caller_computes = False
         return dispatcher
@@ -213,17 +224,8 @@ class InlineTasks:
             job.explain(f"{most * 1e3:.2g} ms of work were left after the first elements; {least}")
 
     def _worth(self, left: float) -> bool:
-        """Tell whether workers pay for `left` seconds of work.
-
-        Each call of middling size is too short for a cold start. The time that
-        workers could have saved is added up over calls, until it pays for one.
-        """
-        background = self._background
-        return (
-            pays(left, WARM_SECONDS)
-            if background.has_idle_workers
-            else left + background.pool.serial_seconds > COLD_SECONDS
-        )
+        """Tell whether workers pay for `left` seconds of work."""
+        return pays(left, WARM_SECONDS) if self._background.has_idle_workers else pays_cold(left)
 
     def _after_first(self, worth: bool) -> None:
         """After the first element: wake the helper thread, or measure whether CPUs are free during the next one."""

@@ -12,10 +12,12 @@ from ..._core.call import Call
 
 # Functions whose pace is kept.
 MOST_KNOWN = 100
-# After so many calls of middling length the way that seemed slower is tried again, with or without workers; not if it
-# took more than so many times as long, except with workers now and then.
-TRIAL_CALLS, RARE_TRIAL_CALLS = 16, 128
-CLOSE = 1.3
+# After so many calls of middling length the way that seemed slower is tried again, with or without workers, and after
+# twice as many each time that it was slower again. A trial takes up to four times as long as the loop.
+TRIAL_CALLS, MOST_TRIAL_CALLS = 4, 128
+# Beside a worker on the same core an element takes up to so many times as long as alone; with more than that it is
+# another kind of element, or of machine.
+MOST_SLOWER = 4
 # A time grows at most by this factor with a call: any of them may have met a slow moment.
 GROWTH = 1.5
 
@@ -31,8 +33,8 @@ class KnownPace(NamedTuple):
     alone, shared : float
         Seconds of an element in calls of middling length, which the caller computed alone, or shared with workers; 0 if
         there was none. What workers cost depends on the function, and for the same one 4 to 9 ms were measured.
-    calls : int
-        Such calls since the slower way was tried.
+    calls, trial_calls : int
+        Such calls since the slower way was tried, and how many there are to be until it is tried again.
     """
 
     seconds: float
@@ -40,25 +42,40 @@ class KnownPace(NamedTuple):
     alone: float = 0.0
     shared: float = 0.0
     calls: int = 0
+    trial_calls: int = TRIAL_CALLS
+
+    @property
+    def work(self) -> float:
+        """Seconds of an element where nothing runs beside it, as far as is known."""
+        return self.alone or self.seconds
 
     @property
     def to_share(self) -> bool:
         """True if the next call of middling length should be shared with workers."""
-        ratio = max(self.alone, self.shared) / (min(self.alone, self.shared) or 1.0)
-        if self.alone and ratio > CLOSE:
-            return self._shared_is_faster or self.calls >= RARE_TRIAL_CALLS
-        return self._shared_is_faster != (self.calls >= TRIAL_CALLS)
+        if not (self.alone and self.shared):
+            return not self.shared
+        return self._shared_is_faster != (self.calls >= self.trial_calls)
 
     @property
     def _shared_is_faster(self) -> bool:
-        return not self.alone or self.shared < self.alone
+        return self.shared < self.alone
+
+    def with_pace(self, seconds: float, threaded: bool) -> KnownPace:
+        """What is known after a call whose elements took so many `seconds`."""
+        known = self._replace(seconds=seconds, threaded=threaded)
+        alike = self.alone / MOST_SLOWER < seconds < self.alone * MOST_SLOWER
+        return known if alike or not self.alone else KnownPace(seconds, threaded)
 
     def after(self, elapsed: float, shared: bool) -> KnownPace:
         """What is known after a call of middling length that took `elapsed` seconds for each element."""
         before = self.shared if shared else self.alone
         elapsed = min(elapsed, GROWTH * before) if before else elapsed
-        calls = 0 if not before or shared != self._shared_is_faster else self.calls + 1
-        return self._replace(shared=elapsed, calls=calls) if shared else self._replace(alone=elapsed, calls=calls)
+        known = self._replace(shared=elapsed) if shared else self._replace(alone=elapsed)
+        if not (self.alone and self.shared) or known._shared_is_faster != self._shared_is_faster:
+            return known._replace(calls=0, trial_calls=TRIAL_CALLS)
+        if shared == self._shared_is_faster:
+            return known._replace(calls=self.calls + 1)
+        return known._replace(calls=0, trial_calls=min(2 * self.trial_calls, MOST_TRIAL_CALLS))
 
 
 class KnownPaces:
@@ -67,9 +84,15 @@ class KnownPaces:
     A call that is known to take some milliseconds is shared with workers from its first element on. Where that was
     wrong it takes 0.5 ms more, and the next call knows better. Where it is doubtful whether workers pay, in calls of
     middling length, both ways are tried.
+
+    Attributes
+    ----------
+    serial_seconds : float
+        Work of calls of middling length that workers could have shared, had they been up.
     """
 
     def __init__(self) -> None:
+        self.serial_seconds = 0.0
         # Not an `OrderedDict`: without the GIL, one that several threads change crashes the interpreter.
         self._known: dict[_Key, KnownPace] = {}
 
@@ -77,14 +100,13 @@ class KnownPaces:
         """What is known of a call."""
         return self._known.get(_key(call)) if self._known else None
 
-    def keep(
-        self, call: Call, seconds: float, threaded: bool = False, elapsed: float = 0.0, shared: bool = False
-    ) -> None:
-        """Remember how long elements of a call took, and one of middling length as a whole: `elapsed` seconds."""
+    def keep(self, call: Call, seconds: float, threaded: bool = False, alone: float = 0.0, shared: float = 0.0) -> None:
+        """Remember how long elements of a call took, and one of middling length as a whole: `alone` or `shared`."""
         key = _key(call)
         known = self._known.pop(key, None) or KnownPace(seconds, threaded)  # it becomes the latest
-        known = known._replace(seconds=seconds, threaded=threaded)
-        self._known[key] = known.after(elapsed / call.count, shared) if elapsed else known
+        known = known.with_pace(seconds, threaded)
+        elapsed = alone or shared
+        self._known[key] = known.after(elapsed / call.count, bool(shared)) if elapsed else known
         while len(self._known) > MOST_KNOWN:
             with contextlib.suppress(RuntimeError):  # another thread adds to it
                 self._known.pop(next(iter(self._known)), None)

@@ -56,15 +56,20 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
 def _share(job: Job, background: BackgroundDispatcher) -> None:
     """Compute what the caller has left of a call, with workers where they pay, and note how long it took."""
     dispatcher = background.dispatcher
+    known, alone = known_paces.get(job.call), job.queue.mean_pace or 0.0
     runner = ProcessRunner(job, dispatcher, background, whole=True)
     drive(runner)
     runner.end()
     if dispatcher.started and not dispatcher.computed:
         job.explain("all was done before the first worker was up")
     if (pace := job.queue.mean_pace) is not None:
-        whole = background.warm and dispatcher.computed and dispatcher.beside and job.limit == float("inf")
-        elapsed = background.elapsed if whole and is_middling(pace * job.call.count) else 0.0
-        known_paces.keep(job.call, pace, bool(background.cpus.watch.busy), elapsed, shared=True)
+        count, busy = job.call.count, bool(background.cpus.watch.busy)
+        whole = background.warm and dispatcher.started and job.limit == float("inf")
+        if known is None:  # the next call takes less time with workers than this one, in which they got the function
+            known_paces.keep(job.call, pace, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
+        else:
+            middling = whole and is_middling(known.work * count)
+            known_paces.keep(job.call, pace, busy, shared=background.elapsed if middling else 0.0)
 
 
 @contextlib.contextmanager
@@ -201,7 +206,7 @@ class ProcessRunner:
             return None
         if queue.seems_empty and dispatcher.take_back():
             self._job.repeat()
-        return queue.next_task(dispatcher.own_seconds)
+        return queue.next_task(dispatcher.own_seconds, capacity=self._job.own_capacity)
 
     def _hand_over(self, inline: InlineTasks) -> None:
         """Leave the other tasks to the workers, if they have been started."""

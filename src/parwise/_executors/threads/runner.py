@@ -159,7 +159,7 @@ class SharedThreadRunner:
             pass
 
     def _compute_next(self) -> bool:
-        task = self._job.queue.next_task(workers=self.workers)
+        task = self._job.queue.next_task(workers=self.workers, capacity=self._job.own_capacity)
         if task is None:
             return False
         self._state.compute(self._job, task)

@@ -56,9 +56,6 @@ class WorkerPool(ABC):
     dirty : bool
         True while a call uses the workers. The next call that finds it True
         knows that the last one was interrupted, and starts new workers.
-    serial_seconds : float
-        Work done serially because starting workers did not pay yet; once large
-        enough it starts them.
     """
 
     MOST = sys.maxsize
@@ -79,7 +76,6 @@ class WorkerPool(ABC):
         self.calls = itertools.count(1)
         self.workers: list[WorkerHandle] = []
         self.dirty = False
-        self.serial_seconds = 0.0
         self._owner = os.getpid()
         self._cookie = os.urandom(COOKIE_BYTES)
         self._keys = itertools.count(1)
