@@ -95,6 +95,41 @@ def test_bits_of_parts(short_parts, data):
     assert_same(parallel_apply(f, a, numbers, **ISOLATED), loop(f, a, numbers))
 
 
+NUMBERS = [float, int, bool, complex, np.float32, np.int8, np.uint64, np.float64, np.complex64, str, np.datetime64]
+
+
+@given(data=st.data())
+def test_bits_of_numbers_of_parts(short_parts, data):
+    """Numbers are written one part after another too; some of another kind may change the dtype of all."""
+    a = np.arange(data.draw(st.integers(2, 40)) * 3.0).reshape(-1, 3)
+    first, other = (data.draw(st.sampled_from(NUMBERS)) for _ in range(2))
+    odd, count = data.draw(st.integers(0, 40)), data.draw(st.integers(0, 12))
+
+    def number(kind, value):
+        return kind(value, "s") if kind is np.datetime64 else kind(value)
+
+    def f(row, index):
+        return number(other if odd <= index < odd + count else first, int(row[1]))
+
+    indices = np.arange(len(a))
+    try:
+        want = loop(f, a, indices)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            parallel_apply(f, a, indices, **ISOLATED)
+    else:
+        assert_same(parallel_apply(f, a, indices, **ISOLATED), want)
+
+
+@pytest.mark.parametrize("kind", [float, int, bool, np.float32])
+def test_long_tasks_of_numbers(short_parts, small_tasks, kind):
+    a = np.random.default_rng(1).integers(0, 2, (600, 50)) * 1.0
+    f = lambda row: kind(row[3])  # noqa: E731
+    with parwise.report() as r:
+        assert_same(parallel_apply(f, a, **ISOLATED), loop(f, a))
+    assert max(one["elements"] / one["tasks"] for one in r.to_dict()["calls"][0]["per_worker"]) > 3
+
+
 def test_long_tasks_of_many_parts(short_parts, small_tasks):
     """Every dtype of number, several inputs and results, in tasks of up to all elements."""
     for dtype in ("f8", ">f8", "f4", "c16", "i2", "?", "M8[s]", "U3"):

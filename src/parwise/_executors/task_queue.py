@@ -122,7 +122,7 @@ class TaskQueue:
             if self._blocks is not None:
                 return self._take_block(last)
             if last:
-                return self._take_last(seconds, workers)
+                return self._take_last(seconds, workers, capacity)
             if self._next >= self._stop and self._later:
                 self._next, self._stop = self._later.popleft()
             lo = self._next
@@ -169,13 +169,13 @@ class TaskQueue:
             return None
         return blocks.pop() if last else blocks.popleft()
 
-    def _take_last(self, seconds: float, workers: int) -> Task | None:
+    def _take_last(self, seconds: float, workers: int, capacity: int | None) -> Task | None:
         """Hand out the last task of those left; not across the end of a run, nor the first element."""
         alone = not self._later
         lo, hi = (self._next + (self._next == self._first), self._stop) if alone else self._later[-1]
         if lo >= hi:
             return None
-        begin = hi - self._size(lo, seconds, workers, None)
+        begin = hi - self._size(lo, seconds, workers, capacity)
         if self._run_end:
             begin = max(begin, (hi - 1) // self._run_end * self._run_end)
         begin = max(lo, begin)

@@ -11,7 +11,7 @@ import numpy as np
 from ..call import Call, result_axes
 from ..indexing import Task, boxes
 from ..layout import address_of
-from ..results import Column, Stack, owned_column, unstacked
+from ..results import SCALARS, Column, Stack, owned_column, unstacked
 from .gaps import gap_in, gap_value
 from .overlap import overlaps
 from .sink import FileSink, Written, as_stack, write_whole
@@ -124,7 +124,8 @@ class OutputColumn:
     def target(self) -> tuple[np.ndarray | None, Any]:
         """Memory for the results of all elements, one behind another, and their kind; None if they may not fit."""
         rows = self._rows
-        if rows is None or self._kind not in (np.ndarray, "block") or rows.dtype != self._dtype:
+        known = self._kind in (np.ndarray, "block") or self._kind in SCALARS
+        if rows is None or not known or rows.dtype != self._dtype:
             return None, self._kind
         plain = rows.ndim == 1 + len(self._shape) and rows.dtype.kind in "?biufcmMSU" and rows.dtype.metadata is None
         block = self._kind == "block" and self._axes != (0,)

@@ -139,9 +139,8 @@ class Sender(Receiver):
     def _next_task(self, worker: WorkerHandle) -> Task | None:
         """The next task of a worker: the last one, if the caller computes from the first on."""
         queue, workers = self._job.queue, len(self._workers)
-        if self.beside:
-            return queue.next_task(workers=workers + 1, lost=True, last=True)
-        return queue.next_task(workers=workers, lost=True, capacity=self._direct.capacity(worker))
+        beside, capacity = self.beside, self._direct.capacity(worker)
+        return queue.next_task(workers=workers + beside, lost=True, last=beside, capacity=capacity)
 
     @property
     def _limit(self) -> int:

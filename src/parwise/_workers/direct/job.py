@@ -101,8 +101,8 @@ class DirectJob:
 
     @cached_property
     def _capacity(self) -> int | None:
-        sizes = [0 if rows is None else rows[:1].nbytes for rows, _ in self._targets]
-        if not self.places or self._job.call.vectorized or min(self._row_bytes, *sizes) < DIRECT_BYTES:
+        written = all(rows is not None and rows[:1].nbytes for rows, _ in self._targets)
+        if not (self.places and written) or self._job.call.vectorized or self._row_bytes < DIRECT_BYTES:
             return None
         return max(1, TASK_BYTES // self._row_bytes)
 
@@ -127,7 +127,9 @@ class DirectJob:
         columns, task = self._targets, staged.task
         if not (worker.direct and columns) or staged.slot < 0:
             return ()
-        if self._result_bytes * len(task) < DIRECT_BYTES * len(columns):
+        # Each part of a longer task is written, however small: what is sent ends the task.
+        parts = any(len(task) > layout.shape[0] for layout in self._job.shared_layouts)
+        if not parts and self._result_bytes * len(task) < DIRECT_BYTES * len(columns):
             return ()
         return [(rows if rows is None else rows[task.lo : task.hi], kind) for rows, kind in columns]
 
