@@ -220,6 +220,12 @@ class Call:
         elements = [value for one in inputs if (value := one.element) is not None]
         return len(elements) == len(inputs) and only_reads(self.func, elements, self.args, self.kwargs)
 
+    def needs_no_copies(self, reads_only: bool) -> bool:
+        """Tell whether the function can get the user's own elements, also if it is not known to read only."""
+        if self.feed is not None or self.vectorized:
+            return False
+        return reads_only or all(one.loaded and one.scalar_run(0, 1) is not None for one in self.inputs)
+
     def elements_that_fit(self, slot_bytes: int) -> int:
         """Elements whose arguments fit a slot, at least one."""
         inputs = self.inputs

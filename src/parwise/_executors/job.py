@@ -122,9 +122,8 @@ class Job:
         self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
         self.compared &= settings.workers != 1
         self.disputed: Results | None = None
-        self.handshake_done = False
         self.limit: float = float("inf")
-        self.stepwise, self.ordered = False, True
+        self.handshake_done, self.stepwise, self.ordered = False, False, True
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._whole: np.ndarray | list[Any] | RawResults | None = None
@@ -133,15 +132,14 @@ class Job:
 
     def open(self, start: int = 0) -> None:
         """Make the queue and the output, for tasks from element `start` on."""
-        call = self.call
-        self.queue = TaskQueue(call, self._capacity, start, self.transfer_seconds)
+        self.queue = TaskQueue(self.call, self._capacity, start, self.transfer_seconds)
         if self.files is not None:
             self.files.align(self.queue)
         if self._only is not None:
             self.queue.restrict(self._only)
-        self.output = output_of(call, self.ordered)
-        self._gaps = Gaps(call)
-        self.output_replay = OutputReplay(call)
+        self.output = output_of(self.call, self.ordered)
+        self._gaps = Gaps(self.call)
+        self.output_replay = OutputReplay(self.call)
 
     @cached_property
     def _capacity(self) -> int:
@@ -150,11 +148,7 @@ class Job:
     @cached_property
     def own_capacity(self) -> int:
         """Elements that fit a task of this process: all of them where it needs no copies."""
-        call = self.call
-        if call.feed is not None or call.vectorized:
-            return self._capacity
-        views = self.reads_only or all(one.loaded and one.scalar_run(0, 1) is not None for one in call.inputs)
-        return call.count if views else self._capacity
+        return self.call.count if self.call.needs_no_copies(self.reads_only) else self._capacity
 
     @property
     def opened(self) -> Files:
