@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import WorkerDiedError, parallel_imap, parallel_map, report
@@ -22,6 +22,7 @@ from parwise._core.inputs import items as input_items
 from parwise._executors.processes import inline
 from parwise._executors.threads.executor import Threads
 
+from ..support.examples import examples
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool
 from ..support.oracle import assert_same_items
@@ -57,7 +58,7 @@ def test_work_of_some_length(how):
     assert_same_items(list(parallel_imap(slowly, items, **how)), items)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=3),
     stop=st.integers(0, 300),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import (
@@ -26,6 +26,7 @@ from parwise import (
     vectorize,
 )
 
+from ..support.examples import examples
 from ..support.functions import FUNCTIONS, slowly
 from ..support.internals import Job, default_pool
 from ..support.oracle import assert_same, assert_same_items
@@ -48,7 +49,7 @@ def test_several_iterables(runner):
     assert got == [-(x + 5) for x in range(9)]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     items=st.lists(
         st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.none(), st.binary()), max_size=30

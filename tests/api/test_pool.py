@@ -14,12 +14,13 @@ import dask.array
 import numpy as np
 import pytest
 import scipy.optimize
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise
 from parwise import Pool, WorkerDiedError, parallel_apply, parallel_imap, parallel_map
 
+from ..support.examples import examples
 from ..support.functions import FUNCTIONS
 from ..support.oracle import assert_same, assert_same_items, loop
 
@@ -34,7 +35,7 @@ def test_map_and_imap_of_anything(name, pool):
     assert_same_items(parallel_map(func, items, executor=pool), want)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=3),
     chunksize=st.one_of(st.none(), st.integers(1, 70)),

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import threadpoolctl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import parallel_apply
 
+from ..support.examples import examples
 from ..support.functions import describe
 from ..support.oracle import assert_same, blocks, loop
 from ..support.strategies import LAYOUTS, arrays, axes, make_array
@@ -79,7 +80,7 @@ FUNCTIONS = {
 }
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     data=st.data(),
     array=arrays(),
@@ -103,7 +104,7 @@ def test_bits_of_the_loop(data, array, name, options):
         assert_same(parallel_apply(func, array, axis=axis, **options), want)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     array=arrays(dtypes=("f8", ">f4", "i4"), max_side=12),
     data=st.data(),

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise
 from parwise import GapWarning, NotReproducibleError, parallel_apply
 
 from ..conftest import made
+from ..support.examples import examples
 from ..support.functions import describe
 from ..support.oracle import assert_same
 from ..support.strategies import arrays, make_array
@@ -65,7 +66,7 @@ def loop_over_boxes(func, a, axes, chunks, depths, boundaries):
 
 
 @pytest.mark.filterwarnings("ignore:the function('s results depend| looks further)")  # where a call takes long: sums
-@settings(max_examples=150)
+@examples(150)
 @given(
     a=arrays(dtypes=("f8", ">f4", "i4", "c8"), max_side=8).filter(lambda a: a.ndim > 1 and a.size),
     data=st.data(),

@@ -14,11 +14,12 @@ import weakref
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import parwise
 from parwise import GapWarning, parallel_apply, parallel_map
 
+from ..support.examples import examples
 from ..support.functions import ISOLATED
 from ..support.oracle import assert_same
 
@@ -221,7 +222,7 @@ def test_late_elements_leave_gaps():
     assert_same(got, want)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     bad=st.sets(st.integers(0, 40)),
     count=st.integers(1, 40),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise
@@ -15,6 +15,7 @@ from parwise import NotReproducibleError, parallel_apply
 
 from ..support.block_functions import WITH_HALO
 from ..support.block_functions_without_halo import WITHOUT_HALO
+from ..support.examples import examples
 from ..support.functions import describe
 from ..support.oracle import assert_same
 from ..support.strategies import arrays, make_array
@@ -52,7 +53,7 @@ def loop_over_blocks(func, a, axis, chunk, depth, boundary, value=0):
 
 
 @pytest.mark.filterwarnings("ignore:the function('s results depend| looks further)")  # where a call takes long: sums
-@settings(max_examples=150)
+@examples(150)
 @given(
     a=arrays(dtypes=("f8", ">f4", "i4", "c8"), max_side=9),
     data=st.data(),

@@ -29,6 +29,7 @@ from parwise._core.inputs.reading.proof import element_value, only_reads
 from parwise._core.inputs.reading.values import UnprovenError, Value, is_harmless, shared
 
 from ..support import random_functions
+from ..support.examples import examples
 
 W = np.arange(4.0)
 KEPT = []
@@ -395,7 +396,7 @@ def test_only_numbers_in_plain_arrays():
 OBJECTS = np.array([KEEPS])
 
 
-@hypothesis.settings(max_examples=400)
+@examples(400)
 @hypothesis.given(
     random=st.randoms(use_true_random=False),
     shape=st.sampled_from([(3,), (4,), (1,), (2, 3), (3, 3), (1, 1), (2, 2, 2)]),

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import parallel_apply
@@ -21,6 +21,7 @@ from parwise._core.outputs import sink as sink_module
 from parwise._core.outputs.column import OutputColumn
 from parwise._core.outputs.sink import FileSink
 
+from ..support.examples import examples
 from ..support.oracle import assert_same
 from ..support.oracle import blocks as block_loop
 from ..support.oracle import loop as plain_loop
@@ -53,7 +54,7 @@ def test_each_chunk_is_read_and_written_once(chunks, axis, runner):
 
 
 @given(st.data())
-@settings(max_examples=150)
+@examples(150)
 def test_any_chunks_and_axes_give_the_bytes_of_the_loop(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=3)))
     array = np.arange(np.prod(shape)).reshape(shape) * 0.5
@@ -68,7 +69,7 @@ def test_any_chunks_and_axes_give_the_bytes_of_the_loop(data):
 
 
 @given(st.data())
-@settings(max_examples=150)
+@examples(150)
 def test_results_may_come_in_any_order(data):
     grid = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
     out = Sunk((*grid, 2), (*(data.draw(st.integers(1, n)) for n in grid), 1))

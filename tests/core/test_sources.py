@@ -7,7 +7,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import apply_along_axis, options, parallel_apply, plan, vectorize
@@ -15,6 +15,7 @@ from parwise._core.inputs import source
 from parwise._core.inputs.foreign import chunk_ends
 from parwise._core.inputs.source import ReadAhead
 
+from ..support.examples import examples
 from ..support.oracle import assert_same
 from ..support.oracle import loop as plain_loop
 from ..support.scripts import run_script
@@ -152,7 +153,7 @@ def test_chunks_of_zarr_are_read_once():
 
 
 @given(st.data())
-@settings(max_examples=200)
+@examples(200)
 def test_any_order_of_reads_gives_the_data(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
     array = np.arange(np.prod(shape)).reshape(shape)

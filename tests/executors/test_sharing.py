@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import Pool, ReproducibilityWarning, WorkerDiedError, parallel_apply, parallel_map
@@ -20,6 +20,7 @@ from parwise._executors.processes import background, inline, sharing
 from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._verify import seam
 
+from ..support.examples import examples
 from ..support.functions import ISOLATED, worker_pids
 from ..support.oracle import assert_same, loop
 
@@ -95,7 +96,7 @@ def work(x, log, seconds, raises=None):
     return x + 0.5
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40, deadline=None)
 @given(
     ticks=st.lists(st.sampled_from([0, 1, 2, 5, 20]), min_size=1, max_size=60),
     raises=st.none() | st.integers(0, 60),

@@ -11,12 +11,13 @@ import warnings
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise
 
 from ..support.drop_ins import MATRICES, WAYS, Sub, assert_as_numpy, check, outcome, seen
+from ..support.examples import examples
 from ..support.oracle import assert_same
 
 # `vectorize`: functions of scalars.
@@ -141,7 +142,7 @@ def test_first_call_gets_numpys_scalars(way):
     check(kind, np.array([1, 100], "f2"))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.data())
 def test_any_arrays(data):
     shapes = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)).input_shapes

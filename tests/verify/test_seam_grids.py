@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 from scipy.signal import fftconvolve
@@ -19,6 +19,7 @@ from parwise._verify import border, seam
 from parwise._verify.block_bands import calls_along_axes
 from parwise._verify.border import Border
 
+from ..support.examples import examples
 from ..support.oracle import assert_same
 
 rng = np.random.default_rng(4)
@@ -240,7 +241,7 @@ EXACT = {
 BOUNDARIES = st.sampled_from([None, "wrap", "reflect", "symmetric", "nearest", ("constant", 1.0)])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(4)),
     name=st.sampled_from(sorted(EXACT)),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import threadpoolctl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply, vectorize
@@ -29,6 +29,7 @@ from parwise._verify.block_invariance import insert_special, to_large, to_nan
 from parwise._verify.difference import array_difference, difference
 from parwise._verify.fingerprint import REMEDIES, environment_differences, read_fingerprint
 
+from ..support.examples import examples
 from ..support.oracle import assert_same, loop
 from ..support.strategies import arrays, axes, make_array
 
@@ -245,7 +246,7 @@ EXACT = {
 DEPTHS = {"median": 1, "gaussian": 4}
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     array=arrays(dtypes=("f8", "f4", ">f8", "c8"), max_side=12),
     name=st.sampled_from(["exp", "sort", "polynomial", "negative"]),
@@ -262,7 +263,7 @@ def test_no_false_alarm_for_elements(array, name, data, way, verify):
         assert_same(got, parallel_apply(func, array, axis=axis, workers=1, verify=False))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     shape=st.tuples(st.integers(2, 90), st.integers(1, 9)),
     dtype=st.sampled_from(["f8", "f4"]),

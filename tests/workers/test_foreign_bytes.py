@@ -10,7 +10,7 @@ import socket
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import ParwiseError, Pool, parallel_apply, parallel_map
@@ -19,6 +19,7 @@ from parwise._workers.pickling.payload import Payload
 from parwise._workers.pool import fork_server_handle, worker_handle
 from parwise._workers.protocol import COOKIE_BYTES, Channel, ForeignBytesError, socket_pair
 
+from ..support.examples import examples
 from ..support.foreign_bytes import MARKER, MARKING, OUTCOMES, damage, overwriting, writing
 from ..support.internals import WorkerPool
 
@@ -142,10 +143,10 @@ def taps():
         taps.close()
 
 
-FUZZ = settings(max_examples=15)  # most begin with new processes
+FUZZ = examples(15)  # most begin with new processes
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.data(), descriptors=st.integers(0, 3))
 def test_channel_refuses(data, descriptors):
     cookie = os.urandom(COOKIE_BYTES)

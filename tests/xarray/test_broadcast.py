@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ..conftest import made
+from ..support.examples import examples
 from ..support.labelled import assert_alike, loop, make_cube
 
 
@@ -30,7 +31,7 @@ def weights(cube, dims, seed=1):
 DIMS = [("time",), ("lat",), ("lat", "lon"), ("lon", "time"), ("time", "lat", "lon")]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     dims=st.sampled_from(DIMS),
     own=st.lists(st.permutations(["time", "lat", "lon"]).flatmap(lambda p: st.sampled_from([p[:0], p[:1], p[:2], p]))),

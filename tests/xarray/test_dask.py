@@ -8,17 +8,18 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise.xarray
 
+from ..support.examples import examples
 from ..support.labelled import assert_alike, counting, ends, labelled, loop, quantiles, same
 from ..support.oracle import assert_same
 
 
 @given(labelled(), st.data())
-@settings(max_examples=30)
+@examples(30)
 def test_any_array_in_blocks_of_dask(case, data):
     array, dims = case
     rest = [d for d in array.dims if d not in dims]

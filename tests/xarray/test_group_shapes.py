@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import parwise.xarray  # noqa: F401 - has .par
 
+from ..support.examples import examples
 from ..support.labelled import assert_alike
 
 WAYS = {
@@ -74,7 +75,7 @@ def grouped(draw):
 
 
 @given(grouped(), st.sampled_from(sorted(FUNCS)), st.sampled_from(sorted(WAYS)))
-@settings(max_examples=150)
+@examples(150)
 def test_any_groups(case, func, way):
     obj, by = case
     groups = attempt(lambda: obj.groupby_bins("x", 2) if isinstance(by, str) and by == "bins" else obj.groupby(by))

@@ -11,11 +11,12 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import parallel_apply, plan
 
+from ..support.examples import examples
 from ..support.labelled import (
     assert_alike,
     boom,
@@ -97,7 +98,7 @@ def native(array):
 
 
 @given(labelled(), st.booleans())
-@settings(max_examples=60)
+@examples(60)
 def test_any_array(case, keep_attrs):
     array, dims = case
     rest = [d for d in array.dims if d not in dims]
@@ -123,7 +124,7 @@ LABELLED = {
 
 @pytest.mark.parametrize("name", LABELLED)
 @given(case=labelled())
-@settings(max_examples=25)
+@examples(25)
 def test_any_array_with_labels_as_concatenated(name, case):
     array, dims = case
     if array.dtype.kind == "M" and name == "mixed":
@@ -145,7 +146,7 @@ def test_any_array_with_labels_as_concatenated(name, case):
 
 
 @given(labelled())
-@settings(max_examples=30)
+@examples(30)
 def test_any_array_with_labels(case):
     array, dims = case
     seen = []
