@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,9 +17,11 @@ from .._core.results import Results, Stack
 from .collector import Collector, FreeCollector
 from .job import Job
 
-# Length of a batch where a helper thread waits, for longer than that. Without one a batch goes up to the next look:
-# what stands between two takes 20 us, and 60 us once the function has taken a ms, since nothing of it is in the caches.
+# Length of a batch where a helper thread waits, for longer than that.
 BATCH_SECONDS = 0.001
+# Without one it takes as long, or this part of the time so far if that is more: what stands between two batches takes
+# 20 us, and 60 us once the function has taken a ms, since nothing of it is in the caches.
+BATCH_SHARE = 0.5
 # A batch has at most so many times the elements before it. The first call of a process takes 8 us for each batch.
 GROWTH = 4
 # Bytes that are copied before the time of an element is known: they take 0.1 ms. A call of fewer bytes can end without
@@ -94,12 +95,13 @@ class InlineRun:
         self._begun = begun = perf_counter()
         self._error = self._collector.collect(1)
         self.first_seconds = perf_counter() - begun
-        told, longest = 0.0, math.inf if expect is None else BATCH_SECONDS
+        told = 0.0
         for until in looks:
             while not self._over and (elapsed := perf_counter() - begun) < until:
                 if expect is not None and elapsed - told > BATCH_SECONDS / 2:
                     told = elapsed
                     expect()
+                longest = BATCH_SECONDS if expect is not None else max(BATCH_SECONDS, BATCH_SHARE * elapsed)
                 self._error = self._collector.collect(self._batch(elapsed, min(longest, until - elapsed)))
             if self._over or (ends is not None and ends(self._seconds_left(elapsed))):
                 break
