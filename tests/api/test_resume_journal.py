@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from parwise import GapWarning, parallel_apply, parallel_map
 from parwise._api.resume import ledger as ledgers
 from parwise._api.resume.element_set import ElementSet, common_cuts, within_cuts
 from parwise._api.resume.journal import MAGIC, Journal
+from parwise._core.kernel import Outcome
 
 from ..support import resumed_runs
+from ..support.internals import Task, TaskQueue
 from ..support.oracle import assert_same, loop
 from ..support.stopping import Stopped, Stopping
-from .test_resume import COUNT, OUTS, A, memmap, short_tasks  # noqa: F401 - a fixture
+from .test_resume import COUNT, OUTS, A, memmap, short_tasks, zarr_array  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -258,6 +261,66 @@ def test_an_interrupted_line_is_written_over(tmp_path, monkeypatch):
         journal.append({"line": 1})
     with Journal(path) as journal:
         assert [one["line"] for one in journal.lines] == [0, 1]
+
+
+class PlainLedger(ledgers.Ledger):
+    """Keeps no results."""
+
+    def _save(self, runs):
+        return {"runs": runs}
+
+    def _recorded(self, line):
+        pass
+
+
+def test_gaps_of_a_task_count_with_their_elements(tmp_path):
+    """A task may begin and end within a chunk: of its gaps only those count whose chunks are complete."""
+    failures = [ValueError("no 7"), TypeError("no 12")]
+    parts = [([12, 15], 25, "TypeError", "no 12")], [([7], 25, "ValueError", "no 7")], [([22], 25, "Exception")]
+
+    def outcome(gaps=None, **more):
+        return Outcome(None, 0.0, gaps=None if gaps is None else np.array(gaps), **more)
+
+    with Journal(str(tmp_path / "journal")) as journal:
+        journal.append({})
+        ledger = PlainLedger(None, journal, [0, 10, 20, 30])
+        ledger.note(Task(5, 25), outcome([7, 12, 15, 22], error=failures[0], failures=failures))
+        for number, task in enumerate([None, Task(0, 5), Task(25, 30)], 1):
+            if task is not None:
+                ledger.note(task, outcome())
+            ledger.commit()
+            shutil.copy(tmp_path / "journal", tmp_path / "copy")
+            with Journal(str(tmp_path / "copy")) as copy:
+                found = PlainLedger(None, copy, None)
+            assert list(found.counted) == [[(10, 20)], [(0, 20)], [(0, 30)]][number - 1]
+            told = [one for part in parts[:number] for one in part]
+            assert [one[: len(want)] for one, want in zip(found.gaps, told, strict=True)] == told
+
+
+def test_a_gap_that_does_not_count_yet_is_computed_again(tmp_path, monkeypatch):
+    """It is no gap any more if it has a result by then, though another gap of its task counts."""
+    monkeypatch.setattr(TaskQueue, "_size", lambda *arguments: 10)
+
+    def f(row):
+        if row[0] in (5, 9) and not (tmp_path / "there").exists():
+            raise OSError("not there yet")
+        if row[0] == 15 and not (tmp_path / "there").exists():
+            raise KeyboardInterrupt  # which is not ignored
+        return row * 2
+
+    def call():
+        out = zarr_array(tmp_path / "out")
+        parallel_apply(f, A, out=out, resume=tmp_path / "journal", workers=1, errors="ignore")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    (tmp_path / "there").touch()
+    with pytest.warns(GapWarning) as caught:
+        call()
+    assert caught[0].message.indices == [5]
+    expected = A * 2
+    expected[5] = np.nan
+    assert_same(np.asarray(zarr_array(tmp_path / "out")[...]), expected)
 
 
 def test_an_error_counts_what_was_done(tmp_path):

@@ -93,7 +93,7 @@ class ResumedJob(Job):
             if ledger.form is None:
                 ledger.form = form_of(self.output.like)
             self._fill(ledger, task, gaps)
-        ledger.note(task, gaps, outcome.error, outcome.seconds)
+        ledger.note(task, outcome)
 
     def _values(self, task: Task, outcome: Outcome) -> list[Any]:
         """The results of items, with None in gaps."""
