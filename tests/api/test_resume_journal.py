@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +263,30 @@ def test_an_interrupted_line_is_written_over(tmp_path, monkeypatch):
         journal.append({"line": 1})
     with Journal(path) as journal:
         assert [one["line"] for one in journal.lines] == [0, 1]
+
+
+def test_an_interrupt_behind_a_line(tmp_path, monkeypatch):
+    """Its file is not written over with the results of a thread that ends meanwhile."""
+    monkeypatch.setattr(ledgers, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ledgers, "COST_RATIO", 0.0)
+    interrupted, recorded = threading.Event(), ledgers.ItemLedger._recorded
+
+    def record(ledger, line):
+        if threading.current_thread() is threading.main_thread() and not interrupted.is_set():
+            interrupted.set()
+            signal.raise_signal(signal.SIGINT)
+        recorded(ledger, line)
+
+    def f(number):
+        if number >= 2 and threading.current_thread() is not threading.main_thread():
+            interrupted.wait(10)
+        return number * 2
+
+    monkeypatch.setattr(ledgers.ItemLedger, "_recorded", record)
+    how = {"resume": tmp_path / "results", "workers": 2, "executor": "threads"}
+    with pytest.raises(KeyboardInterrupt):
+        parallel_map(f, range(COUNT), **how)
+    assert parallel_map(f, range(COUNT), **how) == [number * 2 for number in range(COUNT)]
 
 
 class PlainLedger(ledgers.Ledger):

@@ -19,6 +19,7 @@ from ..._core.inputs.items import ItemStream
 from ..._core.kernel import Outcome
 from ..._core.outputs.gaps import Gaps
 from ..._core.results import tuple_of
+from ..._system.interpreter import DeferredInterrupt
 from .batches import Batches, ItemDigests
 from .element_set import ElementSet, common_cuts, within_cuts
 from .forms import name_of, type_of
@@ -112,13 +113,15 @@ class Ledger(ABC):
     def _write_line(self, runs: list[tuple[int, int]]) -> None:
         line, inside = self._save(runs), ElementSet(runs)
         gaps = [one for one in self._new_gaps if one[0][0] in inside]
-        self._journal.append({**line, "gaps": gaps} if gaps else line)
-        # Not before: where the disk is full, the next line has all of it.
-        self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
-        self.gaps += gaps
-        self._recorded(line)
-        for run in runs:
-            self.counted.add(*run)
+        # A line that is in the journal and not noted here would be written again, with its file.
+        with DeferredInterrupt():
+            self._journal.append({**line, "gaps": gaps} if gaps else line)
+            # Not before: where the disk is full, the next line has all of it.
+            self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
+            self.gaps += gaps
+            self._recorded(line)
+            for run in runs:
+                self.counted.add(*run)
 
     def known_gaps(self) -> Iterator[tuple[Task, np.ndarray, BaseException]]:
         """Yield the gaps that an earlier run has left, with the first error of each task."""
