@@ -6,6 +6,7 @@ import contextlib
 import gc
 import operator
 import re
+import threading
 import warnings
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,6 +20,8 @@ import zarr
 import parwise
 from parwise import parallel_apply, parallel_map
 from parwise._api.resume import run as resumed
+from parwise._api.resume.targets import Target
+from parwise._core.outputs.sink import FileSink
 
 from ..conftest import made
 from ..support import resumed_runs
@@ -349,6 +352,40 @@ def test_gaps_are_known_and_told_again(tmp_path, kind):
             assert all(x is None or x.tobytes() == y.tobytes() for x, y in zip(result, expected, strict=True))
         else:
             assert_same(np.asarray(result[...]), expected)
+
+
+def test_a_gap_and_a_result_in_one_chunk(tmp_path, monkeypatch):
+    """To write a gap, zarr reads its chunk and writes it again: no other thread may write the chunk meanwhile."""
+    filling, written = threading.Event(), threading.Event()
+    write = FileSink.write
+
+    def fill(target, gaps):
+        before = target.array[4:8]
+        filling.set()
+        written.wait(0.3)
+        before[gaps - 4] = np.nan
+        target.array[4:8] = before
+
+    def write_and_tell(sink, lo, rows):
+        write(sink, lo, rows)
+        if lo == 4:
+            written.set()
+
+    def f(row):
+        if row[0] == 4:
+            filling.wait(10)
+        if row[0] == 5:
+            raise ValueError("none")
+        return row * 2
+
+    monkeypatch.setattr(Target, "fill", fill)
+    monkeypatch.setattr(FileSink, "write", write_and_tell)
+    how = {"executor": "threads", "workers": 2, "errors": "ignore", "resume": tmp_path / "journal"}
+    with pytest.warns(parwise.GapWarning):
+        result = parallel_apply(f, A, out=zarr_array(tmp_path / "out"), **how)
+    expected = A * 2
+    expected[5] = np.nan
+    assert_same(np.asarray(result[...]), expected)
 
 
 def test_a_lost_element_is_a_gap_of_the_journal(tmp_path):

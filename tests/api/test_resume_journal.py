@@ -6,7 +6,10 @@ import errno
 import json
 import os
 import re
+import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +19,13 @@ from parwise import GapWarning, parallel_apply, parallel_map
 from parwise._api.resume import ledger as ledgers
 from parwise._api.resume.element_set import ElementSet, common_cuts, within_cuts
 from parwise._api.resume.journal import MAGIC, Journal
+from parwise._core.kernel import Outcome
 
 from ..support import resumed_runs
+from ..support.internals import Task, TaskQueue
 from ..support.oracle import assert_same, loop
 from ..support.stopping import Stopped, Stopping
-from .test_resume import COUNT, OUTS, A, memmap, short_tasks  # noqa: F401 - a fixture
+from .test_resume import COUNT, OUTS, A, memmap, short_tasks, zarr_array  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -258,6 +263,90 @@ def test_an_interrupted_line_is_written_over(tmp_path, monkeypatch):
         journal.append({"line": 1})
     with Journal(path) as journal:
         assert [one["line"] for one in journal.lines] == [0, 1]
+
+
+def test_an_interrupt_behind_a_line(tmp_path, monkeypatch):
+    """Its file is not written over with the results of a thread that ends meanwhile."""
+    monkeypatch.setattr(ledgers, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ledgers, "COST_RATIO", 0.0)
+    interrupted, recorded = threading.Event(), ledgers.ItemLedger._recorded
+
+    def record(ledger, line):
+        if threading.current_thread() is threading.main_thread() and not interrupted.is_set():
+            interrupted.set()
+            signal.raise_signal(signal.SIGINT)
+        recorded(ledger, line)
+
+    def f(number):
+        if number >= 2 and threading.current_thread() is not threading.main_thread():
+            interrupted.wait(10)
+        return number * 2
+
+    monkeypatch.setattr(ledgers.ItemLedger, "_recorded", record)
+    how = {"resume": tmp_path / "results", "workers": 2, "executor": "threads"}
+    with pytest.raises(KeyboardInterrupt):
+        parallel_map(f, range(COUNT), **how)
+    assert parallel_map(f, range(COUNT), **how) == [number * 2 for number in range(COUNT)]
+
+
+class PlainLedger(ledgers.Ledger):
+    """Keeps no results."""
+
+    def _save(self, runs):
+        return {"runs": runs}
+
+    def _recorded(self, line):
+        pass
+
+
+def test_gaps_of_a_task_count_with_their_elements(tmp_path):
+    """A task may begin and end within a chunk: of its gaps only those count whose chunks are complete."""
+    failures = [ValueError("no 7"), TypeError("no 12")]
+    parts = [([12, 15], 25, "TypeError", "no 12")], [([7], 25, "ValueError", "no 7")], [([22], 25, "Exception")]
+
+    def outcome(gaps=None, **more):
+        return Outcome(None, 0.0, gaps=None if gaps is None else np.array(gaps), **more)
+
+    with Journal(str(tmp_path / "journal")) as journal:
+        journal.append({})
+        ledger = PlainLedger(None, journal, [0, 10, 20, 30])
+        ledger.note(Task(5, 25), outcome([7, 12, 15, 22], error=failures[0], failures=failures))
+        for number, task in enumerate([None, Task(0, 5), Task(25, 30)], 1):
+            if task is not None:
+                ledger.note(task, outcome())
+            ledger.commit()
+            shutil.copy(tmp_path / "journal", tmp_path / "copy")
+            with Journal(str(tmp_path / "copy")) as copy:
+                found = PlainLedger(None, copy, None)
+            assert list(found.counted) == [[(10, 20)], [(0, 20)], [(0, 30)]][number - 1]
+            told = [one for part in parts[:number] for one in part]
+            assert [one[: len(want)] for one, want in zip(found.gaps, told, strict=True)] == told
+
+
+def test_a_gap_that_does_not_count_yet_is_computed_again(tmp_path, monkeypatch):
+    """It is no gap any more if it has a result by then, though another gap of its task counts."""
+    monkeypatch.setattr(TaskQueue, "_size", lambda *arguments: 10)
+
+    def f(row):
+        if row[0] in (5, 9) and not (tmp_path / "there").exists():
+            raise OSError("not there yet")
+        if row[0] == 15 and not (tmp_path / "there").exists():
+            raise KeyboardInterrupt  # which is not ignored
+        return row * 2
+
+    def call():
+        out = zarr_array(tmp_path / "out")
+        parallel_apply(f, A, out=out, resume=tmp_path / "journal", workers=1, errors="ignore")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    (tmp_path / "there").touch()
+    with pytest.warns(GapWarning) as caught:
+        call()
+    assert caught[0].message.indices == [5]
+    expected = A * 2
+    expected[5] = np.nan
+    assert_same(np.asarray(zarr_array(tmp_path / "out")[...]), expected)
 
 
 def test_an_error_counts_what_was_done(tmp_path):

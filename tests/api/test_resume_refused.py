@@ -112,6 +112,17 @@ def test_the_parts_of_items_are_other_arguments(tmp_path):
     assert parallel_map(pair, pairs, starmap=True, resume=tmp_path / "run") == pairs
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+def test_two_iterables_are_not_one_of_pairs(tmp_path, kind):
+    def total(x, y=(0, 0)):
+        return np.sum(x) + np.sum(y)
+
+    pairs = [(1, 3), (2, 4)]
+    assert parallel_map(total, kind([1, 2]), kind([3, 4]), resume=tmp_path / "run") == [4, 6]
+    with pytest.raises(ValueError, match="the number of iterables 2 then, 1 now"):
+        parallel_map(total, kind(pairs), resume=tmp_path / "run")
+
+
 def test_equal_values_are_the_same(tmp_path):
     """Whether strings are one object or two, and in lists that hold themselves."""
 

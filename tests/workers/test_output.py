@@ -317,6 +317,25 @@ def test_ear_joins_what_belongs_together():
     assert passed == [[TextEvent(3, "stdout", "x" * 10_000)]]
 
 
+def test_output_is_sent_between_two_lines(monkeypatch):
+    """`print` writes each of its arguments alone, and the caller may print between what it gets."""
+    now, passed = [0.0], []
+    monkeypatch.setattr("parwise._workers.worker.output_capture.monotonic", lambda: now[0])
+    capture = OutputCapture(lambda: 3, lambda: passed.extend(one.text for one in capture.drain()))
+    now[0] = 1.0
+    for text in ("a", " ", "line", "\n", "another", "\n"):
+        capture.add_text("stdout", text)
+    assert passed == ["a line\n"]
+    now[0] = 2.0
+    for text in ("one", " ", "x" * 5000, "\n", "y" * 5000):
+        capture.add_text("stdout", text)
+    assert passed[1:] == ["another\none " + "x" * 5000 + "\n"]
+    for _ in range(3):  # dots, while a line lasts long
+        now[0] += 0.15
+        capture.add_text("stdout", ".")
+    assert passed[2:] == ["y" * 5000 + ".."]
+
+
 @pytest.mark.parametrize("options", [{"errors": "ignore"}, {"retries": 1}])
 def test_recomputed_elements_speak_once(options, capsys, tmp_path):
     def f(x):

@@ -39,7 +39,10 @@ def header_of(call: Call, digester: Digester) -> dict[str, str]:
         parts.add(call.settings.setup, "setup")
     own |= parts.all()
     own["rng"] = "None" if call.streams is None else call.streams.description
-    return own if call.feed is not None else own | _of_arrays(call, digester)
+    if call.feed is None:
+        return own | _of_arrays(call, digester)
+    # The items of two iterables are kept as pairs, as those of one with pairs are.
+    return own | {"the number of iterables": str(len(call.inputs))}
 
 
 def _of_arrays(call: Call, digester: Digester) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ from ..._clock import perf_counter
 from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.items import ItemStream
+from ..._core.kernel import Outcome
 from ..._core.outputs.gaps import Gaps
 from ..._core.results import tuple_of
+from ..._system.interpreter import DeferredInterrupt
 from .batches import Batches, ItemDigests
 from .element_set import ElementSet, common_cuts, within_cuts
 from .forms import name_of, type_of
@@ -29,6 +33,8 @@ COST_RATIO = 20
 # have a file for every moment of it.
 LEAST_SECONDS = 0.1
 LEAST_SHARE = 0.001
+# The reason of a gap behind the first ones of its task.
+NOT_KEPT = Exception("not kept, unlike those of the first gaps of its task")
 
 
 class Ledger(ABC):
@@ -39,8 +45,8 @@ class Ledger(ABC):
     counted : ElementSet
         Elements that need not be computed again.
     gaps : list
-        Of counted elements without a result, for each task that had some: the indices, the end of the task, and type
-        and text of the first error.
+        Of counted elements without a result, for each part of a task that had some: the indices, the end of the task,
+        and type and text of the first error.
     """
 
     def __init__(self, call: Call, journal: Journal, cuts: Sequence[int] | None) -> None:
@@ -71,18 +77,28 @@ class Ledger(ABC):
         self.gaps += [tuple(one) for one in line.get("gaps", ())]
         self.done = self.done or line.get("done", False)
 
-    def note(self, task: Task, gaps: np.ndarray | None, error: BaseException | None, seconds: float) -> None:
-        """Note that a task is finished, which took some seconds, and its gaps."""
+    def note(self, task: Task, outcome: Outcome) -> None:
+        """Note that a task is finished, with the seconds that it took, and its gaps."""
         with self._lock:
-            if gaps is not None and len(gaps) and error is not None:
-                self._new_gaps.append((gaps.tolist(), task.hi, type(error).__name__, _text_of(error)))
+            self._new_gaps += self._parts_of_gaps(task, outcome)
             self._noted.add(task.lo, task.hi)
-            self._owed += seconds
-            self._worked += seconds
+            self._owed += outcome.seconds
+            self._worked += outcome.seconds
             elapsed = perf_counter() - self._begun
             workers = max(1.0, self._worked / elapsed)
             if self._owed >= workers * max(COST_RATIO * self._cost, LEAST_SECONDS, LEAST_SHARE * elapsed):
                 self.commit()
+
+    def _parts_of_gaps(self, task: Task, outcome: Outcome) -> Iterator[tuple[list[int], int, str, str]]:
+        """Yield the gaps of a task in parts, each of which counts as a whole, with the reason of its first."""
+        gaps = [] if outcome.gaps is None else outcome.gaps.tolist()
+        known: Sequence[BaseException | None] = outcome.failures or [outcome.error]
+        places = [bisect_right(self._cuts or (), one) for one in gaps]
+        starts = [k for k in range(len(gaps)) if k < len(known) or places[k] != places[k - 1]]
+        for first, stop in pairwise([*starts, len(gaps)]):
+            # Of a task that was lost, all have the same one.
+            error = known[first] if first < len(known) else NOT_KEPT if outcome.failures else outcome.error
+            yield gaps[first:stop], task.hi, type(error).__name__, _text_of(error)
 
     def commit(self) -> None:
         """Bring what has been finished to the disk, and then write a line of it."""
@@ -97,13 +113,15 @@ class Ledger(ABC):
     def _write_line(self, runs: list[tuple[int, int]]) -> None:
         line, inside = self._save(runs), ElementSet(runs)
         gaps = [one for one in self._new_gaps if one[0][0] in inside]
-        self._journal.append({**line, "gaps": gaps} if gaps else line)
-        # Not before: where the disk is full, the next line has all of it.
-        self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
-        self.gaps += gaps
-        self._recorded(line)
-        for run in runs:
-            self.counted.add(*run)
+        # A line that is in the journal and not noted here would be written again, with its file.
+        with DeferredInterrupt():
+            self._journal.append({**line, "gaps": gaps} if gaps else line)
+            # Not before: where the disk is full, the next line has all of it.
+            self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
+            self.gaps += gaps
+            self._recorded(line)
+            for run in runs:
+                self.counted.add(*run)
 
     def known_gaps(self) -> Iterator[tuple[Task, np.ndarray, BaseException]]:
         """Yield the gaps that an earlier run has left, with the first error of each task."""
@@ -130,7 +148,7 @@ class Ledger(ABC):
         self._journal.append({"disputed": text})
 
 
-def _text_of(error: BaseException) -> str:
+def _text_of(error: BaseException | None) -> str:
     try:
         return str(error)
     except Exception:

@@ -92,8 +92,8 @@ class ResumedJob(Job):
                 return
             if ledger.form is None:
                 ledger.form = form_of(self.output.like)
-            self._fill(ledger, task, gaps)
-        ledger.note(task, gaps, outcome.error, outcome.seconds)
+            self._fill(ledger, self.output, task, gaps)
+        ledger.note(task, outcome)
 
     def _values(self, task: Task, outcome: Outcome) -> list[Any]:
         """The results of items, with None in gaps."""
@@ -106,12 +106,13 @@ class ResumedJob(Job):
             values[at] = value
         return values
 
-    def _fill(self, ledger: ArrayLedger, task: Task, gaps: np.ndarray | None) -> None:
+    def _fill(self, ledger: ArrayLedger, output: ArrayOutput, task: Task, gaps: np.ndarray | None) -> None:
         """Write the value of gaps now: what a line tells of `out` must be there."""
         if gaps is not None and len(gaps):
             every = np.arange(task.lo, task.hi) if self.call.vectorized else gaps
-            for target in ledger.targets:
-                target.fill(every)
+            with output.writing:
+                for target in ledger.targets:
+                    target.fill(every)
 
     def skip(self, task: Task, error: BaseException) -> None:
         """Leave a gap for a task that was lost, and count it."""

@@ -161,6 +161,11 @@ class ArrayOutput(Output):
             for column in self._columns:
                 column.flush()
 
+    @property
+    def writing(self) -> threading.Lock:
+        """Held while results are written: to write two parts of a chunk of a file at a time would lose one of them."""
+        return self._lock
+
     def settle(self, runs: Iterable[tuple[int, int]]) -> None:
         """Write what is held for files of the elements in some runs."""
         with self._lock:

@@ -145,7 +145,7 @@ def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
 
 # Output of a long element is sent while it runs, after at least this time,
 PAUSE_SECONDS = 0.2
-# or as soon as it has more characters than this.
+# or as soon as it has more characters than this, of whole lines half of them.
 MUCH_TEXT = 2**13
 
 
@@ -157,8 +157,9 @@ class OutputCapture:
     index : callable
         Returns the index of the element that is being computed.
     send : callable
-        Called while a function produces output, after `PAUSE_SECONDS` or more
-        than `MUCH_TEXT` characters; it calls `drain`.
+        Called while a function produces output, between two lines after
+        `PAUSE_SECONDS`, or more than half of `MUCH_TEXT` characters, and within
+        one that takes longer than these; it calls `drain`.
 
     Attributes
     ----------
@@ -174,6 +175,8 @@ class OutputCapture:
         self._events: list[OutputEvent] = []
         self._size = 0
         self._since = monotonic()
+        # When the line began that is being written.
+        self._line: float | None = None
         # The function may print in threads of its own, which a Python without the GIL runs at the same time. A signal
         # handler may print within `send`.
         self._lock = threading.RLock()
@@ -199,21 +202,28 @@ class OutputCapture:
     def add_text(self, stream: StreamName, text: str) -> None:
         """Take text that was written to a standard stream."""
         index = self._index()
+        whole = "\n" in text or "\r" in text  # as a terminal shows it
         with self._lock:
             last = self._events[-1] if self._events else None
             if isinstance(last, TextEvent) and (last.element, last.stream) == (index, stream):
                 last.text += text
-                self._add(None, len(text))
+                self._add(None, len(text), whole)
             else:
-                self._add(TextEvent(index, stream, text), len(text))
+                self._add(TextEvent(index, stream, text), len(text), whole)
 
-    def _add(self, event: OutputEvent | None, size: int) -> None:
+    def _add(self, event: OutputEvent | None, size: int, whole: bool = True) -> None:
+        """Take an event, if it is a new one; `whole` is False if its text goes on in the same line."""
         with self._lock:
             if event is not None:
                 self._events.append(event)
             self._size += size
-            if self._size > MUCH_TEXT or monotonic() - self._since > PAUSE_SECONDS:
-                self._since = monotonic()
+            now = monotonic()
+            # Not within a line that is being written, in several writes by one `print`: the program that takes the
+            # results may print between its parts.
+            begun, self._line = self._line or now, None if whole else self._line or now
+            waited = now - (self._since if whole else max(self._since, begun))
+            if waited > PAUSE_SECONDS or self._size > (MUCH_TEXT // 2 if whole else MUCH_TEXT):
+                self._since = now
                 self._send()
 
     @contextlib.contextmanager
