@@ -237,7 +237,9 @@ class DataArrayMaps(_GroupAndWindowMaps):
             returns a tuple, a list for each of its items.
         output_dtypes : dtype or list of dtype, optional
             Dtype of each result, to which it is cast by "same_kind". Required
-            for Dask arrays.
+            for Dask arrays. Text that would be cut is an error, and so are
+            integers and dates out of range. With ``object`` results stay the
+            objects that they are.
         output_sizes : dict, optional
             Lengths of new dimensions. Required for Dask arrays.
         keep_attrs : bool or str, optional

@@ -121,6 +121,20 @@ def test_isolate_in_somebody_elses_threads():
         parallel_apply(never, A, executor=executor, isolate=True)
 
 
+@pytest.mark.parametrize("how", [{}, {"vectorized": True, "chunk": 2}], ids=["elements", "blocks"])
+def test_out_that_would_cut_text(how, runner):
+    text = np.array(["a", "abc", "abcd", "ab", "abcdef"], "U6")
+    results = {"arrays": lambda x: np.array(x), "text": str} if not how else {"arrays": np.copy}
+    for func in results.values():
+        for out, whole in [(np.full(4, "?", "U4"), text[:4]), (np.full(4, "?", "U9"), text[:4])]:
+            assert parallel_apply(func, whole, out=out, **how, **runner) is out
+            assert out.tolist() == whole.tolist()
+        with pytest.raises(
+            ValueError, match="out has dtype <U4, but func returned text of 6 characters, which would be"
+        ):
+            parallel_apply(func, text, out=np.empty(5, "U4"), **how, **runner)
+
+
 def test_out_that_does_not_fit_the_results():
     with pytest.raises(ValueError, match=r"out has shape \(3, 5\), but the result has \(3, 4\)"):
         parallel_apply(np.sort, A, out=np.empty((3, 5)))

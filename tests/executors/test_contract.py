@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from parwise import options, parallel_apply
+from parwise._core.kernel import Kernel
 
 from ..support.oracle import assert_same, blocks, loop
 
@@ -239,6 +240,26 @@ def test_unusual_exceptions(runner, raised):
     with pytest.raises(raised):
         parallel_apply(f, np.arange(5), **runner)
     assert_same(parallel_apply(np.negative, np.arange(5), **runner), -np.arange(5))
+
+
+@pytest.mark.parametrize(
+    "result", [str, float, lambda x: np.ones(2), lambda x: (x,)], ids=["text", "numbers", "arrays", "tuples"]
+)
+@pytest.mark.parametrize("at", [5, 6, 8])
+def test_no_element_of_a_task_follows_one_that_raises_stop_iteration(at, result):
+    """`map` goes on with the next one, if it is asked again."""
+    computed = []
+
+    def f(x):
+        computed.append(int(x))
+        if x == at:
+            raise StopIteration
+        return result(x)
+
+    outcome = Kernel(f, (), {}, False).run([np.arange(5, 9)], 5, 9)
+    assert type(outcome.error) is StopIteration
+    assert outcome.index == at
+    assert computed == list(range(5, at + 1))
 
 
 def test_ragged_results(runner):

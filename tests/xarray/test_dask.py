@@ -104,11 +104,12 @@ def test_dask_objects_are_what_they_are(length):
     values = [3, "x", 2.5, 3, np.float32(1.5), None, {"a": 1}]
     array = xr.DataArray(np.arange(7), {"t": np.arange(7)}, "t")
     lazy, how = array.chunk(t=length), {"output_dtypes": object, "output_core_dims": []}
-    got = lazy.par.map(lambda k: values[k], "t", **how)
-    want = [3, "x", 2.5, 3, 1.5, None, {"a": 1}]
-    assert repr(got.compute().to_numpy().tolist()) == repr(want)
-    got = lazy[:4].par.map(lambda k: xr.DataArray(values[int(k)]), "t", as_xarray=True, **how)
-    assert repr(got.compute().to_numpy().tolist()) == repr(want[:4])
+    for obj in lazy, array:
+        got = obj.par.map(lambda k: values[k], "t", **how)
+        assert repr(got.compute().to_numpy().tolist()) == repr(values)
+    for obj in lazy, array:
+        got = obj[:4].par.map(lambda k: xr.DataArray(values[int(k)]), "t", as_xarray=True, **how)
+        assert repr(got.compute().to_numpy().tolist()) == repr(values[:4])
     both = lazy.par.map(
         lambda k: (values[k], k, [values[k]]),
         "t",
@@ -117,10 +118,32 @@ def test_dask_objects_are_what_they_are(length):
         output_sizes={"q": 1},
     )
     found = dask.compute(*both)
-    assert repr(found[0].to_numpy().tolist()) == repr(want)
+    assert repr(found[0].to_numpy().tolist()) == repr(values)
     assert_same(found[1].to_numpy(), array.to_numpy())
     for func in (lambda k: np.float64(k)), (lambda k: int(k)), (lambda k: "a" * int(k)):
         assert_alike(lazy.par.map(func, "t", **how).compute(), array.par.map(func, "t", **how))
+
+
+@pytest.mark.parametrize("as_xarray", [False, True])
+@pytest.mark.parametrize("name", ["mixed", "numbers", "text"])
+def test_gaps_among_objects_are_alike_in_memory_and_in_dasks_blocks(name, as_xarray):
+    """None; xarray itself makes NaN of None among text, if pandas does."""
+    values = {"mixed": [3, "x", 2.5, 2**60 + 1], "numbers": [3, 2.5, 2**60 + 1, 4], "text": ["a", "bc", "d", "e"]}[name]
+    array = xr.DataArray(np.arange(5), {"t": np.arange(5)}, "t")
+
+    def func(k):
+        value = [*values[:2], None, *values[2:]][int(k)]
+        if value is None:
+            raise ValueError
+        return xr.DataArray(value) if as_xarray else value
+
+    how = {"output_dtypes": object, "output_core_dims": [], "errors": "ignore", "as_xarray": as_xarray}
+    with pytest.warns(RuntimeWarning, match="no result for 1"):
+        got = [obj.par.map(func, "t", **how).compute() for obj in (array, array.chunk(t=2))]
+    want = xr.DataArray(np.array([*values[:2], None, *values[2:]], object), {"t": np.arange(5)}, "t")
+    for one in got:
+        assert one.dtype == object
+        assert repr(one.to_numpy().tolist()) == repr(want.to_numpy().tolist())
 
 
 @pytest.mark.parametrize("boundary", [None, "reflect", "nearest", "symmetric", "wrap", ("constant", 2.0)])

@@ -9,6 +9,7 @@ import xarray as xr
 import parwise.xarray  # noqa: F401 - has .par
 
 from ..support.labelled import assert_alike, counting
+from ..support.oracle import assert_same
 
 
 def words(x):
@@ -229,3 +230,44 @@ def test_gaps_of_labelled_results_have_the_indexes_of_their_elements():
         whole = obj.par.map(lambda row: row * 2, "x", as_xarray=True)
         assert_alike(got, whole.where(whole.x != 2))
         assert set(got.xindexes) == set(whole.xindexes)
+
+
+CENTURIES = np.array(["2000", "2100", "2200", "2300"], "M8[s]")
+LOSSY = [
+    (lambda k: "abcdef"[: k + 1], "U3", "text of 4 characters, which would be cut; pass output_dtypes='<U4'"),
+    (lambda k: b"abcdef"[: k + 1], "S3", "text of 4 characters, which would be cut; pass output_dtypes='.S4'"),
+    (lambda k: b"abcdef"[: k + 1], "U3", "text of 4 characters, which would be cut; pass output_dtypes='<U4'"),
+    (lambda k: 10**k, "U3", "text of 4 characters"),
+    (lambda k: 10**k, "i1", "1000, which lies beyond its range; pass output_dtypes='int64'"),
+    (lambda k: np.uint64(2**63 + k), "i8", "9223372036854775811, which lies beyond its range"),
+    (lambda k: CENTURIES[k], "M8[ns]", "2300-01-01T00:00:00, which lies beyond its range; pass .*datetime64.s"),
+]
+
+
+@pytest.mark.parametrize("as_xarray", [False, True])
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(("func", "dtype", "words"), LOSSY)
+def test_results_that_a_cast_would_change_are_an_error(func, dtype, words, lazy, as_xarray):
+    array = xr.DataArray(np.arange(4), dims="x")
+
+    def labelled(k):
+        return xr.DataArray(func(int(k))) if as_xarray else func(int(k))
+
+    how = {"output_dtypes": dtype, "output_core_dims": [], "as_xarray": as_xarray}
+    with pytest.raises(ValueError, match=words):
+        array[3:].chunk(x=2).par.map(labelled, "x", **how).compute() if lazy else array[3:].par.map(
+            labelled, "x", **how
+        )
+    if isinstance(func(0), str | bytes | int):
+        got = (array[:3].chunk(x=2) if lazy else array[:3]).par.map(labelled, "x", **how)
+        assert_same(got.to_numpy(), np.array([func(k) for k in range(3)]).astype(dtype))
+
+
+def test_groups_whose_text_would_be_cut_are_an_error():
+    array = xr.DataArray(np.arange(4), {"x": [0, 0, 1, 1]}, "x")
+    grouper = xr.groupers.UniqueGrouper(labels=[0, 1])
+    for obj in array, array.chunk(x=2):
+        with pytest.raises(ValueError, match="text of 4 characters, which would be cut; pass output_dtypes='<U4'"):
+            obj.par.map_groups(
+                lambda x: xr.DataArray("abcd"), obj.groupby(x=grouper), output_dtypes="U3", output_core_dims=[]
+            ).compute()

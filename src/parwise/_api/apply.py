@@ -102,9 +102,10 @@ def parallel_apply(
         `axis`.
     out : array, optional
         Array to store the result in (a tuple of arrays for a tuple result), cast
-        as NumPy's ufuncs do, by "same_kind". Files (zarr, h5py) are written in
-        whole chunks. Do not pass a slice of one, ``z[:10]``, which is a copy.
-        If `func` reads that array, results are held in memory until the end.
+        as NumPy's ufuncs do, by "same_kind"; but text that would be cut is an
+        error. Files (zarr, h5py) are written in whole chunks. Do not pass a
+        slice of one, ``z[:10]``, which is a copy. If `func` reads that array,
+        results are held in memory until the end.
     rng : int, SeedSequence, BitGenerator or Generator, optional
         If given, `func` gets ``rng=``, a `numpy.random.Generator` of its own for
         each element (or block): for an int that of

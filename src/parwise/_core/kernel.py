@@ -259,6 +259,8 @@ class Kernel:
         if cursor is not None:
             cursor.enter(lo)
         raw = list(islice(calls, 1))
+        if not raw:  # a StopIteration: if it was asked again, `map` would go on with the next element
+            return Results([raw]), 0
         if cursor is not None and raw and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
             fill_pattern = cursor.fill_pattern(count, dtype)
             if fill_pattern is not None:

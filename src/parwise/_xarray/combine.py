@@ -13,19 +13,40 @@ from .slices import BareResult, element_indexers
 from .variables import labelled, same_variable, variable_of
 
 
-def combine(boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any) -> xr.DataArray:
+def combine(
+    boxes: np.ndarray, array: xr.DataArray, dims: tuple[Hashable, ...], keep_attrs: Any, objects: bool = False
+) -> xr.DataArray:
     """Combine the results of all elements (None is a gap); raise a ValueError if dimensions or coordinates differ.
 
     Each axis of `boxes` is one of the mapped dimensions `dims`. In the result, dimensions that `array` has are in its
-    order, and new ones follow.
+    order, and new ones follow. If `objects` is True, their data is to be objects, which `xarray.concat` leaves alone:
+    of 3 and 2.5 it would make two floats.
     """
     values = [None if box is None else box.value for box in boxes.ravel().tolist()]
+    gaps = [number for number, one in enumerate(values) if one is None]
+    if objects:
+        values = [None if one is None else _of_objects(one) for one in values]
     result = _stack(values, boxes.shape, array, dims, keep_attrs)
     if result is None:
         result = _concat_all(values, boxes.shape, array, dims, keep_attrs)
+    if gaps and result.dtype == object:
+        filled = result.copy()
+        for number in gaps:
+            filled[element_indexers(number, boxes.shape, dims)] = None
+        # As xarray takes objects wherever it takes data: with pandas 3 it makes NaN of None among text.
+        result = result.copy(data=filled.to_numpy())
     order = [dim for dim in array.dims if dim in result.dims]
     order += [dim for dim in result.dims if dim not in order]
     return result.transpose(*order, transpose_coords=False)
+
+
+def _of_objects(result: Any) -> Any:
+    """A result with its data as objects."""
+    if isinstance(result, BareResult):
+        return result._replace(data=result.data.astype(object))
+    return labelled(
+        variable_of(result.dims, result.to_numpy().astype(object), result.attrs), result.coords, result.name
+    )
 
 
 def _stack(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .._core.outputs.gaps import gap_value
 from .labels import MappedArrays, listed
 from .request import Request, as_told, check_dims, core_dims_per_output, dtypes_per_output, with_dtype
 from .variables import ItsOwn, variable_of
@@ -124,9 +125,9 @@ def _check_gap_value(dtype: np.dtype[Any]) -> None:
 
 
 def gap_data(spec: VariableSpec) -> np.ndarray:
-    """An array of NaN or NaT; raise a ValueError if the dtype has neither."""
+    """An array of gaps; raise a ValueError if the dtype has no value for one."""
     _check_gap_value(spec.dtype)
-    return np.full(spec.shape, np.datetime64("NaT") if spec.dtype.kind in "mM" else np.nan).astype(spec.dtype)
+    return np.full(spec.shape, gap_value(spec.dtype)[1], spec.dtype)
 
 
 def gap_result(group: Any, request: Request) -> Any:

@@ -16,7 +16,7 @@ from .group_transfer import Group, GroupedData, group_indexers, loaded
 from .labels import Labels, coords_within, listed
 from .request import Request, check_no_out, run
 from .slices import Boxed
-from .variables import variables_of
+from .variables import gaps_like, variables_of
 
 
 def map_groups(obj: Any, group: Any, request: Request) -> Any:
@@ -170,16 +170,16 @@ def _fill_gaps(results: list[Any], gaps: list[int], grouped: GroupedData, reques
 
 
 def _gap(like: Any, grouped: GroupedData, like_number: int, number: int) -> Any:
-    """A result of NaN with the coordinates of group `number`, and the shape of the result `like` of another group."""
+    """A result of gaps with the coordinates of group `number`, and the shape of the result `like` of another group."""
     dim = grouped.dim
     if dim not in like.dims:
-        return like.where(False)
+        return gaps_like(like)
     group, lengths = grouped.group(number), (like.sizes[dim], grouped.group(like_number).sizes[dim])
     if lengths[0] != lengths[1]:
         raise ValueError(
             f"the result of group {like_number} has length {lengths[0]} along {dim!r}, and the group {lengths[1]}: "
             f"the length of a gap for group {number} is not known; leave out errors='ignore'"
         )
-    gap = like.isel({dim: [0] * group.sizes[dim]}).where(False)
+    gap = gaps_like(like.isel({dim: [0] * group.sizes[dim]}))
     names = [name for name, one in group.coords.items() if dim in one.dims and name in like.coords]
     return gap.assign_coords(coords_within(group, group.dims, set(group.coords) - set(names)))

@@ -33,7 +33,7 @@ from .request import (
     transposed_arrays,
     with_dtype,
 )
-from .slices import LabelledFunction, SliceTemplate, element_numbers
+from .slices import LabelledFunction, ObjectsFunction, SliceTemplate, element_numbers, unboxed
 
 OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 
@@ -52,13 +52,20 @@ def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> A
     if request.as_xarray:
         return _map_labelled(mapped, request, axes if request.vectorized else tuple(range(len(axes))))
     told = functools.partial(told_results, mapped, request)
-    results = run(request, transposed_arrays(mapped, axes), axes, mapped.labels, told=told)
+    func = _function_of_objects(request)
+    results = run(request, transposed_arrays(mapped, axes), axes, mapped.labels, func=func, told=told)
     if isinstance(results, tuple):
         count = len(results)
         columns = zip(results, core_dims_per_output(request, count), dtypes_per_output(request, count), strict=True)
         return tuple_of(type(results), [_label_result(mapped, request, axes, *column) for column in columns])
     (core_dims,), (dtype,) = core_dims_per_output(request, 1), dtypes_per_output(request, 1)
     return _label_result(mapped, request, axes, results, core_dims, dtype)
+
+
+def _function_of_objects(request: Request) -> ObjectsFunction | None:
+    """The function, with its results as objects, if results are told to be objects; of blocks NumPy has the arrays."""
+    dtypes = dtypes_per_output(request, outputs_told(request)[0])
+    return ObjectsFunction(request.func, dtypes) if object in dtypes and not request.vectorized else None
 
 
 def _map_into(mapped: MappedArrays, request: Request) -> xr.DataArray:
@@ -88,7 +95,7 @@ def _label_result(
         )
     check_lengths(request, dict(zip(core_dims, shape, strict=True)))
     if dtype is not None:
-        data = as_told(data, dtype)
+        data = as_told(unboxed(data), dtype)
     dims: list[Hashable] = list(core_dims)
     for place, dim in sorted(zip(places, mapped.dims, strict=True)):
         dims.insert(place, dim)
@@ -122,7 +129,8 @@ def _map_labelled(mapped: MappedArrays, request: Request, axes: tuple[int, ...])
             made.append(_label_result(mapped, request, axes, column, core_dims, dtype))
         else:
             boxes = column.ravel() if request.vectorized else column
-            result = combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs)
+            objects = dtype is not None and dtype.kind == "O"
+            result = combine(boxes, mapped.arrays[0], mapped.dims, request.keep_attrs, objects)
             made.append(_labelled_as_told(mapped, request, result, core_dims, dtype))
     return tuple_of(type(results), made) if isinstance(results, tuple) else made[0]
 

@@ -14,11 +14,13 @@ from .._core.arguments import make_call
 from .._core.call import Told
 from .._core.inputs.blocks import per_axis
 from .._core.options import Options, resolve, show_keywords
+from .._core.outputs.casts import loss_by_cast
 from .._core.results import Form
 from .._core.settings import is_int
 from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
+from .slices import ObjectsFunction
 from .variables import labelled, variable_of
 
 
@@ -201,6 +203,7 @@ def run(
     out : array, optional
         Where results go, with its axes as `parallel_apply` makes them.
     """
+    called = func.__wrapped__ if isinstance(func, ObjectsFunction) else func
     call = make_call(
         func or request.func,
         tuple(arrays),
@@ -216,7 +219,7 @@ def run(
         settings=resolve(request.options),
         form=form,
         transfer_seconds=transfer_seconds,
-        naming=LabelNaming(labels, plain=func is None or func is request.func, variable=request.variable),
+        naming=LabelNaming(labels, plain=called is None or called is request.func, variable=request.variable),
         told=told,
         memory=available_memory,
     )
@@ -276,11 +279,16 @@ def _length(name: Hashable, given: Any) -> int:
 
 
 def as_told(data: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Results as the dtype that `output_dtypes` has for them; raise a TypeError if they do not fit it."""
+    """Results as the dtype that `output_dtypes` has for them; raise an error if they do not fit it."""
     if not np.can_cast(data.dtype, dtype, "same_kind"):
         raise TypeError(
             f"output_dtypes says {dtype}, but func returned results of dtype {data.dtype}, which "
             "same_kind casting does not allow; pass the dtype that func returns, or cast in func"
+        )
+    if loss := loss_by_cast(data, dtype):
+        raise ValueError(
+            f"output_dtypes says {dtype}, but func returned {loss.words}; pass output_dtypes={loss.dtype!r}, or "
+            "cast in func"
         )
     return data.astype(dtype, copy=False)
 

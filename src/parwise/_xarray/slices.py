@@ -152,6 +152,45 @@ class LabelledFunction:
         return _as_block(boxed(result), number.ndim)
 
 
+class ObjectsFunction:
+    """A function whose results are kept as the objects that they are, where `dtypes` say so.
+
+    Of a number and a text NumPy would make two texts, and of NumPy's scalars Python's.
+    """
+
+    def __init__(self, func: Callable[..., Any], dtypes: Sequence[np.dtype[Any]]) -> None:
+        self.__wrapped__ = func  # has the signature
+        self._are_objects = [one.kind == "O" for one in dtypes]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.__wrapped__(*args, **kwargs)
+        if not isinstance(result, tuple):
+            return _as_objects(result) if len(self._are_objects) == 1 else result
+        if len(result) != len(self._are_objects):
+            return result
+        pairs = zip(result, self._are_objects, strict=True)
+        return tuple_of(type(result), [_as_objects(one) if is_object else one for one, is_object in pairs])
+
+
+def _as_objects(result: Any) -> Any:
+    """A number or text, boxed; of an array or list, the array of its objects; any other result as it is."""
+    if isinstance(result, str | bytes | int | float | complex | np.generic):
+        return Boxed(result)
+    if type(result) not in (np.ndarray, list):
+        return result
+    objects = np.asarray(result, object)
+    return objects if objects.ndim else Boxed(objects[()])
+
+
+def unboxed(column: np.ndarray) -> np.ndarray:
+    """Results with the objects that were boxed."""
+    if column.dtype == object:
+        for place, one in enumerate(column.flat):
+            if isinstance(one, Boxed):
+                column.flat[place] = one.value
+    return column
+
+
 def _as_block(box: Boxed, ndim: int) -> np.ndarray:
     """An object array of one element, which is the result of a block."""
     block = np.empty((1,) * ndim, object)

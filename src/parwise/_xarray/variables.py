@@ -49,6 +49,18 @@ def private(variable: xr.Variable) -> xr.Variable:
     return variable._replace(data=held)
 
 
+def gaps_like(result: Any) -> Any:
+    """A DataArray or Dataset of gaps, with the dimensions of a result: `where` of xarray, with None for objects."""
+    gaps = result.where(False)
+    if isinstance(gaps, xr.Dataset):
+        return gaps.assign({name: _none_for_objects(one) for name, one in gaps.data_vars.items()})
+    return _none_for_objects(gaps)
+
+
+def _none_for_objects(gaps: xr.DataArray) -> xr.DataArray:
+    return gaps.copy(data=np.full(gaps.shape, None)) if gaps.dtype == object else gaps
+
+
 def copied(array: Any) -> Any:
     """A copy with the same memory layout."""
     if not isinstance(array, np.ndarray):

@@ -12,6 +12,7 @@ from ..call import Call, result_axes
 from ..indexing import Task, boxes
 from ..layout import address_of
 from ..results import SCALARS, Column, Stack, owned_column, unstacked
+from .casts import loss_by_cast, may_cut
 from .gaps import gap_in, gap_value
 from .overlap import overlaps
 from .sink import FileSink, Written, as_stack, write_whole
@@ -45,6 +46,7 @@ class OutputColumn:
         self._axes: tuple[int, ...] = ()
         self._shape: tuple[int, ...] = ()
         self._rows: np.ndarray | None = None
+        self._may_cut = False
         #: Where results go that belong to a file.
         self.sink: FileSink | None = None
         if isinstance(first, Stack) and isinstance(first.kind, Written):
@@ -91,6 +93,7 @@ class OutputColumn:
         self._fill = self._out
         if self._out is not None:
             check_out(self._out, dtype, self._full_shape())
+            self._may_cut = may_cut(dtype, self._out)
         if self._out is None or overlaps(self._out, call):
             self._fill = np.empty(self._full_shape(), dtype)
         self._array = self._fill
@@ -211,6 +214,8 @@ class OutputColumn:
     def _fits(self, task: Task, column: Column) -> bool:
         if self._kind is None or not isinstance(column, Stack) or column.kind != self._kind:
             return False
+        if self._may_cut and loss_by_cast(column.array, self._out.dtype):
+            return False  # kept, for the error at the end
         shape = column.array.shape
         if self._block:
             axes = self._axes_of(len(shape))

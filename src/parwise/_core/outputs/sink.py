@@ -12,6 +12,7 @@ import numpy as np
 from ..indexing import Runs, boxes, chunk_runs, sized_runs
 from ..inputs.foreign import access, chunk_ends
 from ..results import Stack
+from .casts import check_uncut
 
 #: Bytes that are written at once, if chunks are smaller: zarr compresses several chunks at a time.
 WRITE_BYTES = 2**23
@@ -185,7 +186,8 @@ def stored_dtype(out: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def write_whole(out: Any, whole: np.ndarray) -> None:
-    """Write all results at once."""
+    """Write all results at once; raise a ValueError if text among them would be cut."""
+    check_uncut(whole, out)
     if isinstance(out, np.ndarray):
         out[...] = whole
         return

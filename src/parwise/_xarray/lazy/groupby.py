@@ -16,7 +16,7 @@ from dask.utils import funcname
 from ..._core.inputs.random import RandomStreams, make_random_streams
 from ..group_results import VariableSpec, gap_data, label_result, variable_specs
 from ..labels import Labels
-from ..request import Request, run
+from ..request import Request, as_told, run
 from ..slices import Boxed
 from ..variables import ItsOwn
 from .dtypes import all_of_one_length, check_declared
@@ -105,4 +105,4 @@ def _variable_data(result: Any, spec: VariableSpec) -> np.ndarray:
             f"{array.dtype}, which same_kind casting does not allow; correct output_dtypes, or cast in "
             "func"
         )
-    return array.transpose(*spec.dims).to_numpy().astype(spec.dtype, copy=False)
+    return as_told(array.transpose(*spec.dims).to_numpy(), spec.dtype)

@@ -18,7 +18,7 @@ from ..._core.options import resolve
 from ..file_arrays import moveaxis_order
 from ..labels import Labels, MappedArrays, listed
 from ..request import Request, as_told, run
-from ..slices import BareResult, Boxed, LabelledFunction, SliceTemplate
+from ..slices import BareResult, Boxed, LabelledFunction, ObjectsFunction, SliceTemplate, unboxed
 
 #: Options of a call within a Dask task. Dask decides where the task runs, and what happens if it is lost.
 SERIAL = {"executor": "serial", "isolate": False, "timeout": None, "retries": 0, "verify": False, "progress": False}
@@ -113,7 +113,7 @@ class SerialMap:
                 )
             for one, shape in zip(columns, shapes, strict=True):
                 self._check_shape(one.shape, shape, len(where))
-            data = [as_told(_unboxed(one), dtype)[keep] for one, dtype in zip(columns, self.dtypes, strict=True)]
+            data = [as_told(unboxed(one), dtype)[keep] for one, dtype in zip(columns, self.dtypes, strict=True)]
         except (TypeError, ValueError) as error:
             parts = ", ".join(
                 f"{dim}={one.start}:{one.stop}" for dim, one in zip(self._labels.dims, where, strict=True)
@@ -143,7 +143,7 @@ class ChunkMap(SerialMap):
             moveaxis_order(one.ndim, [one.get_axis_num(dim) for dim in mapped.dims], lead) for one in mapped.arrays
         ]
         if object in self.dtypes:
-            self._mapped_func = _ObjectsFunction(self._mapped_func, self.dtypes, self.in_tuple)
+            self._mapped_func = ObjectsFunction(self._mapped_func, self.dtypes)
         self._numbered = self._streams is not None or request.as_xarray
         if self._numbered:
             count = len(mapped.arrays)
@@ -267,33 +267,6 @@ class _NumberedFunction:
         return self._func(*args[: count + self._keep], *args[count + 1 :], **kwargs)
 
 
-class _ObjectsFunction:
-    """A function whose numbers and text are boxed where results are told to be objects.
-
-    Of a chunk that happens to have a number and a text NumPy would make two texts.
-    """
-
-    def __init__(self, func: Callable[..., Any], dtypes: list[np.dtype[Any]], in_tuple: bool) -> None:
-        self.__wrapped__ = func  # has the signature
-        self._are_objects, self._in_tuple = [one.kind == "O" for one in dtypes], in_tuple
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self.__wrapped__(*args, **kwargs)
-        if not self._in_tuple:
-            return _boxed_scalar(result)
-        if not isinstance(result, tuple) or len(result) != len(self._are_objects):
-            return result
-        pairs = zip(result, self._are_objects, strict=True)
-        return tuple(_boxed_scalar(one) if is_object else one for one, is_object in pairs)
-
-
-def _boxed_scalar(result: Any) -> Any:
-    """The object that an array of objects would have of a number or text, boxed; any other result as it is."""
-    if isinstance(result, np.generic):
-        return Boxed(result.item())
-    return Boxed(result) if isinstance(result, str | bytes | int | float | complex) else result
-
-
 class _DataFunction:
     """A `LabelledFunction` that returns the data of its results, without labels; `dims` has one list per output."""
 
@@ -318,13 +291,4 @@ def _result_data(box: Any, dims: list[Hashable]) -> Any:
     if dims:
         return data.transpose([result.dims.index(name) for name in dims])
     # Of bare objects NumPy would find a dtype, by those in the chunk.
-    return Boxed(data[()]) if data.dtype == object else data[()]
-
-
-def _unboxed(column: np.ndarray) -> np.ndarray:
-    """Results with the objects that were boxed."""
-    if column.dtype == object:
-        for place, one in enumerate(column.flat):
-            if isinstance(one, Boxed):
-                column.flat[place] = one.value
-    return column
+    return Boxed(data[()]) if data.dtype == object else data
