@@ -45,7 +45,7 @@ def dataset(path, shape, dtype="f8"):
     return h5py.File(path, "a").require_dataset("x", shape, dtype, exact=True)
 
 
-OUTS = {"memmap": memmap, "zarr": zarr_array, "hdf5": dataset, "memory": lambda _, shape, dtype="f8": np.empty(shape)}
+OUTS = {"memmap": memmap, "zarr": zarr_array, "hdf5": dataset, "memory": lambda _, shape, dtype="f8": np.empty(shape, dtype)}
 
 
 def assert_identical(result, expected):
@@ -302,6 +302,20 @@ REFUSED = [
         "all of 'time' is one block of 12 elements; pass a smaller one as chunk=",
     ),
 ]
+
+
+@pytest.mark.parametrize("how", [{}, {"vectorized": True}], ids=["elements", "blocks"])
+@pytest.mark.parametrize("kind", [*OUTS, "store"])
+def test_integers_beyond_the_range_are_an_error(tmp_path, kind, how):
+    """Also where results go to a file: 195 became -61."""
+    array = xr.DataArray(np.arange(0, 300, 15), dims="x", name="a")
+    out = tmp_path / "store" if kind == "store" else OUTS[kind](tmp_path / "out", (20,), "i1")
+    with pytest.raises(ValueError, match="135, which lies beyond its range; pass output_dtypes='int64'"):
+        array.par.map(lambda x: x, "x", out=out, output_dtypes="i1", **how)
+    out = tmp_path / "second" if kind == "store" else OUTS[kind](tmp_path / "second", (20,), "i2")
+    assert (
+        array.par.map(lambda x: x, "x", out=out, output_dtypes="i2", **how).to_numpy().tolist() == array.values.tolist()
+    )
 
 
 @pytest.mark.parametrize(("how", "error", "words"), REFUSED)

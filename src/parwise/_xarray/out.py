@@ -17,6 +17,7 @@ from .._core.call import result_axes
 from .file_arrays import is_dask
 from .labels import MappedArrays, listed
 from .request import (
+    CastFunction,
     Request,
     common_axes,
     core_dims_per_output,
@@ -41,7 +42,10 @@ def map_into(mapped: MappedArrays, request: Request, out: Any) -> list[Hashable]
         made.insert(place, dim)
     told = functools.partial(told_results, mapped, request)
     target = _transposed(out, order, made)
-    run(request, transposed_arrays(mapped, axes), axes, mapped.labels, told=told, out=target)
+    (dtype,) = dtypes_per_output(request, 1)
+    # What is written is cast as NumPy's ufuncs do, which wrap integers around.
+    func = CastFunction(request.func, dtype) if dtype is not None and dtype.kind in "iumM" else None
+    run(request, transposed_arrays(mapped, axes), axes, mapped.labels, func=func, told=told, out=target)
     return order
 
 

@@ -203,7 +203,7 @@ def run(
     out : array, optional
         Where results go, with its axes as `parallel_apply` makes them.
     """
-    called = func.__wrapped__ if isinstance(func, ObjectsFunction) else func
+    called = func.__wrapped__ if isinstance(func, ObjectsFunction | CastFunction) else func
     call = make_call(
         func or request.func,
         tuple(arrays),
@@ -374,3 +374,14 @@ def _dtype(given: Any) -> np.dtype[Any]:
         hint = "; a dict by variable is for groups of a Dataset" if isinstance(given, Mapping) else ""
         raise TypeError(f"output_dtypes must be a dtype, or a list of dtypes, got {given!r}{hint}") from error
     return dtype
+
+
+class CastFunction:
+    """A function whose results are cast to the dtype that `output_dtypes` has for them, before they go to a file."""
+
+    def __init__(self, func: Callable[..., Any], dtype: np.dtype[Any]) -> None:
+        self.__wrapped__ = func  # has the signature
+        self._dtype = dtype
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return as_told(np.asarray(self.__wrapped__(*args, **kwargs)), self._dtype)[()]
