@@ -45,7 +45,12 @@ def dataset(path, shape, dtype="f8"):
     return h5py.File(path, "a").require_dataset("x", shape, dtype, exact=True)
 
 
-OUTS = {"memmap": memmap, "zarr": zarr_array, "hdf5": dataset, "memory": lambda _, shape, dtype="f8": np.empty(shape, dtype)}
+OUTS = {
+    "memmap": memmap,
+    "zarr": zarr_array,
+    "hdf5": dataset,
+    "memory": lambda _, shape, dtype="f8": np.empty(shape, dtype),
+}
 
 
 def assert_identical(result, expected):
