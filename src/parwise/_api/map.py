@@ -142,7 +142,9 @@ def parallel_imap(
     only as it needs them, in the thread that takes the results, and may be
     left at any time. Each worker computes ahead by a few items (or 0.1 s of
     work) only, so endless input works, and so do results that together would
-    fill the memory.
+    fill the memory. Workers have the state of the thread (`numpy.errstate`, the
+    precision of `decimal`, context variables) as it was at the first ``next``:
+    what the program changes between two results does not reach them.
 
     Parameters
     ----------
