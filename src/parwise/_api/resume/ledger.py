@@ -120,8 +120,11 @@ class Ledger(ABC):
             self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
             self.gaps += gaps
             self._recorded(line)
-            for run in runs:
-                self.counted.add(*run)
+            self._count(runs)
+
+    def _count(self, runs: list[tuple[int, int]]) -> None:
+        for run in runs:
+            self.counted.add(*run)
 
     def known_gaps(self) -> Iterator[tuple[Task, np.ndarray, BaseException]]:
         """Yield the gaps that an earlier run has left, with the first error of each task."""
