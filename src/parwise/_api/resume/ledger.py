@@ -113,11 +113,12 @@ class Ledger(ABC):
     def _write_line(self, runs: list[tuple[int, int]]) -> None:
         line, inside = self._save(runs), ElementSet(runs)
         gaps = [one for one in self._new_gaps if one[0][0] in inside]
+        left = [one for one in self._new_gaps if one[0][0] not in inside]
         # A line that is in the journal and not noted here would be written again, with its file.
         with DeferredInterrupt():
             self._journal.append({**line, "gaps": gaps} if gaps else line)
             # Not before: where the disk is full, the next line has all of it.
-            self._new_gaps = [one for one in self._new_gaps if one[0][0] not in inside]
+            self._new_gaps = left
             self.gaps += gaps
             self._recorded(line)
             self._count(runs)
