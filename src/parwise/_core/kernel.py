@@ -261,7 +261,7 @@ class Kernel:
         raw = list(islice(calls, 1))
         if not raw:  # a StopIteration: if it was asked again, `map` would go on with the next element
             return Results([raw]), 0
-        if cursor is not None and raw and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
+        if cursor is not None and (dtype := WORDS.get(type(raw[0]))) and not self.timed:
             fill_pattern = cursor.fill_pattern(count, dtype)
             if fill_pattern is not None:
                 found, odd = _fill(fill_pattern, raw[0], calls)
@@ -271,13 +271,13 @@ class Kernel:
                 raw = numbers.unstack() + odd
         calls = self._with_cursor(calls, lo + len(raw), cursor)
         kinds = PLAIN_ARRAYS if self.form in ("arrays", "optional") else frozenset({np.ndarray})
-        if raw and type(raw[0]) in kinds and not raw[0].dtype.hasobject and Stack.keeps(raw[0], self.form):
+        if type(raw[0]) in kinds and not raw[0].dtype.hasobject and Stack.keeps(raw[0], self.form):
             stack = _stack(raw[0], calls, count, allocate, kinds, self.form)
             if isinstance(stack, np.ndarray):
                 return Results([Stack(np.ndarray, stack)]), len(stack)
             raw = stack
         # Numbers need no copy; any other result is copied at once, which costs a tuple 0.2 us.
-        first = raw[0] if raw and isinstance(raw[0], tuple) else raw[:1]
+        first = raw[0] if isinstance(raw[0], tuple) else raw[:1]
         if not SCALARS.issuperset(map(type, first)):
             raw[-1] = detached(raw[-1])
             calls = map(detached, calls)
