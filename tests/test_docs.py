@@ -20,6 +20,17 @@ DOCS = ROOT / "docs"
 RUN_PAGE = ROOT / "tests" / "support" / "run_page.py"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 FENCE = re.compile(r"^```(.*)\n(.*\n?)", re.MULTILINE)
+#: What is replaced in a page that computes for long: its lines run over fewer rows. What the full ones would print
+#: follows from their shape, which the page prints too.
+SHORTER = {
+    "getting-started": {
+        "for line in pixels]": "for line in pixels[:9]]",
+        "(roughness, pixels, ": "(roughness, pixels[:9], ",
+        ">>> loop.shape\n(165, 195)": ">>> loop.shape\n(9, 195)",
+        ">>> result.shape\n(165, 195)": ">>> result.shape\n(9, 195)",
+        "32,175 elements in ...": "1,755 elements in ...",
+    }
+}
 
 
 def name_of(page):
@@ -27,7 +38,14 @@ def name_of(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
-def test_page(page):
+def test_page(page, tmp_path):
+    if changes := SHORTER.get(name_of(page)):
+        text = page.read_text()
+        for long, short in changes.items():
+            assert long in text
+            text = text.replace(long, short)
+        page = tmp_path / page.name
+        page.write_text(text)
     done = subprocess.run(
         [sys.executable, "-W", "error", RUN_PAGE, page],
         capture_output=True,
