@@ -14,7 +14,7 @@ import pytest
 
 from parwise import parallel_apply
 
-from ..support.adversarial import WAYS, blockwise, case, check, here, in_thread, reused
+from ..support.adversarial import WAYS, blockwise, calls, case, check, here, in_thread, reused
 from ..support.scripts import run_script
 from ..support.strategies import make_array
 
@@ -221,8 +221,8 @@ CASES |= {f"argument, {name}": case(lambda x, v: {x: seen(v)}, N, args=(held,)) 
 
 
 @pytest.mark.parametrize(("name", "way"), list(product(CASES, WAYS)), indirect=["way"])
-def test_case(name, way):
-    for options, run in product(way, (here, in_thread)):
+def test_case(name, way, request):
+    for options, run in calls(name, way, request):
         check(CASES[name], run, options)
 
 

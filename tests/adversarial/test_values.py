@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from ..support.adversarial import WAYS, blockwise, case, check, here, in_thread, reused
+from ..support.adversarial import WAYS, blockwise, calls, case, check, here, in_thread, reused
 from ..support.internals import default_pool
 from ..support.strategies import LAYOUTS, make_array
 
@@ -266,11 +266,12 @@ COLD = ["mixed types in turn", "rows >f8 stepped", "BLAS 1 solve", "errstate cal
 
 
 @pytest.mark.parametrize(("name", "way"), ALL, indirect=["way"])
-def test_case(name, way):
-    for options, run in product(way, (here, in_thread)):
+def test_case(name, way, request):
+    for options, run in calls(name, way, request):
         check(CASES[name], run, options)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("run", [here, in_thread])
 @pytest.mark.parametrize("way", ["isolated", "eager"], indirect=True)
 @pytest.mark.parametrize("name", COLD)
