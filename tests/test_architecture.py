@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import inspect
 import json
@@ -48,10 +49,29 @@ def name_of(path):
     return ".".join(part for part in parts if part != "__init__")
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def nodes_of(path):
+    return list(ast.walk(tree_of(path)))
+
+
+def outside_imports(nodes):
+    """First parts of the names of modules that these nodes import, but not those of parwise."""
+    for node in nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        yield from (name.partition(".")[0] for name in names)
+
+
 def imports_of(path):
     """Modules of parwise that a file imports."""
     base = ["parwise", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             package = base[: len(base) - node.level + 1]
             if node.module:
@@ -61,13 +81,18 @@ def imports_of(path):
                     yield ".".join([*package, alias.name]).removeprefix("parwise.")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_go_down(path):
+# Each of these looks at all files, which are read once, and says all that is wrong.
+
+
+def test_imports_go_down():
     layer = {name: number for number, names in enumerate(LAYERS) for name in names}
-    mine = name_of(path).partition(".")[0]
-    if mine:  # `__init__` hands on names from everywhere
-        for other in {one.partition(".")[0] for one in imports_of(path)}:
-            assert other == mine or layer[other] < layer[mine], f"{mine} imports {other}"
+    wrong = []
+    for path in FILES:
+        mine = name_of(path).partition(".")[0]
+        if mine:  # `__init__` hands on names from everywhere
+            others = {one.partition(".")[0] for one in imports_of(path)} - {mine}
+            wrong += [f"{name_of(path)} imports {other}" for other in others if layer[other] >= layer[mine]]
+    assert not wrong
 
 
 def test_no_import_cycle():
@@ -80,27 +105,22 @@ def test_no_import_cycle():
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if PACKAGE / "_core" in path.parents], ids=name_of)
-def test_core_knows_no_processes_sockets_or_files(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module]
-        assert not OUTSIDE & {name.partition(".")[0] for name in names}
+def test_core_knows_no_processes_sockets_or_files():
+    core = [path for path in FILES if PACKAGE / "_core" in path.parents]
+    assert len(core) > 20
+    found = {name_of(path): OUTSIDE.intersection(outside_imports(nodes_of(path))) for path in core}
+    assert not {name: modules for name, modules in found.items() if modules}
 
 
 #: Modules that Windows lacks, or all but Windows.
 SOME_SYSTEMS = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "nt", "msvcrt", "winreg"}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "unix.py"], ids=name_of)
-def test_parwise_can_be_imported_on_each_system(path):
+def test_parwise_can_be_imported_on_each_system():
     """Modules that only some systems have are imported by a file that is that system's own, or where they are used."""
-    for node in ast.parse(path.read_text()).body:
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module]
-        assert not SOME_SYSTEMS & {name.partition(".")[0] for name in names}
+    others = [path for path in FILES if path.name != "unix.py"]
+    found = {name_of(path): SOME_SYSTEMS.intersection(outside_imports(tree_of(path).body)) for path in others}
+    assert not {name: modules for name, modules in found.items() if modules}
 
 
 #: Calls that return a descriptor, most often the lowest free number.
@@ -111,15 +131,22 @@ OPENING = {"dup", "dup2", "memfd_create", "pidfd_open", "eventfd", "epoll", "soc
 OPENERS = ("descriptors.py", "windows.py")
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name not in OPENERS], ids=name_of)
-def test_descriptors_are_opened_in_one_place(path):
+def test_descriptors_are_opened_in_one_place():
     """Where none gets a number below 3: C libraries print to these, also if the program has closed them."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            assert node.func.attr not in OPENING, f"{node.func.attr}: see _workers/descriptors.py"
-            assert ast.unparse(node.func) != "os.close", "that of gevent closes later: see _system/interpreter.py"
-            if ast.unparse(node.func) == "mmap.mmap":  # which duplicates its descriptor
-                assert ast.unparse(node.args[0]) == "-1"
+    wrong = []
+    for path in FILES:
+        calls = [] if path.name in OPENERS else [one for one in nodes_of(path) if isinstance(one, ast.Call)]
+        for node in calls:
+            if isinstance(node.func, ast.Attribute):
+                place = f"{name_of(path)}, line {node.lineno}"
+                if node.func.attr in OPENING:
+                    wrong.append(f"{place}, {node.func.attr}: see _workers/descriptors.py")
+                if node.func.attr == "close" and ast.unparse(node.func) == "os.close":
+                    wrong.append(f"{place}: that of gevent closes later: see _system/interpreter.py")
+                # It duplicates its descriptor.
+                if node.func.attr == "mmap" and ast.unparse(node.func) == "mmap.mmap":
+                    wrong += [f"{place}: mmap of a file"] * (ast.unparse(node.args[0]) != "-1")
+    assert not wrong
 
 
 def test_packages_are_small():
@@ -150,15 +177,15 @@ def test_all_is_sorted_and_documented():
         assert inspect.getdoc(getattr(parwise, name)), name
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_and_functions_are_short(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            doc = ast.get_docstring(node, clean=False) or ""
-            length = node.end_lineno - node.lineno + 1 - len(doc.splitlines())
-            assert length <= 60, node.name
+def test_files_and_functions_are_short():
+    long = [name_of(path) for path in FILES if len(path.read_text().splitlines()) > 400]
+    for path in FILES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.FunctionDef):
+                doc = ast.get_docstring(node, clean=False) or ""
+                if node.end_lineno - node.lineno + 1 - len(doc.splitlines()) > 60:
+                    long.append(f"{name_of(path)}.{node.name}")
+    assert not long
 
 
 def test_modules_for_other_libraries_are_imported_on_first_use():
