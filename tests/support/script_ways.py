@@ -32,9 +32,45 @@ pool, options = None, {}
 """
 
 
+# Each way in a process of its own, with libraries as just imported: to import them takes longer than most calls here.
+EACH = """
+codes = {codes!r}
+for way, code in codes.items():
+    for stream in (sys.stdout, sys.stderr):
+        print("\\nway:" + way, file=stream, flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of a fork beside threads, which BLAS has
+        if not os.fork():
+            break
+    os.wait()
+else:
+    sys.exit()
+signal.alarm(30)  # one that hangs is named, too
+here = os.getpid()
+del codes, stream
+exec(code)
+"""
+
+
+def lines_of(code, way):
+    """A script without its imports."""
+    lines = [line.strip() for line in WAYS[way].strip().splitlines()]
+    return "\n".join([*lines, code, "if pool is not None: pool.shutdown()", "print('done')"])
+
+
 def check(code, way="isolated"):
     """Run a script that maps in some way; what it asserts holds."""
-    lines = [line.strip() for line in WAYS[way].strip().splitlines()]
-    whole = [HEAD, *lines, code, "if pool is not None: pool.shutdown()", "print('done')"]
-    done = run_script("\n".join(whole))
+    done = run_script(HEAD + lines_of(code, way))
     assert (done.stderr, done.stdout) == ("", "done\n")
+
+
+def check_each(code, ways=tuple(WAYS)):
+    """Run a script that maps in several ways, one after another, whose name is `way`; what it asserts holds in each."""
+    codes = {way: lines_of(code, way) for way in ways}
+    done = run_script(HEAD + "import signal, warnings\n" + EACH.format(codes=codes))
+    errors, output = (
+        dict(part.split("\n", 1) for part in text.split("\nway:")[1:]) for text in (done.stderr, done.stdout)
+    )
+    wrong = {way: errors.get(way) for way in ways if (errors.get(way), output.get(way)) != ("", "done\n")}
+    assert not wrong, "\n".join(f"{way}: {error}" for way, error in wrong.items())
+    assert (done.returncode, list(output)) == (0, list(ways))

@@ -11,12 +11,11 @@ import pytest
 from parwise import Pool, parallel_imap, parallel_map
 
 from ..support.functions import ISOLATED
-from ..support.script_ways import WAYS, check
+from ..support.script_ways import check, check_each
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_results_are_of_the_callers_class(way):
-    check(
+def test_results_are_of_the_callers_class():
+    check_each(
         """
 class Fit:
     kept = 0
@@ -58,13 +57,11 @@ for results in [mapped(f, range(20)) for _ in range(2)]:
         assert type(held["in"][0]) is Slots
 assert Fit.kept == 40 and len(Fit.names) == 40
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_class_is_seen_as_it_is_when_a_call_begins(way):
-    check(
+def test_a_class_is_seen_as_it_is_when_a_call_begins():
+    check_each(
         """
 class Fit:
     factor = 2
@@ -86,13 +83,11 @@ results = mapped(f, fits)
 assert [type(one) for one, *_ in results] == [old, old, Fit]
 assert [values for _, *values in results] == [[300, 5], [300, 5], [-5, 5]]
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", ["isolated", "imap", "pool", "map", "forked"])
-def test_what_a_function_sets_on_a_class_lasts_for_the_call(way):
-    check(
+def test_what_a_function_sets_on_a_class_lasts_for_the_call():
+    check_each(
         """
 class Model:
     weights = None
@@ -117,26 +112,24 @@ processes = {pid for *_, pid in results} - {here}
 for place in (0, 1):
     assert sum(one[place] for one in results if one[2] != here) == len(processes), results
         """,
-        way,
+        ["isolated", "imap", "pool", "map", "forked"],
     )
 
 
-@pytest.mark.parametrize("way", ["isolated", "imap", "pool", "map", "forked"])
 @pytest.mark.parametrize("where", ["item", "function", "lambda"])
-def test_a_class_and_its_globals_are_pickled_once(way, where):
+def test_a_class_and_its_globals_are_pickled_once(where):
     items = {
         "item": "[Big(k) for k in range(40)]",
         "function": "range(40)",
         "lambda": "[lambda: table.array[7] for k in range(40)]",
     }
-    # Items are computed here until workers are up, which may take longer than all of them.
-    here_too = way in ("imap", "pool", "map")
-    wait = "while not os.path.exists(seen): time.sleep(0.001)" if here_too else "time.sleep(0.001)"
-    check(
+    check_each(
         f"""
 import tempfile
 folder = tempfile.TemporaryDirectory()
 seen = os.path.join(folder.name, "seen")
+# Items are computed here until workers are up, which may take longer than all of them.
+here_too = way in ("imap", "pool", "map")
 class Table:
     def __init__(self): self.array, self.pickled = np.arange(10_000.0), 0
     def __getstate__(self):
@@ -149,7 +142,9 @@ class Big:
     def __call__(self): return table.array[7]
 def f(item):
     if os.getpid() == here:
-        {wait}
+        time.sleep(0.001)
+        while here_too and not os.path.exists(seen):
+            time.sleep(0.001)
     else:
         open(seen, "w").close()
     return Big(item)() if isinstance(item, int) else item()
@@ -157,13 +152,12 @@ assert mapped(f, {items[where]}) == [7.0] * 40
 folder.cleanup()
 assert len(Table.count) == 1, Table.count
         """,
-        way,
+        ["isolated", "imap", "pool", "map", "forked"],
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_classes_with_code_of_their_own_are_rebuilt_without_running_it(way):
-    check(
+def test_classes_with_code_of_their_own_are_rebuilt_without_running_it():
+    check_each(
         """
 made = []
 class Meta(type):
@@ -217,13 +211,11 @@ for objects, *rest in mapped(f, range(6)):
     assert rest == [3, True, "super", True, before, True, True], rest
 assert made == before == [1, "k", "attribute"]
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_classes_that_a_function_makes_come_back_by_value(way):
-    check(
+def test_classes_that_a_function_makes_come_back_by_value():
+    check_each(
         """
 class Base:
     __slots__ = ()
@@ -249,13 +241,11 @@ assert [one.value() for one, _ in results] == [k + 5 for k in range(12)]
 assert all(isinstance(one, Base) and one.key == 3 and not hasattr(one, "__dict__") for one, _ in results)
 assert [wrong.code for _, wrong in results] == list(range(12))
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_decorated_functions_travel_with_what_they_wrap(way):
-    check(
+def test_decorated_functions_travel_with_what_they_wrap():
+    check_each(
         """
 @functools.lru_cache(maxsize=7)
 def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
@@ -306,7 +296,6 @@ for k, result in enumerate(mapped(f, range(8))):
     for mine, theirs in zip(result[-1], (fib, loaded, plus, Id, P, Holder.kept)):
         assert mine is theirs, theirs
         """,
-        way,
     )
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import textwrap
 
-import pytest
-
-from ..support.script_ways import WAYS, check
+from ..support.script_ways import check, check_each
 from ..support.scripts import run_script
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_worker_finds_the_scripts_names_in_its_main(way):
-    check(
+def test_a_worker_finds_the_scripts_names_in_its_main():
+    check_each(
         """
 @dataclasses.dataclass
 class Point:
@@ -33,13 +30,11 @@ def f(k):
         type(pickle.loads(pickle.dumps(Point.Inner()))) is Point.Inner, main.helper(point).x]
 assert mapped(f, range(6)) == [[True, 3, True, True, True, True, True, k + 1] for k in range(6)]
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_worker_finds_names_that_a_function_has_in_a_string(way):
-    check(
+def test_a_worker_finds_names_that_a_function_has_in_a_string():
+    check_each(
         """
 def helper(k): return k + 1
 class Point:
@@ -49,13 +44,11 @@ def f(k):
     return [getattr(main, "helper")(k), vars(main)["Point"](k).x, globals()["helper"](k), hasattr(main, "nowhere")]
 assert mapped(f, range(6)) == [[k + 1, k, k + 1, False] for k in range(6)]
         """,
-        way,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_name_that_a_workers_main_lacks_is_an_attribute_error(way):
-    check(
+def test_a_name_that_a_workers_main_lacks_is_an_attribute_error():
+    check_each(
         """
 def f(k):
     try:
@@ -64,7 +57,6 @@ def f(k):
         return str(error)
 assert mapped(f, range(6)) == ["module '__main__' has no attribute 'nowhere'"] * 6
         """,
-        way,
     )
 
 
