@@ -66,11 +66,17 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("otypes", [None, "d", "O"])
-def test_functions_of_scalars(otypes, way):
-    for func in SCALAR.values():
-        for array in INPUTS.values():
-            check(func, array, otypes=otypes)
+OTYPES = [None, "d", "O"]
+
+
+@pytest.mark.parametrize("otypes", OTYPES)
+def test_functions_of_scalars(otypes, way, request):
+    # With workers each function gets each input for one of the otypes, and each of the two all otypes: pairs.
+    every = request.config.option.every_case or way not in ("processes", "isolated")
+    for k, func in enumerate(SCALAR.values()):
+        for n, array in enumerate(INPUTS.values()):
+            if every or (k + n) % len(OTYPES) == OTYPES.index(otypes):
+                check(func, array, otypes=otypes)
 
 
 @pytest.mark.parametrize("otypes", [None, "O", "d", "OO"])
