@@ -260,13 +260,13 @@ def family():
 def children():
     """Return the sorted names of this process's children."""
     found = []
-    for path in Path("/proc/self/task").glob("*/children"):
+    for thread in os.listdir("/proc/self/task"):  # twice for each test: pathlib takes five times as long
         pids = []
-        with contextlib.suppress(OSError):  # a helper thread that is just leaving
-            pids = path.read_text().split()
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+            pids = file.read().split()  # or a helper thread has just left
         for pid in pids:
-            with contextlib.suppress(OSError):
-                found.append(Path(f"/proc/{pid}/comm").read_text().strip())
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+                found.append(file.read().strip())
     return sorted(found)
 
 
