@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from functools import partial
 
 import numpy as np
 import pytest
 
 from parwise import parallel_apply, parallel_map, report
-from parwise._executors.processes import background, inline, known_paces, runner
+from parwise._executors import inline_run
+from parwise._executors.processes import background, inline, known_paces, receiver, runner, sharing
 from parwise._executors.processes.known_paces import MOST_KNOWN, KnownPace, KnownPaces
 from parwise._workers.pool.default_pool import default_pool
 
@@ -46,15 +48,15 @@ def test_functions_are_known_by_their_code_and_by_the_size_of_elements():
 
     array, rows = np.arange(5.0), np.ones((5, 2))
     pace = KnownPace(1.0, False)
-    known.keep(call(adder(1), array), 1.0)
-    assert known.get(call(adder(2), array)) == pace
-    assert known.get(call(partial(adder(2)), array)) == pace
-    assert known.get(call(adder(1), rows)) is None
-    assert known.get(call(abs, array)) is None
-    known.keep(call(wrapped(abs), array), 1.0)
-    assert known.get(call(wrapped(adder(1)), array)) is None
+    known.of(call(adder(1), array)).keep(1.0)
+    assert known.of(call(adder(2), array)).known == pace
+    assert known.of(call(partial(adder(2)), array)).known == pace
+    assert known.of(call(adder(1), rows)).known is None
+    assert known.of(call(abs, array)).known is None
+    known.of(call(wrapped(abs), array)).keep(1.0)
+    assert known.of(call(wrapped(adder(1)), array)).known is None
     for size in range(1, 2 * MOST_KNOWN):
-        known.keep(call(abs, np.ones((2, size))), 1.0)
+        known.of(call(abs, np.ones((2, size)))).keep(1.0)
     assert len(known._known) == MOST_KNOWN
 
 
@@ -163,6 +165,111 @@ def test_short_calls_without_workers_make_no_tasks_until_workers_would_have_paid
     monkeypatch.setattr(inline, "COLD_SECONDS", paces.serial_seconds)
     parallel_apply(f, array, **TWO)
     assert joined
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_a_call_that_is_known_to_be_short_makes_nothing_that_workers_need(monkeypatch, paces):
+    worker_pids(**ISOLATED)
+    array = np.arange(50.0)
+    want = parallel_apply(doubled, array, **TWO)
+    monkeypatch.setattr(runner, "BackgroundDispatcher", None)
+    assert parallel_apply(doubled, array, **TWO).tobytes() == want.tobytes()
+    with pytest.raises(TypeError, match="not callable"):  # it would have been made
+        parallel_apply(np.sqrt, array, **TWO)
+
+
+def test_a_call_that_was_known_to_be_short_is_shared_once_it_takes_longer(paces):
+    worker_pids(**ISOLATED)
+    waits = []
+
+    def f(x):
+        for seconds in waits:
+            time.sleep(seconds)
+        return float(os.getpid())
+
+    array = np.arange(60.0)
+    assert set(parallel_apply(f, array, verify=False, **TWO)) == {os.getpid()}
+    waits.append(0.01)
+    assert len(set(parallel_apply(f, array, verify=False, **TWO))) > 1
+
+
+def test_an_error_in_a_call_that_is_known_to_be_short_is_that_of_the_loop(paces):
+    def f(x):
+        return 1 / x
+
+    array = np.arange(1.0, 51.0)
+    array = array[::-1].astype(object)
+    parallel_apply(f, array, **TWO)
+    array[30] = 0
+    with pytest.raises(ZeroDivisionError) as caught:
+        parallel_apply(f, array, **TWO)
+    assert "in element 30 along axis 0" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize(("slower", "expected"), [(0.0, [1, 999]), (1.0, [1, 1])])
+def test_a_known_pace_makes_the_second_batch_long(monkeypatch, slower, expected):
+    """Where nothing of a function is in the caches its first elements take long, and their batches were short."""
+    batches, now = [], [0.0]
+    collect = inline_run.Collector.collect
+    monkeypatch.setattr(inline_run, "has_no_gil", lambda: False)
+    monkeypatch.setattr(
+        inline_run.Collector, "collect", lambda self, count: (batches.append(count), collect(self, count))[1]
+    )
+    monkeypatch.setattr(inline_run, "perf_counter", lambda: now[0])
+
+    def f(x):
+        now[0] += 1e-4 + slower
+        return x
+
+    call = make_call(f, (np.arange(1000.0),), settings=resolve({}))
+    run = inline_run.InlineRun(call, call.kernel())
+    run.run((3600.0,), pace=1e-7)
+    assert batches[:2] == expected
+    assert run.raw == list(range(1000))
+
+
+def test_whether_workers_pay_is_not_asked_again_while_they_compute(monkeypatch, paces):
+    """To look at the threads of the caller's second task took 0.6 ms, and what stands around it as long."""
+    array = np.arange(100.0)
+    sums, want = prepare_to_share(array, monkeypatch)
+    monkeypatch.setattr(background.CpuAvailability, "known_free", None)
+    with report() as found:
+        assert parallel_apply(sums, array, **TWO).tobytes() == want.tobytes()
+    assert found.to_dict()["calls"][0]["per_worker"]
+
+
+def test_workers_tell_that_a_function_uses_threads(monkeypatch, paces):
+    array = np.arange(100.0)
+    sums, _ = prepare_to_share(array, monkeypatch)
+    unpack_task = receiver.unpack_task
+
+    def unpack_threaded(*given):
+        outcome, output = unpack_task(*given)
+        outcome.threaded = True
+        return outcome, output
+
+    monkeypatch.setattr(receiver, "unpack_task", unpack_threaded)
+    parallel_apply(sums, array, **TWO)
+    assert [one.threaded for one in paces._known.values()] == [True]
+
+
+def prepare_to_share(array, monkeypatch):
+    """Have the next call shared from its first element on; return its function and its result."""
+
+    def sums(x):  # by value: a worker takes a second to import this module
+        return sum(range(20_000)) + x
+
+    worker_pids(**ISOLATED)
+    want = parallel_apply(sums, array, **TWO)
+    monkeypatch.setattr(inline, "cpu_is_idle", lambda: True)
+    monkeypatch.setattr(inline, "is_shared", lambda seconds: True)
+    monkeypatch.setattr(sharing, "is_shared", lambda seconds: True)
+    monkeypatch.setattr(inline, "COLD_SECONDS", -1.0)
+    monkeypatch.setattr(inline, "is_middling", lambda seconds: False)
+    return sums, want
 
 
 def test_a_first_element_that_is_cold_says_nothing_against_the_pace_of_earlier_calls():

@@ -16,6 +16,7 @@ from .._core.outputs.output import RawResults, raw_results
 from .._core.results import Results, Stack
 from .collector import Collector, FreeCollector
 from .job import Job
+from .task_length import COLD_SECONDS
 
 # Length of a batch where a helper thread waits, for longer than that.
 BATCH_SECONDS = 0.001
@@ -76,6 +77,7 @@ class InlineRun:
         looks: Iterable[float],
         expect: Callable[[], object] | None = None,
         ends: Callable[[float], bool] | None = None,
+        pace: float = 0.0,
     ) -> None:
         """Compute until the last of the `looks`, or until another thread has claimed the next element.
 
@@ -89,12 +91,15 @@ class InlineRun:
             the one being computed.
         ends : callable, optional
             Without it only the last look ends it.
+        pace : float, optional
+            Seconds that an element took in an earlier call: the batch behind the first one is long then.
         """
         if expect is not None:
             expect()
         self._begun = begun = perf_counter()
         self._error = self._collector.collect(1)
         self.first_seconds = perf_counter() - begun
+        pace *= self.first_seconds <= pace + COLD_SECONDS  # or it is another kind of element now
         told = 0.0
         for until in looks:
             while not self._over and (elapsed := perf_counter() - begun) < until:
@@ -102,7 +107,8 @@ class InlineRun:
                     told = elapsed
                     expect()
                 longest = BATCH_SECONDS if expect is not None else max(BATCH_SECONDS, BATCH_SHARE * elapsed)
-                self._error = self._collector.collect(self._batch(elapsed, min(longest, until - elapsed)))
+                self._error = self._collector.collect(self._batch(elapsed, min(longest, until - elapsed), pace))
+                pace = 0.0
             if self._over or (ends is not None and ends(self._seconds_left(elapsed))):
                 break
         self.claim(len(self.raw))
@@ -118,11 +124,13 @@ class InlineRun:
         """True if no more elements are to be computed here."""
         return self._error is not None or len(self.raw) == self._most or self._collector.stop is not None
 
-    def _batch(self, elapsed: float, seconds: float) -> int:
-        """Length of a batch of so many seconds, but not much longer than all so far: elements may take longer now."""
+    def _batch(self, elapsed: float, seconds: float, pace: float) -> int:
+        """Length of a batch of so many seconds, by a known pace, or not much longer than all so far."""
         found = len(self.raw)
-        pace = max(elapsed, 1e-9) / found
-        return min(self._most - found, GROWTH * found, max(1, int(seconds / pace)))
+        most = self._most - found
+        if not pace:
+            pace, most = max(elapsed, 1e-9) / found, min(most, GROWTH * found)
+        return min(most, max(1, int(seconds / pace)))
 
     def end(self, job: Job) -> bool:
         """Give the job its result, if that is complete; otherwise return False."""

@@ -15,7 +15,7 @@ from ..inline_run import InlineRun
 from ..job import Job
 from ..serial import compute_list, next_own
 from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
-from .known_paces import known_paces
+from .known_paces import PaceOfCall, known_paces
 from .sharing import is_shared
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TRIAL_SECONDS = 0.002
 EARLY_SECONDS = 0.0004
 OWN_SECONDS = 0.004
+# A call that was known to be too short for workers may take so long before they are considered.
+SHORT_SECONDS = 2 * WARM_SECONDS
 # Up to so many times the work for which workers usually pay it is tried whether they do.
 MIDDLING = 8
 # When a call that may be the caller's alone looks whether workers would pay.
@@ -34,7 +36,24 @@ WARM_LOOKS = (EARLY_SECONDS, 0.0016, 0.0064, 0.0256, 0.1024)
 COLD_LOOKS = (TRIAL_SECONDS, 0.008, 0.032, 0.128)
 
 
-def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
+def run_short(job: Job, pace: PaceOfCall) -> InlineRun | None:
+    """Compute a call that is known to be too short for workers, and nothing that only they need; None for others.
+
+    What a call of the function and all around it takes is 0.1 ms less then. If it turns out to be longer, its first
+    milliseconds have been computed.
+    """
+    call, known = job.call, pace.known
+    if known is None or known.seconds * call.expected > WARM_SECONDS or job.observer.active:
+        return None
+    if call.feed is not None or not InlineRun.suits(call):
+        return None
+    job.pack_first()
+    inline = InlineRun(call, job.kernel, job.reads_only)
+    inline.run((SHORT_SECONDS,), pace=known.seconds)
+    return inline
+
+
+def run_inline(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> bool | None:
     """Compute the first milliseconds of a call in this thread, and open the job behind them.
 
     Returns None if the call has its result; else True if `background` has joined, False if another call has the
@@ -44,7 +63,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
         return background.join(lambda: 0)
     call = job.call
     transfer_seconds = job.transfer_seconds() if job.reads_only else 0.0
-    known = known_paces.get(call)
+    known = pace.known
     seconds = 0.0 if known is None else (known.work - transfer_seconds) * call.expected
     least = WARM_SECONDS
     if known is not None and is_middling(known.work * call.expected) and not known.to_share:
@@ -70,7 +89,7 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
         inline.run(COLD_LOOKS, expect, pays_cold)
     if inline.end(job):
         middling = background.warm and is_middling(inline.seconds)
-        known_paces.keep(call, inline.seconds / max(1, call.count), alone=background.elapsed if middling else 0.0)
+        pace.keep(inline.seconds / max(1, call.count), alone=background.elapsed if middling else 0.0)
         if not background.warm and inline.seconds > WARM_SECONDS:
             known_paces.serial_seconds += inline.seconds
         if job.observer.active and job.workers > 1:
@@ -79,6 +98,11 @@ def run_inline(job: Job, background: BackgroundDispatcher) -> bool | None:
                 found = "such calls took longer with workers, or this one was to show how long they take without"
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {found}")
         return None
+    return join_behind(inline, job, background)
+
+
+def join_behind(inline: InlineRun, job: Job, background: BackgroundDispatcher) -> bool:
+    """Open the job behind the first elements, and have it accept these; False if another call has the workers."""
     joined = background.join(inline.claim)
     inline.hand_over(job)
     return joined
@@ -184,6 +208,10 @@ class InlineTasks:
         queue, cpus = job.queue, background.cpus
         job.repeat()
         background.pace = (perf_counter() - start) / max(1, count)
+        if self._begun and background.dispatcher.started:  # whether workers pay has been decided
+            self._seconds = OWN_SECONDS
+            self._poll(False)
+            return
         left = queue.seconds_left
         self._most = max(self._most, left)
         worth = self._worth(left)

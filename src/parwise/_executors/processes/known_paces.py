@@ -96,20 +96,41 @@ class KnownPaces:
         # Not an `OrderedDict`: without the GIL, one that several threads change crashes the interpreter.
         self._known: dict[_Key, KnownPace] = {}
 
-    def get(self, call: Call) -> KnownPace | None:
-        """What is known of a call."""
-        return self._known.get(_key(call)) if self._known else None
+    def of(self, call: Call) -> PaceOfCall:
+        """What is known of a call, and the place to note what it shows."""
+        return PaceOfCall(self, call)
 
-    def keep(self, call: Call, seconds: float, threaded: bool = False, alone: float = 0.0, shared: float = 0.0) -> None:
-        """Remember how long elements of a call took, and one of middling length as a whole: `alone` or `shared`."""
-        key = _key(call)
-        known = self._known.pop(key, None) or KnownPace(seconds, threaded)  # it becomes the latest
-        known = known.with_pace(seconds, threaded)
-        elapsed = alone or shared
-        self._known[key] = known.after(elapsed / call.count, bool(shared)) if elapsed else known
+    def get(self, key: _Key) -> KnownPace | None:
+        """What is known of calls of one kind."""
+        return self._known.get(key)
+
+    def set(self, key: _Key, known: KnownPace) -> None:
+        """Remember what is known of calls of one kind, which become the latest."""
+        self._known.pop(key, None)
+        self._known[key] = known
         while len(self._known) > MOST_KNOWN:
             with contextlib.suppress(RuntimeError):  # another thread adds to it
                 self._known.pop(next(iter(self._known)), None)
+
+
+class PaceOfCall:
+    """What is known of the time that one call takes.
+
+    Attributes
+    ----------
+    known : KnownPace or None
+        From earlier calls of its kind, as this one begins.
+    """
+
+    def __init__(self, paces: KnownPaces, call: Call) -> None:
+        self._paces, self._call, self._key = paces, call, _key(call)
+        self.known = paces.get(self._key)
+
+    def keep(self, seconds: float, threaded: bool = False, alone: float = 0.0, shared: float = 0.0) -> None:
+        """Remember how long elements of the call took, and one of middling length as a whole: `alone` or `shared`."""
+        known = (self._paces.get(self._key) or KnownPace(seconds, threaded)).with_pace(seconds, threaded)
+        elapsed = alone or shared
+        self._paces.set(self._key, known.after(elapsed / self._call.count, bool(shared)) if elapsed else known)
 
 
 #: Those of this process.

@@ -27,6 +27,8 @@ class Receiver(ABC):
         Elements that workers have computed.
     outcomes : int
         Tasks that they have computed.
+    threaded : bool
+        True if threads of BLAS or OpenMP took part in one.
     """
 
     def __init__(self, job: Job) -> None:
@@ -36,6 +38,7 @@ class Receiver(ABC):
         # Number of the call, once its function is packed.
         self._call = 0
         self.computed = self.outcomes = 0
+        self.threaded = False
 
     def _on_ready(self, worker: WorkerHandle, direct: bool) -> None:
         worker.hear("ready", direct)
@@ -114,6 +117,7 @@ class Receiver(ABC):
             return
         self._job.output_replay.record(assignment.task.lo, output)
         if outcome.threaded:
+            self.threaded = True
             self._reduce_workers()
         self.computed += self._direct.accept(assignment, extent, outcome, worker.pid)
 

@@ -17,8 +17,8 @@ from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
 from ..task_length import TASK_SECONDS
 from .background import BackgroundDispatcher
-from .inline import InlineTasks, is_middling, run_inline
-from .known_paces import known_paces
+from .inline import InlineTasks, is_middling, join_behind, run_inline, run_short
+from .known_paces import PaceOfCall, known_paces
 
 if TYPE_CHECKING:
     from ..._workers.pool.worker_pool import WorkerPool
@@ -40,11 +40,16 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             drive(runner)
             runner.end()
         return
+    pace = known_paces.of(job.call)
+    effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
+    inline = run_short(job, pace)
+    if inline is not None and inline.end(job):
+        pace.keep(inline.seconds / job.call.count)
+        return
     with BackgroundDispatcher(job, pool) as background:
-        effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
-        joined = run_inline(job, background)
+        joined = run_inline(job, background, pace) if inline is None else join_behind(inline, job, background)
         if joined:
-            _share(job, background)
+            _share(job, background, pace)
             if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
                 effects.warn()
         elif joined is False:
@@ -53,23 +58,23 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             drive(SerialRunner(job))
 
 
-def _share(job: Job, background: BackgroundDispatcher) -> None:
+def _share(job: Job, background: BackgroundDispatcher, of_call: PaceOfCall) -> None:
     """Compute what the caller has left of a call, with workers where they pay, and note how long it took."""
     dispatcher = background.dispatcher
-    known, alone = known_paces.get(job.call), job.queue.mean_pace or 0.0
+    known, alone = of_call.known, job.queue.mean_pace or 0.0
     runner = ProcessRunner(job, dispatcher, background, whole=True)
     drive(runner)
     runner.end()
     if dispatcher.started and not dispatcher.computed:
         job.explain("all was done before the first worker was up")
     if (pace := job.queue.mean_pace) is not None:
-        count, busy = job.call.count, bool(background.cpus.watch.busy)
+        count, busy = job.call.count, bool(background.cpus.watch.busy) or dispatcher.threaded
         whole = background.warm and dispatcher.started and job.limit == float("inf")
         if known is None:  # the next call takes less time with workers than this one, in which they got the function
-            known_paces.keep(job.call, pace, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
+            of_call.keep(pace, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
         else:
             middling = whole and is_middling(known.work * count)
-            known_paces.keep(job.call, pace, busy, shared=background.elapsed if middling else 0.0)
+            of_call.keep(pace, busy, shared=background.elapsed if middling else 0.0)
 
 
 @contextlib.contextmanager

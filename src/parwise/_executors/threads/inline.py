@@ -14,7 +14,7 @@ from ..._clock import perf_counter
 from ..._system.interpreter import DeferredInterrupt, starts_threads
 from ..inline_run import InlineRun
 from ..job import Job
-from ..processes.known_paces import KnownPace, known_paces
+from ..processes.known_paces import PaceOfCall, known_paces
 from ..runner import drive
 from .executor import Threads
 from .runner import SharedThreadRunner, ThreadState
@@ -30,20 +30,21 @@ HELP_SECONDS = 0.002
 def run(job: Job) -> None:
     """Compute all tasks of a job in this thread and in others, those of a small call in this one."""
     call = job.call
-    known = known_paces.get(call)
+    pace = known_paces.of(call)
+    known = pace.known
     with LateThreads(job) as threads:
         if not InlineRun.suits(call) or (known is not None and pays(known.seconds * call.expected)):
             threads.start(lambda: 0)
-        elif not _compute_inline(job, threads, known):
+        elif not _compute_inline(job, threads, pace):
             return
         if known is not None and job.queue.pace is None:
             job.queue.expect_pace(known.seconds)
         drive(threads.runner)
     if job.queue.mean_pace is not None:
-        known_paces.keep(call, job.queue.mean_pace)
+        pace.keep(job.queue.mean_pace)
 
 
-def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> bool:
+def _compute_inline(job: Job, threads: LateThreads, pace: PaceOfCall) -> bool:
     """Compute the first milliseconds of a call, and start threads behind them; return False if that was all."""
     call = job.call
     inline = InlineRun(call, job.kernel, job.reads_only)
@@ -55,7 +56,7 @@ def _compute_inline(job: Job, threads: LateThreads, known: KnownPace | None) -> 
 
     inline.run(LOOKS, expect, pays)
     if inline.end(job):
-        known_paces.keep(call, inline.seconds / max(1, call.count))
+        pace.keep(inline.seconds / max(1, call.count))
         if job.observer.active:
             least = f"threads pay from {THREAD_SECONDS * 1e3:g} ms of work on"
             job.explain(f"all of it took {inline.seconds * 1e3:.2g} ms; {least}")
