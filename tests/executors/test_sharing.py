@@ -22,6 +22,7 @@ from parwise._verify import seam
 
 from ..support.examples import examples
 from ..support.functions import ISOLATED, worker_pids
+from ..support.internals import make_call, resolve
 from ..support.oracle import assert_same, loop
 
 CALLER = os.getpid()
@@ -242,6 +243,13 @@ def test_blocks_and_tuples_of_axes(shared):
     assert_same(parallel_apply(np.cumsum, cubes, axis=(1, 2), **TWO), loop(np.cumsum, cubes, axis=(1, 2)))
     doubled = parallel_apply(lambda block: block * 2, rows, vectorized=True, chunk=3, **TWO)
     assert_same(doubled, rows * 2)
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(3_000, 0.003), (10**6, sharing.MOST_OWN_SECONDS), (10, 0.001)])
+def test_tasks_of_the_caller_are_no_longer_than_those_of_its_workers(most, seconds):
+    """Tasks of 1 MB took a worker 2 ms, and the caller sent the next one 6 ms later."""
+    queue = types.SimpleNamespace(seconds_left=1.0, pace=1e-6)
+    assert sharing.Sharing(make_call(abs, (np.zeros(9),), settings=resolve({})), queue, False).own_seconds(1, most) == seconds
 
 
 def test_threads_are_not_looked_at_for_a_function_that_is_known_to_use_one(monkeypatch):

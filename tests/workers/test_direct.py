@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +32,7 @@ from parwise._workers.pool import worker_handle
 
 from ..support.functions import ISOLATED
 from ..support.gate import wait_for
+from ..support.internals import Job, make_call, resolve
 from ..support.oracle import assert_same, blocks, loop
 from ..support.scripts import run_script
 from ..support.strategies import arrays, axes
@@ -128,6 +130,18 @@ def test_long_tasks_of_numbers(short_parts, small_tasks, kind):
     with parwise.report() as r:
         assert_same(parallel_apply(f, a, **ISOLATED), loop(f, a))
     assert max(one["elements"] / one["tasks"] for one in r.to_dict()["calls"][0]["per_worker"]) > 3
+
+
+@pytest.mark.parametrize("result", [float, np.copy])
+def test_tasks_of_small_elements_are_long_too(result):
+    """1,000 elements of 1 kB were a task, which took a worker 1 ms, and the next one came 7 ms later."""
+    job = Job(make_call(lambda row: result(row[3]), (np.ones((3000, 125)),), settings=resolve({"workers": 2})))
+    job.open()
+    job.compute_and_accept(job.queue.next_task())
+    worker = types.SimpleNamespace(direct=True)
+    assert direct.DirectJob(job).capacity(worker) == direct.TASK_BYTES // 1000 > job.queue.capacity
+    worker.direct = False
+    assert direct.DirectJob(job).capacity(worker) is None
 
 
 def test_long_tasks_of_many_parts(short_parts, small_tasks):

@@ -38,7 +38,8 @@ class TaskQueue:
     def __init__(
         self, call: Call, capacity: int, start: int = 0, transfer_seconds: Callable[[], float] | None = None
     ) -> None:
-        self._capacity = capacity
+        #: Elements that fit one task.
+        self.capacity = capacity
         self._run_end = min((one.run_end for one in call.inputs if one.run_end), default=None)
         self._stream = call.stream
         self._call = call
@@ -116,9 +117,9 @@ class TaskQueue:
         """Hand out the next task, as far as its items have been read."""
         with self._lock:
             if lost and self._lost:
-                return self._take_returned(self._lost, capacity or self._capacity)
+                return self._take_returned(self._lost, capacity or self.capacity)
             if self._returned:
-                return self._take_returned(self._returned, capacity or self._capacity)
+                return self._take_returned(self._returned, capacity or self.capacity)
             if self._blocks is not None:
                 return self._take_block(last)
             if last:
@@ -233,7 +234,7 @@ class TaskQueue:
 
     def _size(self, lo: int, seconds: float, workers: int, capacity: int | None = None) -> int:
         """Elements of the next task."""
-        most = self._run_capacity if self._takes_runs(lo) else capacity or self._capacity
+        most = self._run_capacity if self._takes_runs(lo) else capacity or self.capacity
         size = self.length.elements(most, seconds, workers, min(self._call.expected, self._stop) - lo)
         if self._run_end:
             size = min(size, self._run_end - lo % self._run_end)

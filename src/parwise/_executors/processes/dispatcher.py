@@ -77,7 +77,9 @@ class Dispatcher(Sender):
     @property
     def own_seconds(self) -> float:
         """Length of the caller's next task beside the workers."""
-        return self._sharing.own_seconds(self._width)
+        fitting = self._job.queue.capacity
+        longest = min((self._direct.capacity(one) or fitting for one in self._workers), default=fitting)
+        return self._sharing.own_seconds(self._width, longest)
 
     def stop_assigning(self) -> None:
         """Assign no more tasks."""

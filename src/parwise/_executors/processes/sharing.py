@@ -54,6 +54,8 @@ class Sharing:
         paid = self._queue.count_left if unknown else int(self._queue.seconds_left / WORKER_SECONDS)
         return max(1, min(most - 1, paid))
 
-    def own_seconds(self, workers: int) -> float:
-        """Length of the caller's next task beside so many workers."""
-        return min(MOST_OWN_SECONDS, max(OWN_SECONDS, self._queue.seconds_left / (OWN_SHARES * (workers + 1))))
+    def own_seconds(self, workers: int, most: int) -> float:
+        """Length of the caller's next task beside so many workers, whose tasks have at most so many elements."""
+        share = self._queue.seconds_left / (OWN_SHARES * (workers + 1))
+        # A worker holds two tasks: the next one is to be there as it has done both.
+        return min(MOST_OWN_SECONDS, max(OWN_SECONDS, min(share, most * (self._queue.pace or 0.0))))
