@@ -249,7 +249,8 @@ def test_blocks_and_tuples_of_axes(shared):
 def test_tasks_of_the_caller_are_no_longer_than_those_of_its_workers(most, seconds):
     """Tasks of 1 MB took a worker 2 ms, and the caller sent the next one 6 ms later."""
     queue = types.SimpleNamespace(seconds_left=1.0, pace=1e-6)
-    assert sharing.Sharing(make_call(abs, (np.zeros(9),), settings=resolve({})), queue, False).own_seconds(1, most) == seconds
+    call = make_call(abs, (np.zeros(9),), settings=resolve({}))
+    assert sharing.Sharing(call, queue, False).own_seconds(1, most) == seconds
 
 
 def test_threads_are_not_looked_at_for_a_function_that_is_known_to_use_one(monkeypatch):
