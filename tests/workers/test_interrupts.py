@@ -16,6 +16,7 @@ import pytest
 
 from parwise import parallel_apply
 from parwise._system.interpreter import DeferredInterrupt
+from parwise._workers.pool.primitives import why_portable
 
 from ..support.functions import ISOLATED
 from ..support.internals import default_pool
@@ -26,10 +27,11 @@ caller = os.getpid()
 
 
 def test_interrupts_at_random_moments():
-    """Two hundred, in warm and cold calls: KeyboardInterrupt or the right bits."""
+    """Two hundred, in warm and cold calls: KeyboardInterrupt or the right bits; fifty where a worker takes 0.4 s."""
+    count = 200 if why_portable() is None else 50
     script = Path(__file__).parents[1] / "support" / "interrupt_storm.py"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), "200", "1"],
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(script), str(count), "1"],
         capture_output=True,
         text=True,
         timeout=400,
@@ -37,7 +39,7 @@ def test_interrupts_at_random_moments():
     )
     assert done.stderr == ""
     assert "wrong 0" in done.stdout
-    assert int(done.stdout.split()[1]) > 40
+    assert int(done.stdout.split()[1]) > count // 5
 
 
 def test_workers_stuck_in_c_are_gone():
