@@ -117,6 +117,29 @@ def test_middling_calls_that_took_longer_with_workers_are_the_callers(monkeypatc
     assert paces._known[key].calls == 2
 
 
+def test_a_call_that_is_faster_alone_is_not_looked_at_before_it_has_taken_as_long_as_then(monkeypatch, paces):
+    worker_pids(**ISOLATED)
+    taken = []
+
+    class Noted(inline.InlineRun):
+        def run(self, looks, expect=None, ends=None, pace=0.0):
+            taken.append((tuple(looks), pace))
+            super().run(looks, expect, ends, pace)
+
+    monkeypatch.setattr(inline, "InlineRun", Noted)
+    array = np.arange(10.0)
+    parallel_apply(doubled, array, **TWO)
+    ((key, known),) = paces._known.items()
+    for alone, shared in (0.002, 0.003), (0.003, 0.002):
+        paces._known[key] = known._replace(seconds=0.002, alone=alone, shared=shared)
+        monkeypatch.setattr(inline, "cpu_is_idle", lambda: False)
+        parallel_apply(doubled, array, **TWO)
+    (late, pace), (early, unknown) = taken[1:]
+    assert late == tuple(look for look in inline.WARM_LOOKS if look > 0.02)
+    assert tuple(early) == inline.WARM_LOOKS
+    assert (pace, unknown) == (0.002, 0.0)
+
+
 def test_a_trial_that_begins_late_is_one(monkeypatch, paces):
     """A call that the caller begins alone, although it is to be shared, tells how long it takes with workers."""
     worker_pids(**ISOLATED)

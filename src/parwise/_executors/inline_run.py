@@ -22,7 +22,7 @@ from .task_length import COLD_SECONDS
 BATCH_SECONDS = 0.001
 # Without one it takes as long, or this part of the time so far if that is more: what stands between two batches takes
 # 20 us, and 60 us once the function has taken a ms, since nothing of it is in the caches.
-BATCH_SHARE = 0.5
+BATCH_SHARE = 1.0
 # A batch has at most so many times the elements before it. The first call of a process takes 8 us for each batch.
 GROWTH = 4
 # Bytes that are copied before the time of an element is known: they take 0.1 ms. A call of fewer bytes can end without

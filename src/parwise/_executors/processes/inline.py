@@ -84,7 +84,10 @@ def run_inline(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> 
     if call.feed is not None:  # tasks of the queue take less time for each item
         inline.run((EARLY_SECONDS, TRIAL_SECONDS), expect, lambda left: left > TRIAL_SECONDS)
     elif background.warm:
-        inline.run(WARM_LOOKS, expect, partial(pays, least=least))
+        # A call that is faster alone is not looked at before it has taken as long as then.
+        settled = 0.0 if known is None or least <= WARM_SECONDS else known.work
+        looks = [look for look in WARM_LOOKS if look > settled * call.expected] or WARM_LOOKS[-1:]
+        inline.run(looks, expect, partial(pays, least=least), settled)
     else:
         inline.run(COLD_LOOKS, expect, pays_cold)
     if inline.end(job):
