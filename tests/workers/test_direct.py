@@ -144,6 +144,11 @@ def test_tasks_of_small_elements_are_long_too(result):
     assert direct.DirectJob(job).capacity(worker) is None
 
 
+def test_elements_without_bytes(everywhere):
+    a = np.ones((40, 0))
+    assert_same(parallel_apply(np.sum, a, **ISOLATED), loop(np.sum, a))
+
+
 def test_long_tasks_of_many_parts(short_parts, small_tasks):
     """Every dtype of number, several inputs and results, in tasks of up to all elements."""
     for dtype in ("f8", ">f8", "f4", "c16", "i2", "?", "M8[s]", "U3"):

@@ -102,7 +102,7 @@ class DirectJob:
     @cached_property
     def _capacity(self) -> int | None:
         written = all(rows is not None and rows[:1].nbytes for rows, _ in self._targets)
-        if not (self.places and written) or self._job.call.vectorized:
+        if not (self.places and written and self._row_bytes) or self._job.call.vectorized:
             return None
         return max(1, TASK_BYTES // self._row_bytes)
 
