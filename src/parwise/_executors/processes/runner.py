@@ -58,23 +58,23 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             drive(SerialRunner(job))
 
 
-def _share(job: Job, background: BackgroundDispatcher, of_call: PaceOfCall) -> None:
+def _share(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> None:
     """Compute what the caller has left of a call, with workers where they pay, and note how long it took."""
     dispatcher = background.dispatcher
-    known, alone = of_call.known, job.queue.mean_pace or 0.0
+    known, alone = pace.known, job.queue.mean_pace or 0.0
     runner = ProcessRunner(job, dispatcher, background, whole=True)
     drive(runner)
     runner.end()
     if dispatcher.started and not dispatcher.computed:
         job.explain("all was done before the first worker was up")
-    if (pace := job.queue.mean_pace) is not None:
+    if (mean := job.queue.mean_pace) is not None:
         count, busy = job.call.count, bool(background.cpus.watch.busy) or dispatcher.threaded
         whole = background.warm and dispatcher.started and job.limit == float("inf")
         if known is None:  # the next call takes less time with workers than this one, in which they got the function
-            of_call.keep(pace, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
+            pace.keep(mean, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
         else:
             middling = whole and is_middling(known.work * count)
-            of_call.keep(pace, busy, shared=background.elapsed if middling else 0.0)
+            pace.keep(mean, busy, shared=background.elapsed if middling else 0.0)
 
 
 @contextlib.contextmanager
