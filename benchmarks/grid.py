@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,11 @@ def read_one(x: np.ndarray, steps: int) -> float:
     return burn(x if x.ndim == 0 else x[0], steps)
 
 
+def plain_loop(func: Callable[[np.ndarray], float], array: np.ndarray) -> np.ndarray:
+    """What parwise is compared with."""
+    return np.asarray([func(x) for x in array])
+
+
 @contextlib.contextmanager
 def busy_loops(count: int) -> Iterator[None]:
     """Run other programs beside the calls, each on a CPU."""
@@ -95,8 +100,8 @@ def compute_halves() -> None:
         count, seconds, nbytes, steps, number = map(float, line.split())
         if cell != (cell := Cell(int(count), seconds, int(nbytes))):
             array = cell.array[cell.count // 2 :]
-        for x in array if number else ():
-            read_one(x, int(steps))
+        if number:
+            plain_loop(functools.partial(read_one, steps=int(steps)), array)
         print("done", flush=True)
 
 
@@ -128,16 +133,17 @@ def measured(cell: Cell, steps: int, rounds: int, other: Halves | None = None) -
     """Median seconds of the loop and of parwise, and of bare halves with `other`, in turn."""
     func, array = functools.partial(read_one, steps=steps), cell.array
 
-    def loop(part: np.ndarray = array) -> np.ndarray:
-        return np.asarray([func(x) for x in part])
-
-    def halves() -> None:
+    def halves() -> np.ndarray:
         assert other is not None
         other.begin(cell, steps, 1)
-        loop(array[: cell.count // 2])
+        half = plain_loop(func, array[: cell.count // 2])
         other.wait()
+        return half
 
-    calls = {"loop": loop, "parwise": lambda: parwise.parallel_apply(func, array, workers=WORKERS)}
+    calls = {
+        "loop": lambda: plain_loop(func, array),
+        "parwise": lambda: parwise.parallel_apply(func, array, workers=WORKERS),
+    }
     if other is not None:
         other.begin(cell, steps, 0)
         other.wait()

@@ -18,9 +18,9 @@ from .collector import Collector, FreeCollector
 from .job import Job
 from .task_length import COLD_SECONDS
 
-# Length of a batch where a helper thread waits, for longer than that. Without one a batch takes as long as all before
-# it, if that is more: what stands between two takes 20 us, and 60 us once the function has taken a ms, since nothing of
-# it is in the caches.
+# Length of a batch where a helper thread waits, for longer than that. Without one a batch may take `GROWTH` times as
+# long as all before it: what stands between two takes 20 us, and 60 us once the function has taken a ms, since nothing
+# of it is in the caches.
 BATCH_SECONDS = 0.001
 # A batch has at most so many times the elements before it. The first call of a process takes 8 us for each batch.
 GROWTH = 4
@@ -105,7 +105,7 @@ class InlineRun:
                 if expect is not None and elapsed - told > BATCH_SECONDS / 2:
                     told = elapsed
                     expect()
-                longest = BATCH_SECONDS if expect is not None else max(BATCH_SECONDS, elapsed)
+                longest = BATCH_SECONDS if expect is not None else max(BATCH_SECONDS, GROWTH * elapsed)
                 self._error = self._collector.collect(self._batch(elapsed, min(longest, until - elapsed), pace))
                 pace = 0.0
             if self._over or (ends is not None and ends(self._seconds_left(elapsed))):

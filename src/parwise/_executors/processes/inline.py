@@ -37,19 +37,20 @@ COLD_LOOKS = (TRIAL_SECONDS, 0.008, 0.032, 0.128)
 
 
 def run_short(job: Job, pace: PaceOfCall) -> InlineRun | None:
-    """Compute a call that is known to be too short for workers, and nothing that only they need; None for others.
+    """Compute a call that is known to be faster without workers, and nothing that only they need; None for others.
 
     What a call of the function and all around it takes is 0.1 ms less then. If it turns out to be longer, its first
     milliseconds have been computed.
     """
     call, known = job.call, pace.known
-    if known is None or known.seconds * call.expected > WARM_SECONDS or job.observer.active:
+    if known is None or job.observer.active or call.feed is not None or not InlineRun.suits(call):
         return None
-    if call.feed is not None or not InlineRun.suits(call):
+    seconds = known.work * call.expected
+    if seconds > WARM_SECONDS and (known.to_share or not is_middling(seconds)):
         return None
     job.pack_first()
     inline = InlineRun(call, job.kernel, job.reads_only)
-    inline.run((SHORT_SECONDS,), pace=known.seconds)
+    inline.run((max(SHORT_SECONDS, 2 * seconds),), pace=known.seconds)
     return inline
 
 
@@ -84,10 +85,7 @@ def run_inline(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> 
     if call.feed is not None:  # tasks of the queue take less time for each item
         inline.run((EARLY_SECONDS, TRIAL_SECONDS), expect, lambda left: left > TRIAL_SECONDS)
     elif background.warm:
-        # A call that is faster alone is not looked at before it has taken as long as then.
-        settled = 0.0 if known is None or least <= WARM_SECONDS else known.work
-        looks = [look for look in WARM_LOOKS if look > settled * call.expected] or WARM_LOOKS[-1:]
-        inline.run(looks, expect, partial(pays, least=least), settled)
+        inline.run(WARM_LOOKS, expect, partial(pays, least=least))
     else:
         inline.run(COLD_LOOKS, expect, pays_cold)
     if inline.end(job):

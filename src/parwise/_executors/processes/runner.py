@@ -40,11 +40,12 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             drive(runner)
             runner.end()
         return
-    pace = known_paces.of(job.call)
+    begun, pace = perf_counter(), known_paces.of(job.call)
     effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
     inline = run_short(job, pace)
     if inline is not None and inline.end(job):
-        pace.keep(inline.seconds / job.call.count)
+        middling = is_middling(inline.seconds)
+        pace.keep(inline.seconds / job.call.count, alone=perf_counter() - begun if middling else 0.0)
         return
     with BackgroundDispatcher(job, pool) as background:
         joined = run_inline(job, background, pace) if inline is None else join_behind(inline, job, background)
