@@ -157,6 +157,8 @@ def test_a_trial_that_begins_late_is_one(monkeypatch, paces):
     array = np.arange(40.0)
     parallel_apply(f, array, **TWO)
     ((key, known),) = paces._known.items()
+    assert known.alone > 0  # by its first elements, since a first call with workers takes longer than the next one
+    assert not known.shared
     trial = known._replace(alone=known.seconds, shared=2 * known.seconds, calls=4, trial_calls=4)
     paces._known[key] = trial
     assert trial.to_share

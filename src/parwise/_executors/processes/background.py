@@ -224,11 +224,6 @@ class BackgroundDispatcher:
         return pool is not None and pool.seems_warm
 
     @property
-    def elapsed(self) -> float:
-        """Seconds since the call began."""
-        return perf_counter() - self._begun
-
-    @property
     def has_idle_workers(self) -> bool:
         """True if workers of an earlier call are up, and the helper thread does not use them."""
         with self._turn:

@@ -89,8 +89,9 @@ def run_inline(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> 
     else:
         inline.run(COLD_LOOKS, expect, pays_cold)
     if inline.end(job):
-        middling = background.warm and is_middling(inline.seconds)
-        pace.keep(inline.seconds / max(1, call.count), alone=background.elapsed if middling else 0.0)
+        pace.keep(inline.seconds / max(1, call.count))
+        if background.warm and is_middling(inline.seconds):
+            pace.keep_way(shared=False)
         if not background.warm and inline.seconds > WARM_SECONDS:
             known_paces.serial_seconds += inline.seconds
         if job.observer.active and job.workers > 1:

@@ -8,6 +8,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, TypeAlias
 
+from ..._clock import perf_counter
 from ..._core.call import Call
 
 # Functions whose pace is kept.
@@ -114,7 +115,7 @@ class KnownPaces:
 
 
 class PaceOfCall:
-    """What is known of the time that one call takes.
+    """What is known of the time that one call takes, which begins with this object.
 
     Attributes
     ----------
@@ -123,14 +124,24 @@ class PaceOfCall:
     """
 
     def __init__(self, paces: KnownPaces, call: Call) -> None:
+        self._begun = perf_counter()
         self._paces, self._call, self._key = paces, call, _key(call)
         self.known = paces.get(self._key)
 
-    def keep(self, seconds: float, threaded: bool = False, alone: float = 0.0, shared: float = 0.0) -> None:
-        """Remember how long elements of the call took, and one of middling length as a whole: `alone` or `shared`."""
-        known = (self._paces.get(self._key) or KnownPace(seconds, threaded)).with_pace(seconds, threaded)
-        elapsed = alone or shared
-        self._paces.set(self._key, known.after(elapsed / self._call.count, bool(shared)) if elapsed else known)
+    def keep(self, seconds: float, threaded: bool = False) -> None:
+        """Remember how long an element took, and whether BLAS threads took part."""
+        known = self._paces.get(self._key) or KnownPace(seconds, threaded)
+        self._paces.set(self._key, known.with_pace(seconds, threaded))
+
+    def keep_way(self, shared: bool, elapsed: float | None = None) -> None:
+        """Remember that the call, one of middling length, was shared with workers or not, and how long all of it took.
+
+        That is the time until now, if no other is given.
+        """
+        known = self._paces.get(self._key)
+        if known is not None:
+            elapsed = perf_counter() - self._begun if elapsed is None else elapsed
+            self._paces.set(self._key, known.after(elapsed / self._call.count, shared))
 
 
 #: Those of this process.

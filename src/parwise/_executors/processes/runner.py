@@ -40,12 +40,13 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             drive(runner)
             runner.end()
         return
-    begun, pace = perf_counter(), known_paces.of(job.call)
+    pace = known_paces.of(job.call)
     effects = None if job.call.settings.verify is False else SideEffects(job.call.func)
     inline = run_short(job, pace)
     if inline is not None and inline.end(job):
-        middling = is_middling(inline.seconds)
-        pace.keep(inline.seconds / job.call.count, alone=perf_counter() - begun if middling else 0.0)
+        pace.keep(inline.seconds / job.call.count)
+        if is_middling(inline.seconds):
+            pace.keep_way(shared=False)
         return
     with BackgroundDispatcher(job, pool) as background:
         joined = run_inline(job, background, pace) if inline is None else join_behind(inline, job, background)
@@ -69,13 +70,13 @@ def _share(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> None
     if dispatcher.started and not dispatcher.computed:
         job.explain("all was done before the first worker was up")
     if (mean := job.queue.mean_pace) is not None:
-        count, busy = job.call.count, bool(background.cpus.watch.busy) or dispatcher.threaded
-        whole = background.warm and dispatcher.started and job.limit == float("inf")
-        if known is None:  # the next call takes less time with workers than this one, in which they got the function
-            pace.keep(mean, busy, alone=alone * count if whole and is_middling(alone * count) else 0.0)
-        else:
-            middling = whole and is_middling(known.work * count)
-            pace.keep(mean, busy, shared=background.elapsed if middling else 0.0)
+        pace.keep(mean, bool(background.cpus.watch.busy) or dispatcher.threaded)
+        work = (alone if known is None else known.work) * job.call.count
+        if is_middling(work) and background.warm and dispatcher.started and job.limit == float("inf"):
+            if known is None:  # it took longer than the next one will, since workers got the function in it
+                pace.keep_way(shared=False, elapsed=work)
+            else:
+                pace.keep_way(shared=True)
 
 
 @contextlib.contextmanager
