@@ -20,7 +20,7 @@ from .._core.settings import is_int
 from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed
-from .slices import ObjectsFunction
+from .slices import ConvertingFunction
 from .variables import labelled, variable_of
 
 
@@ -203,7 +203,7 @@ def run(
     out : array, optional
         Where results go, with its axes as `parallel_apply` makes them.
     """
-    called = func.__wrapped__ if isinstance(func, ObjectsFunction | CastFunction) else func
+    called = func.__wrapped__ if isinstance(func, ConvertingFunction) else func
     call = make_call(
         func or request.func,
         tuple(arrays),
@@ -376,11 +376,11 @@ def _dtype(given: Any) -> np.dtype[Any]:
     return dtype
 
 
-class CastFunction:
+class CastFunction(ConvertingFunction):
     """A function whose results are cast to the dtype that `output_dtypes` has for them, before they go to a file."""
 
     def __init__(self, func: Callable[..., Any], dtype: np.dtype[Any]) -> None:
-        self.__wrapped__ = func  # has the signature
+        super().__init__(func)
         self._dtype = dtype
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -152,14 +152,21 @@ class LabelledFunction:
         return _as_block(boxed(result), number.ndim)
 
 
-class ObjectsFunction:
+class ConvertingFunction:
+    """The user's function, whose results it converts in the worker; errors name the user's."""
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.__wrapped__ = func  # has the signature
+
+
+class ObjectsFunction(ConvertingFunction):
     """A function whose results are kept as the objects that they are, where `dtypes` say so.
 
     Of a number and a text NumPy would make two texts, and of NumPy's scalars Python's.
     """
 
     def __init__(self, func: Callable[..., Any], dtypes: Sequence[np.dtype[Any]]) -> None:
-        self.__wrapped__ = func  # has the signature
+        super().__init__(func)
         self._are_objects = [one.kind == "O" for one in dtypes]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -218,11 +218,12 @@ class OutputCapture:
                 self._events.append(event)
             self._size += size
             now = monotonic()
-            # Not within a line that is being written, in several writes by one `print`: the program that takes the
-            # results may print between its parts.
-            begun, self._line = self._line or now, None if whole else self._line or now
-            waited = now - (self._since if whole else max(self._since, begun))
-            if waited > PAUSE_SECONDS or self._size > (MUCH_TEXT // 2 if whole else MUCH_TEXT):
+            line_begun = self._line or now
+            self._line = None if whole else line_begun
+            # A line that is being written, in several writes by one `print`, waits longer for its end: the program that
+            # takes the results may print between its parts.
+            since, most = (self._since, MUCH_TEXT // 2) if whole else (max(self._since, line_begun), MUCH_TEXT)
+            if now - since > PAUSE_SECONDS or self._size > most:
                 self._since = now
                 self._send()
 
