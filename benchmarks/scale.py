@@ -1,17 +1,21 @@
 """How many workers one caller can feed: elements that sleep, so that the workers of a large machine fit a small one.
 
 Run it as ``python -m benchmarks.scale``. The efficiency is the time that the elements sleep, divided by the number of
-workers and by the time of the call. CPU is that of the caller, for each task that a worker was sent.
+workers and by the time of the call. CPU is that of the caller, for each task that a worker was sent. Bare processes,
+which have their share of the elements from the start and send nothing, show how efficient the machine lets any of them
+be: to wake 64 processes each ms takes most of two CPUs.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +71,33 @@ def with_multiprocessing(pool: multiprocessing.pool.Pool, case: Case, array: np.
     return call
 
 
+def with_bare_processes(case: Case, array: np.ndarray, workers: int) -> Callable[[], int]:
+    """Forked processes, each with its share of the elements; they wait for a message, and send one at their end."""
+
+    def compute(part: np.ndarray, connection: Connection) -> None:
+        for _ in iter(connection.recv, None):
+            for element in part:
+                rest(element, case.seconds)
+            connection.send(True)
+
+    bounds = np.linspace(0, len(array), workers + 1).astype(int)
+    fork = multiprocessing.get_context("fork")
+    connections = []
+    for start, stop in itertools.pairwise(bounds):
+        here, there = fork.Pipe()
+        fork.Process(target=compute, args=(array[start:stop], there), daemon=True).start()
+        connections.append(here)
+
+    def call() -> int:
+        for one in connections:
+            one.send(True)
+        for one in connections:
+            one.recv()
+        return workers
+
+    return call
+
+
 def measured(call: Callable[[], int], case: Case, workers: int) -> Found:
     """Make a call and measure it."""
     begun, used = time.perf_counter(), time.process_time()
@@ -90,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Found]]:
             calls = {
                 "multiprocessing.Pool": with_multiprocessing(pool, case, array),
                 "parwise": with_parwise(case, array, given.workers),
+                "bare processes": with_bare_processes(case, array, given.workers),
             }
             for call in calls.values():
                 call()  # starts the workers
