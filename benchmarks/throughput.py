@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import parwise
-from parwise._executors.task_length import FED_WORKERS, TASK_SECONDS
+from parwise._executors.job.task_length import FED_WORKERS, TASK_SECONDS
 
 MEGABYTE = 10**6
 # Most bytes of the arguments of a task: a slot of parwise's own workers, and a task of others.

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import parwise
-from parwise._executors import task_length
+from parwise._executors.job import task_length
 from parwise._executors.processes import background, inline, sharing
 from parwise._workers.direct import job as direct
 from parwise._workers.pool.primitives import why_portable

@@ -157,7 +157,7 @@ def test_claim_behind_the_last_element_of_an_inline_run(monkeypatch):
 
 
 def test_one_cpu(monkeypatch):
-    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: 1)
+    monkeypatch.setattr("parwise._executors.job.job.cpu_count", lambda: 1)
     for executor in ("threads", "processes"):
         assert_same(parallel_apply(np.negative, A, executor=executor), -A)
     assert_same(parallel_apply(slowly, A), A)

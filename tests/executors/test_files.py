@@ -23,7 +23,8 @@ from parwise._core.inputs.recipes import FileInput, recipe_of
 from parwise._core.inputs.source import ReadAhead
 from parwise._core.outputs.sink import FileSink
 from parwise._core.outputs.stored import FileOutput
-from parwise._executors import files, futures
+from parwise._executors import futures
+from parwise._executors.job import files
 from parwise._executors.remote import runner
 from parwise._workers import remote
 from parwise._workers.pool.default_pool import default_pool

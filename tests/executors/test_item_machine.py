@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from parwise import parallel_imap, parallel_map
-from parwise._executors import task_length
+from parwise._executors.job import task_length
 from parwise._executors.processes import background, inline, sharing
 
 from ..support.oracle import assert_same

@@ -207,6 +207,6 @@ def test_caller_takes_back_what_workers_are_too_slow_for(eager, monkeypatch, blo
 def test_small_call_counts_no_cpus(monkeypatch):
     """To count them reads four files, which takes longer than the call."""
     default_pool().stop()
-    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: pytest.fail("CPUs were counted"))
+    monkeypatch.setattr("parwise._executors.job.job.cpu_count", lambda: pytest.fail("CPUs were counted"))
     assert_same(parallel_apply(float, np.arange(5.0), errors="ignore"), np.arange(5.0))
     assert_same(parallel_apply(np.negative, np.arange(5.0), out=np.empty(5)), -np.arange(5.0))

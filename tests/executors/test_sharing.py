@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parwise import Pool, ReproducibilityWarning, WorkerDiedError, parallel_apply, parallel_map
-from parwise._executors import task_length
+from parwise._executors.job import task_length
 from parwise._executors.processes import background, inline, sharing
 from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._verify import seam

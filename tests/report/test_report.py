@@ -194,7 +194,7 @@ def test_why_serial_one_block():
 
 
 def test_why_serial_one_cpu(monkeypatch):
-    monkeypatch.setattr("parwise._executors.job.cpu_count", lambda: 1)
+    monkeypatch.setattr("parwise._executors.job.job.cpu_count", lambda: 1)
     monkeypatch.setattr("parwise._report.record.cpu_count", lambda: 1)
     assert entry(slow, np.arange(60.0))["why_serial"] == "this process may use one CPU"
 

@@ -6,8 +6,8 @@ from parwise._core.arguments import make_call
 from parwise._core.call import result_axes
 from parwise._core.indexing import Task
 from parwise._core.options import resolve
-from parwise._executors.job import Job
-from parwise._executors.task_queue import TaskQueue
+from parwise._executors.job.job import Job
+from parwise._executors.job.task_queue import TaskQueue
 from parwise._workers.pickling.snapshot import Snapshot
 from parwise._workers.pool.default_pool import default_pool
 from parwise._workers.pool.forked_pool import ForkedPool

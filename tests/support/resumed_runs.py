@@ -83,7 +83,7 @@ def open_input(folder):
     """The input in a file that workers open themselves, made if there is none."""
     import zarr
 
-    from parwise._executors import files
+    from parwise._executors.job import files
 
     files.OWN_BYTES = 0
     path = os.path.join(folder, "in")

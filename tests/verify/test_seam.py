@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 from scipy.signal import lfilter
 
 from parwise import Pool, ReproducibilityWarning, parallel_apply
-from parwise._executors.job import Job
+from parwise._executors.job.job import Job
 from parwise._executors.processes.dispatcher import Dispatcher
 from parwise._verify import border, seam
 from parwise._workers.shared_memory import SLOTS

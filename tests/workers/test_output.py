@@ -18,7 +18,7 @@ import pytest
 
 import parwise
 from parwise import parallel_apply, parallel_imap
-from parwise._executors.output_replay import OutputReplay
+from parwise._executors.job.output_replay import OutputReplay
 from parwise._workers.worker.output_capture import OutputCapture, TextEvent
 
 from ..support.functions import ISOLATED

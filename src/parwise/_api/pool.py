@@ -17,7 +17,7 @@ from .._core.nesting import is_importing, is_nested
 from .._core.options import Options, show_keywords, unknown_argument
 from .._core.settings import check_int, is_int, too_late
 from .._executors.choice import run_in_executor
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._executors.processes import runner as processes
 from .._executors.submit.manager import ManagerThread, PoolFuture
 from .._executors.submit.work_queue import WorkItem

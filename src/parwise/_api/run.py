@@ -14,7 +14,7 @@ from .._core.inputs.items import LOOK_AHEAD
 from .._core.outputs.output import ListOutput
 from .._core.outputs.unordered import UnorderedOutput
 from .._executors.choice import is_serial, open_runner, run
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._executors.runner import Runner
 from .._executors.serial import SerialRunner
 from .._report.null_observer import UNOBSERVED, NullObserver
@@ -55,7 +55,7 @@ def _compute(call: Call, observer: NullObserver) -> Any:
         job.at_end = partial(_try_border, job, perf_counter(), borders)
     try:
         run(job)
-        if job.disputed is not None:
+        if job.comparison.disputed is not None:
             from .._verify.audit import audit
 
             return audit(job)
@@ -68,7 +68,7 @@ def _compute(call: Call, observer: NullObserver) -> Any:
         raise
     finally:
         if observer.active and hasattr(job, "output"):
-            from .._executors.files import file_use
+            from .._executors.job.files import file_use
 
             observer.used_files(file_use(call, job.output, job.files))
 
@@ -113,7 +113,7 @@ def stream(call: Call, ordered: bool = True) -> Generator[Any, None, None]:
             except _LeftError:
                 # No other result is wanted; workers may finish the tasks that they hold.
                 return
-        if job.disputed is not None:
+        if job.comparison.disputed is not None:
             from .._verify.audit import audit
 
             audit(job)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._clock import perf_counter
 from .._core.indexing import Task
-from .job import Job
+from .job.job import Job
 
 # Length of a task: to send one to another machine takes milliseconds.
 TASK_SECONDS = 0.1

@@ -15,8 +15,8 @@ from .._core.kernel import Kernel, Outcome
 from .._core.outputs.output import RawResults, raw_results
 from .._core.results import Results, Stack
 from .collector import Collector, FreeCollector
-from .job import Job
-from .task_length import COLD_SECONDS
+from .job.job import Job
+from .job.task_length import COLD_SECONDS
 
 # Length of a batch where a helper thread waits, for longer than that. Without one a batch may take `GROWTH` times as
 # long as all before it: what stands between two takes 20 us, and 60 us once the function has taken a ms, since nothing
@@ -144,8 +144,8 @@ class InlineRun:
     def hand_over(self, job: Job) -> None:
         """Give an open job the outcome of these elements."""
         task, outcome = self._outcome()
-        if job.compared and self.raw:
-            job.keep_first(self._kernel.pack(self.raw[:1], range(1)), self.first_seconds)
+        if job.comparison.wanted and self.raw:
+            job.comparison.keep(self._kernel.pack(self.raw[:1], range(1)), self.first_seconds)
         job.accept(task, outcome)
 
     def _whole(self) -> np.ndarray | list[Any] | RawResults | None:

@@ -19,9 +19,9 @@ from .._core.kernel import Kernel, Outcome, outcome_of_list
 from .._core.nesting import Nesting, nesting
 from .._core.results import Stack
 from .inline_run import InlineRun
-from .job import Job
+from .job.job import Job
+from .job.task_length import TASK_SECONDS
 from .runner import drive
-from .task_length import TASK_SECONDS
 
 # So long a call goes on without tasks.
 INLINE_SECONDS = 0.002

@@ -19,7 +19,7 @@ from .._core.outputs.column import check_out
 from .._core.outputs.output import RawResults
 from .._core.results import Results, Stack, owned, same, same_array, same_values
 from .._executors.choice import run
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._report.null_observer import UNOBSERVED, NullObserver
 from ..errors import ReproducibilityWarning, user_level
 from .block_bands import calls_along_axes
@@ -118,10 +118,10 @@ def audit(job: Job, sample: Sample | None = None) -> Any:
     """
     verify = job.call.settings.verify
     difference = None
-    if job.disputed is not None:
+    if job.comparison.disputed is not None:
         # Without `verify`, causes that take long to find are not tried.
-        thorough = bool(verify) or job.first_seconds < LONG_SECONDS
-        difference = Diagnosis(job, job.first_task, job.disputed, thorough=thorough).find()
+        thorough = bool(verify) or job.comparison.seconds < LONG_SECONDS
+        difference = Diagnosis(job, job.first_task, job.comparison.disputed, thorough=thorough).find()
         if verify:
             raise difference.error(job.call.public_index)
     result = job.finish()
@@ -141,7 +141,7 @@ def _check(job: Job, sample: Sample, result: Any) -> None:
     else:
         _check_sample(job, sample, budget)
     _check_worker(job)
-    if budget.allows(SPECIAL_ELEMENTS * job.first_seconds):
+    if budget.allows(SPECIAL_ELEMENTS * job.comparison.seconds):
         _check_special_values(job)
     for one in _jobs_along_axes(job) if call.vectorized and call.streams is None else ():
         difference = BlockInvariance(one.call, budget, partial(_terminates, one)).find()
@@ -155,7 +155,7 @@ def _jobs_along_axes(job: Job) -> list[Job]:
         return [job]
     jobs = [Job(call) for call in calls_along_axes(job.call, job.call.block_grid)]
     for one in jobs:
-        one.first_seconds = job.first_seconds
+        one.comparison.seconds = job.comparison.seconds
     return jobs
 
 
@@ -165,14 +165,14 @@ def _check_sample(job: Job, sample: Sample, budget: TimeBudget) -> None:
         ours = compute_here(job, task)
         if ours is None or not same_values(ours, theirs):
             raise Diagnosis(job, task, theirs).find().error(job.call.public_index)
-        if not budget.allows(0.5 * job.first_seconds):
+        if not budget.allows(0.5 * job.comparison.seconds):
             return
 
 
 def _check_worker(job: Job) -> None:
     """Compute the first task in a worker and here, and compare, unless that was done: small calls use no worker."""
     task = job.first_task
-    if job.handshake_done:
+    if job.comparison.done:
         return
     ours, theirs = compute_here(job, task), in_worker(job, task)
     if ours is not None and theirs is not None and not same_values(ours, theirs):
@@ -204,7 +204,7 @@ def _check_special_values(job: Job) -> None:
 def _special_job(job: Job, arrays: list[np.ndarray], count: int) -> Job:
     """Open a job with the same function over different values, with a timeout in workers."""
     call = job.call
-    seconds = SPECIAL_SECONDS + 20 * job.first_seconds
+    seconds = SPECIAL_SECONDS + 20 * job.comparison.seconds
     settings = call.settings._replace(executor="processes", errors="raise", timeout=seconds)
     axes = [one.axes[0] if call.vectorized else 0 for one in call.inputs]
     inputs = tuple(InputArray(a, (axis,), call.vectorized) for a, axis in zip(arrays, axes, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 from .._clock import perf_counter
 from .._core.indexing import BLOCK_BYTES, Task
 from .._core.results import Results, Stack
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._executors.processes.dispatcher import Dispatcher
 from .difference import differing
 

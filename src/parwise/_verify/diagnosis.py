@@ -12,7 +12,7 @@ from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
 from .._executors.choice import run
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._executors.processes import runner as processes
 from .._system.blas import SharedThreadLimit, unknown_blas
 from .._workers.pool.default_pool import new_pool
@@ -64,7 +64,7 @@ def in_worker(job: Job, task: Task, pool: WorkerPool | None = None) -> Results |
 
     settings = call.settings._replace(isolate=True, verify=False, errors="raise", retries=0)
     repeated = Job(replace(call, out=None, settings=settings), only=task, observe=receive)
-    repeated.first_objects = job.first_objects
+    repeated.comparison.objects = job.comparison.objects
     try:
         if pool is not None:
             processes.run(repeated, pool)

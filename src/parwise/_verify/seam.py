@@ -10,7 +10,7 @@ import warnings
 
 from .._core.inputs.arrays import InputArray
 from .._core.inputs.block_grid import BlockGrid
-from .._executors.job import Job
+from .._executors.job.job import Job
 from .._executors.processes.dispatcher import Dispatcher
 from ..errors import ReproducibilityWarning, user_level
 from .block_bands import calls_along_axes

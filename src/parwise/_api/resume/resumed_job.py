@@ -13,7 +13,7 @@ from ..._core.inputs.items import ItemStream
 from ..._core.kernel import Outcome
 from ..._core.outputs.output import ArrayOutput, ListOutput
 from ..._core.results import Results, unstacked
-from ..._executors.job import Job
+from ..._executors.job.job import Job
 from ..._report.null_observer import NullObserver
 from .forms import form_of, results_of
 from .ledger import ArrayLedger, ItemLedger, Ledger

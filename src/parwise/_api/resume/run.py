@@ -102,7 +102,7 @@ def _run(call: Call, ledger: Ledger, observer: NullObserver) -> Any:
             result = job.finish()
         else:
             run(job)
-            result = job.finish() if sample is None and job.disputed is None else audit(job, sample)
+            result = job.finish() if sample is None and job.comparison.disputed is None else audit(job, sample)
     except BaseException as error:
         try:
             if isinstance(error, NotReproducibleError):

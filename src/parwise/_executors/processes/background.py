@@ -17,7 +17,7 @@ from ..._system.library_settings import read_local_settings
 from ..._system.limits import cpu_is_idle
 from ..._workers.pool.default_pool import default_pool, known_pool
 from ...errors import NoWorkersError, ParwiseError
-from ..job import Job
+from ..job.job import Job
 
 if TYPE_CHECKING:
     from ..._workers.pool.worker_pool import WorkerPool

@@ -19,7 +19,7 @@ from ..._workers.pool.worker_pool import WorkerPool
 from ..._workers.protocol import ForeignBytesError
 from ..._workers.session import SetUp
 from ...errors import NoWorkersError, user_level
-from ..job import Job
+from ..job.job import Job
 from .faults import FaultPolicy
 from .sender import Sender, numbers
 

@@ -12,7 +12,7 @@ from ..._core.messages.notes import name_with_item
 from ..._workers.pool.silence import Silence
 from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ...errors import PACKAGE, ElementTimeoutError, ParwiseError, WorkerDiedError, user_level
-from ..job import Job
+from ..job.job import Job
 
 # Workers that may be killed in one call while they hold no task; one more is an error.
 IDLE_DEATHS = 100

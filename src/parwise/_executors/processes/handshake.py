@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..._clock import monotonic
 from ..._core.kernel import Outcome
 from ..._core.results import Results, owned
-from ..job import Job
+from ..job.job import Job
 
 # With so few tasks per worker one more task delays the call noticeably.
 FEW_TASKS = 8
@@ -46,7 +46,7 @@ class Handshake:
 
     @property
     def _wanted(self) -> bool:
-        return self.pending and self._job.compared
+        return self.pending and self._job.comparison.wanted
 
     @property
     def due(self) -> bool:
@@ -66,10 +66,10 @@ class Handshake:
         seconds : float
             Time for which the other workers will be busy.
         """
-        job = self._job
-        if job.first is None or job.call.settings.verify:
+        known = self._job.comparison
+        if known.results is None or self._job.call.settings.verify:
             return True
-        return job.first_seconds <= seconds + self._grace(monotonic())
+        return known.seconds <= seconds + self._grace(monotonic())
 
     def mark_sent(self) -> None:
         """Note that a worker has been sent the task."""
@@ -84,7 +84,7 @@ class Handshake:
 
     def check(self) -> None:
         """Compare with the caller's results, once these are known."""
-        if self._theirs and self._job.first is not None:
+        if self._theirs and self._job.comparison.results is not None:
             theirs, self._theirs = self._theirs, []
             for results in theirs:
                 self._job.compare(results)

@@ -12,7 +12,7 @@ from ..._core.indexing import Task
 from ..._core.inputs.items import LOOK_AHEAD
 from ..._system.limits import cpu_is_idle
 from ..inline_run import InlineRun
-from ..job import Job
+from ..job.job import Job
 from ..serial import compute_list, next_own
 from .background import BUSY_SECONDS, COLD_SECONDS, HELP_AFTER_SECONDS, WARM_SECONDS, BackgroundDispatcher
 from .known_paces import PaceOfCall, known_paces

@@ -14,7 +14,7 @@ from ..._workers.encoding import unpack_error, unpack_task
 from ..._workers.pool.worker_handle import WorkerHandle
 from ..._workers.protocol import ChunkReceiver, buffers_in, verified
 from ..._workers.worker.output_capture import unpack_events
-from ..job import Job
+from ..job.job import Job
 from .handshake import Handshake
 
 

@@ -12,10 +12,10 @@ from ..._core.indexing import Task
 from ..._system.interpreter import DeferredInterrupt
 from ..._workers.pool.default_pool import default_pool, new_pool
 from ...errors import NoWorkersError
-from ..job import Job
+from ..job.job import Job
+from ..job.task_length import TASK_SECONDS
 from ..runner import Runner, drive
 from ..serial import ITEM_SECONDS, SerialRunner
-from ..task_length import TASK_SECONDS
 from .background import BackgroundDispatcher
 from .inline import InlineTasks, is_middling, join_behind, run_inline, run_short
 from .known_paces import PaceOfCall, known_paces

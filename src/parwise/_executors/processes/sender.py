@@ -15,7 +15,7 @@ from ..._workers.pool.worker_handle import Assignment, WorkerHandle
 from ..._workers.pool.worker_pool import WorkerPool
 from ..._workers.session import PackedSession, SetUp, send_definitions
 from ..._workers.shared_memory import SLOTS
-from ..job import Job
+from ..job.job import Job
 from .receiver import Receiver
 from .sharing import Sharing
 
@@ -76,7 +76,7 @@ class Sender(Receiver):
         self._call = next(self._pool.calls)
         call = self._job.call
         if call.feed is None and not all(one.loaded for one in call.inputs):
-            from ..files import FileTasks
+            from ..job.files import FileTasks
 
             self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
         self._pack(self._job.state)
@@ -151,7 +151,7 @@ class Sender(Receiver):
     def _has_cpu(self) -> bool:
         """True if a CPU is free for a worker without a task; the caller uses one until its first element is done."""
         busy = sum(bool(worker.assignments) for worker in self._workers)
-        return self._job.first is not None or busy + 1 < self._width
+        return self._job.comparison.results is not None or busy + 1 < self._width
 
     @property
     def _seconds_left(self) -> float:

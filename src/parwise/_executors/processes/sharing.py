@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..._core.call import Call
 from ..._core.inputs.items import ENDLESS
-from ..task_queue import TaskQueue
+from ..job.task_queue import TaskQueue
 
 # Work up to which the caller goes on computing beside its workers. Longer calls are left to them: the caller then only
 # waits for messages, and what the function prints comes soon.

@@ -17,7 +17,7 @@ from ..._core.indexing import Task
 from ..._core.settings import is_dask_client
 from ..._workers.remote import BOOTSTRAP, Packet, names_for
 from ...errors import ExecutorError, ParwiseError, user_level
-from ..job import Job
+from ..job.job import Job
 from .faults import is_lack_of_parwise
 from .runner import LIGHT_BYTES, TASK_BYTES, RemoteRunner
 

@@ -8,7 +8,7 @@ from ..._core.indexing import Task
 from ..._core.inputs.items import ENDLESS
 from ..._workers.remote import VERSIONS, Reply
 from ...errors import ExecutorError, WorkerDiedError
-from ..job import Job
+from ..job.job import Job
 
 
 class Faults:

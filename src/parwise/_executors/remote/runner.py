@@ -20,9 +20,9 @@ from ..._workers.pickling.payload import Payload
 from ..._workers.remote import BOOTSTRAP, Luggage, Packet, Reply, answer_in_worker, names_for, pack_call
 from ..._workers.session import Session, TaskArguments
 from ...errors import ReproducibilityWarning, WorkerDiedError, user_level
-from ..files import FileTasks
 from ..futures import ExecutorRunner
-from ..job import Job
+from ..job.files import FileTasks
+from ..job.job import Job
 from ..processes.handshake import Handshake
 from .faults import Faults, is_lack_of_parwise
 

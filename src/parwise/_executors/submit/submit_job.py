@@ -16,7 +16,7 @@ from ..._workers.pickling.sent_definitions import Definitions
 from ..._workers.protocol import checksum
 from ..._workers.worker.calls import perform, unpack_result
 from ...errors import WorkerDiedError
-from ..job import Job
+from ..job.job import Job
 from .work_queue import WorkQueue
 
 

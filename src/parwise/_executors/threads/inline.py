@@ -13,7 +13,7 @@ from typing import Any
 from ..._clock import perf_counter
 from ..._system.interpreter import DeferredInterrupt, starts_threads
 from ..inline_run import InlineRun
-from ..job import Job
+from ..job.job import Job
 from ..processes.known_paces import PaceOfCall, known_paces
 from ..runner import drive
 from .executor import Threads

@@ -17,8 +17,8 @@ from ..._system.library_settings import local_settings, read_local_settings
 from ..._system.platforms.floating_point import floats, read_floats
 from ..._workers.worker.context_capture import captured_in_thread
 from ..futures import ExecutorRunner
-from ..job import Job
-from ..task_length import TASK_SECONDS
+from ..job.job import Job
+from ..job.task_length import TASK_SECONDS
 
 if TYPE_CHECKING:
     from ..._workers.worker.output_capture import OutputEvent

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.call import Call
-from .._core.indexing import Runs, Task, chunk_runs
-from .._core.inputs.foreign import chunk_ends
-from .._core.inputs.recipes import FileInput, recipe_of
-from .._core.inputs.source import READ_BYTES, ReadAhead
-from .._core.outputs.output import Output
-from .._core.outputs.sink import runs_of
-from .._core.outputs.stored import FileOutput
-from .._report.null_observer import FileUse
+from ..._core.call import Call
+from ..._core.indexing import Runs, Task, chunk_runs
+from ..._core.inputs.foreign import chunk_ends
+from ..._core.inputs.recipes import FileInput, recipe_of
+from ..._core.inputs.source import READ_BYTES, ReadAhead
+from ..._core.outputs.output import Output
+from ..._core.outputs.sink import runs_of
+from ..._core.outputs.stored import FileOutput
+from ..._report.null_observer import FileUse
 
 if TYPE_CHECKING:
     from .task_queue import TaskQueue

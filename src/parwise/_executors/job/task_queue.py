@@ -8,9 +8,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from .._core.call import Call
-from .._core.indexing import Runs, Task
-from .._core.inputs.items import ENDLESS, LOOK_AHEAD
+from ..._core.call import Call
+from ..._core.indexing import Runs, Task
+from ..._core.inputs.items import ENDLESS, LOOK_AHEAD
 from .task_length import LEAST_SECONDS, TASK_SECONDS, TaskLength
 
 # A second task waits at a worker only if it is shorter than this: a long one is kept for the first free worker.

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from .._core.effects.effect import Effect, EffectLog
-from .._core.messages.notes import name_with_item
-from .._system.blas import unknown_blas, warn_of_unknown_blas
+from ..._core.effects.effect import Effect, EffectLog
+from ..._core.messages.notes import name_with_item
+from ..._system.blas import unknown_blas, warn_of_unknown_blas
 
 if TYPE_CHECKING:
-    from .._core.call import Call
-    from .._workers.worker.output_capture import OutputEvent
+    from ..._core.call import Call
+    from ..._workers.worker.output_capture import OutputEvent
 
 
 class UnknownBlas(NamedTuple):

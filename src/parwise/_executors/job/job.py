@@ -11,36 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.call import Call
-from .._core.indexing import Task
-from .._core.inputs.items import ENDLESS, ItemSequence, ItemStream, is_constant
-from .._core.kernel import Outcome
-from .._core.layout import Layout, offsets_for
-from .._core.messages.notes import error_notes
-from .._core.outputs.choice import output_of
-from .._core.outputs.gaps import Gaps
-from .._core.outputs.output import ListOutput, Output, RawResults
-from .._core.results import Results, owned, same_results, stacked
-from .._report.null_observer import UNOBSERVED, NullObserver
-from .._system.limits import cpu_count
-from .._system.surroundings import CallerState
-from .._workers.pickling.multiprocessing_objects import Attachments, attached
-from .._workers.pickling.payload import sendable
-from .._workers.pickling.picklers import dumps_items
-from .._workers.pickling.sent_definitions import Definitions
-from .._workers.pickling.snapshot import ItemTransfer, Snapshot
-from .._workers.protocol import checksum
-from .._workers.session import IN_FILE, Files, Offsets
-from .._workers.shared_memory import SLOT_BYTES
+from ..._core.call import Call
+from ..._core.indexing import Task
+from ..._core.inputs.items import ENDLESS, ItemSequence, ItemStream
+from ..._core.kernel import Outcome
+from ..._core.layout import Layout, offsets_for
+from ..._core.messages.notes import error_notes
+from ..._core.outputs.choice import output_of
+from ..._core.outputs.gaps import Gaps
+from ..._core.outputs.output import ListOutput, Output, RawResults
+from ..._core.results import Results
+from ..._report.null_observer import UNOBSERVED, NullObserver
+from ..._system.limits import cpu_count
+from ..._system.surroundings import CallerState
+from ..._workers.pickling.multiprocessing_objects import Attachments, attached
+from ..._workers.pickling.payload import sendable
+from ..._workers.pickling.picklers import dumps_items
+from ..._workers.pickling.sent_definitions import Definitions
+from ..._workers.pickling.snapshot import ItemTransfer, Snapshot
+from ..._workers.protocol import checksum
+from ..._workers.session import IN_FILE, Files, Offsets
+from ..._workers.shared_memory import SLOT_BYTES
+from .comparison import Comparison
 from .output_replay import OutputReplay
 from .task_queue import TaskQueue
 
 if TYPE_CHECKING:
     from .files import FileTasks
 
-# With fewer items than this the handshake does without one that takes more bytes: its copy would delay the call.
-FEW_ITEMS = 32
-LARGE_ITEM_BYTES = 2**26
 # What workers get is copied, at 10 GB/s.
 COPY_SECONDS_PER_BYTE = 1e-10
 
@@ -61,18 +59,8 @@ class Job:
 
     Attributes
     ----------
-    first : Results or None
-        The caller's results of the first task, to compare those of workers with.
-    first_objects : dict
-        Objects of the first task as they were before the function could change them, by number of the input.
-    first_seconds : float
-        Time that the first task took here.
-    compared : bool
-        True if the results of workers are compared with them.
-    handshake_done : bool
-        True once a worker's results have been compared.
-    disputed : Results or None
-        A worker's results of the first task, if they differ.
+    comparison : Comparison
+        What the first task gave here, to compare a worker's results with.
     limit : float
         The lowest index that raised; results from there on are dropped.
     transfer_seconds : callable
@@ -106,12 +94,8 @@ class Job:
         self.call = call
         self.observer = observer
         self._only, self._observe = only, observe
-        settings = call.settings
         self.kernel = call.kernel()
         self.slot_bytes = slot_bytes
-        self.first: Results | None = None
-        self.first_objects: dict[int, Snapshot] = {}
-        self.first_seconds = 0.0
         self.transfer_seconds = call.transfer_seconds
         if isinstance(call.feed, ItemSequence | ItemStream):  # and not the queue of `Pool.submit`
             self.transfer_seconds = ItemTransfer(call.feed.sample)
@@ -119,11 +103,9 @@ class Job:
             self.transfer_seconds = partial(mul, COPY_SECONDS_PER_BYTE, sum(one.row_bytes for one in call.inputs))
         if call.stream is not None:
             call.stream.snapshot = Snapshot
-        self.compared = settings.verify is not False and settings.executor not in ("threads", "serial")
-        self.compared &= settings.workers != 1
-        self.disputed: Results | None = None
+        self.comparison = Comparison(call)
         self.limit: float = float("inf")
-        self.handshake_done, self.stepwise, self.ordered = False, False, True
+        self.stepwise, self.ordered = False, True
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._whole: np.ndarray | list[Any] | RawResults | None = None
@@ -232,8 +214,8 @@ class Job:
 
     def _pickled(self, task: Task, layouts: list[Layout]) -> dict[int, bytes]:
         """Pickled arguments of `task` that are objects, by number of the input."""
-        if task == self.first_task and self.first_objects:
-            objects = {k: one.restore() for k, one in self.first_objects.items()}
+        if task == self.first_task and self.comparison.objects:
+            objects = {k: one.restore() for k, one in self.comparison.objects.items()}
         else:
             objects = self._objects(task, layouts)
         if not objects:
@@ -246,34 +228,15 @@ class Job:
         return {k: one.objects(task.lo, task.hi, layouts[k]) for k, one in enumerate(inputs) if one.as_object}
 
     def pack_first(self) -> None:
-        """Pickle the objects of the first task, which a worker computes again, before the function can change them."""
-        task, inputs = self.first_task, self.call.inputs
-        if not (self.compared and self.call.stream is None and any(one.as_object for one in inputs)):
-            return
-        objects = self._objects(task, self.layouts(task))
-        items = [item for array in objects.values() for item in array.flat]
-        if self.call.count < FEW_ITEMS and any(getattr(one, "nbytes", 0) > LARGE_ITEM_BYTES for one in items):
-            self.compared = False
-        elif not all(map(is_constant, items)):
-            with contextlib.suppress(Exception):  # told by whoever sends it
-                self.first_objects = {k: Snapshot(array) for k, array in objects.items()}
-
-    def keep_first(self, results: Results, seconds: float) -> None:
-        """Keep the caller's results of the first task as they are, for the comparison."""
-        self.first_seconds = seconds
-        if not self.compared:
-            return
-        self.first = owned(stacked(results))
-        if self.call.form == "list" and not all(map(is_constant, results.columns[0])):  # type: ignore[arg-type]
-            # The user gets these objects, and may change them; nor may they be kept alive.
-            self.first = None
-            with contextlib.suppress(Exception):  # results that cannot be pickled are not compared
-                self.first = Results([Snapshot(results.columns[0]).restore()])
+        """Keep the objects of the first task, which a worker computes again, before the function can change them."""
+        task = self.first_task
+        if self.comparison.wanted and self.call.stream is None and any(one.as_object for one in self.call.inputs):
+            self.comparison.keep_objects(self._objects(task, self.layouts(task)))
 
     def again(self, task: Task) -> list[Any]:
         """The arguments of `task` as in `runs`, as they were before the function could change them."""
         runs: list[Any] = self.runs(task)
-        for k, objects in self.first_objects.items() if task == self.first_task else ():
+        for k, objects in self.comparison.objects.items() if task == self.first_task else ():
             runs[k] = objects.restore()
         return runs
 
@@ -306,7 +269,7 @@ class Job:
         outcome = self.compute(task)
         if task == self.first_task and outcome.results is not None:
             # The function may reuse the memory of its result.
-            self.keep_first(outcome.results, outcome.seconds)
+            self.comparison.keep(outcome.results, outcome.seconds)
         self.accept(task, outcome)
         return task
 
@@ -345,11 +308,7 @@ class Job:
 
     def compare(self, theirs: Results) -> None:
         """Compare a worker's results of the first task with the caller's."""
-        self.handshake_done = True
-        if self.first is None or same_results(self.first, theirs):
-            return
-        self.disputed = theirs
-        if self.call.settings.verify:  # nothing else needs to be computed
+        if self.comparison.differ(theirs) and self.call.settings.verify:  # nothing else needs to be computed
             self.limit = -1
             self.queue.cut(0)
 
