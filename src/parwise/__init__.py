@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ._api.map import parallel, parallel_imap, parallel_map
     from ._api.pool import Pool
     from ._core.call import Block
-    from ._core.options import Options, options
+    from ._core.options.options import Options, options
     from ._numpy.apply_along_axis import apply_along_axis
     from ._numpy.vectorize import vectorize
     from ._report.report import Report, report
@@ -57,12 +57,12 @@ __version__ = "0.2.0"
 
 _MODULES = {
     "Block": "_core.call",
-    "Options": "_core.options",
+    "Options": "_core.options.options",
     "Pool": "_api.pool",
     "Report": "_report.report",
     "apply_along_axis": "_numpy.apply_along_axis",
     "freeze_support": "_api.frozen",
-    "options": "_core.options",
+    "options": "_core.options.options",
     "parallel": "_api.map",
     "parallel_apply": "_api.apply",
     "parallel_imap": "_api.map",

@@ -16,7 +16,7 @@ import threadpoolctl
 
 from ._api.apply import parallel_apply
 from ._clock import perf_counter
-from ._core.defaults import defaults, has_no_gil
+from ._core.options.defaults import defaults, has_no_gil
 from ._executors.processes.background import COLD_SECONDS, WARM_SECONDS
 from ._report.report import amount, duration
 from ._system.blas import unknown_blas

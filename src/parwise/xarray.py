@@ -20,7 +20,8 @@ from typing import Any, Unpack
 
 import xarray as xr
 
-from ._core.options import Options, show_keywords
+from ._core.options.keywords import show_keywords
+from ._core.options.options import Options
 from ._xarray.groupby import map_groups
 from ._xarray.map import OnMissingDim, map_array, map_dataset
 from ._xarray.request import How, make_request, show_how, show_how_and_more

@@ -12,7 +12,7 @@ import pytest
 import parwise
 import parwise.xarray as px
 from parwise import Options, Pool, parallel
-from parwise._core.settings import Settings
+from parwise._core.options.settings import Settings
 
 NAMES = list(Options.__annotations__)
 ALL = [parwise.parallel_apply, parwise.parallel_map, parallel, parwise.options, px.DataArrayMaps.map]

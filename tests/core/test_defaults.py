@@ -10,7 +10,7 @@ import pytest
 
 import parwise
 from parwise import Pool, parallel_apply, parallel_map
-from parwise._core.defaults import defaults, parse_workers
+from parwise._core.options.defaults import defaults, parse_workers
 
 from ..support.internals import resolve
 

@@ -14,7 +14,7 @@ import parwise
 from parwise import options, parallel, parallel_apply, parallel_imap, parallel_map
 from parwise._core.messages.shown import MOST_CHARACTERS, shown
 from parwise._core.messages.unknown_options import _GROUPS, unknown_option
-from parwise._core.options import Options
+from parwise._core.options.options import Options
 
 from ..support.functions import ISOLATED
 

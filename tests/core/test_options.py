@@ -12,8 +12,8 @@ import pytest
 
 import parwise
 from parwise import options
-from parwise._core import options as module
-from parwise._core.options import resolve
+from parwise._core.options import options as module
+from parwise._core.options.options import resolve
 
 
 @pytest.fixture(autouse=True)

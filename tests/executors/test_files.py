@@ -397,7 +397,7 @@ def test_stores_of_fsspec(stored, tmp_path, elsewhere, counted):
 
 def test_inputs_are_pickled_unopened(tmp_path):
     array = memmaps(tmp_path)["part"]
-    calls = parwise._core.arguments.make_call(np.sum, (array,), settings=parwise._core.options.resolve({}))
+    calls = parwise._core.arguments.make_call(np.sum, (array,), settings=parwise._core.options.options.resolve({}))
     assert isinstance(files.FileTasks(calls, 2).inputs[0], FileInput)
 
 

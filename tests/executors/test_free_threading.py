@@ -18,8 +18,8 @@ import pytest
 
 import parwise
 from parwise import parallel_apply, parallel_imap, parallel_map
-from parwise._core.defaults import defaults, has_no_gil
 from parwise._core.inputs.reading.shared_state import shared_change
+from parwise._core.options.defaults import defaults, has_no_gil
 from parwise._executors.collector import FreeCollector
 from parwise._executors.processes.known_paces import known_paces
 from parwise._executors.threads import inline

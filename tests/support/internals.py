@@ -5,7 +5,7 @@ from __future__ import annotations
 from parwise._core.arguments import make_call
 from parwise._core.call import result_axes
 from parwise._core.indexing import Task
-from parwise._core.options import resolve
+from parwise._core.options.options import resolve
 from parwise._executors.job.job import Job
 from parwise._executors.job.task_queue import TaskQueue
 from parwise._workers.pickling.snapshot import Snapshot

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from .._core.arguments import make_call
 from .._core.call import Block
-from .._core.options import Options, resolve, show_keywords
+from .._core.options.keywords import show_keywords
+from .._core.options.options import Options, resolve
 from .._system.limits import available_memory
 from .run import compute
 

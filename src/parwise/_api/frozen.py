@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .._core import defaults, nesting
+from .._core import nesting
+from .._core.options import defaults
 from .._system import interpreter
 
 # How `multiprocessing` starts its resource tracker, behind options of the interpreter. Portable workers need that, and

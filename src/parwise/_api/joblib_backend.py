@@ -21,7 +21,7 @@ from joblib.parallel import (
 )
 
 from .._core.nesting import is_nested, nesting
-from .._core.options import unknown_argument
+from .._core.options.options import unknown_argument
 from .._system.blas import SharedThreadLimit, local_threads, with_local_threads
 from .._system.library_settings import local_settings, read_local_settings
 from .._system.limits import cpu_count

@@ -14,10 +14,11 @@ from .._core.arguments import make_call, make_list_call
 from .._core.call import Call
 from .._core.inputs.starmap import star_function
 from .._core.messages.misfits import check_no_options
-from .._core.nesting import GivenOptions
-from .._core.options import Options, resolve, show_keywords
+from .._core.options.given import GivenOptions
+from .._core.options.keywords import show_keywords
+from .._core.options.options import Options, resolve
+from .._core.options.settings import Settings
 from .._core.outputs.optional import arrays_or_list
-from .._core.settings import Settings
 from .._system.limits import available_memory
 from .run import compute, stream
 

@@ -11,11 +11,14 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, Never, TypeVar, Unpack
 
-from .._core.defaults import defaults
+from .._core.arguments import check_callback
 from .._core.inputs.items import ENDLESS
 from .._core.nesting import is_importing, is_nested
-from .._core.options import Options, show_keywords, unknown_argument
-from .._core.settings import check_int, is_int, too_late
+from .._core.options.checks import too_late
+from .._core.options.defaults import defaults
+from .._core.options.keywords import show_keywords
+from .._core.options.number_checks import check_int, is_int
+from .._core.options.options import Options, unknown_argument
 from .._executors.choice import run_in_executor
 from .._executors.job.job import Job
 from .._executors.processes import runner as processes
@@ -121,8 +124,8 @@ class Pool(OtherPools, Executor):
             )
         if workers is not None:
             workers = check_int("workers", workers, 1, "an int or None", "; workers=None takes every CPU")
-        _check_function("initializer", initializer, "initargs", initargs)
-        _check_function("finalizer", finalizer, "finalargs", finalargs)
+        check_callback("initializer", initializer, "initargs", initargs)
+        check_callback("finalizer", finalizer, "finalargs", finalargs)
         self.workers = workers or defaults().workers or cpu_count()
         self.initialized = initializer is not None or finalizer is not None
         self._initializer = None
@@ -386,13 +389,6 @@ class Pool(OtherPools, Executor):
             "a Pool cannot be pickled, since its workers belong to this process; in a mapped function "
             "leave executor= out, calls there run in the worker itself"
         )
-
-
-def _check_function(name: str, function: Any, args_name: str, args: Any) -> None:
-    if function is not None and not callable(function):
-        raise TypeError(f"{name} must be callable, got {type(function).__name__}")
-    if not isinstance(args, tuple):
-        raise TypeError(f"{args_name} must be a tuple, got {type(args).__name__}; for one write {args_name}=(x,)")
 
 
 def _ends(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
 
-from .._core.options import Options
+from .._core.options.options import Options
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

@@ -14,8 +14,10 @@ from .inputs.blocks import make_blocks, per_axis
 from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
 from .inputs.items import ItemColumn, is_constant, is_container, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
+from .options.executors import is_thread_pool
+from .options.number_checks import is_int
+from .options.settings import Settings
 from .results import Form, has_more, is_masked
-from .settings import Settings, is_int, is_thread_pool
 
 if TYPE_CHECKING:
     from .inputs.random import RandomStreams
@@ -140,6 +142,14 @@ def _check_function(func: Any, args: Any) -> None:
         raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
+
+
+def check_callback(name: str, function: Any, args_name: str, args: Any) -> None:
+    """Check a function that is called beside the mapped one, None for no such function, and its arguments."""
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+    if not isinstance(args, tuple):
+        raise TypeError(f"{args_name} must be a tuple, got {type(args).__name__}; for one write {args_name}=(x,)")
 
 
 def _kwargs(kwargs: Any) -> dict[str, Any]:

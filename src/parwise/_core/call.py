@@ -16,8 +16,8 @@ from .inputs.items import ENDLESS, ItemSequence, ItemStream
 from .inputs.source import MAX_READ_BYTES
 from .kernel import Kernel
 from .layout import ALIGNMENT, PAGE
+from .options.settings import Settings
 from .results import Form
-from .settings import Settings
 
 if TYPE_CHECKING:
     from .inputs.random import RandomStreams

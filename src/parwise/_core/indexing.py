@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .settings import check_int
+from .options.number_checks import check_int
 
 # OpenBLAS packs matrices in panels of a few dozen rows; cuts at multiples of
 # 192 gave gemm's bits in every case tried, cuts at 7 rows in 88 % of them.

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
 
 #: Argument on the command line of the fork server, and so of its workers.
 FORK_SERVER = "--parwise-fork-server"
@@ -75,15 +74,3 @@ def is_importing() -> bool:
             return False
         outside, frame = outside or not own, frame.f_back
     return frame is not None
-
-
-class GivenOptions(dict[str, Any]):
-    """Options by name. A copy in another process lacks what belongs to this one: executors and progress functions.
-
-    Most cannot be pickled, and no call there needs them: within a mapped function it runs in the worker, silently.
-    """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out objects that run calls or show progress; the name of an executor and a label stay."""
-        own = {"executor", "progress"}
-        return GivenOptions, ({k: v for k, v in self.items() if k not in own or isinstance(v, str | bool | None)},)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from .._core.call import Call
 from .._core.nesting import is_nested
-from .._core.settings import is_dask_client, is_dask_executor, is_pool, is_thread_pool
+from .._core.options.executors import is_dask_client, is_dask_executor, is_pool, is_thread_pool
 from .._workers.pool.default_pool import put_back, take_pool
 from .job.job import Job
 from .processes import runner as processes

@@ -9,9 +9,9 @@ import numpy as np
 
 from .._clock import perf_counter
 from .._core.call import Call, result_axes
-from .._core.defaults import has_no_gil
 from .._core.indexing import Task
 from .._core.kernel import Kernel, Outcome
+from .._core.options.defaults import has_no_gil
 from .._core.outputs.output import RawResults, raw_results
 from .._core.results import Results, Stack
 from .collector import Collector, FreeCollector

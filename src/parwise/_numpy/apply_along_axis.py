@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from .._core.messages.misfits import check_no_options
-from .._core.options import resolve
+from .._core.options.options import resolve
 from . import originals
 from .outputs import Outputs, collect, is_plain, loop_suffices, use_own_loop
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._clock import perf_counter
-from .._core.settings import Settings
+from .._core.options.settings import Settings
 
 # Workers gain nothing if one element takes less time than pickling its arguments, or if the rest of the call is short.
 CHEAP_SECONDS = 0.5e-6

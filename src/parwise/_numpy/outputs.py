@@ -13,9 +13,9 @@ from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.call import BY_INDEX, Call, Naming
 from .._core.nesting import is_nested
+from .._core.options.settings import Settings
 from .._core.outputs.gaps import gap_value
 from .._core.outputs.output import RawResults
-from .._core.settings import Settings
 from .._workers.shared_globals import set_up_here
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .._clock import perf_counter
+from .._core.options.settings import Settings
 from .._core.outputs.output import RawResults
-from .._core.settings import Settings
 from .binding import Binding, CachedFirst, CachedResult
 from .inline import InlineCalls, should_start_inline
 from .outputs import (

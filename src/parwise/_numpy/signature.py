@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._core.settings import Settings
+from .._core.options.settings import Settings
 from . import originals
 from .binding import Binding
 from .outputs import Outputs, are_plain, collect, loop_shape, loop_suffices

@@ -7,9 +7,10 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from .._core.nesting import GivenOptions
-from .._core.options import Options, resolve, show_keywords
-from .._core.settings import Settings
+from .._core.options.given import GivenOptions
+from .._core.options.keywords import show_keywords
+from .._core.options.options import Options, resolve
+from .._core.options.settings import Settings
 from . import originals
 from .binding import Binding
 from .outputs import loop_suffices, use_own_loop

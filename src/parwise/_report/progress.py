@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .._clock import monotonic
 from .._core.indexing import Task
 from .._core.kernel import Outcome
-from .._core.settings import ProgressFunction
+from .._core.options.progress import ProgressFunction
 from .._system.interpreter import DeferredInterrupt
 from .null_observer import NullObserver
 

@@ -13,7 +13,8 @@ from .._core.indexing import Task
 from .._core.inputs.items import ENDLESS
 from .._core.kernel import Outcome
 from .._core.nesting import is_nested
-from .._core.settings import Settings, executor_name
+from .._core.options.executors import executor_name
+from .._core.options.settings import Settings
 from .._system.limits import cpu_count
 from .null_observer import FileUse, NullObserver
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .._core.call import result_axes
-from .._core.options import resolve
+from .._core.options.options import resolve
 from .._core.results import tuple_of
 from .combine import combine
 from .file_arrays import is_dask

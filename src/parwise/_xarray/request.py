@@ -13,10 +13,11 @@ from .._api.run import compute
 from .._core.arguments import make_call
 from .._core.call import Told
 from .._core.inputs.blocks import per_axis
-from .._core.options import Options, resolve, show_keywords
+from .._core.options.keywords import show_keywords
+from .._core.options.number_checks import is_int
+from .._core.options.options import Options, resolve
 from .._core.outputs.casts import loss_by_cast
 from .._core.results import Form
-from .._core.settings import is_int
 from .._system.limits import available_memory
 from .file_arrays import moveaxis_order, transposed_data
 from .labels import LabelNaming, Labels, MappedArrays, checked_dims, listed

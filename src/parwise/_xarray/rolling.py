@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from .._core.options.number_checks import check_int, is_int
 from .._core.results import tuple_of
-from .._core.settings import check_int, is_int
 from .file_arrays import RollingView, VariableReader, is_dask, is_file, rows_per_read
 from .labels import check_has_dims, checked_dims, listed
 from .map import map_array, map_dataset

@@ -15,7 +15,7 @@ import zarr
 
 from .._api.apply import plan
 from .._api.resume.journal import Journal, sync_file, sync_folder
-from .._core.options import resolve
+from .._core.options.options import resolve
 from .labels import MappedArrays, listed
 from .out import labelled, map_into
 from .request import Request, common_axes, core_dims_per_output, core_shape, dtypes_per_output, transposed_arrays

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import xarray as xr
 
-from .._core.options import resolve
+from .._core.options.options import resolve
 from .._core.results import tuple_of
 from .labels import listed
 from .map import OnMissingDim, map_node, needed_dims

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..indexing import BLOCK_BYTES, BLOCKS, BOUNDARIES, Halo, block_bounds, block_length, checked_halo, fits
-from ..settings import check_int
+from ..options.number_checks import check_int
 from .arrays import InputArray
 from .block_grid import BlockGrid
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..settings import is_int
+from ..options.number_checks import is_int
 
 # Of `numpy.random.SeedSequence`; NumPy's compatibility policy keeps them as they are.
 _POOL = 4

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..options import Options
+from ..options.options import Options
 from .unknown_options import takes
 
 

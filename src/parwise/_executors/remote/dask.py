@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..._clock import monotonic
 from ..._core.indexing import Task
-from ..._core.settings import is_dask_client
+from ..._core.options.executors import is_dask_client
 from ..._workers.remote import BOOTSTRAP, Packet, names_for
 from ...errors import ExecutorError, ParwiseError, user_level
 from ..job.job import Job

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._core.indexing import Task
-from ..._core.settings import is_pool
+from ..._core.options.executors import is_pool
 from ..._system.blas import read_threads
 from ..._workers.encoding import unpack_error, unpack_task
 from ..._workers.pickling.multiprocessing_objects import Attachments, Packed

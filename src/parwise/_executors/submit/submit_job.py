@@ -9,7 +9,7 @@ from typing import Any
 from ..._core.call import Call
 from ..._core.indexing import Task
 from ..._core.inputs.items import ENDLESS, ItemColumn
-from ..._core.settings import Settings
+from ..._core.options.settings import Settings
 from ..._system.surroundings import CallerState
 from ..._workers.pickling.multiprocessing_objects import attached
 from ..._workers.pickling.sent_definitions import Definitions

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from ..._core.defaults import PORTABLE, defaults
+from ..._core.options.defaults import PORTABLE, defaults
 from ..._system.interpreter import close, select
 from .. import descriptors
 

@@ -9,8 +9,8 @@ import sys
 from multiprocessing import reduction
 from typing import Any
 
-from ..._core.defaults import PORTABLE
 from ..._core.nesting import FORK_SERVER
+from ..._core.options.defaults import PORTABLE
 from ..._system.interpreter import absolute_path, find_python, packages_elsewhere, start_variables
 from ..descriptors import is_inherited
 from ..pickling.multiprocessing_objects import Attachments, spawning

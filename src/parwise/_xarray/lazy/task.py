@@ -14,7 +14,7 @@ import numpy as np
 from ..._core.call import Block, Told
 from ..._core.inputs.foreign import plain_array
 from ..._core.inputs.random import RandomStreams, make_random_streams
-from ..._core.options import resolve
+from ..._core.options.options import resolve
 from ..file_arrays import moveaxis_order
 from ..labels import Labels, MappedArrays, listed
 from ..request import Request, as_told, run

@@ -1,128 +1,18 @@
-"""Settings: the options of one call after checks, with every default filled in.
-
-Users pass `Options`; all other code reads `Settings`.
-"""
+"""The checks of options: one function for each, and one for several together."""
 
 from __future__ import annotations
 
-import numbers
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
-from ..errors import ParwiseError
+from ...errors import ParwiseError
 from .defaults import EXECUTORS, defaults, has_no_gil
-
-
-def is_int(value: Any) -> bool:
-    """True for an integer, NumPy's included, but not for a bool."""
-    # The first check against an abstract class takes 25 us, which most calls avoid.
-    return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
-
-
-def check_int(name: str, value: Any, least: int, allowed: str = "an int", hint: str = "", unit: str = "") -> int:
-    """Return `value` as an int of at least `least`.
-
-    The error has the argument's `name`, everything that is `allowed`, the `unit` of `least` (such as " long") and, for
-    a number that is too small, a `hint`.
-    """
-    if not is_int(value):
-        raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
-    if value < least:
-        limit = f"be at least {least}{unit}" if least else "not be negative"
-        raise ValueError(f"{name} must {limit}, got {value}{hint}")
-    return int(value)
-
-
-def is_real(value: Any) -> bool:
-    """True for a real number, NumPy's included, but not for a bool."""
-    return type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))
-
-
-#: Options that ask for worker processes.
-_NEED_PROCESSES = ("timeout", "retries", "isolate", "setup", "blas_threads")
-
-
-class Settings(NamedTuple):
-    """The options of one call after checks, with every default filled in.
-
-    Attributes
-    ----------
-    workers : int or None
-        None for the number of CPUs, which takes 0.3 ms to read from cgroup
-        files: a small call does without it.
-    undecided : bool
-        True if nobody has chosen an executor, in a Python without the GIL: `decided` chooses by the function.
-    why_executor : str or None
-        Reason for that choice.
-    """
-
-    workers: int | None = None
-    executor: Any = "processes"
-    isolate: bool = False
-    verify: bool | Literal["full"] | None = None
-    blas_threads: int | Literal["inherit"] | None = None
-    progress: Any = None
-    errors: Literal["raise", "ignore"] = "raise"
-    timeout: float | None = None
-    retries: int = 0
-    setup: Callable[[], object] | None = None
-    resume: str | None = None
-    undecided: bool = False
-    why_executor: str | None = None
-
-    def decided(self, find_change: Callable[[], str | None]) -> Settings:
-        """Settings with threads, unless an option needs processes, or calls at the same time would change something.
-
-        `find_change` returns that in words; see `shared_change`.
-        """
-        needs = [name for name in _NEED_PROCESSES if getattr(self, name) not in (None, False, 0, "inherit")]
-        why = f"{needs[0]} is for worker processes" if needs else find_change()
-        if why is None:
-            why = "this Python has no GIL, so threads compute at the same time"
-            return self._replace(executor="threads", undecided=False, why_executor=why)
-        return self._replace(undecided=False, why_executor=f"threads were not taken: {why}")
-
-    @property
-    def ignore(self) -> bool:
-        """True if errors are gaps in the result."""
-        return self.errors == "ignore"
-
-    @property
-    def shares_globals(self) -> bool:
-        """True if functions find globals that an initializer or `setup` has set."""
-        return self.setup is not None or (is_pool(self.executor) and bool(self.executor.initialized))
-
-    @property
-    def needs_killable_workers(self) -> bool:
-        """True if timeout or retries need workers that parwise can kill."""
-        return self.timeout is not None or self.retries > 0
-
-    @property
-    def needs_runner(self) -> bool:
-        """True if an option asks for more than a plain loop does: isolation, gaps, a check, progress, a setup."""
-        asked = self.isolate or self.ignore or self.verify or self.progress is not None
-        return bool(asked or self.setup is not None or self.resume is not None)
-
-    @property
-    def needs_own_workers(self) -> bool:
-        """True if a call changes workers, or may end some, and so cannot share them with calls of a pool."""
-        return self.needs_killable_workers or self.setup is not None
-
-    def serial_reason(self, tasks: int, nested: bool, what: str = "element") -> str | None:
-        """The reason why a call of `tasks` tasks can only be a plain loop, if settings and size tell."""
-        if self.executor == "serial":
-            return "executor='serial'"
-        if nested:
-            return "it was called within a mapped function"
-        if not tasks:
-            return "there was nothing to compute"
-        if self.isolate or not (isinstance(self.executor, str) or is_pool(self.executor)):
-            return None
-        if self.workers == 1:
-            return "workers=1"
-        return f"there is one {what} only" if tasks < 2 else None
+from .executors import executor_name, is_a, is_dask_client, is_dask_executor, is_pool, is_thread_pool
+from .number_checks import check_int, is_int, is_real
+from .progress import checked_progress
+from .settings import Settings
 
 
 def _isolating(merged: Mapping[str, Any]) -> str:
@@ -168,38 +58,12 @@ def _executor(value: Any) -> Any:
         raise TypeError(f"executor must be an instance, got the class {value.__name__}; call it first")
     if sys.is_finalizing():
         raise too_late(f"executor={type(value).__name__}")
-    if _is_a(value, "concurrent.futures", "Executor") or is_dask_client(value):
+    if is_a(value, "concurrent.futures", "Executor") or is_dask_client(value):
         return value
     raise TypeError(
         "executor must be a name, a concurrent.futures.Executor or a dask.distributed.Client, "
         f"got an object of type {type(value).__name__}"
     )
-
-
-def is_dask_client(value: Any) -> bool:
-    """True for a `dask.distributed.Client`; does not import dask."""
-    return _is_a(value, "distributed", "Client")
-
-
-def is_dask_executor(value: Any) -> bool:
-    """True for the executor of a Dask client, which holds options of `Client.submit`; does not import dask."""
-    return _is_a(value, "distributed.cfexecutor", "ClientExecutor")
-
-
-def is_pool(value: Any) -> bool:
-    """True for a `parwise.Pool`; does not import its module."""
-    return _is_a(value, "parwise._api.pool", "Pool")
-
-
-def is_thread_pool(value: Any) -> bool:
-    """True for a `concurrent.futures.ThreadPoolExecutor`; does not import its module."""
-    return _is_a(value, "concurrent.futures.thread", "ThreadPoolExecutor")
-
-
-def _is_a(value: Any, module: str, name: str) -> bool:
-    """True for an instance of a class, whose module must have been imported to make it."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, getattr(loaded, name))
 
 
 def _isolate(value: Any, executor: Any) -> bool:
@@ -294,11 +158,6 @@ def _resume(value: Any, executor: Any) -> str | None:
     return path
 
 
-def executor_name(executor: Any) -> str:
-    """The executor's name, or that of its class."""
-    return executor if isinstance(executor, str) else type(executor).__name__
-
-
 #: For each option except `executor`: the function that checks and converts it.
 _CHECKS: dict[str, Callable[[Any, Any], Any]] = {
     "workers": _workers,
@@ -366,35 +225,3 @@ def too_late(what: str) -> ParwiseError:
         f"{what} needs processes or threads, which Python cannot start any more while it shuts down; "
         "make the call earlier, at the latest in a function registered with atexit"
     )
-
-
-#: A function of the elements done, and of all elements (None if their number is not known).
-ProgressFunction: TypeAlias = Callable[[int, int | None], object]
-
-
-def checked_progress(value: Any) -> Literal[True] | str | ProgressFunction | None:
-    """Check the option `progress`; return None for no progress, True for a bar, its label, or a function."""
-    if value is None or value is False:
-        return None
-    import importlib.util  # not needed for most calls
-    import inspect
-
-    if value is True or isinstance(value, str):
-        if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
-            raise ImportError(
-                f'progress={value!r} needs tqdm: pip install "parwise[progress]"; or pass a function of (done, total)'
-            )
-        return value
-    if isinstance(value, type) or not callable(value):
-        what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
-        raise TypeError(f"progress must be True, a label, or a function of (done, total), got {what}")
-    try:
-        inspect.signature(value).bind(0, None)
-    except TypeError:
-        raise TypeError(
-            f"progress must be a function of two arguments (done, total), got {inspect.signature(value)}"
-        ) from None
-    except ValueError:  # some functions made in C have no signature
-        pass
-    function: ProgressFunction = value
-    return function
