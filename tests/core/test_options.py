@@ -185,3 +185,14 @@ def test_it_acts_on_calls():
     seen = []
     parwise.parallel_map(seen.append, range(100))
     assert seen == list(range(100))
+
+
+def test_settings_that_are_kept_are_those_of_options_of_the_same_types():
+    """1 equals True, and is a number of workers."""
+    assert resolve({"workers": 1}) is resolve({"workers": 1})
+    with pytest.raises(TypeError, match="workers must be an int or None, got True"):
+        resolve({"workers": True})
+    assert resolve({"isolate": True}).isolate is True
+    with pytest.raises(TypeError, match="isolate must be a bool, got 1"):
+        resolve({"isolate": 1})
+    assert resolve({"setup": print}).setup is print

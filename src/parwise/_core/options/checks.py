@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ...errors import ParwiseError
-from .defaults import EXECUTORS, defaults, has_no_gil
+from .defaults import EXECUTORS, Defaults, defaults, has_no_gil
 from .executors import executor_name, is_a, is_dask_client, is_dask_executor, is_pool, is_thread_pool
 from .number_checks import check_int, is_int, is_real
 from .progress import checked_progress
@@ -183,8 +184,27 @@ def _fill_in(chosen: dict[str, Any], options: Mapping[str, Any]) -> None:
         chosen["progress"] = checked_progress(True)
 
 
+#: Types of values that never change themselves, and of which settings for the same ones may be kept.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
 def checked_settings(options: Mapping[str, Any]) -> Settings:
-    """Check options that are all known; return settings with every default."""
+    """Check options that are all known; return settings with every default.
+
+    Checks take a small call 30 us once a function has taken a ms, so those of plain values are made once.
+    """
+    if sys.is_finalizing() or not _PLAIN.issuperset(map(type, options.values())):
+        return _check_all(options)
+    return _check_plain(defaults(), has_no_gil(), **options)
+
+
+@functools.lru_cache(maxsize=64, typed=True)  # typed: True is no number of workers
+def _check_plain(found: Defaults, free_threaded: bool, /, **options: Any) -> Settings:
+    """Settings of plain options; what is given beside them is what else they depend on."""
+    return _check_all(options)
+
+
+def _check_all(options: Mapping[str, Any]) -> Settings:
     executor = _executor(options.get("executor"))
     chosen: dict[str, Any] = {"executor": executor}
     if options.get("executor") is None and has_no_gil():
