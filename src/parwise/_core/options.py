@@ -270,8 +270,8 @@ class options(contextlib.ContextDecorator):  # noqa: N801 (called like a functio
     """Set options: for the program when called, for a block of code in ``with``.
 
     A plain call ``parwise.options(workers=2)`` sets them in the whole process,
-    threads included, until another call sets them anew: None, or the default
-    named in `parwise.Options`, restores parwise's own. In ``with`` they hold
+    threads included, until another call sets them anew: the default that
+    `parwise.Options` names, None for most, restores parwise's own. In ``with`` they hold
     within the block only, in this thread, or this task of asyncio, and in those
     that take over its context; as a decorator, within each call of the
     function.
