@@ -424,7 +424,7 @@ def test_repr(gate):
         (
             {"initializer": abs, "initargs": (threading.Lock(),)},
             TypeError,
-            "the initializer or finalizer, or an argument of it, cannot be sent .* inside that function$",
+            "the initializer or finalizer, or an argument of it, cannot be sent .* inside the function$",
         ),
     ],
 )

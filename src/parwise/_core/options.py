@@ -94,7 +94,7 @@ class Options(TypedDict, total=False):
         is refused for threads of this process, and for Dask's blocks: their
         libraries are shared with whatever else runs there.
     progress : bool, str or callable, optional
-        True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
+        True: a bar by tqdm (``pip install tqdm``), in a terminal
         or a notebook. A str: the same, with this label. A function: it gets
         ``(done, total)``. None and False, the default: nothing.
 

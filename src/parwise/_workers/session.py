@@ -259,7 +259,7 @@ def pack_initializer(
     state, definitions = read_state(local), Definitions(True, setup)
     what = "the function given as setup" if setup else "the initializer or finalizer, or an argument of it,"
     packed = (definitions, initializer, initargs, state.surroundings)
-    return dump(state.process, packed, definitions, sending=(what, "inside that function"))
+    return dump(state.process, packed, definitions, sending=(what, "inside the function"))
 
 
 class SetUp(NamedTuple):
