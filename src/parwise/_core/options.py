@@ -143,8 +143,8 @@ class Options(TypedDict, total=False):
         disk: it is not computed again, so what the function prints there does
         not come again. A call with another result (by the function's code and
         what it holds, arguments, seed, versions) is refused, with the difference
-        named. Not with `parallel_imap`, `vectorize`, other methods of ``.par``,
-        and ``verify="full"``.
+        named. Not with `parwise.options`, `parallel_imap`, `vectorize`, other
+        methods of ``.par``, and ``verify="full"``.
 
     Examples
     --------
@@ -265,7 +265,7 @@ _process: Mapping[str, Any] = _NOTHING
 _plain_lock = threading.RLock()
 
 
-@show_keywords(Options)
+@show_keywords(Options, without=("resume",))  # the journal of one call
 class options(contextlib.ContextDecorator):  # noqa: N801 (called like a function, as xarray.set_options is)
     """Set options: for the program when called, for a block of code in ``with``.
 

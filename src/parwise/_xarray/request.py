@@ -52,7 +52,7 @@ class Request:
 
 
 class How(Options, total=False):
-    """Keyword arguments of the `map` methods: these, and all of `parwise.Options`.
+    """Keyword arguments of the `map` methods: these, and those of `parwise.Options`, without `resume`.
 
     Attributes
     ----------
@@ -81,8 +81,8 @@ class How(Options, total=False):
 
 _DEFAULTS = {one.name: one.default for one in fields(Request)}
 #: Decorators of methods that take ``**how``, alone or with other names.
-show_how = show_keywords(How, Options, defaults=_DEFAULTS)
-show_how_and_more = show_keywords(How, Options, defaults=_DEFAULTS, keep=True)
+show_how = show_keywords(How, Options, defaults=_DEFAULTS, without=("resume",))  # which needs an `out`
+show_how_and_more = show_keywords(How, Options, defaults=_DEFAULTS, without=("resume",), keep=True)
 #: Names of ways to combine attributes, as xarray has them.
 _KEEP_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
 #: Names of all keyword arguments in `How`, and that of `out`, which is refused by name.
