@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import warnings
 
@@ -107,6 +108,20 @@ def test_a_generator_of_the_functions_own_is_named(kind):
     assert "It draws from GENERATOR, a generator of which" in str(kind_of(lambda x: GENERATOR.random(), NUMBERS))
     text = str(kind_of(Draws(generator), NUMBERS, executor="threads"))
     assert "It draws from self.generator, one generator for all elements" in text
+
+
+@pytest.mark.parametrize("kind", ["generator", "iterator"])
+def test_copies_that_begin_as_this_process_does(kind):
+    """Workers get the function while this process is in its first element, and return its bits for that one."""
+    generator, numbers, here = np.random.default_rng(1), iter(range(10**6)), os.getpid()
+
+    def draw(x):
+        time.sleep(0.5 if x == 0 and os.getpid() == here else 0.005)
+        return generator.random() if kind == "generator" else next(numbers)
+
+    with pytest.warns(ReproducibilityWarning, match="of which each worker has a copy, so several") as caught:
+        parallel_apply(draw, NUMBERS[:100], workers=2)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("verify", [True, "full"])
