@@ -84,7 +84,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "image_srcset": ["2x"],
     "thumbnail_size": (480, 320),
-    "first_notebook_cell": '# pip install "parwise[examples]"',
+    "first_notebook_cell": '# pip install ".[examples]"  # in a copy of the repository: there is no release yet',
 }
 
 html_theme = "pydata_sphinx_theme"

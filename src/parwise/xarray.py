@@ -55,7 +55,8 @@ class _GroupAndWindowMaps:
             An argument of xarray's `groupby`: the name of a coordinate,
             "time.month", an array of labels, or a dict of groupers. Or the
             object that `groupby`, `groupby_bins` or `resample` of this very data
-            returned.
+            returned. A group is not cut, and its result stays as it is:
+            `vectorized`, `chunk`, `depth`, `boundary` and `keep_attrs` are refused.
         **how
             Further arguments and options; see `parwise.xarray.How`.
 

@@ -421,7 +421,11 @@ def test_repr(gate):
         ({"workers": True}, TypeError, "must be an int"),
         ({"initializer": 3}, TypeError, "must be callable"),
         ({"initializer": abs, "initargs": [1]}, TypeError, "must be a tuple"),
-        ({"initializer": abs, "initargs": (threading.Lock(),)}, TypeError, "cannot be sent"),
+        (
+            {"initializer": abs, "initargs": (threading.Lock(),)},
+            TypeError,
+            "the initializer or finalizer, or an argument of it, cannot be sent .* inside the function$",
+        ),
     ],
 )
 def test_wrong_arguments(given, error, match):
@@ -436,5 +440,7 @@ def test_wrong_options(pool, initialized_pool):
         parallel_map(abs, [1, 2], executor=initialized_pool, verify=True)
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(pool)
+    with pytest.raises(TypeError, match="the call cannot be sent.* inside the function$"):  # a pool has no threads
+        pool.submit(abs, threading.Lock())
     with pytest.raises(TypeError, match="executor"):
         pool.imap(abs, [1], executor="threads")

@@ -367,6 +367,8 @@ def test_files_of_other_kinds_are_left_alone(tmp_path):
     assert (tmp_path / "journal").read_text() == "something else\n"
     with pytest.raises(ValueError, match="is a folder; pass the path of a file"):
         parallel_apply(never, A, out=memmap(tmp_path / "out"), resume=tmp_path)
+    with pytest.raises(ValueError, match="is a file; pass the path of a folder"):
+        parallel_map(never, [1], resume=tmp_path / "journal")
 
 
 @pytest.mark.parametrize("where", ["out", "input", "argument", "a link"])

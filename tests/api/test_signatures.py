@@ -15,9 +15,9 @@ from parwise import Options, Pool, parallel
 from parwise._core.options.settings import Settings
 
 NAMES = list(Options.__annotations__)
-ALL = [parwise.parallel_apply, parwise.parallel_map, parallel, parwise.options, px.DataArrayMaps.map]
+ALL = [parwise.parallel_apply, parwise.parallel_map, parallel, px.DataArrayMaps.map]
 HOW = [px.DatasetMaps.map, px.DataTreeMaps.map, px.DataArrayMaps.map_groups, px.DataArrayMaps.map_windows]
-NO_RESUME = [parwise.parallel_imap, parwise.vectorize]
+NO_RESUME = [parwise.parallel_imap, parwise.vectorize, parwise.options, *HOW]
 IN_POOL = [Pool.imap]
 
 
@@ -28,7 +28,7 @@ def test_options_are_settings():
     assert "checkpoint" not in NAMES
 
 
-@pytest.mark.parametrize("func", ALL + HOW + NO_RESUME + IN_POOL, ids=lambda one: one.__qualname__)
+@pytest.mark.parametrize("func", ALL + NO_RESUME + IN_POOL, ids=lambda one: one.__qualname__)
 def test_each_option_is_shown(func):
     hidden = ["resume"] * (func in NO_RESUME + IN_POOL) + ["executor"] * (func in IN_POOL)
     shown = inspect.signature(func).parameters
@@ -46,8 +46,14 @@ def test_each_option_is_shown(func):
 @pytest.mark.parametrize("func", HOW, ids=lambda one: one.__qualname__)
 def test_keywords_of_maps_are_shown(func):
     shown = inspect.signature(func).parameters
-    assert set(px.How.__annotations__) <= set(shown)
+    assert set(px.How.__annotations__) - {"resume"} <= set(shown)
     assert (shown["args"].default, shown["depth"].default, shown["keep_attrs"].default) == ((), 0, True)
+
+
+@pytest.mark.parametrize("func", NO_RESUME, ids=lambda one: one.__qualname__)
+def test_what_is_always_refused_is_not_shown(func):
+    text = pydoc.plain(pydoc.render_doc(func))
+    assert "Keeps a journal" not in text
 
 
 def test_help_of_a_decorated_function():

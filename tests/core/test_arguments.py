@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from parwise import options, parallel_apply
 
@@ -34,6 +35,10 @@ class Quantity(np.ndarray):
         ((never,), {}, TypeError, "no array to map over"),
         ((never, [1, 2]), {}, TypeError, r"array 0 is a list, not an array; pass np.asarray\(x\)"),
         ((never, range(3)), {}, TypeError, "array 0 is a range"),
+        ((never, {1: 2}), {}, TypeError, r"array 0 is a dict, not an array; use parallel_map\(func, x\)"),
+        ((never, iter([1])), {}, TypeError, "not an array; use parallel_map"),  # np.asarray makes one object of it
+        ((never, None), {}, TypeError, "array 0 is a NoneType, not an array; pass it in args"),
+        ((never, xr.Dataset({"a": ("x", [1])})), {}, TypeError, r"pass its values, x\['name'\].to_numpy\(\)"),
         ((never, A, 5.0), {}, TypeError, r"array 1 is a scalar of type float; pass it in args"),
         ((never, np.float64(3)), {}, TypeError, "scalar of type float64"),
         ((never, np.ma.masked_less(A, 3)), {}, TypeError, "MaskedArray, whose mask would be lost"),

@@ -156,6 +156,12 @@ def test_blocks_do_not_depend_on_workers(way):
     assert_same(parallel_apply(shapes, IMAGE, **BOXES, depth=2, **way), want)
 
 
+def test_plan_takes_no_function():
+    for one in ((), (np.sum, IMAGE)):
+        with pytest.raises(TypeError, match="plan takes the arrays alone, without the function"):
+            parwise.plan(*one)
+
+
 def test_plan():
     a = np.zeros((7, 5))
     assert parwise.plan(a, axis=(0, 1), chunk=(3, 2), depth=(1, 0))[3] == ((3, 2), (7, 5), (2, 2), (7, 5))

@@ -149,6 +149,14 @@ def test_what_other_functions_take():
         parallel_apply(never, A, zzz=1)
 
 
+def test_names_that_only_look_like_one_of_another_library():
+    """`order` is nearest to `border`, of boundaries, which a list has not."""
+    with pytest.raises(TypeError, match="'order': ordered= is an argument of parallel_imap"):
+        parallel_map(never, [1], order=False)
+    with pytest.raises(TypeError, match="'order': did you mean 'ordered'"):
+        parallel_imap(never, [1], order=False)
+
+
 def test_values_in_messages_are_short():
     assert len(unknown_option("seed", "x" * 10**6, ["rng"])) < 200
     assert "rng=..." in unknown_option("seed", np.zeros(9), ["rng"])

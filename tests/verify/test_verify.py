@@ -10,8 +10,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -107,6 +109,38 @@ def test_a_generator_of_the_functions_own_is_named(kind):
     assert "It draws from GENERATOR, a generator of which" in str(kind_of(lambda x: GENERATOR.random(), NUMBERS))
     text = str(kind_of(Draws(generator), NUMBERS, executor="threads"))
     assert "It draws from self.generator, one generator for all elements" in text
+
+
+@pytest.mark.parametrize("kind", ["generator", "iterator"])
+def test_copies_that_begin_as_this_process_does(kind):
+    """Workers get the function while this process is in its first element, and return its bits for that one."""
+    generator, numbers, here = np.random.default_rng(1), iter(range(10**6)), os.getpid()
+
+    def draw(x):
+        time.sleep(0.5 if x == 0 and os.getpid() == here else 0.005)
+        return generator.random() if kind == "generator" else next(numbers)
+
+    with pytest.warns(ReproducibilityWarning, match="of which each worker has a copy, so several") as caught:
+        parallel_apply(draw, NUMBERS[:100], workers=2)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("name", ["process_executor", "dask_client"])
+def test_copies_in_executors_of_others(name, request):
+    """They have the function before this process computes its first element."""
+    generator, executor = np.random.default_rng(1), request.getfixturevalue(name)
+    text = "the function draws from generator, a generator of which"
+    with pytest.warns(ReproducibilityWarning, match=text) as caught:
+        parallel_apply(lambda x: generator.random(), NUMBERS, executor=executor)
+    assert len(caught) == 1
+
+
+def test_a_generator_that_threads_share_is_no_copy(recwarn):
+    generator = random.Random(1)
+    with ThreadPoolExecutor(2) as executor:
+        parallel_apply(lambda x: generator.random(), NUMBERS, executor=executor, verify=False)
+    parallel_apply(lambda x: x if x is not generator else 0.0, NUMBERS, workers=2)  # it only has it
+    assert not [one for one in recwarn if "has a copy" in str(one.message)]
 
 
 @pytest.mark.parametrize("verify", [True, "full"])

@@ -371,8 +371,9 @@ def test_open_files_are_refused_before_any_work(number, tmp_path):
         lambda: parallel_map(lambda k, x: done.touch(), range(2), args=(thing,), **ISOLATED),
         lambda: parallel_map(lambda x: done.touch(), [thing, thing], **ISOLATED),
     ):
-        with pytest.raises(TypeError, match=r"cannot be sent to a worker process"):
+        with pytest.raises(TypeError, match=r"cannot be sent to a worker process") as caught:
             call()
+        assert str(caught.value).count("inside the function") == 1
     assert not done.exists()
     for thing in things:
         thing.close()

@@ -66,6 +66,10 @@ def test_unlike_workers_are_told(cube, eager):
         _ = [cube.par.map(func, "time", as_xarray=True, workers=2) for _ in range(20)]
 
 
+def never(*args):
+    raise AssertionError("the function was called")
+
+
 ONE = xr.DataArray(np.ones(3), {"x": [1, 2, 3]}, "x", name="one")
 
 
@@ -76,6 +80,7 @@ BAD = {
     "unhashable": (lambda: ONE.par.map(same, {}), TypeError, "name or a tuple of names, got dict"),
     "not callable": (lambda: ONE.par.map("x", same), TypeError, "func must be callable, got str"),
     "other": (lambda: ONE.par.map(same, "x", np.ones(3)), TypeError, "other 0 is a ndarray, not a DataArray"),
+    "dataset as other": (lambda: ONE.par.map(same, "x", ONE.to_dataset()), TypeError, r"its variables, x\['name'\]"),
     "other without": (
         lambda: ONE.par.map(same, "x", ONE, ONE.rename(x="y")),
         ValueError,
@@ -147,6 +152,17 @@ BAD = {
     "no group of a dataset": (lambda: ONE.to_dataset().par.map_groups(same, "y"), KeyError, "; there are 'x', 'one'"),
     "no window": (lambda: ONE.par.map_windows(same), TypeError, "no window: give"),
     "window": (lambda: ONE.par.map_windows(same, tme=2), KeyError, "no dimension 'tme' to roll along; there are 'x'"),
+    "window for an option": (
+        lambda: ONE.par.map_windows(same, x=2, backend="threading"),
+        KeyError,
+        "no dimension 'backend' to roll along; there are 'x'; write executor='threads'",
+    ),
+    "window for an option, misspelt": (
+        lambda: ONE.par.map_windows(same, x=2, wrokers=2),
+        KeyError,
+        "; did you mean 'workers'",
+    ),
+    "center": (lambda: ONE.par.map_windows(same, x=2, center={"y": True}), ValueError, "center has a value for 'y'"),
     "windows twice": (lambda: ONE.par.map_windows(same, {"x": 2}, x=3), ValueError, "as a dict, .* and by keyword"),
     "windows by rolling": (lambda: ONE.par.map_windows(same, ONE.rolling(x=2)), TypeError, "got DataArrayRolling"),
     "window of no int": (lambda: ONE.par.map_windows(same, x=2.5), TypeError, "must be an int, got 2.5 of type float"),
@@ -155,6 +171,28 @@ BAD = {
     "window and dim": (lambda: ONE.par.map_windows(same, x=2, dim="x"), ValueError, "one dimension twice"),
     "keep_attrs": (lambda: ONE.par.map(counting, "x", keep_attrs="all"), ValueError, "got 'all'"),
     "no names": (lambda: ONE.par.map(pair, "x", output_core_dims=[None]), TypeError, "must be names"),
+    "mapped name, before any work": (
+        lambda: ONE.par.map(never, "x", output_core_dims=["x"]),
+        ValueError,
+        "without those mapped over",
+    ),
+    "names of no kind": (lambda: ONE.par.map(never, "x", output_core_dims=3), TypeError, "list of names, .* got 3"),
+    "names by variable": (
+        lambda: ONE.to_dataset().par.map(never, "x", output_core_dims={"one": []}),
+        TypeError,
+        "got {'one': .*}; a dict by variable is for groups",
+    ),
+    "sizes of no kind": (
+        lambda: ONE.par.map(never, "x", output_sizes=3),
+        TypeError,
+        "must be a dict of lengths .* got 3",
+    ),
+    "argument of datasets": (
+        lambda: ONE.par.map(never, "x", on_missing_dim="drop"),
+        TypeError,
+        "on_missing_dim= is an argument of .par.map of a Dataset",
+    ),
+    "no option at all": (lambda: ONE.par.map(never, "x", xyzzy=2), TypeError, "the options are .*, out$"),
     "sizes": (
         lambda: ONE.par.map(pair, "x", output_core_dims=["q"], output_sizes={"q": 3}),
         ValueError,

@@ -252,6 +252,8 @@ def plan(
     >>> parwise.plan(np.zeros((7, 500)), axis=(0, 1), chunk=(3, 250), depth={1: 10})[1]
     Block(start=(0, 250), stop=(3, 500), first=(0, 240), last=(3, 500))
     """
+    if not arrays or callable(arrays[0]):
+        raise TypeError("plan takes the arrays alone, without the function, as in plan(array, chunk=100)")
     call = make_call(
         _nothing,
         arrays,

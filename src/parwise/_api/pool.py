@@ -179,7 +179,7 @@ class Pool(OtherPools, Executor):
             self._check_nested()
             future.complete(fn, args, kwargs)
             return future
-        with sendable("the call"):
+        with sendable("the call", "inside the function"):
             if isinstance(fn, Chunk) and fn.definitions is not None:  # which all chunks of a call have in common
                 definitions: Definitions | None = fn.definitions
                 packed = pack_chunk((fn, args, kwargs), fn.func, fn.definitions)

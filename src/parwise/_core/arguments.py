@@ -11,7 +11,7 @@ from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.blocks import make_blocks, per_axis
-from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of
+from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of, unlabelled_remedy
 from .inputs.items import ItemColumn, is_constant, is_container, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .options.executors import is_thread_pool
@@ -95,7 +95,7 @@ def make_list_call(
     """Check the arguments of a call over items of lists or iterators."""
     _check_function(func, args)
     if not iterables:
-        raise TypeError("nothing to map over; write parallel_map(func, items)")
+        raise TypeError("nothing to map over; the items come after the function, as in parallel_map(func, items)")
     for number, one in enumerate(iterables):
         if not (isinstance(one, Iterable) or hasattr(type(one), "__getitem__")) or getattr(one, "shape", None) == ():
             raise TypeError(
@@ -139,7 +139,7 @@ def _change_in_items(
 
 def _check_function(func: Any, args: Any) -> None:
     if not callable(func):
-        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first, then the arrays")
+        raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; for one argument write args=(x,)")
 
@@ -235,10 +235,7 @@ def _checked_array(array: Any, number: int) -> Any:
             "parallel_map(func, [group for _, group in df.groupby(...)])"
         )
     if not (isinstance(getattr(array, "dtype", None), np.dtype) and hasattr(array, "shape")):
-        raise TypeError(
-            f"array {number} is a {kind}, not an array; pass np.asarray(x) (its elements are then NumPy "
-            "scalars or arrays), or use parallel_map(func, x), which takes a list of anything"
-        )
+        raise TypeError(f"array {number} is a {kind}, not an array; {unlabelled_remedy(array)}")
     if not hasattr(array, "__getitem__"):
         raise TypeError(f"array {number} is a {kind} that cannot be indexed; pass np.asarray(x)")
     if is_duck(array):

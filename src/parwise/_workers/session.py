@@ -257,7 +257,9 @@ def pack_initializer(
 ) -> Payload:
     """Pickle a function that prepares a worker, with the state of this process; `setup` is given if it is that."""
     state, definitions = read_state(local), Definitions(True, setup)
-    return dump(state.process, (definitions, initializer, initargs, state.surroundings), definitions)
+    what = "the function given as setup" if setup else "the initializer or finalizer, or an argument of it,"
+    packed = (definitions, initializer, initargs, state.surroundings)
+    return dump(state.process, packed, definitions, sending=(what, "inside the function"))
 
 
 class SetUp(NamedTuple):

@@ -218,13 +218,14 @@ class MappedArrays:
         return result
 
 
-def check_has_dims(array: xr.DataArray, dims: tuple[Hashable, ...], other: int = -1) -> None:
+def check_has_dims(array: Any, dims: tuple[Hashable, ...], other: int = -1) -> None:
     """Raise an error if `array` lacks one of `dims`; `other` is its number among the other arrays, -1 for the first."""
     name = "the array" if other < 0 else f"other {other}"
     if not isinstance(array, xr.DataArray):
+        variable = ", or one of its variables, x['name']" if isinstance(array, xr.Dataset) else ""
         raise TypeError(
             f"{name} is a {type(array).__name__}, not a DataArray; arrays that are mapped over need "
-            "dimensions. Pass what all calls get whole in args=(...,)"
+            f"dimensions: pass a DataArray{variable}. Pass what all calls get whole in args=(...,)"
         )
     for dim in dims:
         if dim not in array.dims:

@@ -21,9 +21,9 @@ from .request import (
     Request,
     as_told,
     check_dims,
-    check_gaps,
     check_lengths,
     check_no_out,
+    check_told,
     common_axes,
     core_dims_per_output,
     dtypes_per_output,
@@ -41,7 +41,7 @@ OnMissingDim: TypeAlias = Literal["copy", "drop", "raise"]
 def map_array(array: xr.DataArray, others: Sequence[Any], request: Request) -> Any:
     """Map over one DataArray, and over others in step."""
     mapped = MappedArrays([array, *others], request.dims)
-    check_gaps(request)
+    check_told(request)
     if request.out is not None:
         return _map_into(mapped, request)
     if any(map(is_dask, mapped.arrays)):
@@ -185,6 +185,7 @@ def map_node(
             f"variable(s) {listed(without)} lack some of the dimensions {listed(needed)}; "
             "on_missing_dim='copy' keeps them as they are, 'drop' leaves them out"
         )
+    check_told(request)
     _check_new_dims(dataset, without if on_missing_dim == "drop" else [], request)
     results: dict[Hashable, Any] = {}
     for name, one in dataset.data_vars.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -53,7 +53,7 @@ class Request:
 
 
 class How(Options, total=False):
-    """Keyword arguments of the `map` methods: these, and all of `parwise.Options`.
+    """Keyword arguments of the `map` methods: these, and those of `parwise.Options`, without `resume`.
 
     Attributes
     ----------
@@ -82,8 +82,8 @@ class How(Options, total=False):
 
 _DEFAULTS = {one.name: one.default for one in fields(Request)}
 #: Decorators of methods that take ``**how``, alone or with other names.
-show_how = show_keywords(How, Options, defaults=_DEFAULTS)
-show_how_and_more = show_keywords(How, Options, defaults=_DEFAULTS, keep=True)
+show_how = show_keywords(How, Options, defaults=_DEFAULTS, without=("resume",))  # which needs an `out`
+show_how_and_more = show_keywords(How, Options, defaults=_DEFAULTS, without=("resume",), keep=True)
 #: Names of ways to combine attributes, as xarray has them.
 _KEEP_ATTRS = ("drop", "identical", "no_conflicts", "drop_conflicts", "override")
 #: Names of all keyword arguments in `How`, and that of `out`, which is refused by name.
@@ -96,15 +96,19 @@ def make_request(func: Any, dim: Any, **how: Any) -> Request:
         raise TypeError(f"func must be callable, got {type(func).__name__}; the function comes first")
     own = {one.name for one in fields(Request)} - {"func", "dims", "options"}
     options = {name: value for name, value in how.items() if name not in own}
-    settings = resolve(options, func, How.__annotations__)
+    names = (*How.__annotations__, "out") if "out" in how else How.__annotations__
+    settings = resolve(options, func, names)
     if settings.resume is not None and how.get("out") is None:
         raise ValueError(
             f"resume={settings.resume!r} needs an array in files where results are kept: pass out=, an array "
-            "(np.memmap, zarr, h5py) or the path of a new store of zarr, to .par.map of a DataArray"
+            "(np.memmap, zarr, h5py) or the path of a new store of zarr, to .par.map of a DataArray, which must not be "
+            "in Dask's blocks"
         )
     request = Request(func, checked_dims(dim), **{name: how[name] for name in how if name in own}, options=options)
     if not isinstance(request.as_xarray, bool):
         raise TypeError(f"as_xarray must be a bool, got {request.as_xarray!r}")
+    if not isinstance(request.output_sizes, Mapping | None):
+        raise TypeError(f"output_sizes must be a dict of lengths by dimension, got {request.output_sizes!r}")
     if not (isinstance(request.keep_attrs, bool) or callable(request.keep_attrs) or request.keep_attrs in _KEEP_ATTRS):
         raise ValueError(
             f"keep_attrs must be a bool, a function, or one of {listed(_KEEP_ATTRS)}, got {request.keep_attrs!r}"
@@ -229,12 +233,8 @@ def run(
 
 def outputs_told(request: Request) -> tuple[int, bool]:
     """The number of outputs, by the request; and True if the function returns a tuple."""
-    dtypes, core_dims = request.output_dtypes, request.output_core_dims
-    nested = (
-        core_dims is not None
-        and not isinstance(core_dims, str)
-        and any(isinstance(one, list | tuple) for one in core_dims)
-    )
+    dtypes, core_dims = request.output_dtypes, _given_core_dims(request)
+    nested = core_dims is not None and any(isinstance(one, list | tuple) for one in core_dims)
     count = len(dtypes) if isinstance(dtypes, list | tuple) else len(core_dims) if nested else 1
     return count, count > 1 or nested
 
@@ -249,11 +249,13 @@ def told_results(mapped: MappedArrays, request: Request) -> Told:
     return Told(shapes, dtypes_per_output(request, count), in_tuple)
 
 
-def check_gaps(request: Request) -> None:
-    """Raise a ValueError if results may have gaps, for which one of `output_dtypes` has no value."""
+def check_told(request: Request) -> None:
+    """Raise an error if what the request tells of results is wrong in itself, or has no value for gaps there may be."""
+    count, _ = outputs_told(request)
+    core_dims_per_output(request, count)
     if request.output_dtypes is None or not resolve(request.options).ignore:
         return
-    for dtype in dtypes_per_output(request, outputs_told(request)[0]):
+    for dtype in dtypes_per_output(request, count):
         if dtype.kind not in "fcmMO":
             raise ValueError(
                 f"dtype {dtype} has no value for a gap, as errors='ignore' may need one; "
@@ -325,11 +327,9 @@ def check_lengths(request: Request, sizes: Mapping[Hashable, int]) -> None:
 
 def core_dims_per_output(request: Request, count: int) -> list[Any]:
     """`output_core_dims` as one list of names for each of `count` outputs, or None for each."""
-    given = request.output_core_dims
+    given = _given_core_dims(request)
     if given is None:
         return [None] * count
-    if isinstance(given, str):
-        given = [given]
     outputs = [list(one) if isinstance(one, list | tuple) else one for one in given]
     nested = [isinstance(one, list) for one in outputs]
     if not any(nested) and (outputs or count == 1):
@@ -352,6 +352,15 @@ def core_dims_per_output(request: Request, count: int) -> list[Any]:
                 f"got {names}"
             )
     return outputs
+
+
+def _given_core_dims(request: Request) -> Any:
+    """`output_core_dims` as a list, or None; the name of one dimension may be given alone."""
+    given = request.output_core_dims
+    if isinstance(given, Mapping) or not (given is None or isinstance(given, Iterable)):
+        hint = "; a dict by variable is for groups of a Dataset" if isinstance(given, Mapping) else ""
+        raise TypeError(f"output_core_dims must be a list of names, or of lists of names, got {given!r}{hint}")
+    return [given] if isinstance(given, str) else given
 
 
 def dtypes_per_output(request: Request, count: int) -> list[Any]:

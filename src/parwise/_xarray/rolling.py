@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from .._core.messages.unknown_options import meant
 from .._core.options.number_checks import check_int, is_int
 from .._core.results import tuple_of
 from .file_arrays import RollingView, VariableReader, is_dask, is_file, rows_per_read
@@ -31,10 +32,16 @@ def map_windows(
     own = {"dim": dim, "min_periods": min_periods, "center": center, "fill_value": fill_value, "stride": stride}
     if windows is None:
         _check_ambiguous(obj, {**own, **{name: value for name, value in more.items() if name in HOW}})
-    sizes = _sizes(windows, {name: value for name, value in more.items() if name not in HOW})
+    named = {name: value for name, value in more.items() if name not in HOW}
+    for one, value in named.items():
+        _check_rolls_along(obj, one, value, (*obj.dims, *own, *HOW))
+    sizes = _sizes(windows, named)
     strides = _strides(stride, sizes)
     if not isinstance(center, bool | np.bool_ | Mapping):
         raise TypeError(f"center must be a bool, or a dict of bool by dimension, got {center!r}")
+    for name in center if isinstance(center, Mapping) else ():
+        if name not in sizes:
+            raise ValueError(f"center has a value for {name!r}; there are windows along {listed(sizes)}")
     if min_periods is not None and (not is_int(min_periods) or min_periods < 1):
         raise ValueError(f"min_periods must be an int from 1 on, or None, got {min_periods!r}")
     how = {name: value for name, value in more.items() if name in HOW}
@@ -42,8 +49,7 @@ def map_windows(
     request = make_request(func, (*sizes, *others), **how)
     check_no_out(request, "map_windows")
     for name in sizes:
-        if name not in obj.dims:
-            raise KeyError(f"no dimension {name!r} to roll along; there are {listed(obj.dims)}")
+        _check_rolls_along(obj, name)
     window_dims = {name: "window" if len(sizes) == 1 else f"{name}_window" for name in sizes}
     for name in window_dims.values():
         if name in obj.dims or name in obj.coords or (isinstance(obj, xr.Dataset) and name in obj.data_vars):
@@ -55,6 +61,13 @@ def map_windows(
     if min_periods is None:
         return result
     return _apply_min_periods(result, obj, request.dims, sizes, strides, center, min_periods)
+
+
+def _check_rolls_along(obj: Any, name: Hashable, value: Any = None, names: Sequence[Hashable] = ()) -> None:
+    """Raise a KeyError if there is no dimension `name`, which may be meant for one of `names`, if these are given."""
+    if name not in obj.dims:
+        hint = meant(str(name), value, [one for one in names if isinstance(one, str)])
+        raise KeyError(f"no dimension {name!r} to roll along; there are {listed(obj.dims)}{hint and f'; {hint}'}")
 
 
 def _check_ambiguous(obj: Any, arguments: Mapping[str, Any]) -> None:

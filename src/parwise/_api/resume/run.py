@@ -27,6 +27,8 @@ def run_resumed(call: Call, observer: NullObserver) -> Any:
     assert path is not None
     targets = [] if call.form == "list" else _targets(call, path)
     if call.form == "list":
+        if os.path.isfile(path):
+            raise ValueError(f"resume={path!r} is a file; pass the path of a folder, in which results are kept")
         os.makedirs(path, exist_ok=True)
     with Journal(os.path.join(path, JOURNAL) if call.form == "list" else path) as journal:
         digester = Digester()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -103,8 +104,21 @@ def labelled_remedy(array: Any) -> str:
     if pandas is not None and isinstance(array, pandas.Series):
         return "pass its values, s.to_numpy(); for a Series again write pd.Series(parallel_map(func, s), index=s.index)"
     if library_of(array) == "xarray":
-        return "pass its values, x.to_numpy(); .par.map keeps the labels, after import parwise.xarray"
+        one = "x" if hasattr(array, "to_numpy") else "x['name']"  # a variable of a Dataset
+        return f"pass its values, {one}.to_numpy(); .par.map keeps the labels, after import parwise.xarray"
     return "pass its values, as in x.to_numpy()"
+
+
+def unlabelled_remedy(array: Any) -> str:
+    """What to write in place of something that is not an array."""
+    if isinstance(array, Sequence) or any(hasattr(array, name) for name in ("__array__", "__array_interface__")):
+        return (
+            "pass np.asarray(x) (its elements are then NumPy scalars or arrays), or use parallel_map(func, x), which "
+            "takes a list of anything"
+        )
+    if isinstance(array, Iterable):  # a set, a dict, an iterator: np.asarray makes one object of it
+        return "use parallel_map(func, x), which takes any iterable"
+    return "pass it in args=(...,) if every call is to get it"
 
 
 def is_lazy(array: Any) -> bool:

@@ -184,6 +184,7 @@ _ELSEWHERE = {
     "dim": ".par.map of xarray objects; for an array write axis=",
     **dict.fromkeys(("output_core_dims", "output_dtypes", "output_sizes", "keep_attrs"), ".par.map of xarray objects"),
     "as_xarray": ".par.map of xarray objects",
+    **dict.fromkeys(("on_missing_dim", "core_dims"), ".par.map of a Dataset or a DataTree"),
     "rng": "parallel_apply, parallel_map, parallel_imap and .par.map",
     "args": "parallel_apply, parallel_map, parallel_imap and .par.map",
     "kwargs": "parallel_apply, parallel_map, parallel_imap and .par.map",
@@ -208,7 +209,15 @@ def unknown_option(name: str, value: Any, names: Collection[str], func: Any = No
     "unknown option 'sigma': the function takes 'sigma'; pass kwargs={'sigma': 2}"
     """
     hints = [one for one in (_of_function(name, value, names, func), _of_parwise(name, value, names)) if one]
-    return f"unknown option {name!r}: {'; for parwise itself, '.join(hints) or _near(name, value, names)}"
+    hint = "; for parwise itself, ".join(hints) or _near(name, value, names) or f"the options are {', '.join(names)}"
+    return f"unknown option {name!r}: {hint}"
+
+
+def meant(name: str, value: Any, names: Collection[str]) -> str:
+    """What to write in place of a name that is none of `names`, nor an option; empty if nobody knows."""
+    if any(own in names for own, _ in _SYNONYMS.get(name, [])):
+        return _of_parwise(name, value, names)
+    return "" if name in _SYNONYMS else _near(name, value, names)
 
 
 def _of_function(name: str, value: Any, names: Collection[str], func: Any) -> str:
@@ -231,17 +240,17 @@ def _of_parwise(name: str, value: Any, names: Collection[str]) -> str:
 
 
 def _near(name: str, value: Any, names: Collection[str]) -> str:
-    """What a name was meant for that looks misspelt, also one of another library."""
+    """What a name was meant for that looks misspelt, also one of another library; empty if it is like none."""
     import difflib
 
-    # There are so many names of other libraries that a less close one is mostly of something else.
-    for near in difflib.get_close_matches(name, [*names, *_SYNONYMS, *_ELSEWHERE], 1, CLOSE):
-        found = "" if near in names else _of_parwise(near, value, names)
-        if near in names or found:
-            return found or f"did you mean {near!r}?"
+    # There are so many names of other libraries that a less close one is mostly of something else. And one of an
+    # argument that the function lacks says nothing: `order` is not `border`.
+    others = [one for one, rows in _SYNONYMS.items() if any(not own or own in names for own, _ in rows)]
+    for near in difflib.get_close_matches(name, [*names, *others, *_ELSEWHERE], 1, CLOSE):
+        return f"did you mean {near!r}?" if near in names else _of_parwise(near, value, names)
     for near in difflib.get_close_matches(name, names, 1):
         return f"did you mean {near!r}?"
-    return f"the options are {', '.join(names)}"
+    return ""
 
 
 def takes(func: Any, name: str) -> bool:

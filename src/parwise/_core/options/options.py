@@ -94,7 +94,7 @@ class Options(TypedDict, total=False):
         is refused for threads of this process, and for Dask's blocks: their
         libraries are shared with whatever else runs there.
     progress : bool, str or callable, optional
-        True: a bar by tqdm (``pip install "parwise[progress]"``), in a terminal
+        True: a bar by tqdm (``pip install tqdm``), in a terminal
         or a notebook. A str: the same, with this label. A function: it gets
         ``(done, total)``. None and False, the default: nothing.
 
@@ -143,8 +143,8 @@ class Options(TypedDict, total=False):
         disk: it is not computed again, so what the function prints there does
         not come again. A call with another result (by the function's code and
         what it holds, arguments, seed, versions) is refused, with the difference
-        named. Not with `parallel_imap`, `vectorize`, other methods of ``.par``,
-        and ``verify="full"``.
+        named. Not with `parwise.options`, `parallel_imap`, `vectorize`, other
+        methods of ``.par``, and ``verify="full"``.
 
     Examples
     --------
@@ -188,13 +188,13 @@ _process: Mapping[str, Any] = _NOTHING
 _plain_lock = threading.RLock()
 
 
-@show_keywords(Options)
+@show_keywords(Options, without=("resume",))  # the journal of one call
 class options(contextlib.ContextDecorator):  # noqa: N801 (called like a function, as xarray.set_options is)
     """Set options: for the program when called, for a block of code in ``with``.
 
     A plain call ``parwise.options(workers=2)`` sets them in the whole process,
-    threads included, until another call sets them anew: None, or the default
-    named in `parwise.Options`, restores parwise's own. In ``with`` they hold
+    threads included, until another call sets them anew: the default that
+    `parwise.Options` names, None for most, restores parwise's own. In ``with`` they hold
     within the block only, in this thread, or this task of asyncio, and in those
     that take over its context; as a decorator, within each call of the
     function.

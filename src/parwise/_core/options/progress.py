@@ -19,9 +19,7 @@ def checked_progress(value: Any) -> Literal[True] | str | ProgressFunction | Non
 
     if value is True or isinstance(value, str):
         if sys.modules.get("tqdm") is None and importlib.util.find_spec("tqdm") is None:
-            raise ImportError(
-                f'progress={value!r} needs tqdm: pip install "parwise[progress]"; or pass a function of (done, total)'
-            )
+            raise ImportError(f"progress={value!r} needs tqdm: pip install tqdm; or pass a function of (done, total)")
         return value
     if isinstance(value, type) or not callable(value):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"

@@ -54,6 +54,9 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             _share(job, background, pace)
             if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
                 effects.warn()
+                look = background.dispatcher.look
+                for effect in look.effects() if look is not None and job.comparison.disputed is None else ():
+                    effect.repeat(job.call.func)
         elif joined is False:
             background.leave()
             job.explain("another thread's call has the workers")

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from ..._clock import monotonic
+from ..._core.effects.isolated import FirstTask, Look
 from ..._core.indexing import Task
 from ..._system.blas import ThreadCounts, read_threads, workers_beside
 from ..._system.library_settings import LocalSettings
@@ -38,6 +39,8 @@ class Sender(Receiver):
         starts the workers.
     local_settings : LocalSettings, optional
         Settings of libraries that belong to the caller's thread, likewise.
+    look : Look, optional
+        Generators and iterators of the function, as workers get copies of them.
     """
 
     def __init__(self, job: Job, pool: WorkerPool) -> None:
@@ -56,6 +59,7 @@ class Sender(Receiver):
         self._part_bytes = 0
         self.local_threads: dict[str, int] | None = None
         self.local_settings: LocalSettings | None = None
+        self.look: Look | None = None
 
     @property
     def _assignments(self) -> Iterator[Assignment]:
@@ -79,6 +83,10 @@ class Sender(Receiver):
             from ..job.files import FileTasks
 
             self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
+        if settings.verify is None and not settings.isolate:
+            # Where this process computes an element only after this, the copies of workers begin as it does, and return
+            # its bits: no handshake shows that all of them draw the same numbers.
+            self.look = FirstTask().look(call.func, call.args, call.kwargs, prepared=True)
         self._pack(self._job.state)
         assert self._session is not None
         self._job.output_replay.doubt_blas()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..._core.effects.isolated import FirstTask
 from ..._core.indexing import Task
 from ..._core.options.executors import is_pool
 from ..._system.blas import read_threads
@@ -74,6 +75,9 @@ class RemoteRunner(ExecutorRunner):
         if verified and self._own is not None:
             arguments, parts = self._stage(job.first_task)
             self._first = _First(arguments, parts, Packet(arguments.memory, []))
+        # This process computes the first task after the function is sent: bits may agree though it is not reproducible.
+        call, looks = job.call, verified and not settings.verify
+        self._copies = FirstTask().look(call.func, call.args, call.kwargs, prepared=True) if looks else None
         self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else read_threads()
         payload = Session.pack_for_guest(
             job.kernel, job.shared_layouts, self._threads, settings.setup, job.definitions, job.opened
@@ -118,6 +122,12 @@ class RemoteRunner(ExecutorRunner):
     def _accept_own(self, own: Task) -> None:
         self._faults.done += len(own)
         self._job.show()
+
+    def tell_effects(self) -> None:
+        """Warn of generators and iterators that the function uses, of which other processes have had copies."""
+        whole = self._known and self._job.comparison.disputed is None and self._job.limit == math.inf
+        for effect in self._copies.effects() if self._copies is not None and whole else ():
+            effect.repeat(self._job.call.func)
 
     def assign_tasks(self) -> None:
         """Submit tasks until there are enough of them in the executor; suspects one by one."""

@@ -283,10 +283,7 @@ def _cast_view(data: bytearray, readonly: bool, code: Any, shape: tuple[int, ...
 def _reduce_file(obj: io.TextIOWrapper, attachments: Attachments) -> Any:
     """A text file to be read travels as its text; what a worker wrote to such a copy would be lost."""
     if not obj.closed and obj.writable() and obj not in (sys.stdout, sys.stderr):
-        raise pickle.PicklingError(
-            f"cannot pickle the file {getattr(obj, 'name', '')!r}, which is open for writing; open it "
-            "inside the function"
-        )
+        raise pickle.PicklingError(f"cannot pickle the file {getattr(obj, 'name', '')!r}, which is open for writing")
     return None
 
 

@@ -132,15 +132,18 @@ def payload_of(first: Any, stream: io.BytesIO, arrays: list[pickle.PickleBuffer]
 
 
 @contextlib.contextmanager
-def sendable(what: str) -> Iterator[None]:
-    """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it."""
+def sendable(what: str, inside: str = "inside the function, or use executor='threads'") -> Iterator[None]:
+    """Raise a TypeError with the remedy if `what` cannot be pickled, whatever a library raises for it.
+
+    `inside` is where to make an object that cannot be, or what else to do.
+    """
     try:
         yield
     except (MemoryError, ParwiseError):
         raise
     except Exception as error:
         has_remedy = isinstance(error, UnnamedLockError)
-        remedy = "" if has_remedy else "; make that object inside the function, or use executor='threads'"
+        remedy = "" if has_remedy else f"; make that object {inside}"
         raise TypeError(f"{what} cannot be sent to a worker process: {error}{remedy}") from error
 
 

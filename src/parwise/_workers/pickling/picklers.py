@@ -371,10 +371,13 @@ def dumps_items(items: Any, definitions: Definitions) -> bytes:
     return Packed.with_attachments(stream.getvalue(), pickler.attachments)
 
 
-def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Payload:
+def dump(
+    first: Any, second: Any, definitions: Definitions | None = None, sending: tuple[str, ...] = ("the function",)
+) -> Payload:
     """Pickle two objects, functions of notebooks and scripts included.
 
-    The first is unpickled before the second, which may need it (a module path, for example).
+    The first is unpickled before the second, which may need it (a module path, for example). `sending` has the
+    arguments of `sendable`: what the second is, in an error.
 
     Raises
     ------
@@ -383,7 +386,7 @@ def dump(first: Any, second: Any, definitions: Definitions | None = None) -> Pay
     """
     arrays: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
-    with sendable("the function"):
+    with sendable(*sending):
         if definitions is None:
             pickler = Pickler(stream, arrays.append)
             pickler.dump(second)
