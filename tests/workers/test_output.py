@@ -447,3 +447,43 @@ def test_threads_of_a_function_that_print_much(capsys):
     parallel_apply(f, np.arange(4.0), **ISOLATED)
     found = re.findall(r"<([\d.]+)>", capsys.readouterr().out)
     assert sorted(found) == sorted(f"{x}.{k}.{i}" for x in range(4) for k in range(5) for i in range(30))
+
+
+NO_FILE = """
+import functools, warnings
+import numpy as np
+from parwise import parallel_map
+
+def f(x, k=0):
+    warnings.warn("of f", stacklevel=1)
+    return x
+
+class Callable:
+    def __call__(self, x):
+        return f(x)
+
+def shown(call, action):
+    globals().pop("__warningregistry__", None)
+    with warnings.catch_warnings(record=True) as log:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings(action, module=module)
+        call()
+    return [(str(one.message), one.filename, one.lineno) for one in log]
+
+module = re.escape(globals().get("__name__", "<string>")) + "$"
+for func in (f, functools.partial(f, k=1), functools.cache(f), Callable(), np.vectorize(f)):
+    for action in ("always", "default"):
+        loop = shown(lambda: [func(x) for x in range(5)], action)
+        getattr(func, "cache_clear", int)()
+        assert len(loop) >= (5 if action == "always" else 1)
+        for how in ({"isolate": True}, {"executor": "threads"}):
+            assert shown(lambda: parallel_map(func, range(5), workers=2, **how), action) == loop, (func, action, how)
+            getattr(func, "cache_clear", int)()
+"""
+
+
+@pytest.mark.parametrize("names", [{"__name__": "__main__"}, {"__name__": "cell"}, {}], ids=["main", "cell", "none"])
+def test_warnings_of_code_that_is_in_no_file(names):
+    done = run_script(f"import re\nexec(compile({NO_FILE!r}, '<cell>', 'exec'), {{**{names}, 're': re}})")
+    assert done.returncode == 0, done.stderr
