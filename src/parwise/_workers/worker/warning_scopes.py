@@ -162,6 +162,8 @@ class _InTask:
 
     def __init__(self) -> None:
         self.match = partial(next, iter(partial(_current.get, None), object()))
+        # Others copy filters by their patterns, as scikit-learn does for its own threads: a copy matches nothing.
+        self.pattern = "(?!)"
 
     def __reduce__(self) -> str:
         """Another process has one of its own, if a caller in this process sends its filters there."""
