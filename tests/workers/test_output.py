@@ -292,18 +292,35 @@ def test_the_environment_of_arithmetic_is_the_callers(where):
 def test_replay_waits_for_what_comes_before(capsys):
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(5, [TextEvent(6, "stdout", "six")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == ""
     output_replay.close(3, 5)
     output_replay.record(0, [TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "one "
     output_replay.close(0, 3)
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "six"
     output_replay.record(8, [TextEvent(8, "stdout", "eight"), TextEvent(9, "stdout", "nine")])
-    output_replay.repeat(8, pytest.fail, everything=True)
+    output_replay.repeat(lambda: 8, pytest.fail, everything=True)
     assert capsys.readouterr().out == "eight"
+
+
+def test_replay_ends_at_an_error_that_another_thread_accepts_meanwhile(monkeypatch, capsys):
+    limit, output_replay = float("inf"), OutputReplay(types.SimpleNamespace(func=print))
+    output_replay.record(0, [TextEvent(0, "stdout", "zero")])
+    output_replay.record(3, [TextEvent(3, "stdout", "three")])
+    take_due = output_replay.take_due
+
+    def take_late(everything):
+        nonlocal limit
+        limit = 2
+        output_replay.close(0, 3)
+        return take_due(everything)
+
+    monkeypatch.setattr(output_replay, "take_due", take_late)
+    output_replay.repeat(lambda: limit, pytest.fail)
+    assert capsys.readouterr().out == "zero"
 
 
 def test_ear_joins_what_belongs_together():
@@ -420,12 +437,12 @@ def test_replay_of_a_lost_task(capsys):
     """Output of completed elements is replayed once, and that of the element being computed comes again."""
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     output_replay.record(0, [TextEvent(2, "stdout", "two "), TextEvent(3, "stdout", "thr")])
     output_replay.lose(0)
     output_replay.lose(0)  # and the next worker before it came to the task
     output_replay.record(0, [TextEvent(k, "stdout", f"again {k} ") for k in range(5)])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "zero one two again 3 again 4 "
 
 
