@@ -128,3 +128,25 @@ def test_a_function_may_show_warnings_itself(executor):
         assert warnings.showwarning is before
     finally:
         warnings.showwarning = before
+
+
+def test_filters_may_be_copied_by_their_patterns(executor):
+    def warn_again(x):
+        """As scikit-learn has each of its own threads do."""
+        with warnings.catch_warnings(record=True) as log:
+            filters = list(warnings.filters)
+            warnings.resetwarnings()
+            for action, message, category, module, line in filters:
+                texts = [getattr(one, "pattern", one) or "" for one in (message, module)]
+                warnings.filterwarnings(action, texts[0], category, texts[1], line, append=True)
+            warnings.warn("shown", stacklevel=1)
+            warnings.warn("hidden", stacklevel=1)
+        return [str(one.message) for one in log]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "hidden")
+        expected = [["shown"]] * 20
+        assert [warn_again(x) for x in range(20)] == expected
+        assert parallel_map(warn_again, range(20), executor=executor) == expected
+        assert parallel_map(warn_again, range(20), executor="threads", workers=2) == expected

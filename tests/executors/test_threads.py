@@ -91,3 +91,17 @@ def test_an_interrupt_while_the_output_of_a_task_is_taken_over(monkeypatch):
     assert (sys.stdout, logging.Logger.callHandlers, warnings._showwarnmsg, list(warnings.filters)) == before
     assert context_capture._current.get() is None
     assert not context_capture._hooks._running
+
+
+def test_an_element_that_raises_at_the_begin_of_a_call_is_called_once():
+    called = []
+
+    def f(x):
+        called.append(x)
+        return 1 / (5 - x)
+
+    for _ in range(30):
+        called.clear()
+        with pytest.raises(ZeroDivisionError):
+            parallel_map(f, range(10), executor="threads", workers=3)
+        assert called.count(5) == 1

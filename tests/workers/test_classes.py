@@ -6,11 +6,13 @@ import gc
 import sys
 import weakref
 
+import numpy as np
 import pytest
 
-from parwise import Pool, parallel_imap, parallel_map
+from parwise import Pool, parallel_apply, parallel_imap, parallel_map
 
 from ..support.functions import ISOLATED
+from ..support.oracle import assert_same
 from ..support.script_ways import check, check_each
 
 
@@ -395,3 +397,17 @@ for one, (got, parameters, number, others) in zip(items, mapped(f, items)):
     assert type(got) is type(one) and parameters == type(one).__type_params__ and number is Number
     assert others == same.__type_params__
     """)
+
+
+def test_ufuncs_of_python_functions_travel():
+    def larger(x, y):
+        return x if x > y else y
+
+    a = np.arange(12.0).reshape(4, 3)
+    ufunc, reduced = np.frompyfunc(larger, 2, 1), np.frompyfunc(larger, 2, 1, identity=-1)
+    vectorized = np.vectorize(larger, otypes=[float])
+    expected = np.stack([vectorized(row, 5.0) for row in a])  # from now on it holds a ufunc
+    assert_same(parallel_apply(vectorized, a, args=(5.0,), **ISOLATED), expected)
+    assert_same(parallel_apply(lambda row: ufunc(row, 5.0).astype(float), a, **ISOLATED), expected)
+    assert parallel_map(lambda n: reduced.reduce(np.zeros(n, object)), [0, 2], **ISOLATED) == [-1, 0]
+    assert parallel_map(lambda f: f(3, 4), [np.add, ufunc], **ISOLATED) == [7, 4]

@@ -292,18 +292,35 @@ def test_the_environment_of_arithmetic_is_the_callers(where):
 def test_replay_waits_for_what_comes_before(capsys):
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(5, [TextEvent(6, "stdout", "six")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == ""
     output_replay.close(3, 5)
     output_replay.record(0, [TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "one "
     output_replay.close(0, 3)
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "six"
     output_replay.record(8, [TextEvent(8, "stdout", "eight"), TextEvent(9, "stdout", "nine")])
-    output_replay.repeat(8, pytest.fail, everything=True)
+    output_replay.repeat(lambda: 8, pytest.fail, everything=True)
     assert capsys.readouterr().out == "eight"
+
+
+def test_replay_ends_at_an_error_that_another_thread_accepts_meanwhile(monkeypatch, capsys):
+    limit, output_replay = float("inf"), OutputReplay(types.SimpleNamespace(func=print))
+    output_replay.record(0, [TextEvent(0, "stdout", "zero")])
+    output_replay.record(3, [TextEvent(3, "stdout", "three")])
+    take_due = output_replay.take_due
+
+    def take_late(everything):
+        nonlocal limit
+        limit = 2
+        output_replay.close(0, 3)
+        return take_due(everything)
+
+    monkeypatch.setattr(output_replay, "take_due", take_late)
+    output_replay.repeat(lambda: limit, pytest.fail)
+    assert capsys.readouterr().out == "zero"
 
 
 def test_ear_joins_what_belongs_together():
@@ -420,12 +437,12 @@ def test_replay_of_a_lost_task(capsys):
     """Output of completed elements is replayed once, and that of the element being computed comes again."""
     output_replay = OutputReplay(types.SimpleNamespace(func=print))
     output_replay.record(0, [TextEvent(0, "stdout", "zero "), TextEvent(1, "stdout", "one ")])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     output_replay.record(0, [TextEvent(2, "stdout", "two "), TextEvent(3, "stdout", "thr")])
     output_replay.lose(0)
     output_replay.lose(0)  # and the next worker before it came to the task
     output_replay.record(0, [TextEvent(k, "stdout", f"again {k} ") for k in range(5)])
-    output_replay.repeat(float("inf"), pytest.fail)
+    output_replay.repeat(lambda: float("inf"), pytest.fail)
     assert capsys.readouterr().out == "zero one two again 3 again 4 "
 
 
@@ -447,3 +464,43 @@ def test_threads_of_a_function_that_print_much(capsys):
     parallel_apply(f, np.arange(4.0), **ISOLATED)
     found = re.findall(r"<([\d.]+)>", capsys.readouterr().out)
     assert sorted(found) == sorted(f"{x}.{k}.{i}" for x in range(4) for k in range(5) for i in range(30))
+
+
+NO_FILE = """
+import functools, warnings
+import numpy as np
+from parwise import parallel_map
+
+def f(x, k=0):
+    warnings.warn("of f", stacklevel=1)
+    return x
+
+class Callable:
+    def __call__(self, x):
+        return f(x)
+
+def shown(call, action):
+    globals().pop("__warningregistry__", None)
+    with warnings.catch_warnings(record=True) as log:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings(action, module=module)
+        call()
+    return [(str(one.message), one.filename, one.lineno) for one in log]
+
+module = re.escape(globals().get("__name__", "<string>")) + "$"
+for func in (f, functools.partial(f, k=1), functools.cache(f), Callable(), np.vectorize(f)):
+    for action in ("always", "default"):
+        loop = shown(lambda: [func(x) for x in range(5)], action)
+        getattr(func, "cache_clear", int)()
+        assert len(loop) >= (5 if action == "always" else 1)
+        for how in ({"isolate": True}, {"executor": "threads"}):
+            assert shown(lambda: parallel_map(func, range(5), workers=2, **how), action) == loop, (func, action, how)
+            getattr(func, "cache_clear", int)()
+"""
+
+
+@pytest.mark.parametrize("names", [{"__name__": "__main__"}, {"__name__": "cell"}, {}], ids=["main", "cell", "none"])
+def test_warnings_of_code_that_is_in_no_file(names):
+    done = run_script(f"import re\nexec(compile({NO_FILE!r}, '<cell>', 'exec'), {{**{names}, 're': re}})")
+    assert done.returncode == 0, done.stderr

@@ -110,7 +110,7 @@ class InlineRun:
                 pace = 0.0
             if self._over or (ends is not None and ends(self._seconds_left(elapsed))):
                 break
-        self.claim(len(self.raw))
+        self.claim(len(self.raw) + (self._error is not None))  # an element that raised is not called again
         self.seconds = perf_counter() - begun
 
     def _seconds_left(self, elapsed: float) -> float:

@@ -193,6 +193,8 @@ class Table:
         names["__builtins__"] = builtins if module == "__main__" else vars(builtins)
         if self.share:
             made = shared_modules.setdefault(made.__name__, made)
+        if "__name__" not in base:  # the code of `exec` may have none
+            vars(made).pop("__name__", None)
         if module is not None and _takes_place(module):
             self._modules[module] = made
             if _installs:

@@ -320,7 +320,7 @@ class Job:
 
     def repeat(self) -> None:
         """Replay output of workers that is due, and show progress; in the calling thread."""
-        self.output_replay.repeat(self.limit, self.fail)
+        self.output_replay.repeat(lambda: self.limit, self.fail)
         self.show()
 
     def show(self) -> None:
@@ -349,7 +349,7 @@ class Job:
         """Return the result, or raise the exception that the plain loop would raise."""
         if self._whole is not None:
             return self._whole
-        self.output_replay.repeat(self.limit, self.fail, everything=True)
+        self.output_replay.repeat(lambda: self.limit, self.fail, everything=True)
         if self._error is not None:
             raise self._error
         if self.call.feed is not None and self.call.feed.error is not None:

@@ -109,14 +109,16 @@ class OutputReplay:
         while self._frontier in self._done:
             self._frontier = self._done.pop(self._frontier)
 
-    def repeat(self, limit: float, fail: Callable[..., object], everything: bool = False) -> None:
-        """Replay output that is due, or `everything`, up to element `limit`, where the plain loop ends.
+    def repeat(self, limit: Callable[[], float], fail: Callable[..., object], everything: bool = False) -> None:
+        """Replay output that is due, or `everything`, up to element `limit()`, where the plain loop ends.
+
+        That is asked for once it is known what is due: another thread may accept an error meanwhile.
 
         `fail` receives the first element whose output this process refuses, as by a closed `sys.stdout`, and the
         exception: as where the function itself prints. Other output of it and of later elements is dropped.
         """
         for one in self.take_due(everything):
-            if one.element > limit or one.element >= self._end:
+            if one.element > limit() or one.element >= self._end:
                 continue
             try:
                 one.repeat(self._call.func)

@@ -2,10 +2,13 @@
 
 NumPy's own pickle makes arrays contiguous, and then of native byte order too:
 ``x @ w`` with a strided matrix ``w`` had the loop's bits in none of 20 cases.
+Ufuncs of `np.frompyfunc`, which NumPy cannot pickle, are made anew.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -66,3 +69,14 @@ def _empty(layout: Layout) -> np.ndarray:
 
 def _fill(array: np.ndarray, state: tuple[np.ndarray, bool]) -> None:
     array[...], array.flags.writeable = state
+
+
+def reduce_ufunc(ufunc: np.ufunc) -> Any:
+    """Reduce a ufunc by its name; one of `np.frompyfunc`, as `np.vectorize` keeps them, by its function."""
+    if not ufunc.__name__.endswith(" (vectorized)"):
+        return NotImplemented
+    functions = [one for one in gc.get_referents(ufunc) if callable(one)]
+    if len(functions) != 1:
+        return NotImplemented
+    identity = {} if ufunc.identity is None else {"identity": ufunc.identity}
+    return functools.partial(np.frompyfunc, **identity), (functions[0], ufunc.nin, ufunc.nout)

@@ -16,6 +16,7 @@ from enum import EnumType
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from ..._system import reducers
 from ..._system.context_variables import reduce_variable
@@ -36,7 +37,7 @@ from ..._system.definitions import (
     update_spaces,
 )
 from ..._system.modules import added_builtins, is_importable, is_sent
-from .arrays import ARRAYS, reduce_array
+from .arrays import ARRAYS, reduce_array, reduce_ufunc
 from .multiprocessing_objects import Attachments, Packed, needs_attachments, reduce, spawning
 from .payload import Payload, payload_of, sendable
 from .sent_definitions import (
@@ -229,6 +230,7 @@ _REDUCERS: dict[int, str | Callable[[Any], Any]] = {
     id(functools._lru_cache_wrapper): "_reduce_cached",
     id(Closed): "_close",
     id(ContextVar): reduce_variable,
+    id(np.ufunc): reduce_ufunc,
     **{id(kind): "_reduce_typing" for kind in reducers.TYPING},
     **{id(kind): reduce_array for kind in ARRAYS},
 }

@@ -18,35 +18,38 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from ..._clock import monotonic
 from ..._core.effects.effect import Effect
+from ..._core.effects.functions import function_of
 from ..pickling.picklers import dumps
 from .process import flush
+from .warning_scopes import module_name
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
 class WarningEvent(NamedTuple):
-    """A warning that passed the worker's filters, with the arguments of `warnings.showwarning`."""
+    """A warning that passed the worker's filters: the arguments of `warnings.showwarning`, and the module."""
 
     element: int
     message: Warning | str
     category: type[Warning]
     filename: str
     lineno: int
+    module: str
 
     def plain(self) -> WarningEvent:
         """The same text, as a warning of the nearest built-in category."""
         category = next(kind for kind in self.category.__mro__ if kind.__module__ == "builtins")
-        return WarningEvent(self.element, str(self.message), category, self.filename, self.lineno)
+        return self._replace(message=str(self.message), category=category)
 
     def repeat(self, function: Any) -> None:
         """Issue the warning in this process, as if `function` had been called here."""
-        names: Any = _module_globals(self.filename, function)
+        names: Any = _module_globals(self.filename, self.module, function)
         warnings.warn_explicit(
             self.message,
             self.category,
             self.filename,
             self.lineno,
-            module=names.get("__name__"),
+            module=self.module,  # without one Python shows nothing
             registry=names.setdefault("__warningregistry__", {}),
         )
 
@@ -134,13 +137,21 @@ def _unpickled(whole: bytes | None, plain: OutputEvent) -> OutputEvent:
     return event
 
 
-def _module_globals(filename: str, function: Any) -> Mapping[str, Any]:
+# What stands for the globals of code that is in no module, by the name that it gives itself.
+_elsewhere: dict[str, dict[str, Any]] = {}
+
+
+def _module_globals(filename: str, name: str, function: Any) -> Mapping[str, Any]:
     """Globals of the module in `filename`, where Python records the warnings that it has shown."""
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and getattr(module, "__file__", None) == filename:
             return vars(module)
-    found: Mapping[str, Any] = getattr(function, "__globals__", {})
-    return found
+    # The code of a notebook, of `python -c` and of `exec` is in no file of a module.
+    found: Mapping[str, Any] = getattr(function_of(function)[0], "__globals__", {})
+    if found.get("__name__", "<string>") == name:
+        return found
+    named = sys.modules.get(name)
+    return vars(named) if isinstance(named, ModuleType) else _elsewhere.setdefault(name, {})
 
 
 # Output of a long element is sent while it runs, after at least this time,
@@ -193,7 +204,8 @@ class OutputCapture:
         self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
         """Take a warning, as `warnings.showwarning` does."""
-        self._add(WarningEvent(self._index(), message, category, filename, lineno), len(str(message)))
+        event = WarningEvent(self._index(), message, category, filename, lineno, module_name(filename))
+        self._add(event, len(str(message)))
 
     def add_record(self, record: logging.LogRecord) -> None:
         """Take a log record."""

@@ -131,7 +131,7 @@ def _action(filters: list[Any], message: Any, category: Any, filename: str, line
     text = str(message)
     for action, of_text, kind, of_module, line in filters:
         fits = issubclass(category, kind) and line in (0, lineno) and _matches(of_text, text)
-        if fits and (of_module is None or _matches(of_module, _module_name(filename))):
+        if fits and (of_module is None or _matches(of_module, module_name(filename))):
             return str(action)
     return "default"
 
@@ -141,12 +141,12 @@ def _matches(pattern: Any, text: str) -> bool:
     return pattern is None or (pattern == text if isinstance(pattern, str) else bool(pattern.match(text)))
 
 
-def _module_name(filename: str) -> str:
+def module_name(filename: str) -> str:
     """Name of the module that warns: that of the function in `filename` which is being called."""
     frame = sys._getframe()
     while frame is not None and frame.f_code.co_filename != filename:
         frame = frame.f_back  # type: ignore[assignment]
-    return filename.removesuffix(".py") if frame is None else str(frame.f_globals.get("__name__"))
+    return filename.removesuffix(".py") if frame is None else str(frame.f_globals.get("__name__", "<string>"))
 
 
 #: The warnings of the task in the current context.
@@ -162,6 +162,8 @@ class _InTask:
 
     def __init__(self) -> None:
         self.match = partial(next, iter(partial(_current.get, None), object()))
+        # Others copy filters by their patterns, as scikit-learn does for its own threads: a copy matches nothing.
+        self.pattern = "(?!)"
 
     def __reduce__(self) -> str:
         """Another process has one of its own, if a caller in this process sends its filters there."""
