@@ -149,6 +149,17 @@ def test_out_that_does_not_fit_the_results():
         parallel_apply(lambda x: (x, x), A, out=np.empty((3, 4)))
 
 
+@pytest.mark.parametrize("same", [lambda z: z, lambda z: z[:], lambda z: z.T[::-1].T[:, ::-1], lambda z: z[:, :]])
+def test_out_with_one_array_for_two_results(same):
+    """Only the last result would be left in it, without a word."""
+    z = np.empty((3, 4))
+    with pytest.raises(ValueError, match="out has one array for two results, of which only the last would be left"):
+        parallel_apply(never, A, out=(z, same(z)))
+    pairs = np.empty((3, 4, 2))
+    parallel_apply(lambda x: (x, -x), A, out=(pairs[..., 0], pairs[..., 1]))
+    assert pairs.tolist() == np.stack([A, -A], -1).tolist()
+
+
 def test_scoped_options_are_checked_at_once_and_nest():
     with pytest.raises(ValueError, match="workers"), options(workers=0):
         raise AssertionError("not reached")

@@ -19,6 +19,9 @@ from .options.number_checks import is_int
 from .options.settings import Settings
 from .results import Form, has_more, is_masked
 
+# How long two arrays of `out` are compared at most, in NumPy's steps of 0.1 us: columns of one array take a few.
+OVERLAP_WORK = 10_000
+
 if TYPE_CHECKING:
     from .inputs.random import RandomStreams
 
@@ -278,7 +281,11 @@ def _streams(rng: Any, func: Any, kwargs: dict[str, Any]) -> RandomStreams:
 
 def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: bool) -> tuple[Any, ...]:
     targets = out if isinstance(out, tuple) else (out,)
-    for target in targets:
+    for number, target in enumerate(targets):
+        if any(_are_one(target, before) for before in targets[:number]):
+            raise ValueError(
+                "out has one array for two results, of which only the last would be left; pass an array for each"
+            )
         if not all(hasattr(target, name) for name in ("shape", "dtype", "__setitem__")):
             raise TypeError(
                 f"out must be an array (or a tuple of arrays for a tuple result), got {type(target).__name__}"
@@ -302,6 +309,16 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
                 f"out has shape {shape}, with {found} along the mapped axes {own}; the result has {grid} there"
             )
     return targets
+
+
+def _are_one(target: Any, other: Any) -> bool:
+    """True if two targets have memory in common, as columns of one array, which lie between each other, do not."""
+    if target is other or not (isinstance(target, np.ndarray) and isinstance(other, np.ndarray)):
+        return target is other
+    try:
+        return np.shares_memory(target, other, max_work=OVERLAP_WORK)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return False
 
 
 def _check_gaps(targets: tuple[Any, ...]) -> None:
