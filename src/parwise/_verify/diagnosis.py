@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .._core.arguments import make_call
-from .._core.effects.generators import COPIED, drawn_from, global_generators, held_generators
+from .._core.effects.generators import COPIED, drawn_from, global_generators, held_generators, objects_of
 from .._core.indexing import Task
 from .._core.kernel import Outcome
 from .._core.results import Results, owned, same_values, stacked
@@ -107,10 +107,10 @@ class Diagnosis:
         """Return the first cause that can be shown: an unstable function, threads, environment; or none of them."""
         call = self._job.call
         function = call.func, call.args, call.kwargs
-        before, held = global_generators(), held_generators(*function)
+        before, held = global_generators(), held_generators(objects_of(*function))
         if self._is_unstable():
             drawn = " and ".join(drawn_from(before, global_generators()))
-            own = " and ".join(drawn_from(held, held_generators(*function)))
+            own = " and ".join(drawn_from(held, held_generators(objects_of(*function))))
             text = COPIED if call.settings.executor not in ("threads", "serial") else _IN_TURN
             return self._cause(
                 "unstable",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -35,22 +35,23 @@ def global_generators() -> Held:
     return found
 
 
-def held_generators(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
-    """Generators among the arguments of all calls of a function, and those that it names, with their states.
-
-    Each worker has copies of these, in one state.
-    """
-    return held(func, args, kwargs, _state)
+def objects_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Objects that a function gets in all calls, or names, and those within lists and dicts; each worker has copies."""
+    return [pair for name, value in _named(func, args, kwargs) for pair in _within(name, value)]
 
 
-def held(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], state: Callable[[Any], bytes | None]) -> Held:
-    """Objects that a function gets in all calls, or names, and their states: those for which `state` returns one."""
+def held_generators(objects: Iterable[tuple[str, Any]]) -> Held:
+    """Generators among objects of `objects_of`, with their states."""
+    return held(objects, _state)
+
+
+def held(objects: Iterable[tuple[str, Any]], state: Callable[[Any], bytes | None]) -> Held:
+    """Those objects for which `state` returns one."""
     found: Held = {}
-    for name, value in _named(func, args, kwargs):
-        for inner, one in _within(name, value):
-            now = state(one)
-            if now is not None:
-                found.setdefault(inner, (one, now))
+    for name, one in objects:
+        now = state(one)
+        if now is not None:
+            found.setdefault(name, (one, now))
     return found
 
 

@@ -42,8 +42,11 @@ class Look:
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: bool) -> None:
         self._call = func, args, kwargs
-        self._generators = {} if generators.seeds(func) else generators.held_generators(*self._call)
-        self._readers = readers.unread(*self._call)
+        objects = generators.objects_of(*self._call)
+        self._generators = generators.held_generators(objects)
+        if self._generators and generators.seeds(func):
+            self._generators = {}
+        self._readers = readers.unread(func, objects)
         self._effects = None if prepared else SideEffects(func)
 
     def effects(self) -> list[Effect]:
@@ -56,7 +59,7 @@ class Look:
         return found
 
     def _drawn(self, copied: str, held: generators.Held, look: Callable[..., generators.Held]) -> Iterator[Effect]:
-        drawn = generators.drawn_from(held, look(*self._call)) if held else {}
+        drawn = generators.drawn_from(held, look(generators.objects_of(*self._call))) if held else {}
         if drawn:
             # Where another function was called first it may have seeded each copy in another way.
             state = zlib.crc32(b"".join(drawn.values())) if self._effects is None else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 from .functions import codes_of, function_of
@@ -18,20 +19,21 @@ _ITERATORS = frozenset(map(type, (iter([]), iter(()), iter(range(0)), iter(range
 _FILES = (io.StringIO, io.BytesIO)
 
 
-def held_readers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
-    """Those among the arguments of all calls of a function, and those that it names, with how much is left in each."""
-    return held(func, args, kwargs, _left)
+def held_readers(objects: Iterable[tuple[str, Any]]) -> Held:
+    """Those among objects of `objects_of`, with how much is left in each."""
+    return held(objects, _left)
 
 
-def unread(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
+def unread(func: Any, objects: Iterable[tuple[str, Any]]) -> Held:
     """Those in which something is left, unless the function goes to a place of its own choice.
 
     Where nothing is left a file is written to, as a log is.
     """
+    found = {name: one for name, one in held_readers(objects).items() if one[1] != b"0"}
     function, own = function_of(func)
-    if function is not None and any("seek" in code.co_names for code in codes_of(function, own)):
+    if found and function is not None and any("seek" in code.co_names for code in codes_of(function, own)):
         return {}
-    return {name: one for name, one in held_readers(func, args, kwargs).items() if one[1] != b"0"}
+    return found
 
 
 def _left(value: Any) -> bytes | None:

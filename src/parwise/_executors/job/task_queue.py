@@ -315,7 +315,7 @@ class TaskQueue:
     @property
     def seconds_left(self) -> float:
         """Seconds that one process needs for the rest, less the seconds that transferring it to workers takes."""
-        pace, transfer_seconds = self.pace or 0.0, self._transfer_seconds()
+        pace, transfer_seconds = self.length.pace or 0.0, self._transfer_seconds()
         if transfer_seconds:  # the mean: one slow moment of the machine must not make a transfer seem worth it
             mean = self.mean_pace
             pace = max(0.0, min(pace, pace if mean is None else mean) - transfer_seconds)
@@ -328,10 +328,13 @@ class TaskQueue:
             left = sum(map(len, self._returned)) + sum(map(len, self._lost))
             if self._blocks is not None:
                 return left + (self._blocks[-1].hi - self._blocks[0].lo if self._blocks else 0)
-            stop = min(self._known_stop, max(self._call.expected, self._next + 1))
-            # An iterator of unknown length is assumed to be half done.
-            left += max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
-            return left + sum(hi - lo for lo, hi in self._later)
+            if self._stream is None:  # in few steps: each look between two tasks asks for it
+                left += max(0, self._stop - self._next)
+            else:
+                stop = min(self._known_stop, max(self._call.expected, self._next + 1))
+                # An iterator of unknown length is assumed to be half done.
+                left += max(0, (stop if stop < ENDLESS else 2 * self._next) - self._next)
+            return left + sum(hi - lo for lo, hi in self._later) if self._later else left
 
     @property
     def queue_ahead(self) -> bool:
