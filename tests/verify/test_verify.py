@@ -467,7 +467,7 @@ def test_fingerprints():
             "value",
             r"\(1\+2j\) and \(1-2j\) \(\(0x1.0.*, 0x1.0000000000000p\+1j\)",
         ),
-        (np.array(["a", "b"]), np.array(["a", "c"]), "value", "at 1: np.str_..b.. and np.str_..c.."),
+        (np.array(["a", "b"]), np.array(["a", "c"]), "value", "at 1: 'b' and 'c'"),
         (np.zeros(2, "i4,f8"), np.array([(0, 0), (0, 1)], "i4,f8"), "value", "field 'f1': 1 of 2"),
         (np.array([None, 1]), np.array([None, 2]), "value", "1 of 2"),
     ],

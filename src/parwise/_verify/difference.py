@@ -88,6 +88,8 @@ def array_difference(a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
         return "nan", f"{count}{place}only bits of NaN or the sign of zero: {x} and {y} ({_hex(x)} and {_hex(y)})"
     if a.dtype.kind in "fc":
         return "value", f"{count}{place}{x} and {y} ({_hex(x)} and {_hex(y)}{_ulp_text(a[wrong], b[wrong])})"
+    if a.dtype.kind in "biuUS":  # a result of one of Python's own types is one of NumPy's here
+        x, y = x.item(), y.item()
     return "value", f"{count}{place}{shown(x)} and {shown(y)}"
 
 
