@@ -67,6 +67,8 @@ CASES = {
     "g": Case("0.4 us x 100, first call", _burning(0.4e-6, 100)),
     "h": Case("memory, sort", _over_rows(np.sort), calls=1, quantity="memory"),
     "i": Case("memory, sort, first call", _over_rows(np.sort), quantity="memory"),
+    "j": Case("0.8 ms x 20", _burning(0.8e-3, 20), calls=30),
+    "k": Case("0.5 ms x 100", _burning(0.5e-3, 100), calls=15),
 }
 
 

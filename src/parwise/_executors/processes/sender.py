@@ -73,25 +73,30 @@ class Sender(Receiver):
 
     def pack_function(self) -> None:
         """Pickle the function; workers come up meanwhile."""
-        settings = self._job.call.settings
-        # A thread count other than the caller's may change bits, of elements that no handshake compares.
-        counts = read_threads() | (self.local_threads or {})
-        self._threads = settings.blas_threads if isinstance(settings.blas_threads, int) else counts
-        self._call = next(self._pool.calls)
         call = self._job.call
+        # A thread count other than the caller's may change bits, of elements that no handshake compares.
+        counts, told = read_threads() | (self.local_threads or {}), call.settings.blas_threads
+        self._threads = told if isinstance(told, int) else counts
+        self._call = next(self._pool.calls)
         if call.feed is None and not all(one.loaded for one in call.inputs):
             from ..job.files import FileTasks
 
             self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
-        if settings.verify is None and not settings.isolate:
-            # Where this process computes an element only after this, the copies of workers begin as it does, and return
-            # its bits: no handshake shows that all of them draw the same numbers.
-            self.look = FirstTask().look(call.func, call.args, call.kwargs, prepared=True)
         self._pack(self._job.state)
         assert self._session is not None
         self._job.output_replay.doubt_blas()
         if self._session.payload.attachments:  # queues, locks: f acts on other processes, once for each element
             self._handshake.pending = False
+
+    def _look_at_copies(self) -> None:
+        """Look at what the function holds, of which workers have copies now.
+
+        Where this process computes an element only after this, the copies of workers begin as it does, and return its
+        bits: no handshake shows that all of them draw the same numbers.
+        """
+        call = self._job.call
+        if call.settings.verify is None and not call.settings.isolate:
+            self.look = FirstTask().look(call.func, call.args, call.kwargs, prepared=True)
 
     def _pack(self, state: CallerState | None) -> None:
         job = self._job
