@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from .interpreter import close
+from .limits import read_small
 from .platforms.here import OPEN_PRIVATE, SIGNALS_AT_REST, ask, limits
 
 # The last two count for children made from now on.
@@ -34,28 +35,16 @@ def read_inherited() -> tuple[Any, ...]:
         (ask("getpriority", getattr(os, "PRIO_PROCESS", 0), 0), ask("sched_getscheduler", 0), ask("getsid", 0)),
         *_signals_and_rights(),
         _namespaces(),
-        _read("/proc/thread-self/cgroup"),
+        read_small("/proc/thread-self/cgroup"),
     )
 
 
 def _signals_and_rights() -> tuple[int, bytes]:
     """Mask of the signals that a new process ignores; capabilities, "no new privileges" and seccomp as Linux tells."""
-    status = _read("/proc/thread-self/status")
+    status = read_small("/proc/thread-self/status")
     ignored = status.partition(b"\nSigIgn:")[2].partition(b"\n")[0]
     rights = status.partition(b"\nCapInh:")[2].partition(b"\nvoluntary")[0]  # not the counts that follow
     return int(ignored or b"0", 16) & ~_RESET, rights
-
-
-def _read(path: str) -> bytes:
-    """Content of a small file; nothing if it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | OPEN_PRIVATE)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 2**14)
-    finally:
-        close(fd)
 
 
 def _namespaces() -> list[str]:

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from .platforms.here import ask, file_size_limit, open_files_limit, physical_memory
+from .interpreter import close
+from .platforms.here import OPEN_PRIVATE, ask, file_size_limit, open_files_limit, physical_memory
 
 #: Not a `pathlib.Path`: importing that takes 4 ms, by which each start of workers would be later.
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -49,6 +50,22 @@ def read_setting(folder: str, name: str) -> str:
     """Text of a file in the folder of a cgroup; `OSError` if there is none."""
     with open(os.path.join(folder, name)) as file:
         return file.read()
+
+
+def read_small(path: StrPath) -> bytes:
+    """Content of a small file; nothing if it cannot be read.
+
+    An object for the file would take a third longer: 0.19 in place of 0.14 ms for one in /proc, once a function has
+    taken some ms.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | OPEN_PRIVATE)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 2**14)
+    finally:
+        close(fd)
 
 
 def cpu_count() -> int:
@@ -99,12 +116,11 @@ def _quota_v1(folder: str) -> float | None:
 def cpu_is_idle(own: int = 1, load: StrPath = "/proc/loadavg") -> bool:
     """True unless other programs leave no CPU of the machine beside the first of `own` threads that run in this one.
 
-    It counts the threads that run or wait for a CPU, which takes 10 us.
+    It counts the threads that run or wait for a CPU.
     """
     try:
-        with open(load, "rb", buffering=0) as file:
-            running = int(file.read(200).split()[3].partition(b"/")[0])
-    except (OSError, ValueError, IndexError):
+        running = int(read_small(load).split()[3].partition(b"/")[0])
+    except (ValueError, IndexError):
         return True
     return running - (own - 1) < (os.cpu_count() or 1)
 
