@@ -73,9 +73,27 @@ def ways(calls, alone, shared):
 def test_middling_calls_take_the_way_that_is_faster_and_try_the_other_one_ever_more_rarely(alone, shared):
     taken = ways(600, alone, shared)
     trials = [k for k, one in enumerate(taken) if one != (shared < alone)]
-    gaps = np.diff([k for k in trials if k > 1])
-    assert list(gaps[:5]) == [9, 17, 33, 65, 129]
+    if shared > alone:  # two calls each time
+        assert trials[:2] == [0, 2]
+        assert trials[3::2] == [k + 1 for k in trials[2::2]]
+        trials = trials[2::2]
+    gaps = np.diff(trials[1:] if shared < alone else trials)
+    assert list(gaps[:4]) == ([9, 17, 33, 65] if shared < alone else [18, 34, 66, 130])
     assert len(trials) <= 9
+
+
+def test_a_second_call_with_workers_decides():
+    """The first one takes longer, as what it needs is in no cache."""
+    known = KnownPace(1.0, False).after(2.0, shared=False).after(3.0, shared=True)
+    assert known.to_share
+    assert known.after(1.0, shared=True).to_share
+    assert known.after(1.0, shared=True).after(1.1, shared=True).to_share
+    assert not known.after(2.5, shared=True).to_share
+    later = known.after(2.5, shared=True)
+    while not later.to_share:
+        later = later.after(2.0, shared=False)
+    assert later.after(2.5, shared=True).to_share
+    assert not later.after(2.5, shared=True).after(2.4, shared=True).to_share
 
 
 def test_one_slow_call_changes_nothing():
@@ -159,7 +177,7 @@ def test_a_trial_that_begins_late_is_one(monkeypatch, paces):
     ((key, known),) = paces._known.items()
     assert known.alone > 0  # by its first elements, since a first call with workers takes longer than the next one
     assert not known.shared
-    trial = known._replace(alone=known.seconds, shared=2 * known.seconds, calls=4, trial_calls=4)
+    trial = known._replace(alone=known.seconds, shared=2 * known.seconds, calls=5, trial_calls=4)
     paces._known[key] = trial
     assert trial.to_share
     parallel_apply(f, array, **TWO)
