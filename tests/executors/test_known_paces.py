@@ -210,6 +210,27 @@ def test_short_calls_without_workers_make_no_tasks_until_workers_would_have_paid
     assert joined
 
 
+def test_workers_that_a_call_has_started_are_not_started_again_before_they_are_up(monkeypatch, paces):
+    """A call of 15 ms that started workers ended before they were up, and each second one after it tried again."""
+    default_pool().stop()
+    pool = default_pool()
+    with pool.lock:
+        pool.start(1)
+        pool.dirty = False
+    monkeypatch.setattr(background.BackgroundDispatcher, "warm", False)
+    monkeypatch.setattr(inline, "WARM_SECONDS", 1e-9)
+    monkeypatch.setattr(inline, "COLD_SECONDS", 3600.0)
+    for _ in range(3):
+        parallel_apply(lambda x: sum(range(50_000)) + x, np.arange(10.0), **TWO)
+    assert paces.serial_seconds == 0
+    end = time.monotonic() + 60
+    while not pool.seems_warm and time.monotonic() < end:  # no call reads what they answer
+        pass
+    assert pool.seems_warm
+    with pool.lock:
+        assert pool.seems_warm
+
+
 def doubled(x):
     return 2 * x
 

@@ -224,6 +224,12 @@ class BackgroundDispatcher:
         return pool is not None and pool.seems_warm
 
     @property
+    def has_started_workers(self) -> bool:
+        """True if there are workers, be they up or not."""
+        pool = self._given_pool or known_pool()
+        return pool is not None and bool(pool.workers)
+
+    @property
     def has_idle_workers(self) -> bool:
         """True if workers of an earlier call are up, and the helper thread does not use them."""
         with self._turn:

@@ -92,7 +92,7 @@ def run_inline(job: Job, background: BackgroundDispatcher, pace: PaceOfCall) -> 
         pace.keep(inline.seconds / max(1, call.count))
         if background.warm and is_middling(inline.seconds):
             pace.keep_way(shared=False)
-        if not background.warm and inline.seconds > WARM_SECONDS:
+        if inline.seconds > WARM_SECONDS and not background.has_started_workers:
             known_paces.serial_seconds += inline.seconds
         if job.observer.active and job.workers > 1:
             found = least_seconds(background, inline.seconds)

@@ -110,8 +110,20 @@ class WorkerPool(ABC):
 
     @property
     def seems_warm(self) -> bool:
-        """True if a worker has answered before; any thread may ask, without the lock."""
-        return any(worker.ready for worker in tuple(self.workers))
+        """True if a worker is known to be up; any thread may ask, without the lock.
+
+        Those that a short call has started, and that were not up when it ended, have answered meanwhile.
+        """
+        workers = tuple(self.workers)
+        if not workers or any(worker.ready for worker in workers):
+            return bool(workers)
+        with DeferredInterrupt():
+            if not self.lock.acquire(blocking=False):
+                return False
+            try:
+                return self.running
+            finally:
+                self.lock.release()
 
     @property
     def owned_by_parent(self) -> bool:
