@@ -16,7 +16,6 @@ import sys
 import threading
 import types
 import typing
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -223,23 +222,6 @@ def _partial_method(obj: Any) -> tuple[Any, ...]:
     return object.__new__, (type(obj),), vars(obj)
 
 
-def _weak_dict(obj: Any) -> tuple[Any, ...]:
-    return type(obj), (), None, None, iter(list(obj.items()))
-
-
-def _weak_reference(obj: weakref.ref[Any]) -> tuple[Any, ...]:
-    target = obj()
-    return (_dead_reference, ()) if target is None else (weakref.ref, (target,))
-
-
-class _Ended:
-    pass
-
-
-def _dead_reference() -> weakref.ref[Any]:
-    return weakref.ref(_Ended())
-
-
 def _proxy(obj: types.MappingProxyType[Any, Any]) -> tuple[Any, ...]:
     # The dict itself, which a function may go on changing, as `functools.singledispatch` does.
     (names,) = gc.get_referents(obj)
@@ -294,9 +276,6 @@ def _make_property(cls: type[property], *content: Any) -> property:
 _REDUCERS: dict[int, Callable[[Any], Any]] = {
     id(functools.cached_property): _cached_property,
     id(functools.partialmethod): _partial_method,
-    id(weakref.WeakKeyDictionary): _weak_dict,
-    id(weakref.WeakValueDictionary): _weak_dict,
-    id(weakref.ref): _weak_reference,
     id(types.MappingProxyType): _proxy,
 }
 

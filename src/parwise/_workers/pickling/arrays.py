@@ -80,3 +80,10 @@ def reduce_ufunc(ufunc: np.ufunc) -> Any:
         return NotImplemented
     identity = {} if ufunc.identity is None else {"identity": ufunc.identity}
     return functools.partial(np.frompyfunc, **identity), (functions[0], ufunc.nin, ufunc.nout)
+
+
+#: Reducers by the id of an object's exact type.
+ARRAY_REDUCERS: dict[int, Callable[[Any], Any]] = {
+    id(np.ufunc): reduce_ufunc,
+    **{id(kind): reduce_array for kind in ARRAYS},
+}

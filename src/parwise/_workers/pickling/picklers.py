@@ -16,7 +16,6 @@ from enum import EnumType
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
 from ..._system import reducers
 from ..._system.context_variables import reduce_variable
@@ -37,7 +36,7 @@ from ..._system.definitions import (
     update_spaces,
 )
 from ..._system.modules import added_builtins, is_importable, is_sent
-from .arrays import ARRAYS, reduce_array, reduce_ufunc
+from .arrays import ARRAY_REDUCERS
 from .multiprocessing_objects import Attachments, Packed, needs_attachments, reduce, spawning
 from .payload import Payload, payload_of, sendable
 from .sent_definitions import (
@@ -51,6 +50,7 @@ from .sent_definitions import (
     reduce_code,
     wanted_names,
 )
+from .weak_references import WEAK_REDUCERS
 
 # Causes of causes that travel with an exception.
 MAX_CHAIN = 20
@@ -230,9 +230,9 @@ _REDUCERS: dict[int, str | Callable[[Any], Any]] = {
     id(functools._lru_cache_wrapper): "_reduce_cached",
     id(Closed): "_close",
     id(ContextVar): reduce_variable,
-    id(np.ufunc): reduce_ufunc,
+    **WEAK_REDUCERS,
     **{id(kind): "_reduce_typing" for kind in reducers.TYPING},
-    **{id(kind): reduce_array for kind in ARRAYS},
+    **ARRAY_REDUCERS,
 }
 
 
