@@ -9,12 +9,13 @@ be: to wake 64 processes each ms takes most of two CPUs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -71,7 +72,8 @@ def with_multiprocessing(pool: multiprocessing.pool.Pool, case: Case, array: np.
     return call
 
 
-def with_bare_processes(case: Case, array: np.ndarray, workers: int) -> Callable[[], int]:
+@contextlib.contextmanager
+def bare_processes(case: Case, array: np.ndarray, workers: int) -> Iterator[Callable[[], int]]:
     """Forked processes, each with its share of the elements; they wait for a message, and send one at their end."""
 
     def compute(part: np.ndarray, connection: Connection) -> None:
@@ -80,14 +82,6 @@ def with_bare_processes(case: Case, array: np.ndarray, workers: int) -> Callable
                 rest(element, case.seconds)
             connection.send(True)
 
-    bounds = np.linspace(0, len(array), workers + 1).astype(int)
-    fork = multiprocessing.get_context("fork")
-    connections = []
-    for start, stop in itertools.pairwise(bounds):
-        here, there = fork.Pipe()
-        fork.Process(target=compute, args=(array[start:stop], there), daemon=True).start()
-        connections.append(here)
-
     def call() -> int:
         for one in connections:
             one.send(True)
@@ -95,7 +89,27 @@ def with_bare_processes(case: Case, array: np.ndarray, workers: int) -> Callable
             one.recv()
         return workers
 
-    return call
+    bounds = np.linspace(0, len(array), workers + 1).astype(int)
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe() for _ in range(workers)]
+    connections = [here for here, _ in pipes]
+    parts = [array[start:stop] for start, stop in itertools.pairwise(bounds)]
+    processes = [
+        fork.Process(target=compute, args=(part, there)) for part, (_, there) in zip(parts, pipes, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield call
+    finally:
+        for one in connections:
+            one.send(None)
+        for process in processes:
+            process.join()
+            process.close()
+        for pipe in pipes:
+            for one in pipe:
+                one.close()
 
 
 def measured(call: Callable[[], int], case: Case, workers: int) -> Found:
@@ -118,16 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Found]]:
         for name, whole in CASES.items():
             case = whole._replace(count=int(whole.count * given.part))
             array = np.random.default_rng(0).random((case.count, case.nbytes // 8))
-            calls = {
-                "multiprocessing.Pool": with_multiprocessing(pool, case, array),
-                "parwise": with_parwise(case, array, given.workers),
-                "bare processes": with_bare_processes(case, array, given.workers),
-            }
-            for call in calls.values():
-                call()  # starts the workers
-            rounds = [
-                {who: measured(call, case, given.workers) for who, call in calls.items()} for _ in range(given.rounds)
-            ]
+            with bare_processes(case, array, given.workers) as bare:
+                calls = {
+                    "multiprocessing.Pool": with_multiprocessing(pool, case, array),
+                    "parwise": with_parwise(case, array, given.workers),
+                    "bare processes": bare,
+                }
+                for call in calls.values():
+                    call()  # starts the workers
+                rounds = [
+                    {who: measured(call, case, given.workers) for who, call in calls.items()}
+                    for _ in range(given.rounds)
+                ]
             found[name] = {
                 who: Found(*map(statistics.median, zip(*(one[who] for one in rounds), strict=True))) for who in calls
             }

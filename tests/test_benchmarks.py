@@ -185,7 +185,7 @@ def test_scale(capsys):
     assert set(found) == set(scale.CASES)
     for one in found.values():
         assert all(0 < each.efficiency <= 1.05 and each.cpu > 0 and each.tasks >= 1 for each in one.values())
-    assert capsys.readouterr().out.count("us of the caller's CPU") == 4
+    assert capsys.readouterr().out.count("us of the caller's CPU") == 6
 
 
 def test_labelled(capsys):
