@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 import threading
+import types
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 
 from parwise import parallel_map
 from parwise._executors.threads.executor import Threads
+from parwise._system import blas
 from parwise._workers.worker import context_capture
 
 
@@ -62,6 +64,15 @@ def test_elements_may_wait_for_one_another_after_a_small_call():
 
     for wait in (False, False, True):  # noqa: B007 - the function reads it
         assert parallel_map(meet, [1, 2], executor="threads", workers=2) == [1, 2]
+
+
+def test_elements_may_wait_for_one_another_where_openmp_may_have_threads_for_the_caller_alone(monkeypatch):
+    """A module that was imported since libraries were looked for may have brought OpenMP."""
+    barrier = threading.Barrier(2)
+    monkeypatch.setitem(sys.modules, "parwise_new_module", types.ModuleType("parwise_new_module"))
+    monkeypatch.setattr(blas, "is_local", lambda library: library.num_threads > 0)
+    assert blas.local_threads(look=False) is None
+    assert parallel_map(lambda x: barrier.wait(60) < 2, [1, 2], executor="threads", workers=2) == [True, True]
 
 
 def test_a_stream_that_another_thread_prints_to_stays_alive():

@@ -86,7 +86,9 @@ class LateThreads:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._state = ThreadState(look=False)
+        # It looks for BLAS, which takes 0.4 to 6 ms after an import. Without that the helper thread could not start
+        # threads where OpenMP has a number of them for this thread alone: elements that wait for one another hung.
+        self._state = ThreadState()
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._started = self._left = self._helped = False
@@ -117,8 +119,6 @@ class LateThreads:
         """Open the job at element `start()` and start threads, unless the helper thread has done so."""
         with DeferredInterrupt(), self._lock:
             if not self._started:
-                if not self._state.complete:
-                    self._state = ThreadState()
                 self._start(start())
         self._leave()
 
@@ -138,9 +138,8 @@ class LateThreads:
         return max(0.0, left)
 
     def _start_late(self) -> None:
-        complete = not self._left and self._state.complete
         with self._lock:
-            if complete and not self._left and not self._started and self._first is not None:
+            if not self._left and not self._started and self._first is not None:
                 self._start(self._first())
 
     def _leave(self) -> None:

@@ -29,31 +29,20 @@ LOOK_SECONDS = 0.1
 
 
 class ThreadState:
-    """Runs functions in other threads with the settings of this one: a new thread starts with the defaults.
+    """Runs functions in other threads with the settings of this one: a new thread starts with the defaults."""
 
-    Parameters
-    ----------
-    look : bool
-        False to do without looking for BLAS, which takes 20 ms beside a function in pure Python.
-    """
-
-    def __init__(self, look: bool = True) -> None:
-        self._floats, self._counts = read_floats(), local_threads(look=look)
+    def __init__(self) -> None:
+        self._floats, self._counts = read_floats(), local_threads() or {}
         self._settings = read_local_settings()
         self._owner = threading.get_ident()
         self._filters = list(current_filters())
-
-    @property
-    def complete(self) -> bool:
-        """True unless BLAS may have a number of threads for the caller's thread alone, which is not known."""
-        return self._counts is not None or not local_threads()
 
     def submit(self, executor: Executor, function: Any, *args: Any) -> Future[Any]:
         """Submit a call of a function."""
         return executor.submit(contextvars.copy_context().run, self._run, function, *args)
 
     def _run(self, function: Any, *args: Any) -> None:
-        with floats(self._floats), with_local_threads(self._counts or {}), local_settings(self._settings):
+        with floats(self._floats), with_local_threads(self._counts), local_settings(self._settings):
             function(*args)
 
     def compute(self, job: Job, task: Task) -> None:
