@@ -150,6 +150,23 @@ def test_a_call_that_fails_is_reported(runner):
     assert r.calls[0].seconds > 0
 
 
+@pytest.mark.parametrize("options", [{"workers": 1}, {"executor": "threads", "workers": 2}, {"workers": 2}])
+@pytest.mark.parametrize("call", [parallel_map, parallel_apply])
+def test_elements_up_to_the_one_that_raises_are_reported(call, options):
+    def f(x):
+        seen.append(x)
+        time.sleep(0.0001)
+        return 1 // (17 - int(x))
+
+    seen = []
+    with parwise.report() as r, pytest.raises(ZeroDivisionError):
+        call(f, np.arange(40), verify=False, **options)
+    caller, *lanes = [r.calls[0].caller, *r.calls[0].worker_timelines]
+    here = [one for one in lanes if one.name.startswith("thread")]
+    assert sum(one.elements for one in [caller, *here]) == len(seen)
+    assert r.calls[0].f_seconds >= 0.0001 * len(seen)
+
+
 def test_nested_calls_are_part_of_the_one_around():
     def f(row):
         return parallel_apply(np.negative, row).sum()

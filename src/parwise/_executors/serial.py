@@ -157,10 +157,10 @@ def compute_list(job: Job, tasks: Generator[Task]) -> bool:
     if output is None or queue.seems_empty or (front := output.take_front(queue.next)) is None:
         return False
     elements: Iterator[Any] | None = None
-    task, stop = None, queue.next
+    task, stop, begun = None, queue.next, 0.0
 
     def runs() -> Iterator[tuple[Callable[[Any], Any], Iterator[Any]]]:
-        nonlocal elements, task, stop
+        nonlocal elements, task, stop, begun
         yield _same, iter(front)
         for task in tasks:
             if task.lo != stop:  # another thread has handed out tasks
@@ -180,7 +180,10 @@ def compute_list(job: Job, tasks: Generator[Task]) -> bool:
     except BaseException as error:
         if elements is None or task is None:  # not raised by the function
             raise
-        job.fail(task.hi - length_hint(elements) - 1, error, task)
+        index = task.hi - length_hint(elements) - 1
+        computed = Task(task.lo, index + 1)
+        job.measure(computed, Outcome(None, perf_counter() - begun, index=index, error=error, begun=begun))
+        job.fail(index, error, task)
     return task is not None
 
 

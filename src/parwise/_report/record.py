@@ -79,6 +79,7 @@ class CallRecord(NullObserver):
         self._call: Call | None = call  # released at the end, as it refers to the arrays
         self._nested = is_nested()
         self._thread = threading.get_ident()
+        self._blocks = call.vectorized
         self._lock = threading.Lock()
         self._workers: dict[object, Timeline] = {}
         self._start_time: float | None = None
@@ -102,12 +103,15 @@ class CallRecord(NullObserver):
         """Add a task to the timeline of `worker`; None stands for the calling thread."""
         now = perf_counter()
         seconds, begun = outcome.seconds, outcome.begun
+        raised = outcome.error is not None and outcome.gaps is None
+        # Those behind the one that raised were not computed.
+        count = outcome.index - task.lo + 1 if raised and not self._blocks else len(task)
         if not self.begun <= begun <= now - seconds:  # the clock of another machine
             begun = now - seconds
         ident = threading.get_ident()
         with self._lock:
             timeline = self.caller if worker is None and ident == self._thread else self._worker_timeline(worker, ident)
-            timeline.add(len(task), begun, seconds, GAP_SHARE * (now - self.begun))
+            timeline.add(count, begun, seconds, GAP_SHARE * (now - self.begun))
 
     def _worker_timeline(self, worker: object, ident: int) -> Timeline:
         """Timeline of a worker process, on this machine or another one, or of a thread."""
