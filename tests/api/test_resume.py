@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import operator
+import os
 import re
 import threading
 import warnings
@@ -502,6 +503,26 @@ def test_nothing_to_compute(tmp_path):
     for _ in range(2):
         assert parallel_apply(np.sort, A[:0], out=out, resume=tmp_path / "journal") is out
         assert parallel_map(str, [], resume=tmp_path / "results") == []
+
+
+@pytest.mark.parametrize("kind", ["items", "hdf5"])
+def test_a_function_that_changes_the_working_directory(tmp_path, monkeypatch, kind):
+    def f(row):
+        os.chdir(tmp_path / "elsewhere")
+        return np.sqrt(row)
+
+    def run(func):
+        os.chdir(tmp_path)
+        if kind == "items":
+            return parallel_map(func, list(A), workers=1, resume="here")
+        with dataset("out.h5").file as file:
+            return parallel_apply(func, A, out=file["x"], workers=1, resume="here")[...]
+
+    monkeypatch.chdir(tmp_path)  # restored at the end
+    (tmp_path / "elsewhere").mkdir()
+    for _ in range(2):
+        assert_same(np.array(run(f)), np.sqrt(A))
+    assert not os.listdir(tmp_path / "elsewhere")
 
 
 def test_what_was_not_reproducible_is_not_gone_on_with(tmp_path):

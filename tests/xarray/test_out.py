@@ -194,6 +194,20 @@ def test_a_store_reads_as_the_result(tmp_path, dtype):
         cube.par.map(np.negative, "time", out=tmp_path / "store", **how)
 
 
+def test_a_store_of_a_function_that_changes_the_working_directory(tmp_path, monkeypatch):
+    def f(row):
+        os.chdir(tmp_path / "elsewhere")
+        return np.negative(row)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    cube = make_cube().drop_encoding().drop_vars("season")
+    how = {"output_core_dims": ["lat", "lon"], "output_dtypes": cube.dtype}
+    result = cube.par.map(f, "time", out="store", workers=1, **how)
+    assert_identical(result, cube.par.map(np.negative, "time", **how))
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "store"]
+
+
 STORES = {
     "a new dimension": (np.cumsum, ("lat", "lon"), {"output_core_dims": ["q"], "output_sizes": {"q": 12}}),
     "scalars": (np.sum, ("lat", "lon"), {"output_core_dims": []}),

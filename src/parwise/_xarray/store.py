@@ -33,6 +33,7 @@ def map_into_store(mapped: MappedArrays, request: Request, path: str) -> xr.Data
     """
     if "://" in path:
         raise ValueError(f"out={path!r} must be a path on this machine; pass an array of zarr that is opened there")
+    path = os.path.abspath(path)  # the function may change the working directory
     template, chunks = _template(mapped, request)
     _check_decoding(template)
     resume = resolve(request.options).resume

@@ -32,7 +32,8 @@ class Batches:
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        # The function may change the working directory.
+        self._folder = os.path.abspath(folder)
         self.count = 0
 
     def save(self, runs: Sequence[tuple[int, int]], results: list[list[Any]]) -> dict[str, Any]:

@@ -95,7 +95,6 @@ class HDF5Target(Target):
 
     def __init__(self, call: Call, array: Any) -> None:
         super().__init__(call, array)
-        self._path = array.file.filename
         if array.file.driver != "sec2":
             raise ValueError(
                 f"resume needs an out in a plain file; that of out has the h5py driver {array.file.driver!r}. "
@@ -120,7 +119,8 @@ class HDF5Target(Target):
     def sync(self, runs: Sequence[tuple[int, int]]) -> None:
         """Wait until the file is on the disk."""
         self.array.file.flush()
-        sync_file(self._path)
+        # Its name may be relative to another working directory by now.
+        os.fsync(self.array.file.id.get_vfd_handle())
 
 
 def _is_allocated(dataset: Any) -> bool:
