@@ -145,6 +145,32 @@ def test_results_unlike_the_first_become_what_the_loop_makes_of_them(runner):
         assert_same(out.array, plain_loop(f, values).astype("f8"))
 
 
+@pytest.mark.parametrize(
+    ("first", "dtype", "other"),
+    [
+        (np.int64(2**63 - 1), "f8", 1.5),
+        (np.int64(-(2**63)), "f4", 1.5),
+        (np.uint64(2**64 - 1), "f8", np.uint8(1)),
+        (np.int32(70_000), "f2", 1.5),
+        (np.int32(-70_000), "f2", 1.5),
+        (np.uint64(2**64 - 1), "c16", 1.5),
+        (1.5, "c8", 1j),
+        (True, "c16", 2),
+    ],
+    ids=str,
+)
+def test_rounded_results_before_one_unlike_them(first, dtype, other):
+    def f(x):
+        return other if x == 30 else first
+
+    values = np.arange(40.0)
+    with np.errstate(over="ignore"):  # of float16
+        want = plain_loop(f, values).astype(dtype)
+        for out in np.zeros(40, dtype), Sunk((40,), (7,), dtype):
+            parallel_apply(f, values, out=out, executor="serial", errors="ignore")  # in tasks
+            assert_same(getattr(out, "array", out), want)
+
+
 def test_numbers_are_cast_as_numpy_does(tmp_path):
     h5py = pytest.importorskip("h5py")
     values = np.array([2**31 + 5, 7, -(2**40)])

@@ -44,6 +44,27 @@ def loss_by_cast(data: np.ndarray, dtype: np.dtype[Any]) -> Loss | None:
     return Loss(f"{data[lost][0]}, which lies beyond its range", str(data.dtype)) if lost.any() else None
 
 
+def read_back(rows: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Results of `dtype` that were written to an array of another one; they become the same there again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_back(np.array([2**63, 1], "f8"), np.dtype("i8")).tolist()
+    [9223372036854775807, 1]
+    """
+    if rows.dtype.kind == "c" and dtype.kind in "?biuf":
+        rows = rows.real  # NumPy would warn of the imaginary parts, though there were none
+    if rows.dtype.kind != "f" or dtype.kind not in "iu":
+        return rows.astype(dtype, copy=False)
+    # Rounded, the largest lie beyond their range, and so does the infinity that a float16 has for them.
+    limits = np.iinfo(dtype)
+    most, least = rows >= np.float64(limits.max), rows <= np.float64(limits.min)
+    found = np.where(most | least, 0, rows).astype(dtype)
+    found[most], found[least] = limits.max, limits.min
+    return found
+
+
 def may_cut(dtype: np.dtype[Any], out: Any) -> bool:
     """True if text in results of `dtype` may be longer than the array `out` has place for."""
     is_text = isinstance(out.dtype, np.dtype) and out.dtype.kind in "US"

@@ -12,7 +12,7 @@ from ..call import Call, result_axes
 from ..indexing import Task, boxes
 from ..layout import address_of
 from ..results import SCALARS, Column, Stack, owned_column, unstacked
-from .casts import loss_by_cast, may_cut
+from .casts import loss_by_cast, may_cut, read_back
 from .gaps import gap_in, gap_value
 from .overlap import overlaps
 from .sink import FileSink, Written, as_stack, write_whole
@@ -181,7 +181,7 @@ class OutputColumn:
         if self.sink is not None and self._fits(task, like):
             self.sink.note(task.lo, task.hi)
             return
-        rows = self._make_sink().read_rows(task.lo, task.hi).astype(like.array.dtype)
+        rows = read_back(self._make_sink().read_rows(task.lo, task.hi), like.array.dtype)
         if self._block:
             rows = np.moveaxis(rows, 0, self._axes_of(rows.ndim)[0])
         self._unlike[task.lo] = (np.arange(task.lo, task.hi), Stack(like.kind, rows))
@@ -285,7 +285,7 @@ class OutputColumn:
                 assert isinstance(column, Stack)
                 blocks[lo] = column.array
             elif lo not in missing:
-                part = rows[lo:hi].astype(self._dtype, copy=False)
+                part = read_back(rows[lo:hi], self._dtype)
                 blocks[lo] = np.moveaxis(part, 0, self._axes[0])
         like = next(iter(blocks.values()))
         axis = self._axes_of(like.ndim)[0]
@@ -336,7 +336,7 @@ class OutputColumn:
     def _stacked(self, chosen: np.ndarray) -> Stack:
         """The `chosen` results among those written to the array."""
         flat = self._written_rows().reshape(self._call.count, *self._shape)[chosen]
-        return Stack(self._kind, flat.astype(self._dtype, copy=False))
+        return Stack(self._kind, read_back(flat, self._dtype))
 
 
 def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
