@@ -21,6 +21,7 @@ from parwise._core.outputs import sink as sink_module
 from parwise._core.outputs.column import OutputColumn
 from parwise._core.outputs.sink import FileSink
 
+from ..conftest import made
 from ..support.examples import examples
 from ..support.oracle import assert_same
 from ..support.oracle import blocks as block_loop
@@ -189,6 +190,20 @@ def test_numbers_are_cast_as_numpy_does(tmp_path):
         numbers = file.create_dataset("complex", (3, 2), "c16")
         parallel_apply(lambda x: [float(x), 1.0], values, out=numbers, executor="serial")
         assert_same(numbers[:], np.array([values, np.ones(3)]).T.astype("c16"))
+
+
+def test_files_open_for_reading_are_refused_before_any_work(tmp_path):
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    made.append("zarr")  # its threads stay
+    zarr.open_array(tmp_path / "zarr", mode="w", shape=(3,), dtype="f8", chunks=(3,))
+    with h5py.File(tmp_path / "hdf5", "w") as file:
+        file.create_dataset("x", (3,), "f8", chunks=(3,))
+    calls = []
+    with h5py.File(tmp_path / "hdf5", "r") as file:
+        for out in zarr.open_array(tmp_path / "zarr", mode="r"), file["x"]:
+            with pytest.raises(ValueError, match="out is read-only; pass an array that can be written to"):
+                parallel_apply(calls.append, np.ones(3), out=out, executor="serial")
+    assert not calls
 
 
 def test_blocks_unlike_the_first_go_to_a_file_too(runner):

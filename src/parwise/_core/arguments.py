@@ -11,7 +11,7 @@ from .call import BY_INDEX, BY_ITEM, Call, Naming, Told, result_axes
 from .indexing import checked_halo
 from .inputs.arrays import InputArray, MaskedInput
 from .inputs.blocks import make_blocks, per_axis
-from .inputs.foreign import check_no_frame, is_duck, labelled_remedy, library_of, unlabelled_remedy
+from .inputs.foreign import check_no_frame, is_duck, is_read_only, labelled_remedy, library_of, unlabelled_remedy
 from .inputs.items import ItemColumn, is_constant, is_container, make_feed
 from .inputs.source import MAX_READ_BYTES, ReadAhead
 from .options.executors import is_thread_pool
@@ -290,7 +290,7 @@ def _out(out: Any, axes: tuple[int, ...], grid: tuple[int, ...], vectorized: boo
             raise TypeError(
                 f"out must be an array (or a tuple of arrays for a tuple result), got {type(target).__name__}"
             )
-        if isinstance(target, np.ndarray) and not target.flags.writeable:
+        if is_read_only(target):
             raise ValueError("out is read-only; pass an array that can be written to")
         if is_masked(type(target)):
             raise TypeError("out is a MaskedArray, whose mask would not be set; pass out.data")

@@ -37,6 +37,15 @@ def sure_dtype(source: Any) -> np.dtype[Any] | None:
     return dtype if plain and isinstance(dtype, np.dtype) and dtype.kind in "?biufc" and dtype.isnative else None
 
 
+def is_read_only(out: Any) -> bool:
+    """True for an ndarray, or an array of zarr or h5py, that surely cannot be written to."""
+    if isinstance(out, np.ndarray):
+        return not out.flags.writeable
+    library = library_of(out)
+    mode = getattr(getattr(out, "file", None), "mode", None) if library == "h5py" else None
+    return mode == "r" or (library == "zarr" and getattr(out, "read_only", False) is True)
+
+
 def chunk_ends(source: Any, axis: int, shards: bool = False) -> list[int] | None:
     """Where chunks of an array in a file, or Dask's, end along an axis; None if it has no chunks or does not tell.
 
