@@ -136,6 +136,7 @@ def _results(job: Job, runner: Runner) -> Generator[Any, None, None]:
         while not output.is_ready(job.limit):
             if output.ends_at(job.limit) or runner.finished:
                 job.finish()
+                runner.end()
                 return
             runner.step()
         job.repeat()

@@ -45,10 +45,7 @@ def run_in_executor(job: Job) -> None:
     """Compute all tasks of a job in an executor of `concurrent.futures` or Dask."""
     with _open_executor(job, whole=True) as runner:
         drive(runner)
-        from .remote.runner import RemoteRunner  # as below
-
-        if isinstance(runner, RemoteRunner):
-            runner.tell_effects()
+        runner.end()
 
 
 @contextlib.contextmanager

@@ -71,6 +71,9 @@ class ExecutorRunner:
             self._collect(future, self._submitted.pop(future))
         self.assign_tasks()
 
+    def end(self) -> None:
+        """Do nothing, where threads had no copies of what the function holds."""
+
     def cancel(self) -> None:
         """Cancel tasks that have not begun, and wait for none."""
         if os.getpid() == self._owner:  # not in a child that was forked meanwhile

@@ -39,6 +39,9 @@ class Runner(Protocol):
     def poll(self) -> None:
         """Accept finished tasks and assign new ones, without waiting."""
 
+    def end(self) -> None:
+        """Do what waits for the end of the call, once all results are there."""
+
 
 def drive(runner: Runner) -> None:
     """Compute all tasks of a runner's job."""

@@ -66,6 +66,9 @@ class SerialRunner:
     def poll(self) -> None:
         """Do nothing: no other thread or process computes."""
 
+    def end(self) -> None:
+        """Do nothing, likewise."""
+
 
 def run_serially(job: Job) -> None:
     """Compute all in this thread: the first milliseconds without tasks, which take a small call 60 us; a block also."""

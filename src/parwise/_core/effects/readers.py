@@ -42,5 +42,5 @@ def _left(value: Any) -> bytes | None:
         return b"%d" % operator.length_hint(value)
     if type(value) not in _FILES or value.closed:
         return None
-    at, end = value.tell(), value.seek(0, io.SEEK_END)
-    return b"%d" % (end - value.seek(at))
+    # The function may be reading it in another thread just now, so its place is left alone.
+    return b"%d" % (len(value.getvalue()) - value.tell())

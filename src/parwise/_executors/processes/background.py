@@ -15,6 +15,7 @@ from ..._system.blas import ThreadWatch, local_threads, read_threads, workers_be
 from ..._system.interpreter import DeferredInterrupt, short_switch_interval, starts_threads
 from ..._system.library_settings import read_local_settings
 from ..._system.limits import cpu_is_idle
+from ..._workers.pickling.multiprocessing_objects import beside_the_function
 from ..._workers.pool.default_pool import default_pool, known_pool
 from ...errors import NoWorkersError, ParwiseError
 from ..job.job import Job
@@ -337,7 +338,8 @@ class BackgroundDispatcher:
             self.dispatcher.local_threads = self._local_threads
             try:
                 if not self.dispatcher.started:
-                    self.dispatcher.pack_function()
+                    with beside_the_function():
+                        self.dispatcher.pack_function()
             except BaseException:
                 # The function may have changed what it holds: the caller tries again between two tasks.
                 prepared = False

@@ -171,7 +171,6 @@ class Dispatcher(Sender):
         self._send_session(self._workers)
         self.started = True
         self.assign_tasks()
-        self._look_at_copies()  # while workers load the function
 
     @property
     def finished(self) -> bool:

@@ -54,9 +54,6 @@ def run(job: Job, pool: WorkerPool | None = None) -> None:
             _share(job, background, pace)
             if effects is not None and background.dispatcher.computed and job.limit == float("inf"):
                 effects.warn()
-                look = background.dispatcher.look
-                for effect in look.effects() if look is not None and job.comparison.disputed is None else ():
-                    effect.repeat(job.call.func)
         elif joined is False:
             background.leave()
             job.explain("another thread's call has the workers")
@@ -194,9 +191,15 @@ class ProcessRunner:
             self._take_back()
 
     def end(self) -> None:
-        """Have done what waits for the end of the call and needs its workers."""
-        if self._job.at_end is not None and self._dispatcher.started and self._job.limit == float("inf"):
-            self._job.at_end(self._dispatcher)
+        """Have done what waits for the end of the call and needs its workers, and tell what they had copies of."""
+        job, dispatcher = self._job, self._dispatcher
+        if not dispatcher.started or job.limit < float("inf"):
+            return
+        if job.at_end is not None:
+            job.at_end(dispatcher)
+        if dispatcher.look is not None and dispatcher.computed and job.comparison.disputed is None:
+            for effect in dispatcher.look.effects():
+                effect.repeat(job.call.func)
 
     def poll(self) -> None:
         """Read the messages of workers and assign tasks, without waiting."""

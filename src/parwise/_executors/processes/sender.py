@@ -82,6 +82,7 @@ class Sender(Receiver):
             from ..job.files import FileTasks
 
             self._job.files = FileTasks.of_own_workers(call, self._job.workers, self._job.queue)
+        self._look_at_copies()
         self._pack(self._job.state)
         assert self._session is not None
         self._job.output_replay.doubt_blas()
@@ -89,7 +90,7 @@ class Sender(Receiver):
             self._handshake.pending = False
 
     def _look_at_copies(self) -> None:
-        """Look at what the function holds, of which workers have copies now.
+        """Look at what the function holds, of which workers get copies.
 
         Where this process computes an element only after this, the copies of workers begin as it does, and return its
         bits: no handshake shows that all of them draw the same numbers.

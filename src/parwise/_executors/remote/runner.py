@@ -123,7 +123,7 @@ class RemoteRunner(ExecutorRunner):
         self._faults.done += len(own)
         self._job.show()
 
-    def tell_effects(self) -> None:
+    def end(self) -> None:
         """Warn of generators and iterators that the function uses, of which other processes have had copies."""
         whole = self._known and self._job.comparison.disputed is None and self._job.limit == math.inf
         for effect in self._copies.effects() if self._copies is not None and whole else ():

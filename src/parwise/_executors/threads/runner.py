@@ -137,6 +137,9 @@ class SharedThreadRunner:
     def poll(self) -> None:
         """Do nothing: threads accept outcomes and take tasks themselves."""
 
+    def end(self) -> None:
+        """Do nothing: threads had no copies of what the function holds."""
+
     def cancel(self) -> None:
         """Have threads end after their tasks, and wait for them: they use this process's memory."""
         if not self.finished:

@@ -13,6 +13,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -280,8 +281,23 @@ def _cast_view(data: bytearray, readonly: bool, code: Any, shape: tuple[int, ...
     return view.toreadonly() if readonly else view
 
 
+_beside: ContextVar[bool] = ContextVar("parwise_beside", default=False)
+
+
+@contextlib.contextmanager
+def beside_the_function() -> Iterator[None]:
+    """Refuse what can only be pickled while no other thread uses it: the function is being called in one."""
+    before = _beside.set(True)
+    try:
+        yield
+    finally:
+        _beside.reset(before)
+
+
 def _reduce_file(obj: io.TextIOWrapper, attachments: Attachments) -> Any:
     """A text file to be read travels as its text; what a worker wrote to such a copy would be lost."""
+    if _beside.get():  # its text is read from its start on, and a function that reads a line meanwhile got none
+        raise pickle.PicklingError(f"cannot pickle the file {getattr(obj, 'name', '')!r} while it is read")
     if not obj.closed and obj.writable() and obj not in (sys.stdout, sys.stderr):
         raise pickle.PicklingError(f"cannot pickle the file {getattr(obj, 'name', '')!r}, which is open for writing")
     return None
