@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import locale
 import os
 import random
@@ -22,7 +23,8 @@ import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply, vectorize
+from parwise import NotReproducibleError, ReproducibilityWarning, parallel_apply, parallel_imap, vectorize
+from parwise._core.effects import readers
 from parwise._core.results import Results, Stack
 from parwise._system.blas import ThreadLimit, read_threads
 from parwise._system.platforms.floating_point import floats, read_floats, set_floats
@@ -30,6 +32,7 @@ from parwise._verify import audit
 from parwise._verify.block_invariance import insert_special, to_large, to_nan
 from parwise._verify.difference import array_difference, difference
 from parwise._verify.fingerprint import REMEDIES, environment_differences, read_fingerprint
+from parwise._workers.pickling import multiprocessing_objects
 
 from ..support.examples import examples
 from ..support.oracle import assert_same, loop
@@ -111,8 +114,13 @@ def test_a_generator_of_the_functions_own_is_named(kind):
     assert "It draws from self.generator, one generator for all elements" in text
 
 
+def mapped_lazily(func, items, **how):
+    return list(parallel_imap(func, items, **how))
+
+
+@pytest.mark.parametrize("entry", [parallel_apply, mapped_lazily], ids=["apply", "imap"])
 @pytest.mark.parametrize("kind", ["generator", "iterator"])
-def test_copies_that_begin_as_this_process_does(kind):
+def test_copies_that_begin_as_this_process_does(kind, entry):
     """Workers get the function while this process is in its first element, and return its bits for that one."""
     generator, numbers, here = np.random.default_rng(1), iter(range(10**6)), os.getpid()
 
@@ -121,18 +129,67 @@ def test_copies_that_begin_as_this_process_does(kind):
         return generator.random() if kind == "generator" else next(numbers)
 
     with pytest.warns(ReproducibilityWarning, match="of which each worker has a copy, so several") as caught:
-        parallel_apply(draw, NUMBERS[:100], workers=2)
+        entry(draw, NUMBERS[:100], workers=2)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize("entry", [parallel_apply, mapped_lazily], ids=["apply", "imap"])
 @pytest.mark.parametrize("name", ["process_executor", "dask_client"])
-def test_copies_in_executors_of_others(name, request):
+def test_copies_in_executors_of_others(name, entry, request):
     """They have the function before this process computes its first element."""
     generator, executor = np.random.default_rng(1), request.getfixturevalue(name)
     text = "the function draws from generator, a generator of which"
     with pytest.warns(ReproducibilityWarning, match=text) as caught:
-        parallel_apply(lambda x: generator.random(), NUMBERS, executor=executor)
+        entry(lambda x: generator.random(), NUMBERS, executor=executor)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, io.StringIO])
+def test_a_file_in_memory_stays_where_it_is(kind):
+    """The function may be reading it in another thread while it is looked at."""
+    text = "".join(f"{k}\n" for k in range(50_000))
+    data, found = kind(text.encode() if kind is io.BytesIO else text), []
+    assert readers.held_readers([("data", data)])["data"][1] == b"%d" % len(text)
+
+    def read():
+        while line := data.readline():
+            found.append(line)
+
+    reading = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        reading.start()
+        while reading.is_alive():
+            readers.held_readers([("data", data)])
+        reading.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 50_000
+
+
+def test_a_text_file_is_not_pickled_while_the_function_reads_it(monkeypatch, tmp_path):
+    """Its text is read from its start on: a line that the function read meanwhile was empty, at any place."""
+    path, threads = tmp_path / "lines.txt", []
+    path.write_text("\n".join(map(str, range(10_000))))
+    reduce = multiprocessing_objects._REDUCERS[io.TextIOWrapper]
+
+    def noted(obj, attachments):
+        found = reduce(obj, attachments)
+        threads.append(threading.get_ident())
+        return found
+
+    monkeypatch.setitem(multiprocessing_objects._REDUCERS, io.TextIOWrapper, noted)
+    with open(path) as lines:
+
+        def read(x):
+            time.sleep(0.03)
+            return int(lines.readline()) >= 0
+
+        for _ in range(2):
+            assert all(mapped_lazily(read, range(20), workers=2, verify=False))
+    assert set(threads) == {threading.get_ident()}
 
 
 def test_a_generator_that_threads_share_is_no_copy(recwarn):

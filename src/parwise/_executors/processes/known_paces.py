@@ -37,7 +37,8 @@ class KnownPace(NamedTuple):
         Seconds of an element in calls of middling length, which the caller computed alone, or shared with workers; 0 if
         there was none. What workers cost depends on the function, and for the same one 4 to 9 ms were measured.
     calls, trial_calls : int
-        Such calls since the slower way was tried, and how many there are to be until it is tried again.
+        Such calls since the slower way was tried, and how many there are to be until it is tried again; one more where
+        the trial is to go on with a second call.
     """
 
     seconds: float
